@@ -1,0 +1,3 @@
+"""Open reproduction of MobileDiffusion (arXiv 2311.16567) and SnapFusion (arXiv 2306.00980)."""
+
+__version__ = "0.1.0"

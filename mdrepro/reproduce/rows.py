@@ -1,0 +1,41 @@
+"""One measured (or not attempted) number, as notebooks hand it to ``record``."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One cell of a table.
+
+    Args:
+        row: the paper's row, as named in ``mdrepro/papers/*.yaml``.
+        column: the column, as named there.
+        value: the measured number in ``unit``; None when it was not attempted.
+        unit: for example "M", "GMAC", "dB"; "" for a pure number.
+        n: how many independent samples (photographs, images, runs) the number rests on; None when exact.
+        ci_low, ci_high: 95 % interval, in ``unit``; None when exact.
+        protocol: how it was measured, in a sentence that lets another person repeat it.
+        reason: why it was not attempted and how to get what is missing; "" when it was measured.
+
+    Raises:
+        ValueError: both or neither of ``value`` and ``reason`` are given, or the interval does not hold the value.
+    """
+
+    row: str
+    column: str
+    value: float | None
+    unit: str
+    protocol: str
+    n: int | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.value is None) != bool(self.reason):
+            raise ValueError(f"{self.row}/{self.column}: give either a value or the reason why there is none")
+        if (self.ci_low is None) != (self.ci_high is None):
+            raise ValueError(f"{self.row}/{self.column}: an interval has two ends")
+        if self.value is not None and self.ci_low is not None and self.ci_high is not None:
+            if not self.ci_low <= self.value <= self.ci_high:
+                raise ValueError(f"{self.row}/{self.column}: {self.value} is outside {self.ci_low}..{self.ci_high}")
