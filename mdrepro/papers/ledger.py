@@ -1,0 +1,129 @@
+"""Loads the papers' data and judges measured numbers against it. The only judge of the project."""
+
+import difflib
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mdrepro.errors import BadInput
+from mdrepro.papers.schema import (
+    CONFIRMED,
+    TIERS,
+    Claim,
+    ClaimVerdict,
+    Column,
+    Paper,
+    Table,
+    Verdict,
+)
+
+PAPERS = ("mobilediffusion", "snapfusion")
+Interval = tuple[float, float, float]
+
+
+@functools.cache
+def papers() -> dict[str, Paper]:
+    """Both papers, validated. Raises pydantic's ValidationError where the data are inconsistent."""
+    folder = Path(__file__).parent
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loaded = {}
+    for name in PAPERS:
+        text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
+        loaded[name] = Paper.model_validate(yaml.load(text, Loader=loader))
+    return loaded
+
+
+def tables(*, planned: bool = False) -> dict[str, Table]:
+    """Every table that has a notebook, by name; with ``planned`` also those that have none yet."""
+    found = (table for paper in papers().values() for table in paper.tables)
+    return {table.id: table for table in found if planned or table.notebook}
+
+
+def allowed(kind: str, name: str, choices: Iterable[str]) -> BadInput:
+    """The error for an unknown ``name``: the nearest choice, then all of them."""
+    choices = list(choices)
+    near = difflib.get_close_matches(name, choices, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return BadInput(f"unknown {kind} {name!r}{hint}; allowed: {', '.join(choices) or 'none'}")
+
+
+def find(name: str, *, planned: bool = False) -> Table:
+    """The table called ``name``. Raises BadInput, naming all tables, for any other name."""
+    known = tables(planned=planned)
+    if name not in known:
+        raise allowed("table", name, known)
+    return known[name]
+
+
+def check_tier(name: str) -> str:
+    """``name`` itself. Raises BadInput for an unknown tier."""
+    if name not in TIERS:
+        raise allowed("tier", name, TIERS)
+    return name
+
+
+def paper_of(table: Table) -> Paper:
+    """The paper that published ``table``."""
+    return next(paper for paper in papers().values() if table in paper.tables)
+
+
+def judge(
+    table: Table, tier: str, row: str, column: str, value: float | None, ci: tuple[float, float] | None = None
+) -> Verdict:
+    """The verdict on one measured number against the paper's cell.
+
+    Args:
+        value: the measured number in the column's unit; None when it was not attempted.
+        ci: its 95 % interval; None when exact.
+    """
+    cell, spec = table.cell(row, column), table.columns[column]
+    if value is None:
+        return Verdict.NOT_ATTEMPTED
+    if cell is None or cell.value is None:
+        return Verdict.NO_FIGURE
+    if tier not in spec.comparable_at:
+        return Verdict.NOT_COMPARABLE
+    if cell.confidence not in CONFIRMED:
+        return Verdict.UNCONFIRMED
+    if (cell.tolerance or spec.tolerance).allows(value, cell.value):
+        return Verdict.REPRODUCED
+    if ci and ci[0] <= cell.value <= ci[1]:
+        return Verdict.WITHIN_NOISE
+    return Verdict.DIFFERS
+
+
+def agrees(column: Column, value: float | None, published: float | None) -> bool | None:
+    """Whether a rerun's number agrees with the one published before; None where either was not attempted."""
+    return None if value is None or published is None else column.rerun.allows(value, published)
+
+
+def _interval(row: Mapping[str, Any]) -> Interval:
+    low, high = row["ci_low"], row["ci_high"]
+    value = row["value"]
+    return (value, value, value) if low is None else (low, value, high)
+
+
+def judge_claim(claim: Claim, rows: Iterable[Mapping[str, Any]]) -> tuple[ClaimVerdict, str]:
+    """The verdict on a claim from result rows (mappings as in result.json), and the numbers behind it in words."""
+    measured = {f"{row['row']}/{row['column']}": row for row in rows if row["value"] is not None}
+    verdicts, words = [], []
+    for condition in claim.conditions:
+        if missing := [key for key in condition.cells() if key not in measured]:
+            verdicts.append(ClaimVerdict.NOT_ATTEMPTED)
+            words.append(f"{condition}: not measured: {', '.join(missing)}")
+            continue
+        left = _interval(measured[condition.left])
+        right = condition.right
+        triple = _interval(measured[right]) if isinstance(right, str) else (right, right, right)
+        verdicts.append(condition.judge(left, triple))
+        words.append(f"{condition}: {_words(left)} against {_words(triple)}")
+    order = [ClaimVerdict.FAILS, ClaimVerdict.NOT_ATTEMPTED, ClaimVerdict.WITHIN_NOISE, ClaimVerdict.HOLDS]
+    return min(verdicts, key=order.index), "; ".join(words)
+
+
+def _words(interval: Interval) -> str:
+    low, value, high = interval
+    return f"{value:.4g}" if low == high else f"{value:.4g} [{low:.4g}, {high:.4g}]"

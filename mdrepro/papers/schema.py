@@ -1,0 +1,246 @@
+"""The papers as typed data: every table cell and every claim, with protocol, source and confidence.
+
+``mobilediffusion.yaml`` and ``snapfusion.yaml`` beside this file are validated against these classes at load.
+"""
+
+import enum
+import operator
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Tier = Literal["quick", "proxy", "paper"]
+TIERS: tuple[Tier, ...] = ("quick", "proxy", "paper")
+Confidence = Literal["read-P", "read-S", "inferred", "recalled", "not found"]
+CONFIRMED: frozenset[Confidence] = frozenset({"read-P", "read-S"})
+"""Only figures of these confidences may be called the paper's and count as reproduced."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+@-]*$")]
+ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Parameter = bool | int | float | str | list[str]
+
+
+class Verdict(enum.StrEnum):
+    """What a measured number says about the paper's cell."""
+
+    REPRODUCED = "reproduced"
+    """Within the tolerance declared for the cell."""
+    WITHIN_NOISE = "within noise"
+    """Outside the tolerance, but the measured 95 % interval holds the paper's figure."""
+    DIFFERS = "differs"
+    NOT_ATTEMPTED = "not attempted"
+    UNCONFIRMED = "unconfirmed"
+    """The paper's figure is only recalled or inferred: it is shown, and nothing is claimed about it."""
+    NOT_COMPARABLE = "not comparable"
+    """This tier measures smaller networks or other data than the paper did: claims are tested, cells are not."""
+    NO_FIGURE = "no paper figure"
+    """Neither paper gives a figure for this cell."""
+
+
+class ClaimVerdict(enum.StrEnum):
+    """What the measured numbers say about one of the paper's claims."""
+
+    HOLDS = "holds"
+    WITHIN_NOISE = "within noise"
+    """The intervals do not decide."""
+    FAILS = "does not hold"
+    NOT_ATTEMPTED = "not attempted"
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tolerance(_Data):
+    """How far a number may lie from its reference: relative (a fraction) or absolute (in the column's unit)."""
+
+    relative: float | None = Field(default=None, ge=0)
+    absolute: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Tolerance":
+        if (self.relative is None) == (self.absolute is None):
+            raise ValueError("a tolerance is either relative or absolute")
+        return self
+
+    def allows(self, value: float, reference: float) -> bool:
+        """Whether ``value`` lies within the tolerance of ``reference`` (both ends included)."""
+        bound = abs(reference) * self.relative if self.relative is not None else self.absolute
+        assert bound is not None
+        return abs(value - reference) <= bound * (1 + 1e-12)
+
+    def __str__(self) -> str:
+        return f"±{self.relative:.4%}".replace("0%", "%") if self.relative is not None else f"±{self.absolute:g}"
+
+
+class Source(_Data):
+    """Where a figure was read."""
+
+    what: str
+    url: str = ""
+
+
+class Column(_Data):
+    """One column: what is measured, in which unit, and how near counts as the same.
+
+    ``tolerance`` judges against the paper's cell, ``rerun`` against our own published number.
+    ``comparable_at`` lists the tiers whose protocol is the paper's; at the others the cell is "not comparable".
+    """
+
+    title: str
+    unit: str = ""
+    better: Literal["higher", "lower", "neither"] = "neither"
+    digits: int = Field(default=4, ge=1, le=10)
+    """How many significant digits are shown."""
+    tolerance: Tolerance
+    rerun: Tolerance
+    comparable_at: tuple[Tier, ...] = ()
+    protocol: str = ""
+
+
+class Cell(_Data):
+    """One published figure. ``value`` is None where the paper says it in words (``text``) or it was not found."""
+
+    row: Name
+    column: ColumnName
+    value: float | None = None
+    text: str = ""
+    confidence: Confidence
+    source: str = ""
+    """Key into the paper's ``sources``, optionally followed by a place: ``SF-P: Table 1``."""
+    tolerance: Tolerance | None = None
+    """Overrides the column's, for example where the paper rounds coarsely."""
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Cell":
+        if (self.confidence == "not found") != (self.value is None and not self.text):
+            raise ValueError(f"{self.row}/{self.column}: a cell has a value or a text, or is 'not found'")
+        if self.confidence != "not found" and not self.source:
+            raise ValueError(f"{self.row}/{self.column}: no source")
+        return self
+
+
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+}
+CellKey = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+@-]*/[a-z][a-z0-9_]*$")]
+
+
+class Condition(_Data):
+    """``left op right * factor + margin``; a side is ``row/column`` of the claim's table, or a number on the right."""
+
+    left: CellKey
+    op: Literal[">=", ">", "<=", "<"]
+    right: float | CellKey
+    factor: float = 1.0
+    margin: float = 0.0
+
+    def cells(self) -> list[str]:
+        """The cells that must have been measured for this condition."""
+        return [self.left, *([self.right] if isinstance(self.right, str) else [])]
+
+    def judge(self, left: tuple[float, float, float], right: tuple[float, float, float]) -> ClaimVerdict:
+        """Compare two (low, value, high) triples; an exact number has low = value = high.
+
+        The claim holds when the inequality is true at the unfavourable ends of both intervals, fails when it is
+        false at the favourable ends, and is within noise between.
+        """
+        low, _, high = sorted(side * self.factor + self.margin for side in right)
+        test = _OPERATORS[self.op]
+        upward = self.op in (">=", ">")
+        worst = test(left[0], high) if upward else test(left[2], low)
+        best = test(left[2], low) if upward else test(left[0], high)
+        return ClaimVerdict.HOLDS if worst else ClaimVerdict.WITHIN_NOISE if best else ClaimVerdict.FAILS
+
+    def __str__(self) -> str:
+        right = f"{self.right:g}" if isinstance(self.right, float) else self.right
+        right += f" × {self.factor:g}" if self.factor != 1 else ""
+        right += f" {'+' if self.margin > 0 else '−'} {abs(self.margin):g}" if self.margin else ""
+        return f"{self.left} {self.op} {right}"
+
+
+class Claim(_Data):
+    """A sentence of the paper that a measurement can contradict: all ``conditions`` must hold."""
+
+    id: Name
+    statement: str
+    source: str
+    confidence: Confidence
+    conditions: tuple[Condition, ...] = Field(min_length=1)
+    note: str = ""
+    """Why the factor or the margin is what it is, declared before measuring."""
+
+
+class Table(_Data):
+    """One published table or figure and the notebook that reproduces it (None: not built yet)."""
+
+    id: Name
+    title: str
+    published_as: str
+    """For example "Table 3", "Figs. 6 and 7"; says so where the paper's own layout was not found."""
+    notebook: str | None = None
+    protocol: str
+    rows: dict[Name, str]
+    columns: dict[ColumnName, Column]
+    cells: tuple[Cell, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    tiers: dict[Tier, dict[str, Parameter]] = {}
+    """For each tier at which the notebook runs, the parameters that differ from the notebook's defaults."""
+    not_at: dict[Tier, str] = {}
+    """For each tier at which it cannot run yet, what it needs."""
+    threads: int = Field(default=1, ge=1)
+    """Cores that one run asks the scheduler for."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Table":
+        keys = [(cell.row, cell.column) for cell in self.cells]
+        if twice := sorted({f"{row}/{column}" for row, column in keys if keys.count((row, column)) > 1}):
+            raise ValueError(f"{self.id}: cells given twice: {', '.join(twice)}")
+        wanted = {f"{row}/{column}" for row, column in keys}
+        wanted |= {cell for claim in self.claims for condition in claim.conditions for cell in condition.cells()}
+        known = {f"{row}/{column}" for row in self.rows for column in self.columns}
+        if unknown := sorted(wanted - known):
+            raise ValueError(f"{self.id}: cells outside the declared rows and columns: {', '.join(unknown)}")
+        if bool(self.notebook) != bool(self.tiers):
+            raise ValueError(f"{self.id}: a notebook and its tiers are given together")
+        if both := set(self.tiers) & set(self.not_at):
+            raise ValueError(f"{self.id}: tier both available and not: {', '.join(sorted(both))}")
+        return self
+
+    def cell(self, row: str, column: str) -> Cell | None:
+        """The published cell, or None where the paper has no such cell."""
+        return next((cell for cell in self.cells if (cell.row, cell.column) == (row, column)), None)
+
+
+class Paper(_Data):
+    """One paper: its sources, its tables and its claims."""
+
+    id: Name
+    title: str
+    arxiv: str
+    version: str
+    authors: str
+    sources: dict[str, Source]
+    tables: tuple[Table, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Paper":
+        for table in self.tables:
+            if not table.id.startswith(f"{self.id}-"):
+                raise ValueError(f"{table.id}: a table is named after its paper and notebook: {self.id}-...")
+            notebook = f"notebooks/{self.id}/{table.id.removeprefix(self.id + '-').replace('-', '_')}.ipynb"
+            if table.notebook not in (None, notebook):
+                raise ValueError(f"{table.id}: its notebook is {notebook}, not {table.notebook}")
+            for item in (*table.cells, *table.claims):
+                key = item.source.split(":")[0]
+                if item.source and key not in self.sources:
+                    raise ValueError(f"{table.id}: unknown source {key!r}; known are {', '.join(self.sources)}")
+        claims = [claim.id for table in self.tables for claim in table.claims]
+        if twice := sorted({claim for claim in claims if claims.count(claim) > 1}):
+            raise ValueError(f"{self.id}: claims given twice: {', '.join(twice)}")
+        return self
