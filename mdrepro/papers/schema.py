@@ -236,9 +236,9 @@ class Paper(_Data):
             notebook = f"notebooks/{self.id}/{table.id.removeprefix(self.id + '-').replace('-', '_')}.ipynb"
             if table.notebook not in (None, notebook):
                 raise ValueError(f"{table.id}: its notebook is {notebook}, not {table.notebook}")
-            for item in (*table.cells, *table.claims):
-                key = item.source.split(":")[0]
-                if item.source and key not in self.sources:
+            cited = [cell.source for cell in table.cells if cell.source] + [claim.source for claim in table.claims]
+            for key in {source.split(":")[0] for source in cited}:
+                if key not in self.sources:
                     raise ValueError(f"{table.id}: unknown source {key!r}; known are {', '.join(self.sources)}")
         claims = [claim.id for table in self.tables for claim in table.claims]
         if twice := sorted({claim for claim in claims if claims.count(claim) > 1}):
