@@ -17,6 +17,7 @@ from mdrepro.papers.schema import (
     Column,
     Paper,
     Table,
+    Tier,
     Verdict,
 )
 
@@ -58,11 +59,12 @@ def find(name: str, *, planned: bool = False) -> Table:
     return known[name]
 
 
-def check_tier(name: str) -> str:
+def check_tier(name: str) -> Tier:
     """``name`` itself. Raises BadInput for an unknown tier."""
-    if name not in TIERS:
-        raise allowed("tier", name, TIERS)
-    return name
+    for tier in TIERS:
+        if tier == name:
+            return tier
+    raise allowed("tier", name, TIERS)
 
 
 def paper_of(table: Table) -> Paper:

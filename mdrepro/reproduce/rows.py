@@ -36,6 +36,6 @@ class Row:
             raise ValueError(f"{self.row}/{self.column}: give either a value or the reason why there is none")
         if (self.ci_low is None) != (self.ci_high is None):
             raise ValueError(f"{self.row}/{self.column}: an interval has two ends")
-        if self.value is not None and self.ci_low is not None and self.ci_high is not None:
-            if not self.ci_low <= self.value <= self.ci_high:
-                raise ValueError(f"{self.row}/{self.column}: {self.value} is outside {self.ci_low}..{self.ci_high}")
+        low, high = self.ci_low, self.ci_high
+        if low is not None and high is not None and not (self.value is not None and low <= self.value <= high):
+            raise ValueError(f"{self.row}/{self.column}: {self.value} is outside {low}..{high}")
