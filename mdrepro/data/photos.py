@@ -1,0 +1,205 @@
+"""Real photographs: those that installed packages ship, or a folder of the user's.
+
+The split of the packages' photographs was fixed before anything was measured, by this rule: the natural scenes,
+sorted by name, are held out and trained on in turn, the first held out; the two motorcycle views are one scene;
+textures and scientific images (not natural scenes) are only trained on.
+A folder is split by the SHA-256 of each file's name: sorted by it, the first quarter is held out.
+"""
+
+import hashlib
+import importlib.util
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from mdrepro import paths
+from mdrepro.errors import BadInput
+
+PACKAGES = "packages"
+TILE = 256  # px; also the least height and width of a photograph
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+LEAST = 4  # photographs in a folder
+
+_SKIMAGE, _SKLEARN, _MATPLOTLIB = "skimage/data", "sklearn/datasets/images", "matplotlib/mpl-data/sample_data"
+NATURAL_SCENES = {
+    "astronaut": (f"{_SKIMAGE}/astronaut.png",),
+    "camera": (f"{_SKIMAGE}/camera.png",),
+    "chelsea": (f"{_SKIMAGE}/chelsea.png",),
+    "china": (f"{_SKLEARN}/china.jpg",),
+    "coffee": (f"{_SKIMAGE}/coffee.png",),
+    "flower": (f"{_SKLEARN}/flower.jpg",),
+    "grace_hopper": (f"{_MATPLOTLIB}/grace_hopper.jpg",),
+    "motorcycle": (f"{_SKIMAGE}/motorcycle_left.png", f"{_SKIMAGE}/motorcycle_right.png"),
+    "rocket": (f"{_SKIMAGE}/rocket.jpg",),
+}
+OTHERS = tuple(
+    f"{_SKIMAGE}/{name}"
+    for name in "brick.png coins.png grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png retina.jpg".split()
+)
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One photograph on disk.
+
+    Args:
+        name: short and unique in its split, for example "coffee".
+        origin: where anybody finds it, for example "package:skimage/data/coffee.png" or "folder:sea/1.jpg".
+        path: the file here; its SHA-256 goes into the provenance.
+    """
+
+    name: str
+    origin: str
+    path: Path
+
+    def pixels(self) -> Tensor:
+        """The picture as uint8 RGB, (3, h, w), turned upright as its EXIF tag says.
+
+        Grey and palette pictures become RGB; transparent ones are laid on white.
+
+        Raises:
+            BadInput: unreadable, not PNG, JPEG or WebP, more than 8 bits a channel, or smaller than 256 px.
+        """
+        return read(self.path)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and held-out photographs, in order of name, and the rule that parted them."""
+
+    train: tuple[Photograph, ...]
+    held_out: tuple[Photograph, ...]
+    rule: str
+
+
+def split(photos: str = PACKAGES) -> Split:
+    """The photographs of a run.
+
+    Args:
+        photos: "packages", or a folder that is searched recursively for .png, .jpg, .jpeg and .webp
+            (hidden files are left out; of files with equal content only the first counts).
+
+    Raises:
+        BadInput: a photograph or the folder is missing, unreadable, too small, or holds too few photographs.
+    """
+    chosen = _packages() if photos == PACKAGES else _folder(Path(photos))
+    for photograph in (*chosen.train, *chosen.held_out):
+        photograph.pixels()
+    return chosen
+
+
+def read(path: Path) -> Tensor:
+    """See :meth:`Photograph.pixels`."""
+    allowed = "a readable PNG, JPEG or WebP file with 8 bits a channel is needed"
+    try:
+        with Image.open(path, formats=sorted(set(FORMATS.values()))) as file:
+            picture = ImageOps.exif_transpose(file)
+            picture.load()
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise BadInput(f"cannot read the photograph {path} ({type(error).__name__}): {allowed}") from error
+    if picture.mode.startswith(("I", "F")):
+        raise BadInput(f"the photograph {path} has pixel mode {picture.mode}: {allowed}")
+    if min(picture.size) < TILE:
+        width, height = picture.size
+        raise BadInput(f"the photograph {path} has {width} x {height} px: at least {TILE} x {TILE} are needed")
+    if picture.has_transparency_data:
+        over = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def tiles(image: Tensor, size: int = TILE) -> Tensor:
+    """All tiles of a centred grid without overlap: (3, h, w) to (n, 3, size, size), same type, row by row."""
+    _, height, width = image.shape
+    rows, columns = height // size, width // size
+    top, left = (height - rows * size) // 2, (width - columns * size) // 2
+    grid = image[:, top : top + rows * size, left : left + columns * size]
+    return grid.reshape(3, rows, size, columns, size).permute(1, 3, 0, 2, 4).reshape(-1, 3, size, size).contiguous()
+
+
+def random_crops(images: Sequence[Tensor], size: int, count: int, generator: torch.Generator) -> Tensor:
+    """Training crops: a photograph (each equally likely), a position, and a mirror image half of the time.
+
+    Args:
+        images: uint8 pictures (3, h, w), each at least ``size`` high and wide.
+        size: height and width of a crop in px.
+        count: how many crops.
+        generator: on the CPU; the only source of chance.
+
+    Returns:
+        uint8, (count, 3, size, size).
+    """
+    crops = []
+    for choice, *at, flip in torch.rand(count, 4, generator=generator, dtype=torch.float64).tolist():
+        image = images[int(choice * len(images))]
+        top, left = (int(u * (side - size + 1)) for u, side in zip(at, image.shape[1:], strict=True))
+        crop = image[:, top : top + size, left : left + size]
+        crops.append(crop.flip(-1) if flip < 0.5 else crop)
+    return torch.stack(crops)
+
+
+def to_network(pixels: Tensor) -> Tensor:
+    """uint8 in 0..255 to float32 in [-1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_uint8(network: Tensor) -> Tensor:
+    """[-1, 1] to uint8 in 0..255: clamped, and quantised once, by rounding."""
+    return ((network.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def _packages() -> Split:
+    train, held_out = list(OTHERS), []
+    for position, scene in enumerate(sorted(NATURAL_SCENES)):
+        (train if position % 2 else held_out).extend(NATURAL_SCENES[scene])
+    rule = "natural scenes by name in turn, the first held out; textures and scientific images only trained on"
+    return Split(*(tuple(_shipped(name) for name in sorted(names, key=_stem)) for names in (train, held_out)), rule)
+
+
+def _shipped(name: str) -> Photograph:
+    package, inside = name.split("/", 1)
+    spec = importlib.util.find_spec(package)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / inside).is_file():
+            return Photograph(_stem(name), f"package:{name}", Path(place) / inside)
+    raise BadInput(
+        f"the installed package {package} does not ship {inside}: "
+        "install the versions in requirements.lock, or name a folder of photographs instead"
+    )
+
+
+def _folder(folder: Path) -> Split:
+    if not folder.is_dir():
+        raise BadInput(f'photos: {folder} is neither "{PACKAGES}" nor a folder')
+    found: dict[str, Photograph] = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.suffix.lower() in FORMATS and path.is_file() and not any(p.startswith(".") for p in inside.parts):
+            photograph = Photograph(inside.with_suffix("").as_posix(), f"folder:{inside.as_posix()}", path)
+            found.setdefault(_content(path), photograph)
+    if len(found) < LEAST:
+        raise BadInput(
+            f"photos: {folder} holds {len(found)} different photographs: at least {LEAST} are needed, "
+            f"as {', '.join(FORMATS)}, each at least {TILE} x {TILE} px"
+        )
+    ranked = sorted(found.values(), key=lambda p: hashlib.sha256(p.origin.encode()).hexdigest())
+    cut = max(2, math.ceil(len(ranked) / 4))
+    parts = (tuple(sorted(part, key=lambda p: p.origin)) for part in (ranked[cut:], ranked[:cut]))
+    return Split(*parts, "sorted by the SHA-256 of the file name, the first quarter (at least two) held out")
+
+
+def _content(path: Path) -> str:
+    try:
+        return paths.sha256(path)
+    except OSError as error:
+        raise BadInput(f"cannot read the photograph {path}: {error.strerror}") from error
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem

@@ -1,0 +1,314 @@
+"""Training of the small autoencoders: reconstruction and KL, on random crops, the same bits every time.
+
+MobileDiffusion trains its autoencoder with reconstruction, KL, perceptual and adversarial terms, and its lite decoder
+with the encoder fixed. The perceptual term needs backbone weights that packages do not ship; it and the adversarial
+term are left to the full trainer. What remains is trained here: mean absolute error plus a little KL.
+
+Expect (width 16, the notebook's defaults, 2 CPU cores): see the notebook.
+"""
+
+import hashlib
+import inspect
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mdrepro import paths
+from mdrepro.data import photos
+from mdrepro.errors import BadInput
+from mdrepro.models import vae
+
+PRECISIONS = ("fp32", "bf16")
+PROGRESS_SECONDS = 5.0
+WEIGHTS, RECORD = "diffusion_pytorch_model.safetensors", "training.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run; together with the photographs it determines every bit of the weights on one machine.
+
+    Args:
+        row: a row of :data:`mdrepro.models.vae.FAMILY`.
+        width: channels of the encoder's finest level.
+        crop: height and width of the training crops, px.
+        batch: crops a step.
+        steps: optimiser steps.
+        learning_rate: highest rate of AdamW, reached after ``warmup`` and lowered to 0 by a cosine.
+        seed: of initial weights, crops and latent noise.
+        threads: CPU threads of torch; another number may give other bits.
+        precision: "fp32", or "bf16" (autocast); they give different numbers, and bf16 is fast only on CPUs that
+            have instructions for it.
+        kl_weight: of the KL divergence per pixel value (1e-6 is latent diffusion's).
+        warmup: share of the steps.
+        clip: greatest norm of the gradient.
+        betas, weight_decay: of AdamW.
+    """
+
+    row: str
+    width: int
+    crop: int
+    batch: int
+    steps: int
+    learning_rate: float
+    seed: int = 0
+    threads: int = 2
+    precision: str = "fp32"
+    kl_weight: float = 1e-6
+    warmup: float = 0.05
+    clip: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.crop % 8 or self.crop < 8:
+            raise BadInput(f"crop {self.crop}: a multiple of 8, from 8")
+        if self.precision not in PRECISIONS:
+            raise BadInput(f"precision {self.precision}: one of {', '.join(PRECISIONS)}")
+        if min(self.batch, self.steps, self.threads) < 1:
+            raise BadInput("batch, steps and threads: at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What happened in a training run.
+
+    Args:
+        losses: the reconstruction error (mean absolute, pixels in [-1, 1]) of each step.
+        seconds, steps, images_per_second: of the optimisation alone.
+        parameters: how many were trained.
+        machine: processor architecture, its vector instructions, and the versions that the bits depend on.
+    """
+
+    losses: list[float]
+    seconds: float
+    steps: int
+    images_per_second: float
+    parameters: int
+    machine: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained autoencoder in eval mode, its record, and its folder once it is stored."""
+
+    model: vae.Autoencoder
+    record: Record
+    folder: Path | None = None
+
+
+def reconstruction_loss(x: Tensor, y: Tensor, power: int = 1) -> Tensor:
+    """Mean absolute (``power`` 1) or squared (2) error over all values; shapes (n, c, h, w)."""
+    return (x.float() - y.float()).abs().pow(power).mean()
+
+
+def kl_loss(mean: Tensor, logvar: Tensor, pixel_values: int) -> Tensor:
+    """KL(N(mean, exp logvar) || N(0, 1)) in nats, summed over the latent, divided by the image's number of values.
+
+    Args:
+        mean, logvar: (n, c, h, w).
+        pixel_values: 3 x height x width of the image.
+    """
+    mean, logvar = mean.float(), logvar.float()
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean() / pixel_values
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, then a cosine to 0; ``step`` counts from 0."""
+    warm = max(1, round(recipe.warmup * recipe.steps))
+    if step < warm:
+        return recipe.learning_rate * (step + 1) / warm
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, recipe.steps - warm)))
+
+
+def train(recipe: Recipe, images: Sequence[Tensor], encoder: vae.Autoencoder | None = None) -> Trained:
+    """Train an autoencoder, or its decoder alone.
+
+    Args:
+        recipe: the run.
+        images: uint8 pictures (3, h, w), at least ``recipe.crop`` high and wide.
+        encoder: a trained autoencoder whose encoder is taken, fixed, with its scaling factor; needed for rows
+            with ``encoder_of``.
+
+    Raises:
+        BadInput: an encoder is missing or not wanted, or a picture is smaller than the crop.
+        FloatingPointError: the loss is no longer a finite number.
+    """
+    if (encoder is None) != (vae.FAMILY[recipe.row].encoder_of is None):
+        raise BadInput(f"{recipe.row}: give the trained encoder exactly when the row has encoder_of")
+    if min(min(image.shape[1:]) for image in images) < recipe.crop:
+        raise BadInput(f"crop {recipe.crop}: larger than the smallest photograph")
+    with _deterministic(recipe):
+        model = vae.build(recipe.row, recipe.width).to(memory_format=torch.channels_last)
+        if encoder is not None:
+            _take_encoder(model, encoder)
+        record = _optimise(model, recipe, images)
+        model.eval().requires_grad_(False)
+        if encoder is None:
+            model.register_to_config(scaling_factor=_scaling_factor(model, recipe, images))
+    return Trained(model=model, record=record)
+
+
+def load_or_train(
+    recipe: Recipe, folder: Path, photographs: Sequence[photos.Photograph], encoder: Trained | None = None
+) -> Trained:
+    """The stored run of this recipe on these photographs with this code, or else a new one, which is then stored.
+
+    It lies in ``folder/<row>-<key>/`` as a diffusers model beside ``training.json``; the folder is written aside
+    and renamed when it is complete, so a killed run leaves nothing that could be taken for a checkpoint.
+
+    Args:
+        recipe: the run.
+        folder: where checkpoints are kept.
+        photographs: the training photographs.
+        encoder: as in :func:`train`, as this function returned it.
+    """
+    place = folder / f"{recipe.row}-{_key(recipe, photographs, encoder)}"
+    stored = _load(place)
+    if stored is not None:
+        print(f"{recipe.row}: taken from {paths.relative(place)} ({stored.record.seconds:.0f} s of training)")
+        return stored
+    trained = train(recipe, [p.pixels() for p in photographs], encoder.model if encoder else None)
+    _store(trained, recipe, photographs, place)
+    return Trained(model=trained.model, record=trained.record, folder=place)
+
+
+def _optimise(model: vae.Autoencoder, recipe: Recipe, images: Sequence[Tensor]) -> Record:
+    chance = torch.Generator().manual_seed(recipe.seed)
+    fixed = vae.FAMILY[recipe.row].encoder_of is not None
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trainable, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    losses: list[float] = []
+    began = told = time.monotonic()
+    for step in range(recipe.steps):
+        pixels = photos.random_crops(images, recipe.crop, recipe.batch, chance)
+        x = photos.to_network(pixels).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
+            with torch.set_grad_enabled(not fixed):
+                latent = model.encode(x).latent_dist
+            z = latent.mode() if fixed else latent.sample(generator=chance)
+            y = model.decode(z).sample
+        loss = reconstruction_loss(x, y)
+        total = loss if fixed else loss + recipe.kl_weight * kl_loss(latent.mean, latent.logvar, x[0].numel())
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, recipe)
+        optimiser.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, recipe.clip)
+        optimiser.step()
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise FloatingPointError(f"{recipe.row}: the loss is {losses[-1]} at step {step + 1}; lower learning_rate")
+        now = time.monotonic()
+        if now - told >= PROGRESS_SECONDS or step + 1 == recipe.steps:
+            _tell(recipe, losses, now - began)
+            told = now
+    seconds = time.monotonic() - began
+    return Record(
+        losses=losses,
+        seconds=round(seconds, 3),
+        steps=recipe.steps,
+        images_per_second=round(recipe.steps * recipe.batch / seconds, 3),
+        parameters=sum(p.numel() for p in trainable),
+        machine=f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {_versions()}",
+    )
+
+
+def _tell(recipe: Recipe, losses: list[float], seconds: float) -> None:
+    done, recent = len(losses), losses[-20:]
+    left = seconds / done * (recipe.steps - done)
+    print(
+        f"{recipe.row}: step {done}/{recipe.steps}, loss {sum(recent) / len(recent):.4f}, "
+        f"{done * recipe.batch / seconds:.1f} images/s, {left:.0f} s left",
+        flush=True,
+    )
+
+
+def _take_encoder(model: vae.Autoencoder, donor: vae.Autoencoder) -> None:
+    for mine, theirs in zip(vae.encoder_parts(model), vae.encoder_parts(donor), strict=True):
+        mine.load_state_dict(theirs.state_dict())
+        mine.requires_grad_(False)
+    model.register_to_config(scaling_factor=donor.config.scaling_factor)
+
+
+@torch.inference_mode()
+def _scaling_factor(model: vae.Autoencoder, recipe: Recipe, images: Sequence[Tensor]) -> float:
+    """1 / standard deviation of the latent over 64 training crops."""
+    crops = photos.random_crops(images, recipe.crop, 64, torch.Generator().manual_seed(recipe.seed))
+    latents = [model.encode(photos.to_network(c)).latent_dist.mode() for c in crops.split(8)]
+    return 1 / torch.cat(latents).double().std().item()
+
+
+@contextmanager
+def _deterministic(recipe: Recipe) -> Iterator[None]:
+    """Fixed threads and seed inside; torch's own state as it was afterwards."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        torch.set_num_threads(recipe.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers"))
+
+
+def _key(recipe: Recipe, photographs: Sequence[photos.Photograph], encoder: Trained | None) -> str:
+    """12 hexadecimal digits that change with recipe, photographs, encoder, code or library versions."""
+    assert encoder is None or encoder.folder is not None
+    parts = {
+        "recipe": asdict(recipe),
+        "photographs": [paths.sha256(p.path) for p in photographs],
+        "encoder": encoder.folder.name if encoder and encoder.folder else None,
+        "code": [inspect.getsource(module) for module in (photos, vae, inspect.getmodule(train))],
+        "versions": _versions(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _store(trained: Trained, recipe: Recipe, photographs: Sequence[photos.Photograph], place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    try:
+        trained.model.save_pretrained(aside)
+        told = {
+            "recipe": asdict(recipe),
+            "record": asdict(trained.record),
+            "photographs": {p.origin: paths.sha256(p.path) for p in photographs},
+            "weights_sha256": paths.sha256(aside / WEIGHTS),
+        }
+        (aside / RECORD).write_text(json.dumps(told, indent=1) + "\n")
+        aside.chmod(0o755)
+        if place.exists():  # incomplete or altered: _load did not take it
+            shutil.rmtree(place)
+        os.replace(aside, place)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _load(place: Path) -> Trained | None:
+    """The checkpoint at ``place``, or None unless it is complete and its weights are those recorded."""
+    if not ((place / RECORD).is_file() and (place / WEIGHTS).is_file()):
+        return None
+    told = json.loads((place / RECORD).read_text())
+    if told["weights_sha256"] != paths.sha256(place / WEIGHTS):
+        print(f"{paths.relative(place)}: the weights are not those recorded; training again")
+        return None
+    model = vae.Autoencoder.from_pretrained(place, use_safetensors=True, low_cpu_mem_usage=False)
+    model = model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    return Trained(model=model, record=Record(**told["record"]), folder=place)
