@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from mdrepro.paths import root, sha256
+from mdrepro.paths import relative, root, sha256
 
 PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "scikit-image", "lpips", "torchmetrics", "papermill")
 Input = tuple[str, Path]
@@ -95,5 +95,7 @@ def provenance(
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "lock_sha256": sha256(lock) if lock.is_file() else None,
         "inputs": hashes(inputs),
-        "checkpoints": hashes(list((checkpoints or {}).items())),
+        "checkpoints": {
+            name: {"path": relative(path), "sha256": sha256(path)} for name, path in (checkpoints or {}).items()
+        },
     }

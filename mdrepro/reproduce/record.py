@@ -40,7 +40,7 @@ class Recorded:
             lines.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
         header = "".join(f"<th>{name}</th>" for name in head)
         claims = "".join(
-            f"<li><b>{html.escape(claim['verdict'])}</b>: {html.escape(claim['id'])} ({html.escape(claim['numbers'])})</li>"
+            "<li><b>{}</b>: {} ({})</li>".format(*(html.escape(claim[key]) for key in ("verdict", "id", "numbers")))
             for claim in self.result["claims"]
         )
         return f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(lines)}</tbody></table><ul>{claims}</ul>"

@@ -1,0 +1,5 @@
+"""``python -m mdrepro``."""
+
+from mdrepro.cli import main
+
+main()

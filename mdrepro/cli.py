@@ -1,0 +1,248 @@
+"""The ``mdrepro`` command. Every verb is a thin call into the package; heavy packages are imported where used."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from mdrepro.errors import BadInput, NotAttempted
+
+app = typer.Typer(
+    name="mdrepro",
+    help="MobileDiffusion and SnapFusion, reproduced: every table beside the papers' own numbers.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+TierOption = Annotated[str, typer.Option("--tier", help="quick, proxy or paper.")]
+Tables = Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables; all of them when left out.")]
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+@app.command("list")
+def list_tables(
+    as_json: Json = False,
+    planned: Annotated[bool, typer.Option("--planned", help="Also tables that have no notebook yet.")] = False,
+) -> None:
+    """List the tables that notebooks reproduce."""
+    from mdrepro.papers import ledger
+    from mdrepro.reproduce.text import columns
+
+    found = ledger.tables(planned=planned)
+    rows = [
+        {
+            "table": table.id,
+            "paper": ledger.paper_of(table).id,
+            "notebook": table.notebook,
+            "title": table.title,
+            "published_as": table.published_as,
+            "tiers": list(table.tiers),
+            "claims": [claim.id for claim in table.claims],
+        }
+        for table in found.values()
+    ]
+    if as_json:
+        _print_json(rows)
+        return
+    lines = [("table", "tiers", "title")]
+    lines += [(row["table"], ", ".join(row["tiers"]) or "planned", row["title"]) for row in rows]
+    print(columns(lines, indent=""))
+
+
+@app.command()
+def show(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
+    """Show one table: the paper's cells, our latest run and what we published."""
+    from mdrepro.papers import ledger
+    from mdrepro.reproduce import results, text
+
+    spec, checked = ledger.find(table, planned=True), ledger.check_tier(tier)
+    run, before = results.run_result(checked, table), results.published_result(checked, table)
+    if as_json:
+        _print_json({"table": spec.model_dump(mode="json"), "run": run, "published": before})
+        return
+    print(f"{spec.title}\n{spec.published_as} of {ledger.paper_of(spec).title}\n{spec.protocol}\n")
+    if run or before:
+        print(text.verdicts(spec, run or before or {}, before, whole=True))
+        print("\n" + ("the numbers are this machine's run" if run else "no run here: these are the published numbers"))
+        return
+    lines = [("row", "column", "paper", "confidence", "source")]
+    for cell in spec.cells:
+        value = cell.text or text.number(cell.value, 6)
+        lines.append((cell.row, cell.column, value, cell.confidence, cell.source))
+    print(text.columns(lines))
+    print(
+        f"\nno run at tier {tier}" + (f": mdrepro reproduce {table}" if spec.notebook else ": its notebook is planned")
+    )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def reproduce(
+    context: typer.Context,
+    tables: Tables = None,
+    tier: TierOption = "quick",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A notebook parameter; repeatable.")
+    ] = None,
+    cores: Annotated[int, typer.Option("--cores", min=1, help="Cores that Snakemake may use.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run and why; run nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run even what is up to date.")] = False,
+    report: Annotated[bool, typer.Option(help="Build the report afterwards.")] = True,
+    executor: Annotated[str | None, typer.Option("--executor", help="Snakemake executor, for example slurm.")] = None,
+    profile: Annotated[str | None, typer.Option("--profile", help="Snakemake profile.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Snakemake's own output.")] = False,
+) -> None:
+    """Run the tables' notebooks where needed, and end with the table of verdicts.
+
+    Anything after -- is passed to Snakemake.
+    """
+    from mdrepro.papers import ledger
+    from mdrepro.reproduce import results, text, workflow
+
+    checked = ledger.check_tier(tier)
+    if not tables:
+        for spec in ledger.tables().values():
+            if checked not in spec.tiers:
+                print(f"{spec.id}: skipped: does not run at tier {tier}: {spec.not_at.get(checked, '')}")
+    jobs = workflow.plan(tables or [], checked, settings or [], force)
+    for job in jobs:
+        print(job.explain(), flush=True)
+    extra = [*(["--executor", executor] if executor else []), *(["--profile", profile] if profile else [])]
+    failed = workflow.execute(jobs, cores=cores, dry_run=dry_run, verbose=verbose, extra=[*extra, *context.args])
+    if dry_run:
+        raise typer.Exit(1 if failed else 0)
+    for job in jobs:
+        if job.table not in failed and (result := results.run_result(tier, job.table)):
+            print("\n" + text.verdicts(ledger.find(job.table), result, results.published_result(tier, job.table)))
+    errors = [workflow.failure(tier, name) for name in failed]
+    if report and len(failed) < len(jobs):
+        _report()
+    for error in errors:
+        print(f"\nerror: {error['words']}", file=sys.stderr)
+    if errors:
+        raise typer.Exit(2 if all(error["bad_input"] for error in errors) else 1)
+
+
+def _report() -> None:
+    from mdrepro.paths import relative
+    from mdrepro.reproduce import report
+
+    print(f"\nreport: {relative(report.build())}")
+
+
+@app.command("report")
+def build_report() -> None:
+    """Build the report, a static site, from local runs and published results."""
+    _report()
+
+
+@app.command()
+def publish(tables: list[str], tier: TierOption = "quick") -> None:
+    """Take verified runs, made from a clean commit, into results/."""
+    from mdrepro.papers import ledger
+    from mdrepro.paths import relative
+    from mdrepro.reproduce import publish as publishing
+
+    checked = ledger.check_tier(tier)
+    for name in tables:
+        ledger.find(name)
+    for name in tables:
+        for path in publishing.publish(name, checked):
+            print(relative(path))
+
+
+@app.command()
+def verify(
+    tier: Annotated[str | None, typer.Option("--tier", help="quick, proxy or paper; all when left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute every hash and verdict of published results and local runs."""
+    from mdrepro.papers import ledger
+    from mdrepro.reproduce.verify import verify as check
+
+    found = check(ledger.check_tier(tier) if tier else None)
+    if as_json:
+        _print_json(found)
+    else:
+        for name, entry in found["tables"].items():
+            for kind in ("published", "run"):
+                if kind in entry:
+                    _print_check(name, kind, entry[kind])
+        print("nothing to verify" if not found["tables"] else "all verified" if found["ok"] else "NOT verified")
+    raise typer.Exit(0 if found["ok"] else 1)
+
+
+def _print_check(name: str, kind: str, entry: dict[str, Any]) -> None:
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in entry.get("verdicts", {}).items())
+    print(f"{name} ({kind}): {'ok: ' + counts if entry['ok'] else 'FAILED'}")
+    for words in entry["problems"]:
+        print(f"  {words}", file=sys.stderr)
+    for words in entry.get("notes", []):
+        print(f"  note: {words}")
+
+
+@app.command()
+def cost(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Published networks, by preset name.")],
+    resolution: Annotated[int | None, typer.Option(help="Image side in pixels; the preset's own by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Parameters, MACs and FLOPs of full-size networks, on the meta device."""
+    from mdrepro.models import presets
+    from mdrepro.reproduce.text import columns
+
+    for model in models:
+        presets.find(model)
+    from mdrepro.metrics.cost import measure
+
+    costs = [measure(model, resolution) if resolution else measure(model) for model in models]
+    if as_json:
+        found = [each.as_dict() for each in costs]
+        _print_json(found[0] if len(found) == 1 else found)
+        return
+    lines = [("model", "params M", "GMAC", "GMAC without attention", "GFLOP", "px")]
+    for each in costs:
+        giga = [f"{value / 1e9:.1f}" for value in (each.macs, each.macs_without_attention, each.flops)]
+        lines.append((each.model, f"{each.params / 1e6:.2f}", *giga, str(each.resolution)))
+    print(columns(lines, indent=""))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has and lacks for each tier."""
+    from mdrepro.reproduce.doctor import report
+
+    found = report()
+    if as_json:
+        _print_json(found)
+        return
+    for tier, entry in found["tiers"].items():
+        print(f"{tier}: {'ready' if entry['ready'] else 'not ready'}")
+        for item in entry["findings"]:
+            mark = "yes" if item["found"] else "NO " if item["required"] else "no "
+            print(f"  {mark}  {item['name']}: {item['detail']}" + ("" if item["found"] else f" → {item['remedy']}"))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: bad input ends with one message and exit code 2, never with a traceback."""
+    try:
+        app(args=list(arguments) if arguments is not None else None)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except NotAttempted as error:
+        print(f"not attempted: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,111 @@
+"""What this machine has and lacks for each tier, and how to get what is missing."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mdrepro.papers.schema import Tier
+from mdrepro.paths import root
+
+BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing a tier needs (``required``) or can use."""
+
+    tier: Tier
+    name: str
+    found: bool
+    required: bool
+    detail: str
+    remedy: str = ""
+
+
+def browser() -> str | None:
+    """The first headless-capable browser on the PATH."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+def hub_checkpoints() -> Path:
+    """The folder in which torchvision keeps downloaded weights (found without importing torch)."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser() / "hub" / "checkpoints"
+
+
+def _hub_model(repository: str) -> bool:
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    return (cache / f"models--{repository.replace('/', '--')}").is_dir()
+
+
+def _quick() -> Iterator[Finding]:
+    from mdrepro.reproduce.provenance import hardware
+
+    machine = hardware()
+    version = platform.python_version()
+    yield Finding("quick", "python", sys.version_info >= (3, 11), True, version, "install Python 3.11 or newer")
+    cores = f"{machine['cores']} of {machine['cpu']}"
+    yield Finding("quick", "cores", machine["cores"] >= 2, False, cores, "with one core the quick tier takes longer")
+    memory = f"{machine['memory_gib']} GiB"
+    yield Finding("quick", "memory", machine["memory_gib"] >= 6, True, memory, "6 GiB are needed")
+    disk = shutil.disk_usage(root()).free / 2**30
+    yield Finding("quick", "disk", disk >= 2, True, f"{disk:.0f} GiB free", "free 2 GiB")
+    git = shutil.which("git") is not None
+    yield Finding("quick", "git", git, False, "for provenance and publishing", "install git")
+    yield Finding("quick", "browser", browser() is not None, False, "to test the report", "install chromium")
+    for net, name in BACKBONES.items():
+        model = {"alex": "alexnet", "vgg": "vgg16"}[net]
+        fetch = f"python -c \"import torchvision; torchvision.models.{model}(weights='IMAGENET1K_V1')\""
+        there = (hub_checkpoints() / name).is_file()
+        yield Finding("quick", f"lpips-{net}", there, False, f"LPIPS backbone weights {name}", fetch)
+
+
+def _larger() -> Iterator[Finding]:
+    from mdrepro.reproduce.provenance import hardware
+
+    gpus = hardware()["gpus"]
+    for tier, number in (("proxy", 1), ("paper", 8)):
+        words = ", ".join(gpus) or "none"
+        yield Finding(tier, "gpu", len(gpus) >= number, True, words, f"{number} CUDA GPU or more")  # type: ignore[arg-type]
+    images = "a folder of images with captions, passed with --set"
+    yield Finding("proxy", "data", False, True, images, "bring your own: nothing is downloaded")
+    coco = Path(os.environ.get("COCO_ROOT", root() / "data" / "coco"))
+    fetch = "download COCO val2014, val2017 and annotations from cocodataset.org and set COCO_ROOT"
+    yield Finding("paper", "coco", (coco / "annotations").is_dir(), True, "COCO validation sets", fetch)
+    weights = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    yield Finding("paper", "sd15-weights", _hub_model(weights), True, weights, f"hf download {weights}")
+    adb = shutil.which("adb")
+    yield Finding("paper", "android", adb is not None, False, adb or "adb not found", "install adb, connect a phone")
+    apple = sys.platform == "darwin"
+    yield Finding("paper", "apple", apple, False, "Core ML runs on macOS only", "run the latency bundle on a Mac")
+    for module in ("litert_torch", "coremltools"):
+        there = importlib.util.find_spec(module) is not None
+        yield Finding("paper", module, there, False, "for export", "install mdrepro[export]")
+
+
+def findings() -> list[Finding]:
+    """Everything looked for, tier by tier."""
+    return [*_quick(), *_larger()]
+
+
+def report() -> dict[str, Any]:
+    """``{"tiers": {tier: {"ready", "findings": [...]}}}``; ready means that nothing required is missing.
+
+    The proxy tier needs what quick needs, and the paper tier what both need.
+    """
+    found = findings()
+    tiers: dict[str, Any] = {}
+    ready = True
+    for tier in ("quick", "proxy", "paper"):
+        own = [finding for finding in found if finding.tier == tier]
+        ready = ready and all(finding.found or not finding.required for finding in own)
+        tiers[tier] = {"ready": ready, "findings": [asdict(finding) for finding in own]}
+    return {"tiers": tiers}

@@ -1,0 +1,78 @@
+"""Results as plain text for a terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mdrepro.papers.schema import CONFIRMED, Table, Verdict
+from mdrepro.reproduce import results
+
+
+def columns(lines: Sequence[Sequence[str]], indent: str = "  ") -> str:
+    """Left-aligned columns, two spaces apart; the first line is the header."""
+    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
+    texts = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(indent + text.rstrip() for text in texts)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with at least ``digits`` significant digits, never in exponent form below a million."""
+    if value is None:
+        return "–"
+    if value == 0 or not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{digits}g}"
+    whole = len(str(int(abs(value))))
+    return f"{value:,.{max(digits - whole, 0)}f}" if abs(value) >= 1 else f"{value:.{digits}g}"
+
+
+def ours(table: Table, row: Mapping[str, Any]) -> str:
+    """Our number with its interval and unit, or a dash."""
+    if row["value"] is None:
+        return "–"
+    digits = table.columns[row["column"]].digits
+    interval = "" if row["ci_low"] is None else f" [{number(row['ci_low'], digits)}, {number(row['ci_high'], digits)}]"
+    return f"{number(row['value'], digits)}{interval} {row['unit']}".rstrip()
+
+
+def paper(row: Mapping[str, Any]) -> str:
+    """The paper's figure, with its confidence where that is not a reading."""
+    if row["paper_value"] is None:
+        return "–"
+    return f"{row['paper_value']:g}" + ("" if row["paper_confidence"] in CONFIRMED else f" ({row['paper_confidence']})")
+
+
+def verdict_counts(result: results.Result) -> str:
+    """For example "12 reproduced, 3 differs"."""
+    names = [verdict.value for verdict in Verdict]
+    found = [row["verdict"] for row in result["rows"]]
+    return ", ".join(f"{found.count(name)} {name}" for name in names if name in found)
+
+
+def verdicts(table: Table, result: results.Result, published: results.Result | None, *, whole: bool = False) -> str:
+    """The table of verdicts: the paper's cells beside ours and the published ones, then the claims.
+
+    Cells for which the paper gives no figure are counted only, unless ``whole``.
+    """
+    rows = result["rows"]
+    agreement = results.agreement(table, rows, published)
+    before = {(row["row"], row["column"]): row["value"] for row in (published or {}).get("rows", [])}
+    shown = [row for row in rows if whole or row["paper_value"] is not None]
+    lines = [("row", "column", "ours", "paper", "verdict", "published")]
+    for row in shown:
+        key = (row["row"], row["column"])
+        agrees = agreement.get(key)
+        digits = table.columns[row["column"]].digits
+        beside = "–" if agrees is None else f"{number(before[key], digits)} {'agrees' if agrees else 'DIFFERS'}"
+        lines.append((row["row"], row["column"], ours(table, row), paper(row), row["verdict"], beside))
+    parts = [f"{table.id} ({result['tier']}): {verdict_counts(result)}", columns(lines)]
+    if hidden := [row for row in rows if row not in shown]:
+        good = sum(agreement.get((row["row"], row["column"])) is True for row in hidden)
+        words = f", {good} agree with the published" if published else ""
+        parts.append(f"  and {len(hidden)} without a paper figure{words}: mdrepro show {table.id}")
+    statements = {claim.id: claim.statement for claim in table.claims}
+    for claim in result["claims"]:
+        parts.append(
+            f"  claim {claim['verdict']}: {statements.get(claim['id'], claim['id'])}\n      {claim['numbers']}"
+        )
+    reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
+    parts += [f"  not attempted: {reason}" for reason in reasons]
+    return "\n".join(parts)
