@@ -37,7 +37,7 @@ def list_tables(
     from mdrepro.reproduce.text import columns
 
     found = ledger.tables(planned=planned)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "table": table.id,
             "paper": ledger.paper_of(table).id,
@@ -199,7 +199,7 @@ def cost(
     from mdrepro.reproduce.text import columns
 
     for model in models:
-        presets.find(model)
+        presets.get(model)
     from mdrepro.metrics.cost import measure
 
     costs = [measure(model, resolution) if resolution else measure(model) for model in models]
@@ -207,7 +207,7 @@ def cost(
         found = [each.as_dict() for each in costs]
         _print_json(found[0] if len(found) == 1 else found)
         return
-    lines = [("model", "params M", "GMAC", "GMAC without attention", "GFLOP", "px")]
+    lines: list[tuple[str, ...]] = [("model", "params M", "GMAC", "GMAC without attention", "GFLOP", "px")]
     for each in costs:
         giga = [f"{value / 1e9:.1f}" for value in (each.macs, each.macs_without_attention, each.flops)]
         lines.append((each.model, f"{each.params / 1e6:.2f}", *giga, str(each.resolution)))

@@ -1,5 +1,8 @@
 """The two ways in which work can end early and still be understood."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class BadInput(ValueError):
     """Input that the user can correct; the message names what is allowed.
@@ -15,3 +18,11 @@ class NotAttempted(RuntimeError):
     The message says what is missing and how to get it. Whoever measures catches it, records the cell as
     "not attempted" with the message as its reason, and goes on.
     """
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> BadInput:
+    """The error for a ``kind`` of thing called ``name`` that does not exist: the nearest choice, then all of them."""
+    choices = list(choices)
+    near = difflib.get_close_matches(name, choices, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return BadInput(f"unknown {kind} {name!r}{hint}; allowed: {', '.join(choices) or 'none'}")

@@ -1,6 +1,5 @@
 """Loads the papers' data and judges measured numbers against it. The only judge of the project."""
 
-import difflib
 import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from mdrepro.errors import BadInput
+from mdrepro.errors import unknown
 from mdrepro.papers.schema import (
     CONFIRMED,
     TIERS,
@@ -43,19 +42,11 @@ def tables(*, planned: bool = False) -> dict[str, Table]:
     return {table.id: table for table in found if planned or table.notebook}
 
 
-def allowed(kind: str, name: str, choices: Iterable[str]) -> BadInput:
-    """The error for an unknown ``name``: the nearest choice, then all of them."""
-    choices = list(choices)
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return BadInput(f"unknown {kind} {name!r}{hint}; allowed: {', '.join(choices) or 'none'}")
-
-
 def find(name: str, *, planned: bool = False) -> Table:
     """The table called ``name``. Raises BadInput, naming all tables, for any other name."""
     known = tables(planned=planned)
     if name not in known:
-        raise allowed("table", name, known)
+        raise unknown("table", name, known)
     return known[name]
 
 
@@ -64,7 +55,7 @@ def check_tier(name: str) -> Tier:
     for tier in TIERS:
         if tier == name:
             return tier
-    raise allowed("tier", name, TIERS)
+    raise unknown("tier", name, TIERS)
 
 
 def paper_of(table: Table) -> Paper:

@@ -7,7 +7,6 @@ reads the same line, so ``papermill --help-notebook`` shows the same help.
 """
 
 import ast
-import difflib
 import io
 import json
 import re
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdrepro.errors import BadInput
+from mdrepro.errors import BadInput, unknown
 from mdrepro.papers.schema import Table, Tier
 from mdrepro.paths import root
 
@@ -153,10 +152,7 @@ def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str,
         if name == "tier":
             raise BadInput("--set tier=...: the tier is chosen with --tier")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            names = ", ".join(item for item in known if item != "tier")
-            raise BadInput(f"{table.id} has no parameter {name!r}{hint}; allowed: {names}")
+            raise unknown(f"parameter of {table.id}", name, (item for item in known if item != "tier"))
         chosen[name] = known[name].parse(text)
     if unknown := set(chosen) - set(known):
         raise BadInput(f"{table.id}: tier {tier} sets unknown parameters: {', '.join(sorted(unknown))}")

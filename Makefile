@@ -1,0 +1,45 @@
+# make reproduce and make test do all the set-up on their own the first time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= 2
+STAMP := $(VENV)/.mdrepro-ready
+
+.PHONY: reproduce test test-slow test-all lint setup report publish lock clean
+.DEFAULT_GOAL := reproduce
+
+reproduce: setup
+	@$(BIN)/mdrepro reproduce --cores $(CORES) $(ARGS)
+
+test: setup lint
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: setup
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+report: setup
+	@$(BIN)/mdrepro report
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+	  "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=python3.x")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "installing the locked packages into $(VENV)"
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Needs the network: resolves again, then rewrites environment.yml from the result.
+lock:
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --all-extras $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
+	@$(BIN)/python -m mdrepro.environment
+
+clean:
+	rm -rf papermill_runs .snakemake .pytest_cache .mypy_cache .ruff_cache
