@@ -109,6 +109,33 @@ def count_by_dispatcher(network: nn.Module, inputs: Mapping[str, Any]) -> Macs:
     return Macs(weights=macs - products.macs, attention=products.macs)
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """How many blocks of each kind a network has, as the papers' tables count them."""
+
+    resnets: int
+    self_attention: int
+    cross_attention: int
+
+
+def count_blocks(network: nn.Module) -> Blocks:
+    """ResNet blocks, and self- and cross-attention layers of transformer blocks, of diffusers' networks and ours."""
+    from diffusers.models.attention import BasicTransformerBlock
+    from diffusers.models.resnet import ResnetBlock2D
+
+    from mdrepro.models.layers import ResnetBlock, TransformerBlock
+
+    modules = list(network.modules())
+    ours = [module for module in modules if isinstance(module, TransformerBlock)]
+    theirs = [module for module in modules if isinstance(module, BasicTransformerBlock)]
+    return Blocks(
+        resnets=sum(isinstance(module, (ResnetBlock, ResnetBlock2D)) for module in modules),
+        self_attention=sum(block.self_attention is not None for block in ours) + len(theirs),
+        cross_attention=sum(block.cross_attention is not None for block in ours)
+        + sum(block.attn2 is not None for block in theirs),
+    )
+
+
 def measure(name: str, resolution: int | None = None, *, counter: Counter = count_by_dispatcher) -> Cost:
     """Size and cost of a preset at batch 1, built on the meta device.
 
