@@ -20,7 +20,9 @@ VERDICTS = {
     "within noise": "Outside the tolerance, but our 95 % interval holds the paper's figure.",
     "differs": "Outside the tolerance, and our 95 % interval does not hold the paper's figure.",
     "unconfirmed": "The paper's figure is only recalled or inferred: it is shown, and nothing is claimed about it.",
-    "not comparable": "This tier measures smaller networks or other data than the paper did: claims are tested, cells are not.",
+    "not comparable": (
+        "This tier measures smaller networks or other data than the paper did: claims are tested, cells are not."
+    ),
     "not attempted": "Not measured here; the page says why and how to get what is missing.",
     "no paper figure": "Neither paper gives a figure for this cell.",
 }
@@ -192,14 +194,20 @@ class RunView:
     @property
     def stamp(self) -> str:
         """The sentence that keeps a small run from being read as the paper's."""
-        full, every = len(self.comparable), len(self.table.columns)
-        if full == every:
-            return f"{self.tier} tier: the networks are at full size, and every column is measured as the paper does"
-        if not full:
+        same = self.comparable
+        other = [column for column in self.table.columns.values() if column not in same]
+        if not same:
             small = "small networks; " if self.tier == "quick" else ""
-            return f"{self.tier} tier: {small}not the paper's protocol. Claims are tested, cells are not compared"
-        names = ", ".join(column.title for column in self.comparable)
-        return f"{self.tier} tier: measured as the paper does in {names}; the other columns are not comparable"
+            return f"{small}not the paper's protocol. Claims are tested, cells are not compared with the paper's."
+        if not other:
+            return "every column is measured as the paper does."
+        if len(other) <= len(same):
+            return f"measured as the paper does, except {_names(other)}: not comparable."
+        return f"measured as the paper does in {_names(same)}; the other columns are not comparable."
+
+
+def _names(columns: list[Column]) -> str:
+    return ", ".join(column.title for column in columns)
 
 
 def paper_text(cell: Cell | None) -> str:
@@ -286,7 +294,7 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
     slug = tier if local else f"{tier}-published"
     marks = _Marks(Notes(f"{slug}-how", letters=True), Notes(f"{slug}-why"), Notes(f"{slug}-source"))
     cells = {
-        row: {column: _cell(table, by_key.get((row, column)), (row, column), marks, earlier) for column in table.columns}
+        row: {name: _cell(table, by_key.get((row, name)), (row, name), marks, earlier) for name in table.columns}
         for row in table.rows
     }
     statements = {claim["id"]: claim for claim in results.judged_claims(table, rows)}
