@@ -71,7 +71,7 @@ class Tolerance(_Data):
         return abs(value - reference) <= bound * (1 + 1e-12)
 
     def __str__(self) -> str:
-        return f"±{self.relative:.4%}".replace("0%", "%") if self.relative is not None else f"±{self.absolute:g}"
+        return f"±{self.relative * 100:g} %" if self.relative is not None else f"±{self.absolute:g}"
 
 
 class Source(_Data):

@@ -1,0 +1,183 @@
+"""The ledger: which verdict a measured number gets, and what claims and reruns say."""
+
+from typing import Any
+
+import pytest
+
+from mdrepro.errors import BadInput
+from mdrepro.papers import ledger
+from mdrepro.papers.schema import Claim, ClaimVerdict, Column, Table, Verdict
+
+TABLE = Table.model_validate(
+    {
+        "id": "paper-table",
+        "title": "A table",
+        "published_as": "Table 1",
+        "protocol": "as published",
+        "rows": {"ours": "", "sd": "", "lite": "", "guess": "", "memory": ""},
+        "columns": {
+            "params": {
+                "title": "Parameters",
+                "tolerance": {"relative": 0.01},
+                "rerun": {"relative": 1e-9},
+                "comparable_at": ["quick", "proxy", "paper"],
+            },
+            "psnr": {
+                "title": "PSNR",
+                "tolerance": {"absolute": 0.5},
+                "rerun": {"absolute": 0.1},
+                "comparable_at": ["paper"],
+            },
+        },
+        "cells": [
+            {"row": "ours", "column": "params", "value": 100, "confidence": "read-P", "source": "P"},
+            {
+                "row": "lite",
+                "column": "params",
+                "value": 100,
+                "confidence": "read-S",
+                "source": "P",
+                "tolerance": {"absolute": 10},
+            },
+            {"row": "guess", "column": "params", "value": 100, "confidence": "inferred", "source": "P"},
+            {"row": "memory", "column": "params", "value": 100, "confidence": "recalled", "source": "P"},
+            {"row": "sd", "column": "params", "confidence": "not found"},
+            {"row": "ours", "column": "psnr", "value": 30, "confidence": "read-P", "source": "P"},
+            {"row": "sd", "column": "psnr", "text": "no loss", "confidence": "read-P", "source": "P"},
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("tier", "row", "column", "value", "ci", "verdict"),
+    [
+        ("quick", "ours", "params", 100.9, None, Verdict.REPRODUCED),
+        ("quick", "ours", "params", 101.1, None, Verdict.DIFFERS),
+        ("quick", "ours", "params", 103, (99.5, 106), Verdict.WITHIN_NOISE),
+        ("quick", "ours", "params", 103, (101.5, 106), Verdict.DIFFERS),
+        ("quick", "ours", "params", None, None, Verdict.NOT_ATTEMPTED),
+        ("quick", "lite", "params", 109, None, Verdict.REPRODUCED),  # the cell's own, wider tolerance
+        ("quick", "lite", "params", 111, None, Verdict.DIFFERS),
+        ("quick", "guess", "params", 100, None, Verdict.UNCONFIRMED),
+        ("quick", "memory", "params", 100, None, Verdict.UNCONFIRMED),
+        ("quick", "memory", "params", 500, None, Verdict.UNCONFIRMED),
+        ("quick", "sd", "params", 100, None, Verdict.NO_FIGURE),  # not found
+        ("paper", "sd", "psnr", 30, None, Verdict.NO_FIGURE),  # in words only
+        ("paper", "lite", "psnr", 30, None, Verdict.NO_FIGURE),  # no cell at all
+        ("quick", "ours", "psnr", 30, None, Verdict.NOT_COMPARABLE),
+        ("proxy", "ours", "psnr", 30, (29, 31), Verdict.NOT_COMPARABLE),
+        ("paper", "ours", "psnr", 30.4, None, Verdict.REPRODUCED),
+        ("quick", "ours", "psnr", None, None, Verdict.NOT_ATTEMPTED),
+        ("quick", "ours", "params", float("nan"), None, Verdict.DIFFERS),
+    ],
+)
+def test_verdict(
+    tier: str, row: str, column: str, value: float | None, ci: tuple[float, float] | None, verdict: Verdict
+) -> None:
+    assert ledger.judge(TABLE, tier, row, column, value, ci) is verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "published", "agrees"),
+    [(1.0, 1.0, True), (1.0 + 1e-12, 1.0, True), (1.001, 1.0, False), (None, 1.0, None), (1.0, None, None)],
+)
+def test_agreement_with_the_published_run_uses_the_rerun_tolerance(
+    value: float | None, published: float | None, agrees: bool | None
+) -> None:
+    column: Column = TABLE.columns["params"]
+    assert ledger.agrees(column, value, published) is agrees
+
+
+def claim(*conditions: dict[str, Any]) -> Claim:
+    return Claim.model_validate(
+        {"id": "claim", "statement": "s", "source": "P", "confidence": "read-P", "conditions": conditions}
+    )
+
+
+def row(name: str, column: str, value: float | None, ci: tuple[float, float] | None = None) -> dict[str, Any]:
+    low, high = ci or (None, None)
+    return {"row": name, "column": column, "value": value, "ci_low": low, "ci_high": high}
+
+
+FEWER = {"left": "lite/params", "op": "<=", "right": "ours/params", "factor": 0.26}
+BETTER = {"left": "lite/psnr", "op": ">", "right": "sd/psnr"}
+SIZES = [row("lite", "params", 9.8), row("ours", "params", 39.3)]
+
+
+@pytest.mark.parametrize(
+    ("lite", "sd", "verdict"),
+    [
+        (row("lite", "psnr", 30.2, (30, 30.4)), row("sd", "psnr", 26.7, (26, 27)), ClaimVerdict.HOLDS),
+        (row("lite", "psnr", 27.2, (26.5, 28)), row("sd", "psnr", 26.7, (26, 27)), ClaimVerdict.WITHIN_NOISE),
+        (row("lite", "psnr", 25.0, (24, 25.5)), row("sd", "psnr", 26.7, (26, 27)), ClaimVerdict.FAILS),
+        (row("lite", "psnr", None), row("sd", "psnr", 26.7), ClaimVerdict.NOT_ATTEMPTED),
+    ],
+)
+def test_claim_is_as_strong_as_its_weakest_condition(
+    lite: dict[str, Any], sd: dict[str, Any], verdict: ClaimVerdict
+) -> None:
+    assert ledger.judge_claim(claim(FEWER, BETTER), [*SIZES, lite, sd])[0] is verdict
+
+
+def test_claim_that_fails_in_one_part_fails_whatever_is_missing() -> None:
+    too_large = [row("lite", "params", 20), row("ours", "params", 39.3)]
+    verdict, words = ledger.judge_claim(claim(BETTER, FEWER), too_large)
+    assert verdict is ClaimVerdict.FAILS
+    assert "not measured: lite/psnr, sd/psnr" in words
+    assert "20 against 39.3" in words
+
+
+def test_claim_shows_its_numbers_and_intervals() -> None:
+    rows = [row("lite", "psnr", 30.25, (30, 30.5)), row("sd", "psnr", 26.7)]
+    _, words = ledger.judge_claim(claim(BETTER), rows)
+    assert words == "lite/psnr > sd/psnr: 30.25 [30, 30.5] against 26.7"
+
+
+def test_blog_claims_on_the_blogs_own_figures() -> None:
+    """The published table, fed back as if measured, upholds every claim drawn from it."""
+    table = ledger.find("mobilediffusion-vae-reconstruction")
+    rows = [row(cell.row, cell.column, cell.value) for cell in table.cells if cell.value is not None]
+    verdicts = {one.id: ledger.judge_claim(one, rows)[0] for one in table.claims}
+    assert verdicts == {
+        "eight-channels-beat-four": ClaimVerdict.HOLDS,
+        "lite-decoder-not-worse": ClaimVerdict.HOLDS,
+        "lite-decoder-beats-sd": ClaimVerdict.HOLDS,
+        "vae-lower-lpips": ClaimVerdict.NOT_ATTEMPTED,  # published without naming the backbone
+    }
+
+
+def test_published_figures_uphold_or_do_not_decide_every_claim() -> None:
+    """A factor so tight that the paper's own figures break it is a slip of ours, but for the one reading named."""
+    failing = []
+    for table in ledger.tables(planned=True).values():
+        rows = [row(cell.row, cell.column, cell.value) for cell in table.cells if cell.value is not None]
+        failing += [one.id for one in table.claims if ledger.judge_claim(one, rows)[0] is ClaimVerdict.FAILS]
+    assert failing == ["unet-fewer-params-than-bk-sdm-tiny"]
+
+
+def test_find_names_all_tables_for_an_unknown_one() -> None:
+    with pytest.raises(BadInput) as caught:
+        ledger.find("mobilediffusion-unet-costs")
+    message = str(caught.value)
+    assert "did you mean mobilediffusion-unet-cost?" in message
+    assert all(name in message for name in ledger.tables())
+
+
+def test_planned_tables_are_listed_only_on_request() -> None:
+    planned = next(name for name, table in ledger.tables(planned=True).items() if table.notebook is None)
+    assert planned not in ledger.tables()
+    assert ledger.find(planned, planned=True).id == planned
+    with pytest.raises(BadInput, match="unknown table"):
+        ledger.find(planned)
+
+
+def test_unknown_tier_names_the_three() -> None:
+    assert ledger.check_tier("quick") == "quick"
+    with pytest.raises(BadInput, match=r"did you mean quick.*allowed: quick, proxy, paper"):
+        ledger.check_tier("quik")
+
+
+def test_every_table_knows_its_paper() -> None:
+    for table in ledger.tables(planned=True).values():
+        assert table.id.startswith(ledger.paper_of(table).id + "-")
