@@ -174,6 +174,7 @@ def test_factor_and_margin_move_the_right_side() -> None:
     assert margin.judge((-0.7, -0.4, -0.1), exact(0)) is ClaimVerdict.WITHIN_NOISE
     negative = Condition.model_validate({"left": "a/x", "op": "<", "right": "b/x", "factor": -1})
     assert negative.judge(exact(-3), (1, 1.5, 2)) is ClaimVerdict.HOLDS
+    assert negative.judge(exact(-1.5), (1, 1.5, 2)) is ClaimVerdict.WITHIN_NOISE
 
 
 def test_condition_in_words() -> None:
