@@ -37,7 +37,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 # Needs the network: resolves again, then rewrites environment.yml from the result.
 lock:
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	@$(BIN)/uv pip compile --quiet --no-header --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --all-extras $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 	@$(BIN)/python -m mdrepro.environment
 

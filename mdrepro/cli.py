@@ -1,6 +1,7 @@
 """The ``mdrepro`` command. Every verb is a thin call into the package; heavy packages are imported where used."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -83,9 +84,8 @@ def show(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
     )
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+@app.command()
 def reproduce(
-    context: typer.Context,
     tables: Tables = None,
     tier: TierOption = "quick",
     settings: Annotated[
@@ -97,12 +97,10 @@ def reproduce(
     report: Annotated[bool, typer.Option(help="Build the report afterwards.")] = True,
     executor: Annotated[str | None, typer.Option("--executor", help="Snakemake executor, for example slurm.")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="Snakemake profile.")] = None,
+    snakemake: Annotated[str, typer.Option("--snakemake", help="Any other options for Snakemake, quoted.")] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Snakemake's own output.")] = False,
 ) -> None:
-    """Run the tables' notebooks where needed, and end with the table of verdicts.
-
-    Anything after -- is passed to Snakemake.
-    """
+    """Run the tables' notebooks where needed, and end with the table of verdicts."""
     from mdrepro.papers import ledger
     from mdrepro.reproduce import results, text, workflow
 
@@ -115,7 +113,8 @@ def reproduce(
     for job in jobs:
         print(job.explain(), flush=True)
     extra = [*(["--executor", executor] if executor else []), *(["--profile", profile] if profile else [])]
-    failed = workflow.execute(jobs, cores=cores, dry_run=dry_run, verbose=verbose, extra=[*extra, *context.args])
+    extra += shlex.split(snakemake)
+    failed = workflow.execute(jobs, cores=cores, dry_run=dry_run, verbose=verbose, extra=extra)
     if dry_run:
         raise typer.Exit(1 if failed else 0)
     for job in jobs:

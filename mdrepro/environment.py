@@ -33,7 +33,7 @@ def locked(lock: Path) -> dict[str, list[tuple[str, str]]]:
 def direct(pyproject: Path) -> list[str]:
     """Names of the packages that the project itself asks for, extras included, in order."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
+    wanted = sum(project["optional-dependencies"].values(), start=list(project["dependencies"]))
     return list(dict.fromkeys(canonical(re.split(r"[<>=!~\[; ]", item)[0]) for item in wanted))
 
 

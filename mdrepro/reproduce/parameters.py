@@ -154,6 +154,6 @@ def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str,
         if name not in known:
             raise unknown(f"parameter of {table.id}", name, (item for item in known if item != "tier"))
         chosen[name] = known[name].parse(text)
-    if unknown := set(chosen) - set(known):
-        raise BadInput(f"{table.id}: tier {tier} sets unknown parameters: {', '.join(sorted(unknown))}")
+    if strange := set(chosen) - set(known):
+        raise BadInput(f"{table.id}: tier {tier} sets unknown parameters: {', '.join(sorted(strange))}")
     return values | {name: known[name].check(value) for name, value in chosen.items()}

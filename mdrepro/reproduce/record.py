@@ -25,12 +25,15 @@ RUN = "MDREPRO_RUN"
 """Environment variable in which the batch runner hands a kernel its folder, table, parameters and fingerprint."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recorded:
     """What was recorded; shows itself as the table of verdicts."""
 
     folder: Path
     result: results.Result
+
+    def __repr__(self) -> str:
+        return f"{self.result['table']}: {len(self.result['rows'])} cells recorded at tier {self.result['tier']}"
 
     def _repr_html_(self) -> str:
         head = ("row", "column", "ours", "paper", "verdict")

@@ -1,0 +1,149 @@
+"""Why tables run, and real runs through Snakemake and papermill of a toy notebook."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mdrepro.errors import BadInput
+from mdrepro.paths import run_dir
+from mdrepro.reproduce import results, workflow
+from tests.conftest import NOTEBOOK, TABLE, Cli
+from tests.reproduce.test_results import make_run
+
+
+def test_a_fresh_clone_has_to_run_even_with_published_results(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(monkeypatch)
+    from mdrepro.reproduce.publish import publish
+
+    publish(TABLE, "quick")
+    run_dir("quick", TABLE).rename(workspace / "gone")
+    assert workflow.plan([TABLE], "quick")[0].reasons == ("it has no run yet",)
+
+
+def test_each_reason_to_run_is_said(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(monkeypatch)
+    done = workflow.plan([TABLE], "quick")[0]
+    assert done.reasons == ()
+    assert "skipped: up to date, made 20" in done.explain()
+    assert "parameter steps: 3 → 4" in workflow.plan([TABLE], "quick", ["steps=4"])[0].explain()
+    assert "--force" in workflow.plan([TABLE], "quick", force=True)[0].explain()
+    (workspace / NOTEBOOK).write_text((workspace / NOTEBOOK).read_text().replace("toy broke", "toy fell"))
+    assert f"code changed: {NOTEBOOK}" in workflow.plan([TABLE], "quick")[0].explain()
+    (folder / "result.csv").write_text("")
+    assert "damaged" in workflow.plan([TABLE], "quick")[0].explain()
+
+
+def test_unknown_tables_are_refused_before_anything_runs(workspace: Path) -> None:
+    with pytest.raises(BadInput, match=r"unknown table 'mobilediffusion-unet'.*allowed: .*vae-reconstruction"):
+        workflow.plan(["mobilediffusion-unet"], "quick")
+
+
+def test_one_run_at_a_time(workspace: Path) -> None:
+    with workflow._alone(), pytest.raises(BadInput, match="another mdrepro reproduce"):
+        workflow.execute(workflow.plan([TABLE], "quick"), cores=1)
+
+
+def _rows(home: Path) -> list[dict]:
+    return results.read(home / "papermill_runs/quick" / TABLE / "result.json")["rows"]
+
+
+def test_a_run_end_to_end_and_again(workspace: Path, cli: Cli) -> None:
+    first = cli("reproduce", TABLE, "--no-report")
+    assert first.returncode == 0, first.stderr
+    assert f"{TABLE}: runs: it has no run yet" in first.stdout
+    assert f"[{TABLE}] step 2" in first.stderr
+    assert "859.5 M" in first.stdout
+    folder = workspace / "papermill_runs/quick" / TABLE
+    assert {path.name for path in folder.iterdir()} == {"notebook.ipynb", "result.json", "result.csv", "figures"}
+    assert str(workspace) not in (folder / "notebook.ipynb").read_text()
+    made = (folder / "result.json").stat().st_mtime_ns
+    begun = time.monotonic()
+    again = cli("reproduce", TABLE, "--no-report")
+    assert again.returncode == 0
+    assert "skipped: up to date" in again.stdout
+    assert "859.5 M" in again.stdout
+    assert (folder / "result.json").stat().st_mtime_ns == made
+    assert time.monotonic() - begun < 15
+    assert cli("verify", "--tier", "quick").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_failed_notebook_keeps_its_copy_and_the_older_run(workspace: Path, cli: Cli) -> None:
+    assert cli("reproduce", TABLE, "--no-report").returncode == 0
+    before = _rows(workspace)
+    failed = cli("reproduce", TABLE, "--no-report", "--set", "fail=error")
+    assert failed.returncode == 1
+    assert "RuntimeError: the toy broke" in failed.stderr
+    assert "raise RuntimeError" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    partial = workspace / f"papermill_runs/quick/{TABLE}.failed"
+    assert (partial / "notebook.ipynb").is_file()
+    assert not (partial / "result.json").exists()
+    assert _rows(workspace) == before
+    bad = cli("reproduce", TABLE, "--no-report", "--set", "fail=input")
+    assert bad.returncode == 2
+    assert "cat.png is not an image; allowed are png and jpg" in bad.stderr
+    assert "Traceback" not in bad.stderr
+    assert cli("reproduce", TABLE, "--no-report").returncode == 0
+    assert not partial.exists() or "skipped" in cli("reproduce", TABLE, "--no-report").stdout
+
+
+@pytest.mark.slow
+def test_a_dry_run_runs_nothing(workspace: Path, cli: Cli) -> None:
+    dry = cli("reproduce", TABLE, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert "it has no run yet" in dry.stdout
+    assert "mobilediffusion_unet_cost" in dry.stderr
+    assert not (workspace / "papermill_runs/quick" / TABLE).exists()
+
+
+@pytest.mark.slow
+def test_snakemake_options_pass_through(workspace: Path, cli: Cli) -> None:
+    wrong = cli("reproduce", TABLE, "--no-report", "--executor", "no-such-executor")
+    assert wrong.returncode == 2
+    assert "no-such-executor" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    dry = cli("reproduce", TABLE, "--dry-run", "--snakemake", "--printshellcmds")
+    assert "mdrepro.reproduce.notebook" in dry.stderr
+
+
+def _ours(pid: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["pid", "environ"]):
+        leader = (process.info["environ"] or {}).get("MDREPRO_LEADER")
+        if leader and json.loads(leader)["pid"] == pid and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+@pytest.mark.slow
+def test_kill_9_leaves_nothing_behind_and_the_same_command_finishes(workspace: Path, cli: Cli) -> None:
+    """Killed in the middle of a cell, the run's children end too, and a second call makes the undisturbed numbers."""
+    command = [sys.executable, "-m", "mdrepro", "reproduce", TABLE, "--no-report", "--set", "steps=60"]
+    process = subprocess.Popen(command, cwd=workspace, env=os.environ, text=True, stderr=subprocess.PIPE)
+    assert process.stderr
+    while "step 2" not in (line := process.stderr.readline()):
+        assert line, "the run ended early"
+    children = _ours(process.pid)
+    assert len(children) >= 3  # Snakemake, the job and the kernel
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while _ours(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert _ours(process.pid) == []
+    assert not (workspace / "papermill_runs/quick" / TABLE / "result.json").exists()
+    done = cli("reproduce", TABLE, "--no-report", "--set", "steps=4")
+    assert done.returncode == 0, done.stderr
+    left = [path.name for path in (workspace / "papermill_runs/quick").iterdir()]
+    assert sorted(left) == [".plan", TABLE]
+    disturbed = _rows(workspace)
+    assert cli("reproduce", TABLE, "--no-report", "--set", "steps=4", "--force").returncode == 0
+    assert _rows(workspace) == disturbed
