@@ -171,7 +171,7 @@ def _write_sources(source: Path, site: Path, tiers: tuple[Tier, ...]) -> None:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["portable"] = views.portable
+    environment.filters |= {"portable": views.portable, "tolerance": views.tolerance}
     environment.globals |= {
         "glyphs": views.GLYPHS,
         "tags": views.TAGS,

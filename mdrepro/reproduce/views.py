@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.papers import ledger
-from mdrepro.papers.schema import CONFIRMED, TIERS, Cell, Claim, Column, Table, Tier, Verdict
+from mdrepro.papers.schema import CONFIRMED, TIERS, Cell, Claim, Column, Table, Tier, Tolerance, Verdict
 from mdrepro.paths import root, run_dir
 from mdrepro.reproduce import results
 
@@ -62,6 +62,13 @@ def number(value: float, digits: int) -> str:
 
 def _decimals(value: float, digits: int) -> int:
     return max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
+
+
+def tolerance(value: Tolerance) -> str:
+    """A tolerance in words, for example "±1 %"."""
+    if not (value.relative or value.absolute):
+        return "0 (exact)"
+    return f"±{value.relative * 100:.6g} %" if value.relative is not None else f"±{value.absolute:g}"
 
 
 def portable(text: str) -> str:
@@ -117,6 +124,8 @@ class CellView:
     interval: str = ""
     n: int | None = None
     protocol: str = ""
+    how: tuple[str, ...] = ()
+    """Marks of the notes that together are the protocol."""
     reason: str = ""
     paper: str = ""
     confidence: str = ""
@@ -156,7 +165,7 @@ class RunView:
     protocols: Notes
     reasons: Notes
     sources: Notes
-    where_reasons: dict[str, list[str]]
+    where_reasons: dict[str, dict[str, list[str]]]
     warnings: list[str]
     figures: list[str]
 
@@ -181,6 +190,11 @@ class RunView:
         flags = [cell.agrees for row in self.cells.values() for cell in row.values() if cell.agrees is not None]
         return {"agree": flags.count(True), "disagree": flags.count(False)}
 
+    def reason_cells(self, mark: str) -> str:
+        """How many cells a reason stands for, in words."""
+        number = sum(map(len, self.where_reasons[mark].values()))
+        return f"{number} cell" + ("s" if number != 1 else "")
+
     @property
     def is_published(self) -> bool:
         """Whether this very run is the published one."""
@@ -200,10 +214,10 @@ class RunView:
             small = "small networks; " if self.tier == "quick" else ""
             return f"{small}not the paper's protocol. Claims are tested, cells are not compared with the paper's."
         if not other:
-            return "every column is measured as the paper does."
+            return "the paper's protocol in every column."
         if len(other) <= len(same):
-            return f"measured as the paper does, except {_names(other)}: not comparable."
-        return f"measured as the paper does in {_names(same)}; the other columns are not comparable."
+            return f"the paper's protocol, except in {_names(other)}, which cannot be compared."
+        return f"the paper's protocol in {_names(same)} only; the other columns cannot be compared."
 
 
 def _names(columns: list[Column]) -> str:
@@ -231,15 +245,16 @@ def _cell(
     shown["verdict"] = row["verdict"]
     if row["value"] is None:
         shown["reason"] = run.reasons.mark(row["reason"])
-        run.where_reasons.setdefault(shown["reason"], []).append(f"{table.rows[key[0]]}: {column.title}")
+        where = run.where_reasons.setdefault(shown["reason"], {})
+        where.setdefault(table.rows[key[0]], []).append(column.title)
     else:
         shown |= {"value": number(row["value"], column.digits), "n": row["n"]}
         if row["ci_low"] is not None:
             decimals = _decimals(row["value"], column.digits)
             ends = [f"{row[end]:,.{decimals}f}".replace("-", "−") for end in ("ci_low", "ci_high")]
             shown["interval"] = f"[{ends[0]}, {ends[1]}]"
-        if row["protocol"]:
-            shown["protocol"] = run.protocols.mark(row["protocol"])
+        shown["protocol"] = portable(row["protocol"])
+        shown["how"] = tuple(run.protocols.mark(note) for note in run.how.get(row["protocol"], ()))
         if spec and spec.value and row["verdict"] in COMPARED:
             shown["delta"] = f"{(row['value'] / spec.value - 1) * 100:+.2g} %".replace("-", "−")
     if (before := earlier.get(key)) is not None:
@@ -248,12 +263,33 @@ def _cell(
     return CellView(**shown)
 
 
+def shared_clauses(protocols: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Each protocol as notes that other protocols may share.
+
+    Protocols are split at semicolons; clauses that always stand together stay one note. So a table whose cells
+    combine one clause a row with one a column needs rows + columns notes, not rows × columns.
+    """
+    clauses = {text: tuple(dict.fromkeys(text.split("; "))) for text in dict.fromkeys(protocols) if text}
+    where: dict[str, list[str]] = {}
+    for text, parts in clauses.items():
+        for part in parts:
+            where.setdefault(part, []).append(text)
+    notes = {}
+    for text, parts in clauses.items():
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for part in parts:
+            groups.setdefault(tuple(where[part]), []).append(part)
+        notes[text] = tuple("; ".join(group) for group in groups.values())
+    return notes
+
+
 @dataclass
 class _Marks:
+    how: dict[str, tuple[str, ...]]
     protocols: Notes
     reasons: Notes
     sources: Notes
-    where_reasons: dict[str, list[str]] = field(default_factory=dict)
+    where_reasons: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
 def _warnings(table: Table, result: results.Result, rows: list[dict[str, Any]], folder: Path | None) -> list[str]:
@@ -292,7 +328,8 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
     by_key = {(row["row"], row["column"]): row for row in rows}
     earlier = {(row["row"], row["column"]): row["value"] for row in published["rows"]} if local and published else {}
     slug = tier if local else f"{tier}-published"
-    marks = _Marks(Notes(f"{slug}-how", letters=True), Notes(f"{slug}-why"), Notes(f"{slug}-source"))
+    how = shared_clauses(row["protocol"] for row in rows)
+    marks = _Marks(how, Notes(f"{slug}-how", letters=True), Notes(f"{slug}-why"), Notes(f"{slug}-source"))
     cells = {
         row: {name: _cell(table, by_key.get((row, name)), (row, name), marks, earlier) for name in table.columns}
         for row in table.rows
