@@ -1,10 +1,12 @@
 """The published networks: sizes to the last printed digit, and a table that imports nothing heavy."""
 
+import functools
 import subprocess
 import sys
 
 import pytest
 import torch
+from torch import nn
 
 from mdrepro.errors import BadInput
 from mdrepro.metrics.cost import count_blocks
@@ -36,9 +38,14 @@ BARS = {
 }
 
 
-def millions(name: str) -> float:
+@functools.cache
+def built(name: str) -> nn.Module:
     with torch.device("meta"):
-        return sum(p.numel() for p in presets.build(name).parameters()) / 1e6
+        return presets.build(name)
+
+
+def millions(name: str) -> float:
+    return sum(p.numel() for p in built(name).parameters()) / 1e6
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -64,8 +71,7 @@ def test_size_near_the_published_one(name):
     ],
 )
 def test_block_counts(name, counts):
-    with torch.device("meta"):
-        blocks = count_blocks(presets.build(name))
+    blocks = count_blocks(built(name))
     assert (blocks.resnets, blocks.self_attention, blocks.cross_attention) == counts
 
 
@@ -99,8 +105,7 @@ def test_select_keeps_the_order_of_the_table():
 @pytest.mark.parametrize("name", presets.names())
 def test_example_inputs_fit_the_network(name):
     preset = presets.get(name)
-    with torch.device("meta"):
-        network = preset.build()
+    network = built(name)
     assert not network.training
     with torch.no_grad():
         out = network(**preset.example_inputs(preset.multiple, batch=2))
