@@ -2,8 +2,9 @@
 
 Each line of the cell tagged ``parameters`` reads ``name: type = default  # in <allowed>: help``. The type is int,
 float, bool, str or list[str]; ``<allowed>`` is a closed interval ``[1, 4096]`` for numbers, a set ``{quick, proxy}``
-for strings (each element of a list), or ``path or {packages}`` for a file or folder. It may be left out. papermill
-reads the same line, so ``papermill --help-notebook`` shows the same help.
+for strings (each element of a list), or ``path or {packages}`` for a file or folder. In a set, ``networks`` stands
+for the name of every preset. It may be left out. papermill reads the same line, so ``papermill --help-notebook`` shows
+the same help.
 """
 
 import ast
@@ -11,17 +12,19 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mdrepro.errors import BadInput, unknown
+from mdrepro.models import presets
 from mdrepro.papers.schema import Table, Tier
 from mdrepro.paths import root
 
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "list[str]": list}
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+NAMED: dict[str, Callable[[], list[str]]] = {"networks": presets.names}
 _COMMENT = re.compile(r"^in (?P<path>path(?: or )?)?(?P<allowed>\[[^\]]*\]|\{[^}]*\})?:\s*(?P<help>.*)$")
 
 
@@ -102,7 +105,7 @@ def _parameter(statement: ast.stmt, comment: str) -> Parameter:
         if allowed.startswith("["):
             fields |= {"low": float(items[0]), "high": float(items[1])}
         else:
-            fields["choices"] = tuple(items)
+            fields["choices"] = tuple(name for item in items for name in (NAMED[item]() if item in NAMED else [item]))
     parameter = Parameter(statement.target.id, kind, ast.literal_eval(statement.value), **fields)
     parameter.check(parameter.default)
     return parameter
