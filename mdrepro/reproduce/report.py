@@ -91,8 +91,9 @@ def _tiers(tier: str | None) -> tuple[Tier, ...]:
 def _inputs(tiers: tuple[Tier, ...]) -> Fingerprint:
     """Hashes of results, runs, papers, code and templates, and the versions that render them."""
     home = Path(__file__).parent
-    shown = [path for tier in tiers for path in (runs() / tier).glob("[!.]*/*.*") if path.is_file()]
-    shown += [path for tier in tiers for path in (runs() / tier).glob("[!.]*/figures/*") if path.is_file()]
+    complete = [path.parent for tier in tiers for path in (runs() / tier).glob("[!.]*/result.json")]
+    shown = [folder / name for folder in complete for name in ("result.json", "result.csv", "notebook.ipynb")]
+    shown += [path for folder in complete for path in folder.glob("figures/*")]
     shown += [path for tier in tiers for path in published(tier).rglob("*") if path.suffix != ".safetensors"]
     code = [*SITE.rglob("*.*"), *(home / f"{name}.py" for name in ("report", "views", "mathml", "results"))]
     papers = [path for path in home.parent.glob("papers/*") if path.suffix in (".py", ".yaml")]
@@ -261,7 +262,7 @@ def _raw(view: RunView) -> dict[str, Path]:
         folder = published(view.tier)
         files = {"result.json": folder / f"{name}.json", "result.csv": folder / f"{name}.csv"}
     for stem in view.figures:
-        own = stem if view.origin == "local" or stem.startswith(f"{name}-") else f"{name}-{stem}"
+        own = stem if view.origin == "local" else f"{name}-{stem}"
         files |= {f"figures/{stem}{ending}": folder / "figures" / f"{own}{ending}" for ending in (".svg", ".png")}
     return {place: path for place, path in files.items() if path.is_file()}
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import CONFIRMED, TIERS, Cell, Claim, Column, Table, Tier, Tolerance, Verdict
-from mdrepro.paths import root, run_dir
+from mdrepro.paths import published as published_in
+from mdrepro.paths import root, run_dir, sha256
 from mdrepro.reproduce import results
 
 COMPARED = {Verdict.REPRODUCED, Verdict.WITHIN_NOISE, Verdict.DIFFERS, Verdict.UNCONFIRMED}
@@ -198,7 +199,9 @@ class RunView:
     @property
     def is_published(self) -> bool:
         """Whether this very run is the published one."""
-        return self.published is not None and self.published["sha256"] == self.result["sha256"]
+        mine, earlier = self.result, self.published
+        made = [result and (result["provenance"].get("created"), result["rows"]) for result in (mine, earlier)]
+        return made[0] == made[1]
 
     @property
     def comparable(self) -> list[Column]:
@@ -292,16 +295,15 @@ class _Marks:
     where_reasons: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
-def _warnings(table: Table, result: results.Result, rows: list[dict[str, Any]], folder: Path | None) -> list[str]:
+def _warnings(table: Table, result: results.Result, rows: list[dict[str, Any]], folder: Path) -> list[str]:
     """What is wrong with a result: edited by hand, judged by another ledger, files changed."""
     words = []
     if results.seal(result)["sha256"] != result.get("sha256"):
         words.append("This result was changed after it was recorded: its seal does not match. Run mdrepro verify.")
-    if folder is not None:
-        for name, digest in result.get("files", {}).items():
-            path = folder / name
-            if not path.is_file() or results.sha256(path) != digest:
-                words.append(f"{name} is gone or was changed after it was recorded.")
+    for name, digest in result.get("files", {}).items():
+        path = folder / name
+        if not path.is_file() or sha256(path) != digest:
+            words.append(f"{name} is gone or was changed after it was recorded. Run mdrepro verify.")
     recorded = {(row["row"], row["column"]): row["verdict"] for row in result["rows"]}
     moved = [row for row in rows if recorded[(row["row"], row["column"])] != row["verdict"]]
     if moved:
@@ -353,8 +355,14 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
         reasons=marks.reasons,
         sources=marks.sources,
         where_reasons=marks.where_reasons,
-        warnings=_warnings(table, result, rows, run_dir(tier, table.id) if local else None),
-        figures=sorted({Path(name).stem for name in result.get("files", {}) if name.startswith("figures/")}),
+        warnings=_warnings(table, result, rows, run_dir(tier, table.id) if local else published_in(tier)),
+        figures=sorted(
+            {
+                Path(name).stem.removeprefix("" if local else f"{table.id}-")
+                for name in result.get("files", {})
+                if name.startswith("figures/")
+            }
+        ),
     )
 
 
