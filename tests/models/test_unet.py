@@ -221,6 +221,11 @@ def test_self_attention_per_level_adds_exactly_its_layers():
     assert size(self_attention=(True, False, False)) == size()  # no transformer blocks there
 
 
+def test_cross_attention_per_level_can_be_left_out():
+    layer = 2 * 640 * 640 + 2 * 768 * 640 + 640 + 2 * 640  # query, output, key, value, output bias, norm
+    assert size() - size(cross_attention=(True, False, True)) == 3 * layer
+
+
 def test_separable_convolution_saves_exactly_the_kernels():
     def saved(*convolutions: tuple[int, int]) -> int:
         return sum(9 * i * o - (9 * i + i * o) for i, o in convolutions)
