@@ -65,11 +65,11 @@ def _decimals(value: float, digits: int) -> int:
     return max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
 
 
-def tolerance(value: Tolerance) -> str:
-    """A tolerance in words, for example "±1 %"."""
-    if not (value.relative or value.absolute):
-        return "0 (exact)"
-    return f"±{value.relative * 100:.6g} %" if value.relative is not None else f"±{value.absolute:g}"
+def tolerance(value: Tolerance, unit: str = "") -> str:
+    """A tolerance in words, for example "±1 %" or "±0.5 dB"."""
+    if not value.absolute and (value.relative or 0) < 1e-7:
+        return "none, exact"
+    return f"±{value.relative * 100:.6g} %" if value.relative is not None else f"±{value.absolute:g} {unit}".strip()
 
 
 def portable(text: str) -> str:

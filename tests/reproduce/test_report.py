@@ -15,7 +15,7 @@ import pytest
 
 from mdrepro.errors import BadInput
 from mdrepro.papers import ledger
-from mdrepro.papers.schema import ClaimVerdict, Verdict
+from mdrepro.papers.schema import ClaimVerdict, Tolerance, Verdict
 from mdrepro.paths import run_dir
 from mdrepro.reproduce import provenance, report, results, views
 from mdrepro.reproduce.mathml import render
@@ -349,6 +349,12 @@ def test_edited_and_rejudged_results_are_shown_as_such(counted: list[int], monke
 )
 def test_numbers_are_rounded_to_significant_digits(value: float, digits: int, text: str) -> None:
     assert views.number(value, digits) == text
+
+
+def test_tolerances_are_written_out() -> None:
+    assert views.tolerance(Tolerance(relative=0.0125)) == "±1.25 %"
+    assert views.tolerance(Tolerance(absolute=0.5), "dB") == "±0.5 dB"
+    assert views.tolerance(Tolerance(relative=1e-9)) == views.tolerance(Tolerance(absolute=0)) == "none, exact"
 
 
 def test_protocols_share_their_clauses() -> None:
