@@ -93,7 +93,9 @@ LITE = dict(presets.get("mobilediffusion-lite").config)
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, LITE, *SD_VALUES.values(), {"shared_key_value": "both"}], ids=["default", "lite", *SD_VALUES, "kv"]
+    "changes",
+    [{}, LITE, *SD_VALUES.values(), {"shared_key_value": "both"}, {"separable_resampling": True}],
+    ids=["default", "lite", *SD_VALUES, "both", "resampling"],
 )
 def test_mobilediffusion_equals_its_closed_form(changes):
     with torch.device("meta"):

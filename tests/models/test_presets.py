@@ -75,6 +75,17 @@ def test_block_counts(name, counts):
     assert (blocks.resnets, blocks.self_attention, blocks.cross_attention) == counts
 
 
+@pytest.mark.parametrize(
+    ("name", "heads", "projection"),
+    [("sd15", [8, 8, 8], nn.Conv2d), ("sd21", [5, 10, 20], nn.Linear), ("sdxl", [10, 20], nn.Linear)],
+)
+def test_attention_of_the_baselines_has_the_published_shape(name, heads, projection):
+    """Sizes and costs are blind to both; weights and outputs are not."""
+    blocks = [block for block in built(name).down_blocks if hasattr(block, "attentions")]
+    assert [block.attentions[0].transformer_blocks[0].attn1.heads for block in blocks] == heads
+    assert all(isinstance(block.attentions[0].proj_in, projection) for block in blocks)
+
+
 def test_the_table_imports_no_torch():
     code = (
         "import sys, mdrepro.models.presets as p; assert len(p.names()) == 13; "
