@@ -40,10 +40,15 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     return _ssim_and_contrast(*_pair(x, y))[0].mean(dim=1)
 
 
-def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+def ms_ssim(x: Tensor, y: Tensor, *, mirror_last_scale: bool = False) -> Tensor:
     """Multi-scale SSIM over five scales (Wang et al. 2003, eq. 7), each half the last by 2 x 2 means. float64 (n,).
 
     Channels are averaged at each scale before scales are combined; a negative mean counts as zero.
+
+    Args:
+        x, y: the images.
+        mirror_last_scale: take windows beyond the border of the coarsest scale too, on mirrored pixels. Published
+            MS-SSIM does not; torchmetrics 1.9 does, and then the two agree.
 
     Raises:
         ValueError: an image is smaller than 161 px, so that the coarsest scale does not hold the window.
@@ -53,8 +58,10 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
         raise ValueError(f"MS-SSIM needs at least {(WINDOW - 1) * 16 + 1} px, got {tuple(x.shape[2:])}")
     product = torch.ones(len(x), dtype=x.dtype)
     for scale, weight in enumerate(MS_WEIGHTS):
-        full, contrast = _ssim_and_contrast(x, y)
         last = scale == len(MS_WEIGHTS) - 1
+        if last and mirror_last_scale:
+            x, y = (F.pad(image, (WINDOW // 2,) * 4, mode="reflect") for image in (x, y))
+        full, contrast = _ssim_and_contrast(x, y)
         product = product * (full if last else contrast).mean(dim=1).clamp(min=0) ** weight
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
     return product
