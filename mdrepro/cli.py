@@ -91,7 +91,9 @@ def reproduce(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A notebook parameter; repeatable.")
     ] = None,
-    cores: Annotated[int, typer.Option("--cores", min=1, help="Cores that Snakemake may use.")] = 2,
+    cores: Annotated[
+        int, typer.Option("--cores", min=1, help="Cores that Snakemake may use; with --executor, jobs at once.")
+    ] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run and why; run nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run even what is up to date.")] = False,
     report: Annotated[bool, typer.Option(help="Build the report afterwards.")] = True,
@@ -112,7 +114,10 @@ def reproduce(
     jobs = workflow.plan(tables or [], checked, settings or [], force)
     for job in jobs:
         print(job.explain(), flush=True)
-    extra = [*(["--executor", executor] if executor else []), *(["--profile", profile] if profile else [])]
+    extra = [
+        *(["--executor", executor, "--jobs", str(cores)] if executor else []),
+        *(["--profile", profile] if profile else []),
+    ]
     extra += shlex.split(snakemake)
     failed = workflow.execute(jobs, cores=cores, dry_run=dry_run, verbose=verbose, extra=extra)
     if dry_run:

@@ -110,6 +110,13 @@ def test_snakemake_options_pass_through(workspace: Path, cli: Cli) -> None:
     assert wrong.returncode == 2
     assert "no-such-executor" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+    slurm = cli("reproduce", TABLE, "--dry-run", "--executor", "slurm")
+    assert slurm.returncode == 0, slurm.stderr
+    profile = workspace / "profile"
+    profile.mkdir()
+    (profile / "config.yaml").write_text("printshellcmds: true\n")
+    profiled = cli("reproduce", TABLE, "--dry-run", "--profile", str(profile))
+    assert "mdrepro.reproduce.notebook" in profiled.stderr
     dry = cli("reproduce", TABLE, "--dry-run", "--snakemake", "--printshellcmds")
     assert "mdrepro.reproduce.notebook" in dry.stderr
 
