@@ -38,10 +38,8 @@ NATURAL_SCENES = {
     "motorcycle": (f"{_SKIMAGE}/motorcycle_left.png", f"{_SKIMAGE}/motorcycle_right.png"),
     "rocket": (f"{_SKIMAGE}/rocket.jpg",),
 }
-OTHERS = tuple(
-    f"{_SKIMAGE}/{name}"
-    for name in "brick.png coins.png grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png retina.jpg".split()
-)
+_OTHERS = "brick.png coins.png grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png retina.jpg"
+OTHERS = tuple(f"{_SKIMAGE}/{name}" for name in _OTHERS.split(" "))
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Photograph:
 
     Args:
         name: short and unique in its split, for example "coffee".
-        origin: where anybody finds it, for example "package:skimage/data/coffee.png" or "folder:sea/1.jpg".
+        origin: where it is found again: "package:skimage/data/coffee.png", or a path relative to the repository.
         path: the file here; its SHA-256 goes into the provenance.
     """
 
@@ -155,11 +153,13 @@ def to_uint8(network: Tensor) -> Tensor:
 
 
 def _packages() -> Split:
-    train, held_out = list(OTHERS), []
+    train: list[str] = list(OTHERS)
+    held_out: list[str] = []
     for position, scene in enumerate(sorted(NATURAL_SCENES)):
         (train if position % 2 else held_out).extend(NATURAL_SCENES[scene])
     rule = "natural scenes by name in turn, the first held out; textures and scientific images only trained on"
-    return Split(*(tuple(_shipped(name) for name in sorted(names, key=_stem)) for names in (train, held_out)), rule)
+    found = [tuple(_shipped(name) for name in sorted(names, key=_stem)) for names in (train, held_out)]
+    return Split(train=found[0], held_out=found[1], rule=rule)
 
 
 def _shipped(name: str) -> Photograph:
@@ -181,17 +181,18 @@ def _folder(folder: Path) -> Split:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if path.suffix.lower() in FORMATS and path.is_file() and not any(p.startswith(".") for p in inside.parts):
-            photograph = Photograph(inside.with_suffix("").as_posix(), f"folder:{inside.as_posix()}", path)
+            photograph = Photograph(inside.as_posix(), paths.relative(path), path)
             found.setdefault(_content(path), photograph)
     if len(found) < LEAST:
         raise BadInput(
             f"photos: {folder} holds {len(found)} different photographs: at least {LEAST} are needed, "
             f"as {', '.join(FORMATS)}, each at least {TILE} x {TILE} px"
         )
-    ranked = sorted(found.values(), key=lambda p: hashlib.sha256(p.origin.encode()).hexdigest())
+    ranked = sorted(found.values(), key=lambda p: hashlib.sha256(p.name.encode()).hexdigest())
     cut = max(2, math.ceil(len(ranked) / 4))
-    parts = (tuple(sorted(part, key=lambda p: p.origin)) for part in (ranked[cut:], ranked[:cut]))
-    return Split(*parts, "sorted by the SHA-256 of the file name, the first quarter (at least two) held out")
+    held_out, train = (tuple(sorted(part, key=lambda p: p.name)) for part in (ranked[:cut], ranked[cut:]))
+    rule = "sorted by the SHA-256 of the file name, the first quarter (at least two) held out"
+    return Split(train=train, held_out=held_out, rule=rule)
 
 
 def _content(path: Path) -> str:

@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -72,6 +73,10 @@ class Recipe:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
+        if self.row not in vae.FAMILY:
+            raise BadInput(f"row {self.row}: one of {', '.join(vae.FAMILY)}")
+        if self.width % 8 or self.width < 8:
+            raise BadInput(f"width {self.width}: a multiple of 8, from 8")
         if self.crop % 8 or self.crop < 8:
             raise BadInput(f"crop {self.crop}: a multiple of 8, from 8")
         if self.precision not in PRECISIONS:
@@ -106,6 +111,12 @@ class Trained:
     model: vae.Autoencoder
     record: Record
     folder: Path | None = None
+
+    @property
+    def weights(self) -> Path:
+        """The stored safetensors file."""
+        assert self.folder is not None, "only what load_or_train returns is stored"
+        return self.folder / WEIGHTS
 
 
 def reconstruction_loss(x: Tensor, y: Tensor, power: int = 1) -> Tensor:
@@ -274,7 +285,7 @@ def _key(recipe: Recipe, photographs: Sequence[photos.Photograph], encoder: Trai
         "recipe": asdict(recipe),
         "photographs": [paths.sha256(p.path) for p in photographs],
         "encoder": encoder.folder.name if encoder and encoder.folder else None,
-        "code": [inspect.getsource(module) for module in (photos, vae, inspect.getmodule(train))],
+        "code": [inspect.getsource(module) for module in (photos, vae, sys.modules[__name__])],
         "versions": _versions(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,291 @@
+"""Table ``mobilediffusion-vae-reconstruction``: small autoencoders on held-out photographs, rows and figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mdrepro.data import photos
+from mdrepro.errors import NotAttempted
+from mdrepro.metrics import bootstrap, reconstruction
+from mdrepro.models import vae
+from mdrepro.reproduce.rows import Row
+from mdrepro.training.autoencoder import Recipe, Trained
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMES = {"sd": "SD (4 channels)", "ours": "Ours (8 channels)", "ours-lite": "Ours-Lite"}
+COLOURS = {"sd": "#6b7280", "ours": "#2563a8", "ours-lite": "#c8501e"}
+UNITS = {"psnr": "dB", "ssim": "", "ms_ssim": "", "lpips_alex": "", "lpips_vgg": ""}
+GAINS = (("ours", "sd"), ("ours-lite", "sd"), ("ours-lite", "ours"))
+ZOOM = (96, 48)  # px, width and height of the enlarged part
+
+Scores = dict[str, list[NDArray[np.float64]]]
+"""For each metric, each photograph's numbers, one a tile."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One autoencoder on the held-out photographs.
+
+    Args:
+        recipe: how it was trained.
+        params: parameters of its decoder.
+        images: reconstructions, one uint8 (tiles, 3, 256, 256) a photograph.
+        scores: see :data:`Scores`.
+        reasons: why a metric was not attempted, by its column.
+        lpips: what LPIPS was measured with, by its column.
+    """
+
+    recipe: Recipe
+    params: int
+    images: list[Tensor]
+    scores: Scores
+    reasons: dict[str, str]
+    lpips: dict[str, str]
+
+
+def originals(held_out: Sequence[photos.Photograph]) -> list[Tensor]:
+    """Each photograph's non-overlapping centred tiles, uint8 (tiles, 3, 256, 256)."""
+    return [photos.tiles(photograph.pixels()) for photograph in held_out]
+
+
+@torch.inference_mode()
+def measure(
+    trained: Mapping[str, Trained], recipes: Mapping[str, Recipe], tiles: Sequence[Tensor]
+) -> dict[str, Measured]:
+    """Reconstruct every tile with every autoencoder, from the mean of its latent, and score it.
+
+    Args:
+        trained: the autoencoders by row.
+        recipes: their recipes by row.
+        tiles: from :func:`originals`.
+    """
+    perceptual, reasons = _perceptual()
+    done = {}
+    for row, autoencoder in trained.items():
+        images = [_reconstructed(autoencoder.model, x) for x in tiles]
+        pairs = list(zip(tiles, images, strict=True))
+        metrics = {"psnr": reconstruction.psnr, "ssim": reconstruction.ssim, "ms_ssim": reconstruction.ms_ssim}
+        scores = {name: [metric(x, y).numpy() for x, y in pairs] for name, metric in (metrics | perceptual).items()}
+        lpips = {column: metric.protocol for column, metric in perceptual.items()}
+        params = vae.decoder_parameters(autoencoder.model)
+        done[row] = Measured(recipes[row], params, images, scores, reasons, lpips)
+    return done
+
+
+def rows(measured: Mapping[str, Measured], split: photos.Split) -> list[Row]:
+    """Parameters, quality with intervals, and paired gains, for each autoencoder."""
+    cells = []
+    for row, ours in measured.items():
+        how = _training(ours, split)
+        exact = f"Decoder of the measured network, without the 1x1 convolution on the latent; {how}"
+        cells.append(Row(row=row, column="params", value=ours.params / 1e6, unit="M", protocol=exact))
+        for column in UNITS:
+            cells.append(_quality(row, column, ours, f"{_measuring(column, ours, split)}; {how}"))
+    for row, other in GAINS:
+        for column in ("psnr", "ssim"):
+            gain = bootstrap.paired_interval(measured[row].scores[column], measured[other].scores[column])
+            what = f"{column.upper()} of {row} minus {other} on the same tiles, bootstrap of the differences"
+            how = f"{what}; {_measuring(column, measured[row], split)}; {_training(measured[row], split)}"
+            cells.append(_row(row, f"{column}_gain_over_{other}", gain, UNITS[column], how))
+    return cells
+
+
+def loss_figure(trained: Mapping[str, Trained]) -> "Figure":
+    """Training error of each autoencoder, averaged over 20 steps."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    for row, autoencoder in trained.items():
+        losses = np.asarray(autoencoder.record.losses)
+        window = min(20, len(losses))
+        smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+        axes.plot(np.arange(len(smooth)) + window, smooth, color=COLOURS[row], label=NAMES[row])
+    axes.set(xlabel="step", ylabel="reconstruction error", yscale="log")
+    _tidy(axes)
+    axes.legend(frameon=False)
+    return _closed(figure)
+
+
+def reconstructions_figure(
+    measured: Mapping[str, Measured], split: photos.Split, tiles: Sequence[Tensor], most: int = 4
+) -> "Figure":
+    """Originals beside reconstructions, and below each the part with the most contrast, enlarged.
+
+    Of each photograph the tile with the most contrast is shown, with its own PSNR; at most ``most`` photographs.
+    """
+    from matplotlib import pyplot as plt
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.patches import Rectangle
+
+    count = min(most, len(tiles))
+    columns = ["original", *measured]
+    heights = [1, ZOOM[1] / ZOOM[0]] * count
+    width = 9.0
+    figure, axes = plt.subplots(
+        2 * count,
+        len(columns),
+        figsize=(width, width / len(columns) * (sum(heights) + 0.16 * count)),
+        height_ratios=heights,
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0.005),
+        squeeze=False,
+    )
+    for number in range(count):
+        tile = int(tiles[number].double().var(dim=(1, 2, 3)).argmax())
+        left, top = _busiest(tiles[number][tile])
+        for place, column in enumerate(columns):
+            image = (tiles if column == "original" else measured[column].images)[number][tile].permute(1, 2, 0).numpy()
+            whole, part = axes[2 * number, place], axes[2 * number + 1, place]
+            whole.imshow(image, interpolation="lanczos")
+            part.imshow(image[top : top + ZOOM[1], left : left + ZOOM[0]], interpolation="nearest")
+            if column == "original":
+                whole.add_patch(Rectangle((left, top), *ZOOM, fill=False, color="white", linewidth=1.2))
+                caption = f"original: {split.held_out[number].name}"
+            else:
+                caption = f"{NAMES[column]}, {measured[column].scores['psnr'][number][tile]:.1f} dB"
+            whole.set_title(caption, fontsize=8.5, color=COLOURS.get(column, "black"), pad=3)
+            for drawn in (whole, part):
+                drawn.set_axis_off()
+    return _closed(figure)
+
+
+def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> "Figure":
+    """PSNR against decoder parameters with 95 % intervals, and the gains photograph by photograph."""
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), width_ratios=[1, 1.25], layout="constrained")
+    for row, ours in measured.items():
+        quality = bootstrap.cluster_interval(ours.scores["psnr"])
+        bars = [[quality.value - quality.low], [quality.high - quality.value]]
+        left.errorbar(ours.params / 1e6, quality.value, yerr=bars, fmt="o", capsize=4, color=COLOURS[row])
+        left.annotate(
+            f"{NAMES[row]}\n{quality.value:.2f} dB",
+            (ours.params / 1e6, quality.value),
+            textcoords="offset points",
+            xytext=(7, 4),
+            color=COLOURS[row],
+            fontsize=8.5,
+        )
+    left.set(xscale="log", xlabel="decoder parameters (million)", ylabel="PSNR (dB)")
+    left.set_title("quality against size", loc="left")
+    left.margins(x=0.35, y=0.12)
+    for place, (row, other) in enumerate(GAINS):
+        first, second = measured[row].scores["psnr"], measured[other].scores["psnr"]
+        each = [float(np.mean(a - b)) for a, b in zip(first, second, strict=True)]
+        gain = bootstrap.paired_interval(first, second)
+        right.scatter(each, [place + 0.16] * len(each), s=22, color=COLOURS[row], alpha=0.45, linewidth=0)
+        bars = [[gain.value - gain.low], [gain.high - gain.value]]
+        right.errorbar(gain.value, place - 0.08, xerr=bars, fmt="D", capsize=4, color=COLOURS[row])
+        right.annotate(
+            f"{gain.value:+.2f} dB",
+            (gain.value, place - 0.08),
+            textcoords="offset points",
+            xytext=(0, -14),
+            ha="center",
+            fontsize=8.5,
+            color=COLOURS[row],
+        )
+    right.axvline(0, color="black", linewidth=0.8)
+    labels = [f"{NAMES[row].split(' (')[0]} − {NAMES[other].split(' (')[0]}" for row, other in GAINS]
+    right.set_yticks(range(len(GAINS)), labels=labels)
+    right.set_ylim(-0.6, len(GAINS) - 0.5)
+    right.invert_yaxis()
+    right.set_xlabel(f"PSNR gain (dB): {len(split.held_out)} photographs (dots), mean and 95 % interval")
+    right.set_title("on the same tiles", loc="left")
+    for axes in (left, right):
+        _tidy(axes)
+    return _closed(figure)
+
+
+def _perceptual() -> tuple[dict[str, reconstruction.Lpips], dict[str, str]]:
+    """LPIPS by column where the weights are here, and the reason where they are not."""
+    found, reasons = {}, {}
+    for net in reconstruction.BACKBONES:
+        try:
+            found[f"lpips_{net}"] = reconstruction.Lpips(net)
+        except NotAttempted as missing:
+            reasons[f"lpips_{net}"] = str(missing)
+    return found, reasons
+
+
+def _reconstructed(model: vae.Autoencoder, tiles: Tensor) -> Tensor:
+    one_by_one = [vae.reconstruct(model, photos.to_network(tile)) for tile in tiles.split(1)]
+    return photos.to_uint8(torch.cat(one_by_one)).contiguous()
+
+
+def _quality(row: str, column: str, measured: Measured, protocol: str) -> Row:
+    if column in measured.reasons:
+        reason = measured.reasons[column]
+        return Row(row=row, column=column, value=None, unit=UNITS[column], protocol=protocol, reason=reason)
+    return _row(row, column, bootstrap.cluster_interval(measured.scores[column]), UNITS[column], protocol)
+
+
+def _row(row: str, column: str, found: bootstrap.Interval, unit: str, protocol: str) -> Row:
+    return Row(
+        row=row,
+        column=column,
+        value=found.value,
+        unit=unit,
+        n=found.n,
+        ci_low=found.low,
+        ci_high=found.high,
+        protocol=protocol,
+    )
+
+
+def _measuring(column: str, measured: Measured, split: photos.Split) -> str:
+    definition = {
+        "psnr": "PSNR of uint8 RGB, range 255",
+        "ssim": "SSIM of uint8 RGB, Gaussian window 11, sigma 1.5, population covariance, channels averaged",
+        "ms_ssim": "MS-SSIM of uint8 RGB, 5 scales, windows inside the image",
+    }
+    what = definition.get(column, measured.lpips.get(column, column))
+    tiles = sum(len(image) for image in measured.images)
+    names = ", ".join(p.name for p in split.held_out[:12]) + (", ..." if len(split.held_out) > 12 else "")
+    return (
+        f"{what}; mean over each photograph's tiles, then over photographs: {tiles} tiles of {photos.TILE} px from "
+        f"{len(split.held_out)} held-out photographs ({names}; {split.rule}); 95 % percentile bootstrap over "
+        f"photographs, {bootstrap.RESAMPLES} resamples"
+    )
+
+
+def _training(measured: Measured, split: photos.Split) -> str:
+    recipe = measured.recipe
+    layout = vae.FAMILY[recipe.row]
+    part = "decoder alone, encoder of ours fixed" if layout.encoder_of else "encoder and decoder"
+    return (
+        f"small network in the paper's proportions (encoder width {recipe.width}, decoder width "
+        f"{round(recipe.width * layout.decoder_share)}, {layout.latent_channels} latent channels, f8), {part}, "
+        f"reconstructed from the latent's mean; {recipe.steps} steps of {recipe.batch} crops of {recipe.crop} px from "
+        f"{len(split.train)} photographs, no perceptual or adversarial loss, AdamW {recipe.learning_rate:g}, "
+        f"{recipe.precision}, {recipe.threads} threads, seed {recipe.seed}"
+    )
+
+
+def _busiest(image: Tensor) -> tuple[int, int]:
+    """Left and top of the ``ZOOM`` window with the greatest variance, on a grid of 16 px; image (3, h, w)."""
+    width, height = ZOOM
+    windows = image.double().mean(dim=0).unfold(0, height, 16).unfold(1, width, 16)
+    best = int(windows.var(dim=(2, 3)).argmax())
+    return best % windows.shape[1] * 16, best // windows.shape[1] * 16
+
+
+def _tidy(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+
+
+def _closed(figure: "Figure") -> "Figure":
+    """The figure, no longer pyplot's, so that a notebook shows it once."""
+    from matplotlib import pyplot as plt
+
+    plt.close(figure)
+    return figure
