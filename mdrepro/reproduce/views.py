@@ -54,7 +54,9 @@ GLYPHS = {
 
 
 def number(value: float, digits: int) -> str:
-    """``value`` with ``digits`` significant digits, never fewer than its whole part; a real minus sign."""
+    """``value`` with ``digits`` significant digits, never fewer than its whole part; counts without decimals."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{value:,.0f}".replace("-", "−")
     size = math.floor(math.log10(abs(value))) if value else 0
     if not -6 <= size < 15:
         return f"{value:.{digits - 1}e}".replace("-", "−")
@@ -259,7 +261,8 @@ def _cell(
         shown["protocol"] = portable(row["protocol"])
         shown["how"] = tuple(run.protocols.mark(note) for note in run.how.get(row["protocol"], ()))
         if spec and spec.value and row["verdict"] in COMPARED:
-            shown["delta"] = f"{(row['value'] / spec.value - 1) * 100:+.2g} %".replace("-", "−")
+            off = (row["value"] / spec.value - 1) * 100
+            shown["delta"] = f"{off:+.2g} %".replace("-", "−") if off else "equal"
     if (before := earlier.get(key)) is not None:
         shown["published"] = number(before, column.digits)
         shown["agrees"] = ledger.agrees(column, row["value"], before)
