@@ -3,18 +3,17 @@
 Importing this module imports neither torch nor diffusers: only building a network does.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from mdrepro.errors import BadInput
+from mdrepro.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Kind = Literal["denoiser", "decoder"]
+Kind = Literal["denoiser", "decoder", "text encoder"]
 
 LATENT_FACTOR = 8
 """Image pixels per latent pixel, in every network here."""
@@ -30,7 +29,8 @@ class Preset:
     Args:
         name: the name on the command line and in every table.
         title: the name in print.
-        kind: ``denoiser`` (noisy latent to prediction) or ``decoder`` (latent to image).
+        kind: ``denoiser`` (noisy latent to prediction), ``decoder`` (latent to image) or ``text encoder`` (tokens to
+            text features, the same at every resolution).
         network: the class it is built from, as named in protocols.
         builder: makes the network from ``config``, on torch's default device, with random weights.
         config: what differs from the builder's base configuration.
@@ -82,7 +82,7 @@ class Preset:
         Returns:
             denoisers: ``sample`` (batch, latent_channels, resolution/8, resolution/8), ``timestep`` (batch,),
             ``encoder_hidden_states`` (batch, context_tokens, context_width), and for SDXL ``added_cond_kwargs``;
-            decoders: ``input``, the latent.
+            decoders: ``input``, the latent; text encoders: ``input_ids`` (batch, context_tokens).
 
         Raises:
             BadInput: a resolution that the network cannot take.
@@ -91,6 +91,8 @@ class Preset:
 
         side = self.check_resolution(self.resolution if resolution is None else resolution) // LATENT_FACTOR
         with torch.device(device):
+            if self.kind == "text encoder":
+                return {"input_ids": torch.zeros(batch, self.context_tokens, dtype=torch.int64)}
             latent = torch.zeros(batch, self.latent_channels, side, side)
             if self.kind == "decoder":
                 return {"input": latent}
@@ -137,6 +139,12 @@ def _kl_decoder(config: Mapping[str, Any]) -> "nn.Module":
         layers_per_block=config["resnets"] - 1,  # diffusers builds one more
     )
     return nn.Sequential(OrderedDict(post_quant_conv=nn.Conv2d(latent, latent, 1), decoder=decoder))
+
+
+def _clip_text_model(config: Mapping[str, Any]) -> "nn.Module":
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig(**config))
 
 
 def _denoiser(name: str, title: str, source: str, config: Mapping[str, Any] | None = None, **fields: Any) -> Preset:
@@ -274,6 +282,23 @@ _ROWS = (
         2,
         8,
     ),
+    Preset(
+        name="text-encoder",
+        title="CLIP ViT-L/14 text encoder",
+        kind="text encoder",
+        network="transformers CLIPTextModel",
+        builder=_clip_text_model,
+        config={
+            "vocab_size": 49408,
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "max_position_embeddings": 77,
+        },
+        source="openai/clip-vit-large-patch14 text_config: 125M in MobileDiffusion's blog, 123M in SnapFusion Table 1",
+        multiple=LATENT_FACTOR,
+    ),
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({row.name: row for row in _ROWS})
@@ -291,9 +316,7 @@ def get(name: str) -> Preset:
         BadInput: there is none; the message names all and the nearest one.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise BadInput(f"no network is named {name!r}{hint}; allowed are {', '.join(PRESETS)}")
+        raise unknown("network", name, PRESETS)
     return PRESETS[name]
 
 

@@ -88,15 +88,16 @@ def test_attention_of_the_baselines_has_the_published_shape(name, heads, project
 
 def test_the_table_imports_no_torch():
     code = (
-        "import sys, mdrepro.models.presets as p; assert len(p.names()) == 13; "
+        "import sys, mdrepro.models.presets as p; assert len(p.names()) == 14; "
         "assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_names_by_kind():
-    assert presets.names("denoiser") + presets.names("decoder") == presets.names()
+    assert presets.names("denoiser") + presets.names("decoder") + presets.names("text encoder") == presets.names()
     assert presets.names("decoder") == [name for name in presets.names() if "decoder" in name]
+    assert presets.names("text encoder") == ["text-encoder"]
 
 
 def test_unknown_name_says_what_is_allowed():
@@ -109,7 +110,7 @@ def test_unknown_name_says_what_is_allowed():
 def test_select_keeps_the_order_of_the_table():
     assert presets.select(["sd-decoder", "sd15", "sd-decoder"]) == ["sd15", "sd-decoder"]
     assert presets.select(["all", "sd15"]) == presets.names()
-    with pytest.raises(BadInput, match="allowed are"):
+    with pytest.raises(BadInput, match="allowed:"):
         presets.select(["all", "sd16"])
 
 
@@ -124,8 +125,10 @@ def test_example_inputs_fit_the_network(name):
     if preset.kind == "denoiser":
         assert out.sample.shape == (2, preset.latent_channels, side, side)
         assert preset.context_width == network.config.cross_attention_dim
-    else:
+    elif preset.kind == "decoder":
         assert out.shape == (2, 3, preset.multiple, preset.multiple)
+    else:
+        assert out.last_hidden_state.shape == (2, 77, preset.context_width)
 
 
 @pytest.mark.parametrize(("name", "allowed"), [("sd15", 64), ("mobilediffusion", 32), ("sd-decoder", 8)])
@@ -148,3 +151,10 @@ def test_decoder_modules_are_named_as_in_autoencoder_kl():
         ours = presets.build("sd-decoder").state_dict()
     theirs = {name: value.shape for name, value in whole.items() if name.startswith(("decoder.", "post_quant_conv."))}
     assert {name: value.shape for name, value in ours.items()} == theirs
+
+
+def test_the_text_encoder_is_vit_l_14s_by_hand():
+    """Token and position embeddings, twelve blocks of attention (4 linear layers), MLP and two norms, a last norm."""
+    d, inner = 768, 3072
+    block = 4 * (d * d + d) + (d * inner + inner) + (inner * d + d) + 2 * 2 * d
+    assert sum(p.numel() for p in built("text-encoder").parameters()) == (49408 + 77) * d + 12 * block + 2 * d

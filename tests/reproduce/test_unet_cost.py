@@ -31,6 +31,7 @@ SIZES = {  # million parameters, GMAC, GMAC without attention products
     "snapfusion-decoder": (12.4, 318.9, 310.3),
     "mobilediffusion-decoder": (38.6, 1006.1, 988.9),
     "mobilediffusion-decoder-lite": (9.7, 256.1, 247.5),
+    "text-encoder": (123.1, 6.6, 6.5),
 }
 
 
@@ -70,6 +71,12 @@ def test_every_row_is_declared_in_the_paper_s_table():
     assert {(row.row, row.column) for row in rows} <= {(row.row, row.column) for row in declared}
 
 
+def test_the_whole_system_is_the_sum_of_its_three_parts():
+    whole = cells("text-encoder", "mobilediffusion", "mobilediffusion-decoder-lite")
+    assert whole["mobilediffusion-system", "params"] == pytest.approx(123.1 + 385.1 + 9.7)
+    assert ("mobilediffusion-system", "params") not in cells("text-encoder", "mobilediffusion")
+
+
 def test_protocol_says_what_was_run():
     by_name = {row.row: row.protocol for row in unet_cost.rows([cost("sdxl"), cost("mobilediffusion-decoder")])}
     for words in ("UNet2DConditionModel", "meta device", "batch 1", "1024 px", "128x128x4 latent", "77 text tokens"):
@@ -80,7 +87,7 @@ def test_protocol_says_what_was_run():
 
 
 def test_a_network_that_is_no_preset():
-    with pytest.raises(BadInput, match="allowed are"):
+    with pytest.raises(BadInput, match="allowed:"):
         unet_cost.rows([Cost("vgg", 1, 1, 1, 2, 512)])
 
 
@@ -93,7 +100,7 @@ def test_figure_shows_every_network_and_no_label_overlaps():
         assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
         assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
         shown += len(boxes)
-    assert shown == len(presets.names())
+    assert shown == len(presets.names()) - 1  # the text encoder is neither denoiser nor decoder
 
 
 @pytest.mark.parametrize("names", [["sd15"], ["sd-decoder"], ["sd15", "sd21", "snapfusion"]])

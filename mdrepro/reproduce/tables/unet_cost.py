@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 PAPERS = ("MobileDiffusion", "MobileDiffusion-Lite", "SnapFusion")
 """Titles of the two papers' own networks, drawn in colour."""
 
+SYSTEM = ("text-encoder", "mobilediffusion", "mobilediffusion-decoder-lite")
+"""What MobileDiffusion deploys: the 520M of the blog."""
+
 # Where a label may stand: points right and up of its dot, and how it is aligned; tried in this order.
 LABEL_OFFSETS: tuple[tuple[int, int, str, str], ...] = (
     (7, 0, "left", "center"),
@@ -43,8 +46,13 @@ def rows(costs: Sequence[Cost]) -> list[Row]:
     Raises:
         BadInput: a cost of a network that is no preset.
     """
-    sd15 = next((cost for cost in costs if cost.model == "sd15"), None)
-    return [row for cost in costs for row in _rows(cost, presets.get(cost.model), sd15)]
+    by_name = {cost.model: cost for cost in costs}
+    found = [row for cost in costs for row in _rows(cost, presets.get(cost.model), by_name.get("sd15"))]
+    if set(SYSTEM) <= set(by_name):
+        whole = sum(by_name[name].params for name in SYSTEM) / 1e6
+        how = f"sum of the parameters of {', '.join(SYSTEM)}"
+        found.append(Row(row="mobilediffusion-system", column="params", value=whole, unit="M", protocol=how))
+    return found
 
 
 def _rows(cost: Cost, preset: Preset, sd15: Cost | None) -> list[Row]:
@@ -76,10 +84,12 @@ def _rows(cost: Cost, preset: Preset, sd15: Cost | None) -> list[Row]:
 def protocol(cost: Cost, preset: Preset) -> str:
     """How a network was built and run, in one sentence."""
     side = cost.resolution // LATENT_FACTOR
-    text = f", {preset.context_tokens} text tokens of width {preset.context_width}" if preset.context_tokens else ""
+    text = f"{preset.context_tokens} text tokens of width {preset.context_width}"
+    latent = f"{cost.resolution} px ({side}x{side}x{preset.latent_channels} latent)"
+    given = {"text encoder": text, "decoder": latent, "denoiser": f"{latent}, {text}"}[preset.kind]
     return (
         f"{preset.network}, full size, on the meta device, one forward pass in eval mode without guidance, batch 1, "
-        f"{cost.resolution} px ({side}x{side}x{preset.latent_channels} latent){text}; {preset.source}"
+        f"{given}; {preset.source}"
     )
 
 
