@@ -138,7 +138,11 @@ def _report() -> None:
     from mdrepro.paths import relative
     from mdrepro.reproduce import report
 
-    print(f"\nreport: {relative(report.build())}")
+    try:
+        print(f"\nreport: {relative(report.build())}")
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
 
 
 @app.command("report")

@@ -3,9 +3,9 @@
 import html
 from typing import Any
 
-from docutils import nodes  # type: ignore[import-untyped]
-from docutils.utils.math import MathError  # type: ignore[import-untyped]
-from docutils.utils.math.latex2mathml import tex2mathml  # type: ignore[import-untyped]
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
 
 
 def render(tex: str, *, block: bool) -> str:
