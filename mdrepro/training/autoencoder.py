@@ -2,7 +2,7 @@
 
 MobileDiffusion trains its autoencoder with reconstruction, KL, perceptual and adversarial terms, and its lite decoder
 with the encoder fixed. The perceptual term needs backbone weights that packages do not ship; it and the adversarial
-term are left to the full trainer. What remains is trained here: mean absolute error plus a little KL.
+term are left to the full trainer. What remains is trained here: mean squared error plus a little KL.
 
 Expect (width 16, the notebook's defaults, 2 CPU cores): see the notebook.
 """
@@ -30,6 +30,7 @@ from mdrepro import paths
 from mdrepro.data import photos
 from mdrepro.errors import BadInput
 from mdrepro.models import vae
+from mdrepro.training import muon
 
 PRECISIONS = ("fp32", "bf16")
 PROGRESS_SECONDS = 5.0
@@ -46,7 +47,7 @@ class Recipe:
         crop: height and width of the training crops, px.
         batch: crops a step.
         steps: optimiser steps.
-        learning_rate: highest rate of AdamW, reached after ``warmup`` and lowered to 0 by a cosine.
+        learning_rate: highest rate of Muon, reached after ``warmup`` and lowered to 0 by a cosine.
         seed: of initial weights, crops and latent noise.
         threads: CPU threads of torch; another number may give other bits.
         precision: "fp32", or "bf16" (autocast); they give different numbers, and bf16 is fast only on CPUs that
@@ -54,7 +55,7 @@ class Recipe:
         kl_weight: of the KL divergence per pixel value (1e-6 is latent diffusion's).
         warmup: share of the steps.
         clip: greatest norm of the gradient.
-        betas, weight_decay: of AdamW.
+        momentum, weight_decay: of Muon.
     """
 
     row: str
@@ -69,7 +70,7 @@ class Recipe:
     kl_weight: float = 1e-6
     warmup: float = 0.05
     clip: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.99)
+    momentum: float = 0.95
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class Record:
     """What happened in a training run.
 
     Args:
-        losses: the reconstruction error (mean absolute, pixels in [-1, 1]) of each step.
+        losses: the reconstruction error (mean squared, pixels in [-1, 1]) of each step.
         seconds, steps, images_per_second: of the optimisation alone.
         parameters: how many were trained.
         machine: processor architecture, its vector instructions, and the versions that the bits depend on.
@@ -119,8 +120,8 @@ class Trained:
         return self.folder / WEIGHTS
 
 
-def reconstruction_loss(x: Tensor, y: Tensor, power: int = 1) -> Tensor:
-    """Mean absolute (``power`` 1) or squared (2) error over all values; shapes (n, c, h, w)."""
+def reconstruction_loss(x: Tensor, y: Tensor, power: int = 2) -> Tensor:
+    """Mean squared (``power`` 2) or absolute (1) error over all values; shapes (n, c, h, w)."""
     return (x.float() - y.float()).abs().pow(power).mean()
 
 
@@ -161,7 +162,9 @@ def train(recipe: Recipe, images: Sequence[Tensor], encoder: vae.Autoencoder | N
     if min(min(image.shape[1:]) for image in images) < recipe.crop:
         raise BadInput(f"crop {recipe.crop}: larger than the smallest photograph")
     with _deterministic(recipe):
-        model = vae.build(recipe.row, recipe.width).to(memory_format=torch.channels_last)
+        model = vae.build(recipe.row, recipe.width)
+        vae.start_as_averages(model)
+        model = model.to(memory_format=torch.channels_last)
         if encoder is not None:
             _take_encoder(model, encoder)
         record = _optimise(model, recipe, images)
@@ -199,7 +202,9 @@ def _optimise(model: vae.Autoencoder, recipe: Recipe, images: Sequence[Tensor]) 
     chance = torch.Generator().manual_seed(recipe.seed)
     fixed = vae.FAMILY[recipe.row].encoder_of is not None
     trainable = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trainable, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    optimiser = muon.Muon(
+        trainable, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
     losses: list[float] = []
     began = told = time.monotonic()
     for step in range(recipe.steps):
@@ -285,7 +290,7 @@ def _key(recipe: Recipe, photographs: Sequence[photos.Photograph], encoder: Trai
         "recipe": asdict(recipe),
         "photographs": [paths.sha256(p.path) for p in photographs],
         "encoder": encoder.folder.name if encoder and encoder.folder else None,
-        "code": [inspect.getsource(module) for module in (photos, vae, sys.modules[__name__])],
+        "code": [inspect.getsource(module) for module in (photos, vae, muon, sys.modules[__name__])],
         "versions": _versions(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

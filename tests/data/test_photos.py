@@ -1,0 +1,184 @@
+"""Photographs: the fixed split, reading every kind of file, crops and tiles, and errors that name the file."""
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from mdrepro import paths
+from mdrepro.data import photos
+from mdrepro.errors import BadInput
+
+
+def save(path, size=(300, 280), mode="RGB", seed=0, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
+    Image.fromarray(values, "RGBA").convert("RGB").convert(mode).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(10):
+        save(tmp_path / "sub" / f"{number}.png", seed=number)
+    return tmp_path
+
+
+def test_the_packages_split_is_the_published_one():
+    split = photos.split()
+    assert [p.name for p in split.held_out] == ["astronaut", "chelsea", "coffee", "grace_hopper", "rocket"]
+    natural = {"camera", "china", "flower", "motorcycle_left", "motorcycle_right"}
+    assert natural <= {p.name for p in split.train}
+    assert len(split.train) == 13
+    assert split.train == tuple(sorted(split.train, key=lambda p: p.name))
+
+
+def test_no_scene_and_no_content_is_on_both_sides():
+    split = photos.split()
+    contents = [paths.sha256(p.path) for p in (*split.train, *split.held_out)]
+    assert len(set(contents)) == len(contents)
+    held_out = {p.name for p in split.held_out}
+    for names in photos.NATURAL_SCENES.values():
+        sides = {name.rsplit("/", 1)[1].split(".")[0] in held_out for name in names}
+        assert len(sides) == 1
+
+
+def test_origin_path_and_pixels_belong_together():
+    coffee = next(p for p in photos.split().held_out if p.name == "coffee")
+    assert coffee.origin == "package:skimage/data/coffee.png"
+    assert coffee.pixels().dtype == torch.uint8
+    assert np.array_equal(coffee.pixels().permute(1, 2, 0).numpy(), skimage.data.coffee())
+
+
+def test_a_photograph_that_no_package_ships_is_named(monkeypatch):
+    monkeypatch.setitem(photos.NATURAL_SCENES, "astronaut", ("skimage/data/gone.png",))
+    with pytest.raises(BadInput, match=r"skimage does not ship data/gone\.png"):
+        photos.split()
+
+
+def test_a_folder_splits_by_name_alone(folder, tmp_path_factory):
+    first = photos.split(str(folder))
+    assert len(first.held_out) == 3
+    assert len(first.train) == 7
+    moved = tmp_path_factory.mktemp("moved")
+    for photograph in (*first.train, *first.held_out):
+        save(moved / photograph.name, seed=hash(photograph.name) % 1000)
+    again = photos.split(str(moved))
+    assert [p.name for p in again.held_out] == [p.name for p in first.held_out]
+
+
+def test_a_folder_takes_its_formats_once_each(tmp_path):
+    for number, name in enumerate(["a.png", "b.JPG", "deep/er/c.webp", "d.jpeg", "e.png"]):
+        save(tmp_path / name, seed=number)
+    (tmp_path / "copy.png").write_bytes((tmp_path / "a.png").read_bytes())
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("not a photograph")
+    split = photos.split(str(tmp_path))
+    assert sorted(p.name for p in (*split.train, *split.held_out)) == [
+        "a.png",
+        "b.JPG",
+        "d.jpeg",
+        "deep/er/c.webp",
+        "e.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot read"),
+        (b"\x89PNG\r\n\x1a\n" + b"x" * 99, "cannot read"),
+        (b"GIF89a" + b"x" * 99, "cannot read"),
+        ("truncated", "cannot read"),
+        ("small", "200 x 300 px"),
+        ("deep", "pixel mode I;16"),
+    ],
+)
+def test_a_bad_photograph_is_named(folder, content, message):
+    bad = folder / "sub" / "bad.png"
+    if content == "truncated":
+        save(bad, seed=77)
+        content = bad.read_bytes()[:20000]
+    if content == "small":
+        save(bad, size=(200, 300))
+    elif content == "deep":
+        Image.fromarray(np.zeros((300, 300), np.uint16)).save(bad)
+    else:
+        bad.write_bytes(content)
+    with pytest.raises(BadInput, match=message) as caught:
+        photos.split(str(folder))
+    assert str(bad) in str(caught.value)
+
+
+def test_a_picture_bomb_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(BadInput, match="DecompressionBomb"):
+        photos.split(str(folder))
+
+
+@pytest.mark.parametrize("name", ["missing", "file", "empty"])
+def test_a_bad_folder_is_named(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match=name):
+        photos.split(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    path = save(tmp_path / ("x.jpg" if mode == "CMYK" else "x.png"), mode=mode)
+    assert photos.read(path).shape == (3, 280, 300)
+
+
+def test_transparency_is_laid_on_white_and_exif_turns(tmp_path):
+    clear = np.zeros((300, 260, 4), np.uint8)
+    clear[:150, :, 3] = 255
+    Image.fromarray(clear, "RGBA").save(tmp_path / "clear.png")
+    pixels = photos.read(tmp_path / "clear.png")
+    assert pixels[:, :150].max() == 0
+    assert pixels[:, 150:].min() == 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "turned.jpg", exif=exif)
+    assert photos.read(tmp_path / "turned.jpg").shape == (3, 300, 280)
+
+
+def test_tiles_are_centred_and_do_not_overlap():
+    image = torch.arange(3 * 530 * 300).reshape(3, 530, 300)
+    cut = photos.tiles(image)
+    assert cut.shape == (2, 3, 256, 256)
+    assert torch.equal(torch.cat(list(cut), dim=1), image[:, 9:521, 22:278])
+
+
+def test_crops_are_parts_of_the_images_mirrored_half_of_the_time():
+    images = [torch.arange(3 * 20 * 30).reshape(3, 20, 30), 5000 + torch.arange(3 * 40 * 16).reshape(3, 40, 16)]
+    crops = photos.random_crops(images, 16, 400, torch.Generator().manual_seed(0))
+    mirrored, seen = 0, [set(), set()]
+    for crop in crops:
+        flip = bool(crop[0, 0, 1] < crop[0, 0, 0])
+        mirrored += flip
+        upright = crop.flip(-1) if flip else crop
+        which = int(upright[0, 0, 0] >= 5000)
+        top, left = divmod(int(upright[0, 0, 0]) - 5000 * which, images[which].shape[2])
+        assert torch.equal(upright, images[which][:, top : top + 16, left : left + 16])
+        seen[which].add((top, left))
+    assert 160 < mirrored < 240
+    assert {top for top, _ in seen[0]} == set(range(5))
+    assert {left for _, left in seen[0]} == set(range(15))
+    assert {top for top, _ in seen[1]} == set(range(25))
+
+
+def test_crops_follow_the_generator_alone():
+    images = [torch.randint(256, (3, 64, 64), dtype=torch.uint8)]
+    first, again = (photos.random_crops(images, 16, 8, torch.Generator().manual_seed(4)) for _ in range(2))
+    other = photos.random_crops(images, 16, 8, torch.Generator().manual_seed(5))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_pixels_come_back_and_are_rounded_not_truncated():
+    pixels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(photos.to_uint8(photos.to_network(pixels)), pixels)
+    assert photos.to_network(pixels)[[0, -1]].tolist() == [-1, 1]
+    assert photos.to_uint8(torch.tensor([0.9 / 127.5 - 1, -7.0, 7.0])).tolist() == [1, 0, 255]
