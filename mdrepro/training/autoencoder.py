@@ -44,7 +44,7 @@ class Recipe:
     Args:
         row: a row of :data:`mdrepro.models.vae.FAMILY`.
         width: channels of the encoder's finest level.
-        crop: height and width of the training crops, px.
+        crop: height and width of the training crops, px; a multiple of 8.
         batch: crops a step.
         steps: optimiser steps.
         learning_rate: highest rate of Muon, reached after ``warmup`` and lowered to 0 by a cosine.
@@ -54,6 +54,8 @@ class Recipe:
             have instructions for it.
         kl_weight: of the KL divergence per pixel value (1e-6 is latent diffusion's).
         warmup: share of the steps.
+        finish: share of the steps, the last ones, with crops of twice the size and half the batch, so that norms
+            and attention come to see areas more like the tiles that are measured.
         clip: greatest norm of the gradient.
         momentum, weight_decay: of Muon.
     """
@@ -69,6 +71,7 @@ class Recipe:
     precision: str = "fp32"
     kl_weight: float = 1e-6
     warmup: float = 0.05
+    finish: float = 0.3
     clip: float = 1.0
     momentum: float = 0.95
     weight_decay: float = 0.01
@@ -92,7 +95,7 @@ class Record:
 
     Args:
         losses: the reconstruction error (mean squared, pixels in [-1, 1]) of each step.
-        seconds, steps, images_per_second: of the optimisation alone.
+        seconds, steps, images_per_second: of the optimisation alone; an image is a crop.
         parameters: how many were trained.
         machine: processor architecture, its vector instructions, and the versions that the bits depend on.
     """
@@ -144,23 +147,30 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, recipe.steps - warm)))
 
 
+def crops_at(step: int, recipe: Recipe) -> tuple[int, int]:
+    """Height (= width, px) and number of the crops of a step that counts from 0; see ``Recipe.finish``."""
+    if step < round((1 - recipe.finish) * recipe.steps):
+        return recipe.crop, recipe.batch
+    return 2 * recipe.crop, max(1, recipe.batch // 2)
+
+
 def train(recipe: Recipe, images: Sequence[Tensor], encoder: vae.Autoencoder | None = None) -> Trained:
     """Train an autoencoder, or its decoder alone.
 
     Args:
         recipe: the run.
-        images: uint8 pictures (3, h, w), at least ``recipe.crop`` high and wide.
+        images: uint8 pictures (3, h, w), at least twice ``recipe.crop`` high and wide.
         encoder: a trained autoencoder whose encoder is taken, fixed, with its scaling factor; needed for rows
             with ``encoder_of``.
 
     Raises:
-        BadInput: an encoder is missing or not wanted, or a picture is smaller than the crop.
+        BadInput: an encoder is missing or not wanted, or a picture is smaller than two crops.
         FloatingPointError: the loss is no longer a finite number.
     """
     if (encoder is None) != (vae.FAMILY[recipe.row].encoder_of is None):
         raise BadInput(f"{recipe.row}: give the trained encoder exactly when the row has encoder_of")
-    if min(min(image.shape[1:]) for image in images) < recipe.crop:
-        raise BadInput(f"crop {recipe.crop}: larger than the smallest photograph")
+    if min(min(image.shape[1:]) for image in images) < 2 * recipe.crop:
+        raise BadInput(f"crop {recipe.crop}: at most half the height and width of the smallest photograph")
     with _deterministic(recipe):
         model = vae.build(recipe.row, recipe.width)
         vae.start_as_averages(model)
@@ -208,7 +218,8 @@ def _optimise(model: vae.Autoencoder, recipe: Recipe, images: Sequence[Tensor]) 
     losses: list[float] = []
     began = told = time.monotonic()
     for step in range(recipe.steps):
-        pixels = photos.random_crops(images, recipe.crop, recipe.batch, chance)
+        size, count = crops_at(step, recipe)
+        pixels = photos.random_crops(images, size, count, chance)
         x = photos.to_network(pixels).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
             with torch.set_grad_enabled(not fixed):
@@ -231,11 +242,12 @@ def _optimise(model: vae.Autoencoder, recipe: Recipe, images: Sequence[Tensor]) 
             _tell(recipe, losses, now - began)
             told = now
     seconds = time.monotonic() - began
+    crops = sum(crops_at(step, recipe)[1] for step in range(recipe.steps))
     return Record(
         losses=losses,
         seconds=round(seconds, 3),
         steps=recipe.steps,
-        images_per_second=round(recipe.steps * recipe.batch / seconds, 3),
+        images_per_second=round(crops / seconds, 3),
         parameters=sum(p.numel() for p in trainable),
         machine=f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {_versions()}",
     )
@@ -243,10 +255,13 @@ def _optimise(model: vae.Autoencoder, recipe: Recipe, images: Sequence[Tensor]) 
 
 def _tell(recipe: Recipe, losses: list[float], seconds: float) -> None:
     done, recent = len(losses), losses[-20:]
-    left = seconds / done * (recipe.steps - done)
+    crops = [crops_at(step, recipe) for step in range(recipe.steps)]
+    pixels = [size**2 * count for size, count in crops]
+    left = seconds / sum(pixels[:done]) * sum(pixels[done:])
+    speed = sum(count for _, count in crops[:done]) / seconds
     print(
         f"{recipe.row}: step {done}/{recipe.steps}, loss {sum(recent) / len(recent):.4f}, "
-        f"{done * recipe.batch / seconds:.1f} images/s, {left:.0f} s left",
+        f"{speed:.1f} images/s, {left:.0f} s left",
         flush=True,
     )
 

@@ -132,8 +132,15 @@ def test_bad_combinations(images):
         train(recipe("ours-lite"), images)
     with pytest.raises(BadInput, match="encoder"):
         train(recipe(), images, vae.build("ours", 8))
-    with pytest.raises(BadInput, match="crop 128"):
-        train(recipe(crop=128), images)
+    with pytest.raises(BadInput, match="crop 40: at most half"):
+        train(recipe(crop=40), images)
+
+
+def test_the_last_crops_are_twice_as_large_and_half_as_many():
+    run = recipe(steps=10, crop=16, batch=6, finish=0.3)
+    assert [autoencoder.crops_at(step, run) for step in range(10)] == [(16, 6)] * 7 + [(32, 3)] * 3
+    assert autoencoder.crops_at(9, recipe(steps=10, batch=1)) == (32, 1)
+    assert autoencoder.crops_at(9, recipe(steps=10, finish=0.0)) == (16, 2)
 
 
 def test_a_stored_run_is_taken_again(photographs, tmp_path, monkeypatch):

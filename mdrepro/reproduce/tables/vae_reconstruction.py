@@ -260,12 +260,13 @@ def _training(measured: Measured, split: photos.Split) -> str:
     recipe = measured.recipe
     layout = vae.FAMILY[recipe.row]
     part = "decoder alone, encoder of ours fixed" if layout.encoder_of else "encoder and decoder"
+    decoder_width = round(recipe.width * layout.decoder_share)
     return (
-        f"small network in the paper's proportions (encoder width {recipe.width}, decoder width "
-        f"{round(recipe.width * layout.decoder_share)}, {layout.latent_channels} latent channels, f8), {part}, "
-        f"reconstructed from the latent's mean; {recipe.steps} steps of {recipe.batch} crops of {recipe.crop} px from "
-        f"{len(split.train)} photographs, no perceptual or adversarial loss, AdamW {recipe.learning_rate:g}, "
-        f"{recipe.precision}, {recipe.threads} threads, seed {recipe.seed}"
+        f"small network in the paper's proportions (encoder width {recipe.width}, decoder width {decoder_width}, "
+        f"{layout.latent_channels} latent channels, f8), {part}, reconstructed from the latent's mean; "
+        f"{recipe.steps} steps of {recipe.batch} crops of {recipe.crop} px (the last {recipe.finish:.0%} twice as large "
+        f"and half as many) from {len(split.train)} photographs, squared error and KL without perceptual or adversarial "
+        f"loss, Muon {recipe.learning_rate:g}, {recipe.precision}, {recipe.threads} threads, seed {recipe.seed}"
     )
 
 
