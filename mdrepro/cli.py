@@ -1,5 +1,6 @@
 """The ``mdrepro`` command. Every verb is a thin call into the package; heavy packages are imported where used."""
 
+import io
 import json
 import shlex
 import sys
@@ -76,7 +77,7 @@ def show(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
         return
     lines = [("row", "column", "paper", "confidence", "source")]
     for cell in spec.cells:
-        value = cell.text or text.number(cell.value, 6)
+        value = cell.text or ("–" if cell.value is None else text.number(cell.value, 6))
         lines.append((cell.row, cell.column, value, cell.confidence, cell.source))
     print(text.columns(lines))
     print(
@@ -118,8 +119,15 @@ def reproduce(
         *(["--executor", executor, "--jobs", str(cores)] if executor else []),
         *(["--profile", profile] if profile else []),
     ]
-    extra += shlex.split(snakemake)
-    failed = workflow.execute(jobs, cores=cores, dry_run=dry_run, verbose=verbose, extra=extra)
+    try:
+        extra += shlex.split(snakemake)
+    except ValueError as error:
+        raise BadInput(f"--snakemake {snakemake}: {error}") from None
+    try:
+        failed = workflow.execute(jobs, cores=cores, dry_run=dry_run, verbose=verbose, extra=extra)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        raise typer.Exit(130) from None
     if dry_run:
         raise typer.Exit(1 if failed else 0)
     for job in jobs:
@@ -128,10 +136,10 @@ def reproduce(
     errors = [workflow.failure(tier, name) for name in failed]
     if report and len(failed) < len(jobs):
         _report()
-    for error in errors:
-        print(f"\nerror: {error['words']}", file=sys.stderr)
+    for trouble in errors:
+        print(f"\nerror: {trouble['words']}", file=sys.stderr)
     if errors:
-        raise typer.Exit(2 if all(error["bad_input"] for error in errors) else 1)
+        raise typer.Exit(2 if all(trouble["bad_input"] for trouble in errors) else 1)
 
 
 def _report() -> None:
@@ -159,11 +167,8 @@ def publish(tables: list[str], tier: TierOption = "quick") -> None:
     from mdrepro.reproduce import publish as publishing
 
     checked = ledger.check_tier(tier)
-    for name in tables:
-        ledger.find(name)
-    for name in tables:
-        for path in publishing.publish(name, checked):
-            print(relative(path))
+    for path in publishing.publish(tables, checked):
+        print(relative(path))
 
 
 @app.command()
@@ -210,7 +215,7 @@ def cost(
         presets.get(model)
     from mdrepro.metrics.cost import measure
 
-    costs = [measure(model, resolution) if resolution else measure(model) for model in models]
+    costs = [measure(model, resolution) for model in models]
     if as_json:
         found = [each.as_dict() for each in costs]
         _print_json(found[0] if len(found) == 1 else found)
@@ -240,6 +245,9 @@ def doctor(as_json: Json = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: bad input ends with one message and exit code 2, never with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(args=list(arguments) if arguments is not None else None)
     except BadInput as error:
@@ -248,9 +256,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except NotAttempted as error:
         print(f"not attempted: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)

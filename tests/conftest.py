@@ -24,19 +24,24 @@ photos: str = "packages"  # in path or {packages}: photographs
 fail: str = "no"  # in {no, error, input}: how the notebook fails
 """
 WORK = """\
+import random
 import time
 from mdrepro.errors import BadInput
 from mdrepro.reproduce.record import record
 from mdrepro.reproduce.rows import Row
 
+chance = random.Random(steps)
+total = 0.0
 for step in range(steps):
     print("step", step, flush=True)
+    total += chance.random()
     time.sleep(0.2)
 if fail == "error":
     raise RuntimeError("the toy broke")
 if fail == "input":
     raise BadInput("cat.png is not an image; allowed are png and jpg")
 rows = [Row(row=name, column="params", value=859.52 * factor, unit="M", protocol="toy") for name in models]
+rows.append(Row(row="sd15", column="flops", value=total, unit="GFLOP", protocol="toy"))
 """
 
 

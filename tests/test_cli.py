@@ -71,6 +71,8 @@ def test_list_json() -> None:
         (("verify", "--tier", "fast"), "allowed: quick, proxy, paper"),
         (("cost", "sd99"), "sd15"),
         (("cost", "sd15", "--resolution", "500"), "multiple"),
+        (("cost", "sd-decoder", "--resolution", "0"), "multiple"),
+        (("reproduce", "mobilediffusion-vae-reconstruction", "--set", "photos="), "existing file or folder"),
         (("report", "--nonsense"), "No such option"),
         (("reproduce", "--cores", "0"), "greater than or equal to 1"),
     ],
@@ -107,6 +109,11 @@ def test_verify_says_which_file_was_edited(workspace: Path, monkeypatch: pytest.
     text = (folder / "result.json").read_text()
     (folder / "result.json").write_text(text.replace("859.52", "860.00"))
     bad = cli("verify", "--tier", "quick")
+    for command in (["show", TABLE], ["report"]):
+        refused = cli(*command)
+        assert refused.returncode == 2
+        assert f"papermill_runs/quick/{TABLE}/result.json" in refused.stderr
+        assert "Traceback" not in refused.stderr
     assert bad.returncode == 1
     assert f"papermill_runs/quick/{TABLE}/result.json" in bad.stderr
     assert "Traceback" not in bad.stderr
@@ -135,3 +142,10 @@ def test_doctor_finds_weights_where_torch_looks(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert os.fspath(hub_checkpoints()) == os.path.join(torch.hub.get_dir(), "checkpoints")
+
+
+def test_a_terminal_without_unicode_still_gets_its_answer() -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "mdrepro", "show", TABLE]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -151,7 +151,9 @@ def measure(name: str, resolution: int | None = None, *, counter: Counter = coun
     inputs = preset.example_inputs(resolution)
     with torch.device("meta"):
         network = preset.build()
-    return measure_module(network, inputs, name=name, resolution=resolution or preset.resolution, counter=counter)
+    return measure_module(
+        network, inputs, name=name, resolution=preset.resolution if resolution is None else resolution, counter=counter
+    )
 
 
 def measure_module(

@@ -22,6 +22,11 @@ from mdrepro.papers.schema import (
 
 PAPERS = ("mobilediffusion", "snapfusion")
 Interval = tuple[float, float, float]
+_DECIDED = {
+    ClaimVerdict.HOLDS: "holds",
+    ClaimVerdict.FAILS: "does not hold",
+    ClaimVerdict.WITHIN_NOISE: "is within noise",
+}
 
 
 @functools.cache
@@ -114,7 +119,10 @@ def judge_claim(claim: Claim, rows: Iterable[Mapping[str, Any]]) -> tuple[ClaimV
         verdicts.append(condition.judge(left, triple))
         words.append(f"{condition}: {_words(left)} against {_words(triple)}")
     order = [ClaimVerdict.FAILS, ClaimVerdict.NOT_ATTEMPTED, ClaimVerdict.WITHIN_NOISE, ClaimVerdict.HOLDS]
-    return min(verdicts, key=order.index), "; ".join(words)
+    verdict = min(verdicts, key=order.index)
+    if claim.confidence not in CONFIRMED and verdict is not ClaimVerdict.NOT_ATTEMPTED:
+        return ClaimVerdict.UNCONFIRMED, f"{claim.confidence}; as written it {_DECIDED[verdict]}: {'; '.join(words)}"
+    return verdict, "; ".join(words)
 
 
 def _words(interval: Interval) -> str:

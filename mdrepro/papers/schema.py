@@ -45,6 +45,8 @@ class ClaimVerdict(enum.StrEnum):
     WITHIN_NOISE = "within noise"
     """The intervals do not decide."""
     FAILS = "does not hold"
+    UNCONFIRMED = "unconfirmed"
+    """The claim itself is only recalled or inferred: its numbers are shown, and nothing is claimed about it."""
     NOT_ATTEMPTED = "not attempted"
 
 

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mdrepro.errors import BadInput
+from mdrepro.papers import ledger
 from mdrepro.paths import root, run_dir
 from mdrepro.reproduce import results
+from mdrepro.reproduce.fingerprint import changes, fingerprint
+from mdrepro.reproduce.provenance import state
 from mdrepro.reproduce.record import RUN
 from mdrepro.reproduce.watchdog import follow
 
@@ -106,11 +109,17 @@ def run(job: dict[str, Any]) -> Path:
 
     tier, table = job["tier"], job["table"]
     progress = _Progress(table, sys.stderr)
+    started = {"bad_input": False, "cell": None, "source": "", "error": "Killed", "traceback": ""}
+    started["message"] = "the run ended without a word (killed, or out of memory?); the same command resumes"
     shutil.rmtree(failed_dir(tier, table), ignore_errors=True)
+    results.write_json(failed_dir(tier, table) / "error.json", started)
     final = run_dir(tier, table)
     with results.aside(final) as folder:
-        handed = {key: job[key] for key in ("table", "parameters", "fingerprint")} | {"folder": str(folder)}
+        handed = {key: job[key] for key in ("table", "parameters", "fingerprint")}
+        handed |= {"folder": str(folder), "prefix": sys.prefix, "state": state()}
         os.environ[RUN] = json.dumps(handed)
+        own = Path(sys.prefix) / "share" / "jupyter"  # this environment's kernel before any other of its name
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(own), os.environ.get("JUPYTER_PATH")]))
         os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
         try:
             papermill.execute_notebook(
@@ -127,6 +136,11 @@ def run(job: dict[str, Any]) -> Path:
             )
             if not (folder / "result.json").is_file():
                 raise RuntimeError(f"{job['notebook']} ended without calling record(...)")
+            since = changes(job["fingerprint"], fingerprint(ledger.find(table), job["parameters"]))
+            if since:
+                raise RuntimeError(
+                    f"changed while it ran, so the numbers belong to no one state: {'; '.join(since[:3])}"
+                )
         except papermill.PapermillExecutionError as error:
             _keep_partial(folder, job, _describe(error))
             raise
@@ -135,6 +149,7 @@ def run(job: dict[str, Any]) -> Path:
             _keep_partial(folder, job, message | {"traceback": ""})
             raise
         _finish(folder, job)
+    shutil.rmtree(failed_dir(tier, table), ignore_errors=True)
     return final
 
 

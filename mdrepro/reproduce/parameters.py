@@ -64,7 +64,7 @@ class Parameter:
         if right and kind is list:
             right = all(isinstance(item, str) for item in value) and len(value) > 0
         if right and self.path and value not in self.choices:
-            right = Path(value).exists()
+            right = value != "" and Path(value).exists()
             value = str(Path(value).resolve())
         elif right and self.choices:
             right = set(value if kind is list else [value]) <= set(self.choices)

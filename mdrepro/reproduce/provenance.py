@@ -30,14 +30,23 @@ def _git(*arguments: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The checked-out commit, or None outside a git checkout."""
-    return _git("rev-parse", "HEAD")
+    """The checked-out commit, or None where the root is not the top of a git checkout."""
+    top = _git("rev-parse", "--show-toplevel")
+    return _git("rev-parse", "HEAD") if top and Path(top).resolve() == root() else None
 
 
 def dirty() -> list[str]:
     """Files whose content is not the commit's; ``results/`` and ignored files do not count."""
     status = _git("status", "--porcelain", "--untracked-files=all", "--", ".", ":(exclude)results")
-    return sorted(line[2:].strip() for line in (status or "").splitlines())
+    if status is None:
+        return ["(git status failed)"]
+    return sorted(line[2:].strip() for line in status.splitlines())
+
+
+def state() -> dict[str, Any]:
+    """Commit and local changes at this moment."""
+    changed = dirty()
+    return {"commit": commit(), "dirty": bool(changed), "changed_files": changed[:50]}
 
 
 @functools.cache
@@ -78,13 +87,9 @@ def hashes(inputs: Sequence[Input]) -> dict[str, str]:
 def provenance(
     parameters: Mapping[str, Any], inputs: Sequence[Input] = (), checkpoints: Mapping[str, Path] | None = None
 ) -> dict[str, Any]:
-    """Everything needed to trace a number measured by this process, as plain JSON values."""
-    changed = dirty()
+    """Everything needed to trace a number measured by this process, as plain JSON values, apart from its `state`."""
     lock = root() / "requirements.lock"
     return {
-        "commit": commit(),
-        "dirty": bool(changed),
-        "changed_files": changed[:50],
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - psutil.Process().create_time(), 1),
         "parameters": dict(parameters),

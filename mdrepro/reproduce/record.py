@@ -15,8 +15,9 @@ from mdrepro.paths import root, runs
 from mdrepro.reproduce import results
 from mdrepro.reproduce.fingerprint import fingerprint
 from mdrepro.reproduce.parameters import declared
-from mdrepro.reproduce.provenance import Input, provenance
+from mdrepro.reproduce.provenance import Input, provenance, state
 from mdrepro.reproduce.rows import Row
+from mdrepro.reproduce.text import ours, paper
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,10 +37,11 @@ class Recorded:
         return f"{self.result['table']}: {len(self.result['rows'])} cells recorded at tier {self.result['tier']}"
 
     def _repr_html_(self) -> str:
+        table = ledger.find(self.result["table"])
         head = ("row", "column", "ours", "paper", "verdict")
         lines = []
         for row in self.result["rows"]:
-            cells = (row["row"], row["column"], _ours(row), _paper(row), row["verdict"])
+            cells = (row["row"], row["column"], ours(table, row), paper(row), row["verdict"])
             lines.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
         header = "".join(f"<th>{name}</th>" for name in head)
         claims = "".join(
@@ -47,20 +49,6 @@ class Recorded:
             for claim in self.result["claims"]
         )
         return f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(lines)}</tbody></table><ul>{claims}</ul>"
-
-
-def _ours(row: Mapping[str, Any]) -> str:
-    if row["value"] is None:
-        return row["reason"]
-    interval = "" if row["ci_low"] is None else f" [{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
-    return f"{row['value']:.5g}{interval} {row['unit']}".strip()
-
-
-def _paper(row: Mapping[str, Any]) -> str:
-    if row["paper_value"] is None:
-        return "–"
-    confirmed = row["paper_confidence"] in ledger.CONFIRMED
-    return f"{row['paper_value']:g}" + ("" if confirmed else f" ({row['paper_confidence']})")
 
 
 def _from_notebook(table: Table) -> dict[str, Any]:
@@ -139,6 +127,8 @@ def record(
     run = json.loads(os.environ.get(RUN, "{}"))
     if run and run["table"] != table:
         raise ValueError(f"this run is of table {run['table']}, not {table}")
+    if run and run["prefix"] != sys.prefix:
+        raise RuntimeError(f"the kernel runs in {sys.prefix}, not in mdrepro's environment {run['prefix']}")
     values = dict(run["parameters"] if run else _from_notebook(spec) if parameters is None else parameters)
     tier = ledger.check_tier(values["tier"])
     judged = [results.judged(spec, tier, asdict(row)) for row in complete(spec, rows)]
@@ -148,7 +138,8 @@ def record(
         "tier": tier,
         "rows": [{name: row[name] for name in (*results.FIELDS, *results.EXTRA)} for row in judged],
         "claims": results.judged_claims(spec, judged),
-        "provenance": provenance(values, inputs, checkpoints)
+        "provenance": (run["state"] if run else state())
+        | provenance(values, inputs, checkpoints)
         | {"fingerprint": run["fingerprint"] if run else fingerprint(spec, values)},
     }
     if run:

@@ -56,7 +56,7 @@ def build(out: Path | None = None, *, tier: str | None = None, strict: bool = Fa
     with results.aside(final) as folder, tempfile.TemporaryDirectory(prefix="mdrepro-report-") as scratch:
         source = Path(scratch) / "source"
         _write_sources(source, folder, tiers)
-        _sphinx(source, folder, Path(scratch) / "doctrees", strict)
+        _sphinx(source, folder, Path(scratch), strict)
         results.write_json(folder / STAMP, now)
     return final / "index.html"
 
@@ -113,15 +113,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _sphinx(source: Path, out: Path, doctrees: Path, strict: bool) -> None:
+def _sphinx(source: Path, out: Path, scratch: Path, strict: bool) -> None:
+    doctrees, built = scratch / "doctrees", scratch / "html"  # myst-nb writes a folder of its own beside its output
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-E", "-c", str(SITE), "-d", str(doctrees)]
     command += ["-W", "--keep-going"] if strict else []
-    done = subprocess.run([*command, str(source), str(out)], capture_output=True, text=True, cwd=source)
+    done = subprocess.run([*command, str(source), str(built)], capture_output=True, text=True, cwd=source)
     said = (done.stdout + done.stderr).replace(str(source) + "/", "").strip()
     if done.returncode:
         raise RuntimeError(f"the report could not be built:\n{said}")
     if said:
         print(said, file=sys.stderr)
+    shutil.copytree(built, out, dirs_exist_ok=True)
     (out / ".buildinfo").unlink(missing_ok=True)
     (out / "objects.inv").unlink(missing_ok=True)
 

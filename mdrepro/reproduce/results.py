@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,12 @@ def aside(final: Path) -> Iterator[Path]:
     An older ``final`` stays untouched until then.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
+    for left in final.parent.glob(f".{final.name}.*"):
+        if (process := left.name.removeprefix(f".{final.name}.").split(".")[0]).isdigit() and not _running(
+            int(process)
+        ):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.{os.getpid()}."))
     folder.chmod(0o755)
     try:
         yield folder
@@ -88,17 +93,38 @@ def aside(final: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def swap(folder: Path, final: Path) -> None:
-    """Move ``folder`` to ``final``, replacing what is there."""
-    old = folder.with_name(folder.name + ".old")
-    if final.exists():
-        os.replace(final, old)
-    os.replace(folder, final)
-    shutil.rmtree(old, ignore_errors=True)
+    """Move ``folder`` to ``final``, replacing what is there; of two processes doing so at once, the later one wins."""
+    for attempt in range(100):
+        old = folder.with_name(f"{folder.name}.old{attempt}")
+        with suppress(FileNotFoundError):
+            os.replace(final, old)
+        try:
+            os.replace(folder, final)
+            return
+        except OSError:
+            if not final.exists() or attempt == 99:
+                raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def read(path: Path) -> Result:
-    """A result file as written. Raises BadInput, naming the file, when it is missing, not JSON or of another format."""
+    """A result file as written.
+
+    Raises:
+        BadInput: it is missing, not JSON, of another format, or was edited after it was written; the message names it.
+    """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -107,6 +133,8 @@ def read(path: Path) -> Result:
         raise BadInput(f"{relative(path)}: not a readable result file ({error})") from None
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise BadInput(f"{relative(path)}: not a result file of format {FORMAT}")
+    if seal(result)["sha256"] != result.get("sha256"):
+        raise BadInput(f"{relative(path)}: its hash does not match its content: it was edited after it was written")
     return result
 
 

@@ -1,5 +1,6 @@
 """Results as plain text for a terminal."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,14 +15,19 @@ def columns(lines: Sequence[Sequence[str]], indent: str = "  ") -> str:
     return "\n".join(indent + text.rstrip() for text in texts)
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A number with at least ``digits`` significant digits, never in exponent form below a million."""
-    if value is None:
-        return "–"
-    if value == 0 or not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.{digits}g}"
-    whole = len(str(int(abs(value))))
-    return f"{value:,.{max(digits - whole, 0)}f}" if abs(value) >= 1 else f"{value:.{digits}g}"
+def number(value: float, digits: int) -> str:
+    """``value`` with ``digits`` significant digits, never fewer than its whole part; counts without decimals."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{value:,.0f}".replace("-", "−")
+    size = math.floor(math.log10(abs(value))) if value else 0
+    if not -6 <= size < 15:
+        return f"{value:.{digits - 1}e}".replace("-", "−")
+    return f"{value:,.{decimals(value, digits)}f}".replace("-", "−")
+
+
+def decimals(value: float, digits: int) -> int:
+    """How many decimals ``digits`` significant digits of ``value`` take."""
+    return max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
 
 
 def ours(table: Table, row: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from mdrepro.errors import BadInput
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import TIERS, Tier
-from mdrepro.paths import published, relative, root, runs, sha256
+from mdrepro.paths import published, relative, root, run_dir, runs, sha256
 from mdrepro.reproduce import results
 from mdrepro.reproduce.fingerprint import changes, fingerprint
 from mdrepro.reproduce.provenance import locate
@@ -18,8 +18,9 @@ def problems(path: Path) -> list[str]:
     try:
         result = results.read(path)
         table, tier = ledger.find(result["table"]), ledger.check_tier(result["tier"])
-        if results.seal(result)["sha256"] != result["sha256"]:
-            return [f"{relative(path)}: its hash does not match its content: it was edited after it was written"]
+        place = run_dir(tier, table.id) / "result.json", published(tier) / f"{table.id}.json"
+        if path not in place:
+            return [f"{relative(path)}: is a result of {table.id} at tier {tier} and does not belong here"]
         return _hashes(path, result) + _judgements(path, result, table, tier)
     except BadInput as error:
         return [str(error)]

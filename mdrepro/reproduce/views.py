@@ -1,6 +1,5 @@
 """What the report's pages show, as plain values: numbers already rounded, footnotes numbered, verdicts counted."""
 
-import math
 import re
 import sys
 from collections import Counter
@@ -14,6 +13,7 @@ from mdrepro.papers.schema import CONFIRMED, TIERS, Cell, Claim, Column, Table, 
 from mdrepro.paths import published as published_in
 from mdrepro.paths import root, run_dir, sha256
 from mdrepro.reproduce import results
+from mdrepro.reproduce.text import decimals, number
 
 COMPARED = {Verdict.REPRODUCED, Verdict.WITHIN_NOISE, Verdict.DIFFERS, Verdict.UNCONFIRMED}
 VERDICTS = {
@@ -31,6 +31,7 @@ CLAIM_VERDICTS = {
     "holds": "Every inequality is true even at the unfavourable ends of the 95 % intervals.",
     "within noise": "The 95 % intervals do not decide.",
     "does not hold": "At least one inequality is false even at the favourable ends of the 95 % intervals.",
+    "unconfirmed": "The claim itself is only recalled or inferred: its numbers are shown, and nothing is claimed.",
     "not attempted": "A number that the claim needs was not measured.",
 }
 TAGS = {
@@ -51,20 +52,6 @@ GLYPHS = {
     "not attempted": "○",
     "no paper figure": "–",
 }
-
-
-def number(value: float, digits: int) -> str:
-    """``value`` with ``digits`` significant digits, never fewer than its whole part; counts without decimals."""
-    if value == int(value) and abs(value) < 1e15:
-        return f"{value:,.0f}".replace("-", "−")
-    size = math.floor(math.log10(abs(value))) if value else 0
-    if not -6 <= size < 15:
-        return f"{value:.{digits - 1}e}".replace("-", "−")
-    return f"{value:,.{_decimals(value, digits)}f}".replace("-", "−")
-
-
-def _decimals(value: float, digits: int) -> int:
-    return max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
 
 
 def tolerance(value: Tolerance, unit: str = "") -> str:
@@ -255,8 +242,8 @@ def _cell(
     else:
         shown |= {"value": number(row["value"], column.digits), "n": row["n"]}
         if row["ci_low"] is not None:
-            decimals = _decimals(row["value"], column.digits)
-            ends = [f"{row[end]:,.{decimals}f}".replace("-", "−") for end in ("ci_low", "ci_high")]
+            places = decimals(row["value"], column.digits)
+            ends = [f"{row[end]:,.{places}f}".replace("-", "−") for end in ("ci_low", "ci_high")]
             shown["interval"] = f"[{ends[0]}, {ends[1]}]"
         shown["protocol"] = portable(row["protocol"])
         shown["how"] = tuple(run.protocols.mark(note) for note in run.how.get(row["protocol"], ()))
@@ -301,8 +288,6 @@ class _Marks:
 def _warnings(table: Table, result: results.Result, rows: list[dict[str, Any]], folder: Path) -> list[str]:
     """What is wrong with a result: edited by hand, judged by another ledger, files changed."""
     words = []
-    if results.seal(result)["sha256"] != result.get("sha256"):
-        words.append("This result was changed after it was recorded: its seal does not match. Run mdrepro verify.")
     for name, digest in result.get("files", {}).items():
         path = folder / name
         if not path.is_file() or sha256(path) != digest:

@@ -10,6 +10,7 @@ import psutil
 
 LEADER = "MDREPRO_LEADER"
 SECONDS = 0.3
+CLOCK_SECONDS = 3600
 
 
 def lead() -> dict[str, str]:
@@ -19,8 +20,11 @@ def lead() -> dict[str, str]:
 
 
 def _alive(leader: dict[str, float]) -> bool:
+    """Whether the leader runs: a process of its number that started when it did (give or take a stepped clock)."""
     try:
-        return psutil.Process(int(leader["pid"])).create_time() == leader["created"]
+        process = psutil.Process(int(leader["pid"]))
+        same = abs(process.create_time() - leader["created"]) < CLOCK_SECONDS
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

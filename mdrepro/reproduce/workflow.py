@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def _reasons(table: str, tier: Tier, now: Fingerprint) -> tuple[list[str], str]:
     path = run_dir(tier, table) / "result.json"
     if not path.is_file():
         failed = (failed_dir(tier, table) / "error.json").is_file()
-        return ["its last run failed" if failed else "it has no run yet"], ""
+        return ["its last run did not finish" if failed else "it has no run yet"], ""
     if found := problems(path):
         return [f"its run is damaged: {found[0]}"], ""
     origin = results.read(path)["provenance"]
@@ -71,7 +72,8 @@ def plan(names: Sequence[str], tier: Tier, settings: Sequence[str] = (), force: 
     """A job for each table: those named, or all that run at ``tier``.
 
     Raises:
-        BadInput: an unknown table, one that does not run at this tier, or a setting that its notebook does not take.
+        BadInput: an unknown table, one that does not run at this tier, a setting that its notebook does not take, or
+            a published result that was edited by hand.
     """
     chosen = [ledger.find(name) for name in dict.fromkeys(names)]
     chosen = chosen or [table for table in ledger.tables().values() if tier in table.tiers]
@@ -79,6 +81,7 @@ def plan(names: Sequence[str], tier: Tier, settings: Sequence[str] = (), force: 
     for table in chosen:
         values = resolve(table, tier, settings)
         now = fingerprint(table, values)
+        results.published_result(tier, table.id)  # an edited one is an error now, not after the run
         reasons, made = _reasons(table.id, tier, now)
         reasons = ["--force was given", *reasons] if force else reasons
         assert table.notebook
@@ -98,11 +101,9 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _write_plan(jobs: Sequence[Job]) -> Path:
-    folder = runs() / jobs[0].tier / ".plan"
+def _write_plan(jobs: Sequence[Job], folder: Path) -> None:
+    """Write ``plan.json``, the workflow's configuration, and one file a job into ``folder``."""
     for job in jobs:
-        for left in run_dir(job.tier, job.table).parent.glob(f".{job.table}.*"):
-            shutil.rmtree(left, ignore_errors=True)
         keys = ("table", "tier", "notebook", "parameters", "fingerprint")
         results.write_json(folder / f"{job.table}.json", {key: getattr(job, key) for key in keys})
     described = [
@@ -113,12 +114,11 @@ def _write_plan(jobs: Sequence[Job]) -> Path:
             "parameters": json.dumps(job.parameters, sort_keys=True),
             "code": json.dumps({key: job.fingerprint[key] for key in ("code", "inputs", "papers")}, sort_keys=True),
             "threads": job.threads,
-            "file": (folder / f"{job.table}.json").relative_to(root()).as_posix(),
+            "file": relative(folder / f"{job.table}.json"),
         }
         for job in jobs
     ]
     results.write_json(folder / "plan.json", {"jobs": described})
-    return folder
 
 
 def _command(folder: Path, jobs: Sequence[Job], cores: int, dry_run: bool, extra: Sequence[str]) -> list[str]:
@@ -145,32 +145,46 @@ def execute(
     due = [job for job in jobs if job.reasons]
     if not due:
         return []
-    with _alone():
-        folder = _write_plan(due)
-        command = _command(folder, due, cores, dry_run, extra)
-        environment = os.environ | lead() | {"PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen(
-            command, cwd=root(), env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        tail: list[str] = []
-        with open(folder / "snakemake.log", "w", encoding="utf-8") as log:
-            assert process.stdout
-            for line in process.stdout:
-                log.write(line)
-                log.flush()
-                own = any(line.startswith(f"[{job.table}] ") for job in due)
-                if verbose or dry_run or own:
-                    print(line, end="", file=sys.stderr, flush=True)
-                tail = [*tail, line][-12:]
-        code = process.wait()
     if dry_run:
-        return [] if code == 0 else [job.table for job in due]
+        with tempfile.TemporaryDirectory(prefix="mdrepro-plan-") as scratch:
+            _write_plan(due, Path(scratch))
+            code, said = _snakemake(_command(Path(scratch), due, cores, True, extra), due, Path(scratch), True)
+        if code:
+            raise BadInput(f"Snakemake ended with code {code}:\n{said}")
+        return []
+    with _alone():
+        folder = runs() / due[0].tier / ".plan"
+        _write_plan(due, folder)
+        for job in due:
+            shutil.rmtree(failed_dir(job.tier, job.table), ignore_errors=True)
+        code, said = _snakemake(_command(folder, due, cores, False, extra), due, folder, verbose)
     failed = [job.table for job in due if _reasons(job.table, job.tier, job.fingerprint)[0]]
-    reported = [name for name in failed if (failed_dir(due[0].tier, name) / "error.json").is_file()]
-    if code and not reported:
+    if code and not any((failed_dir(due[0].tier, name) / "error.json").is_file() for name in failed):
         where = relative(folder / "snakemake.log")
-        raise BadInput(f"Snakemake ended with code {code} (whole log: {where}):\n{''.join(tail).rstrip()}")
+        raise BadInput(f"Snakemake ended with code {code} before any notebook started (whole log: {where}):\n{said}")
     return failed
+
+
+def _snakemake(command: list[str], due: Sequence[Job], folder: Path, show: bool) -> tuple[int, str]:
+    """Run Snakemake; pass the notebooks' lines on, with ``show`` its own too; return its code and last lines."""
+    process = subprocess.Popen(
+        command,
+        cwd=root(),
+        env=os.environ | lead() | {"PYTHONUNBUFFERED": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    tail: list[str] = []
+    with open(folder / "snakemake.log", "w", encoding="utf-8") as log:
+        assert process.stdout
+        for line in process.stdout:
+            log.write(line)
+            log.flush()
+            if show or any(line.startswith(f"[{job.table}] ") for job in due):
+                print(line, end="", file=sys.stderr, flush=True)
+            tail = [*tail, line][-12:]
+    return process.wait(), "".join(tail).rstrip()
 
 
 def failure(tier: str, table: str) -> dict[str, Any]:
@@ -178,10 +192,7 @@ def failure(tier: str, table: str) -> dict[str, Any]:
     folder = failed_dir(tier, table)
     path = folder / "error.json"
     if not path.is_file():
-        return {
-            "bad_input": False,
-            "words": f"{table}: ended without a trace of why (killed?); the same command resumes",
-        }
+        return {"bad_input": False, "words": f"{table}: did not start; see the workflow's log"}
     error = json.loads(path.read_text(encoding="utf-8"))
     if error["bad_input"]:
         return error | {"words": f"{table}: {error['message']}"}

@@ -1,6 +1,7 @@
 """A small paper and its runs, made by the real ``record``, with everything in it that a page could get wrong."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,6 +129,7 @@ def run(table: str, measured: list[Row], *, figure: bool = True) -> Path:
     final = paths.run_dir("quick", table)
     with results.aside(final) as folder, pytest.MonkeyPatch.context() as patch:
         told = {"folder": str(folder), "table": table, "parameters": {"tier": "quick", "seed": 0}, "fingerprint": {}}
+        told |= {"prefix": sys.prefix, "state": provenance.state()}
         patch.setenv(RUN, json.dumps(told))
         record(table, measured, figures=figures)
         nbformat.write(executed(paths.root()), folder / "notebook.ipynb")

@@ -319,7 +319,9 @@ def test_a_folder_that_is_no_report_is_never_replaced(tmp_path: Path, counted: l
     assert not counted
 
 
-def test_edited_and_rejudged_results_are_shown_as_such(counted: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edited_results_are_refused_and_rejudged_ones_shown_as_such(
+    counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = fixture.run(fixture.COST, fixture.rows(), figure=False)
     table = ledger.find(fixture.COST)
     clean = views.run_view(table, "quick")
@@ -328,10 +330,12 @@ def test_edited_and_rejudged_results_are_shown_as_such(counted: list[int], monke
     result = results.read(folder / "result.json")
     result["rows"][0]["value"] = 700.0
     results.write_json(folder / "result.json", result)
+    with pytest.raises(BadInput, match=r"result\.json: .* edited"):
+        views.run_view(table, "quick")
+    results.write_json(folder / "result.json", results.seal(result))
     edited = views.run_view(table, "quick")
     assert edited is not None
-    assert "changed after it was recorded" in edited.warnings[0]
-    assert "1 verdicts were recomputed" in edited.warnings[1]
+    assert "1 verdicts were recomputed" in edited.warnings[0]
     assert edited.cells["sd"]["params"].verdict == "differs"
 
 

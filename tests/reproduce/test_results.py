@@ -2,6 +2,9 @@
 
 import csv
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ from mdrepro.paths import published, run_dir, runs
 from mdrepro.reproduce import results
 from mdrepro.reproduce.fingerprint import fingerprint
 from mdrepro.reproduce.parameters import resolve
+from mdrepro.reproduce.provenance import state
 from mdrepro.reproduce.publish import publish
 from mdrepro.reproduce.record import RUN, record
 from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.verify import problems, verify
+from mdrepro.reproduce.workflow import plan
 from tests.conftest import NOTEBOOK, TABLE
 
 matplotlib.use("Agg")
@@ -43,6 +48,7 @@ def make_run(monkeypatch: pytest.MonkeyPatch, rows: list[Row] | None = None, set
     folder = run_dir("quick", TABLE)
     with results.aside(folder) as aside:
         run = {"table": TABLE, "parameters": values, "fingerprint": fingerprint(table, values), "folder": str(aside)}
+        run |= {"prefix": sys.prefix, "state": state()}
         monkeypatch.setenv(RUN, json.dumps(run))
         record(TABLE, [_row()] if rows is None else rows, figures={"cost": _figure()})
         (aside / "notebook.ipynb").write_text("{}")
@@ -175,9 +181,45 @@ def test_verify_misses_gone_inputs(workspace: Path, monkeypatch: pytest.MonkeyPa
     assert any("notebook" in line for line in problems(folder / "result.json"))
 
 
+def test_a_run_in_the_wrong_place_is_found(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(monkeypatch)
+    shutil.copytree(folder, run_dir("paper", TABLE))
+    assert "does not belong here" in problems(run_dir("paper", TABLE) / "result.json")[0]
+
+
+def test_edited_results_are_refused_wherever_they_are_read(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(monkeypatch)
+    publish([TABLE], "quick")
+    for path, read in (
+        (folder / "result.json", results.run_result),
+        (published("quick") / f"{TABLE}.json", results.published_result),
+    ):
+        _edit(path, lambda r: _params(r).update(value=860.0))
+        with pytest.raises(BadInput, match=f"{path.name}.*edited"):
+            read("quick", TABLE)
+    with pytest.raises(BadInput, match="edited"):
+        plan([TABLE], "quick")
+
+
+def test_git_that_cannot_say_is_not_clean(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace / ".git/index").write_bytes(b"broken")
+    assert state()["dirty"]
+    shutil.rmtree(workspace / ".git")
+    assert state() == {"commit": None, "dirty": True, "changed_files": ["(git status failed)"]}
+    subprocess.run(["git", "init", "-q", workspace.parent], check=True)
+    assert state()["commit"] is None
+
+
+def test_publishing_is_all_or_none(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(monkeypatch)
+    with pytest.raises(BadInput, match="vae-reconstruction has no run"):
+        publish([TABLE, "mobilediffusion-vae-reconstruction"], "quick")
+    assert not published("quick").exists()
+
+
 def test_publish_copies_a_clean_run_that_verifies(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(monkeypatch)
-    written = publish(TABLE, "quick")
+    written = publish([TABLE], "quick")
     place = published("quick")
     assert {path.relative_to(place).as_posix() for path in written} == {
         f"{TABLE}.json",
@@ -191,32 +233,32 @@ def test_publish_copies_a_clean_run_that_verifies(workspace: Path, monkeypatch: 
     assert found["tables"][TABLE]["verdicts"]["reproduced"] == 1
     assert found["tables"][TABLE]["published"]["ok"]
     make_run(monkeypatch)  # results/ is not part of what makes a tree dirty
-    publish(TABLE, "quick")
+    publish([TABLE], "quick")
     (place / f"figures/{TABLE}-cost.svg").write_text("<svg/>")
     assert verify("quick")["ok"] is False
 
 
 def test_publish_refuses_what_cannot_be_traced(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match="has no run"):
-        publish(TABLE, "quick")
+        publish([TABLE], "quick")
     make_run(monkeypatch, settings=("steps=5",))
     with pytest.raises(BadInput, match="parameter steps"):
-        publish(TABLE, "quick")
+        publish([TABLE], "quick")
     (workspace / "requirements.lock").write_text("toy==2.0\n")
     make_run(monkeypatch)
     with pytest.raises(BadInput, match=r"not made from a clean commit \(requirements\.lock"):
-        publish(TABLE, "quick")
+        publish([TABLE], "quick")
     (workspace / "requirements.lock").write_text("toy==1.0\n")
     folder = make_run(monkeypatch)
     (folder / "result.csv").write_text("")
     with pytest.raises(BadInput, match="does not verify"):
-        publish(TABLE, "quick")
+        publish([TABLE], "quick")
     assert not published("quick").exists()
 
 
 def test_a_rerun_is_set_beside_the_published_numbers(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(monkeypatch)
-    publish(TABLE, "quick")
+    publish([TABLE], "quick")
     table = ledger.find(TABLE)
     same = results.read(make_run(monkeypatch) / "result.json")
     other = results.read(make_run(monkeypatch, [_row(861.0)]) / "result.json")

@@ -13,7 +13,7 @@ import pytest
 
 from mdrepro.errors import BadInput
 from mdrepro.paths import run_dir
-from mdrepro.reproduce import results, workflow
+from mdrepro.reproduce import results, watchdog, workflow
 from tests.conftest import NOTEBOOK, TABLE, Cli
 from tests.reproduce.test_results import make_run
 
@@ -22,7 +22,7 @@ def test_a_fresh_clone_has_to_run_even_with_published_results(workspace: Path, m
     make_run(monkeypatch)
     from mdrepro.reproduce.publish import publish
 
-    publish(TABLE, "quick")
+    publish([TABLE], "quick")
     run_dir("quick", TABLE).rename(workspace / "gone")
     assert workflow.plan([TABLE], "quick")[0].reasons == ("it has no run yet",)
 
@@ -36,6 +36,7 @@ def test_each_reason_to_run_is_said(workspace: Path, monkeypatch: pytest.MonkeyP
     assert "--force" in workflow.plan([TABLE], "quick", force=True)[0].explain()
     (workspace / NOTEBOOK).write_text((workspace / NOTEBOOK).read_text().replace("toy broke", "toy fell"))
     assert f"code changed: {NOTEBOOK}" in workflow.plan([TABLE], "quick")[0].explain()
+    assert "code changed" not in done.explain()
     (folder / "result.csv").write_text("")
     assert "damaged" in workflow.plan([TABLE], "quick")[0].explain()
 
@@ -92,7 +93,49 @@ def test_a_failed_notebook_keeps_its_copy_and_the_older_run(workspace: Path, cli
     assert "cat.png is not an image; allowed are png and jpg" in bad.stderr
     assert "Traceback" not in bad.stderr
     assert cli("reproduce", TABLE, "--no-report").returncode == 0
-    assert not partial.exists() or "skipped" in cli("reproduce", TABLE, "--no-report").stdout
+    assert not partial.exists()
+
+
+@pytest.mark.slow
+def test_a_killed_job_is_a_failure_and_no_bad_input(workspace: Path) -> None:
+    command = [sys.executable, "-m", "mdrepro", "reproduce", TABLE, "--no-report", "--set", "steps=60"]
+    process = subprocess.Popen(command, cwd=workspace, env=os.environ, text=True, stderr=subprocess.PIPE)
+    assert process.stderr
+    while "step 2" not in (line := process.stderr.readline()):
+        assert line, "the run ended early"
+    job = next(each for each in _ours(process.pid) if "mdrepro.reproduce.notebook" in each.cmdline())
+    job.kill()
+    said = process.stderr.read()
+    assert process.wait() == 1
+    assert "ended without a word" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_code_that_changes_during_a_run_makes_it_fail(workspace: Path) -> None:
+    command = [sys.executable, "-m", "mdrepro", "reproduce", TABLE, "--no-report", "--set", "steps=20"]
+    process = subprocess.Popen(command, cwd=workspace, env=os.environ, text=True, stderr=subprocess.PIPE)
+    assert process.stderr
+    while "step 2" not in (line := process.stderr.readline()):
+        assert line, "the run ended early"
+    before = (workspace / NOTEBOOK).read_text()
+    (workspace / NOTEBOOK).write_text(before.replace("859.52", "700.0"))
+    said = process.stderr.read()
+    assert process.wait() == 1
+    assert f"changed while it ran, so the numbers belong to no one state: code changed: {NOTEBOOK}" in said
+    assert not (workspace / "papermill_runs/quick" / TABLE / "result.json").exists()
+
+
+def test_the_watchdog_knows_a_stepped_clock_from_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader = json.loads(watchdog.lead()[watchdog.LEADER])
+    assert watchdog._alive(leader)
+    assert watchdog._alive(leader | {"created": leader["created"] + 5})
+    assert not watchdog._alive(leader | {"created": leader["created"] - 86400})
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    time.sleep(1)
+    assert not watchdog._alive({"pid": child.pid, "created": time.time()})  # a zombie until it is waited for
+    child.wait()
+    assert not watchdog._alive({"pid": child.pid, "created": time.time()})
 
 
 @pytest.mark.slow
@@ -101,7 +144,7 @@ def test_a_dry_run_runs_nothing(workspace: Path, cli: Cli) -> None:
     assert dry.returncode == 0, dry.stderr
     assert "it has no run yet" in dry.stdout
     assert "mobilediffusion_unet_cost" in dry.stderr
-    assert not (workspace / "papermill_runs/quick" / TABLE).exists()
+    assert not (workspace / "papermill_runs").exists()
 
 
 @pytest.mark.slow
@@ -110,6 +153,7 @@ def test_snakemake_options_pass_through(workspace: Path, cli: Cli) -> None:
     assert wrong.returncode == 2
     assert "no-such-executor" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+    assert cli("reproduce", TABLE, "--snakemake", "x='").returncode == 2
     slurm = cli("reproduce", TABLE, "--dry-run", "--executor", "slurm")
     assert slurm.returncode == 0, slurm.stderr
     profile = workspace / "profile"
@@ -133,7 +177,7 @@ def _ours(pid: int) -> list[psutil.Process]:
 @pytest.mark.slow
 def test_kill_9_leaves_nothing_behind_and_the_same_command_finishes(workspace: Path, cli: Cli) -> None:
     """Killed in the middle of a cell, the run's children end too, and a second call makes the undisturbed numbers."""
-    command = [sys.executable, "-m", "mdrepro", "reproduce", TABLE, "--no-report", "--set", "steps=60"]
+    command = [sys.executable, "-m", "mdrepro", "reproduce", TABLE, "--no-report", "--set", "steps=20"]
     process = subprocess.Popen(command, cwd=workspace, env=os.environ, text=True, stderr=subprocess.PIPE)
     assert process.stderr
     while "step 2" not in (line := process.stderr.readline()):
@@ -141,16 +185,16 @@ def test_kill_9_leaves_nothing_behind_and_the_same_command_finishes(workspace: P
     children = _ours(process.pid)
     assert len(children) >= 3  # Snakemake, the job and the kernel
     process.send_signal(signal.SIGKILL)
-    process.wait()
     deadline = time.monotonic() + 10
-    while _ours(process.pid) and time.monotonic() < deadline:
+    while _ours(process.pid) and time.monotonic() < deadline:  # the leader is still a zombie here
         time.sleep(0.2)
     assert _ours(process.pid) == []
+    process.wait()
     assert not (workspace / "papermill_runs/quick" / TABLE / "result.json").exists()
-    done = cli("reproduce", TABLE, "--no-report", "--set", "steps=4")
+    done = cli("reproduce", TABLE, "--no-report", "--set", "steps=20")
     assert done.returncode == 0, done.stderr
     left = [path.name for path in (workspace / "papermill_runs/quick").iterdir()]
     assert sorted(left) == [".plan", TABLE]
     disturbed = _rows(workspace)
-    assert cli("reproduce", TABLE, "--no-report", "--set", "steps=4", "--force").returncode == 0
+    assert cli("reproduce", TABLE, "--no-report", "--set", "steps=20", "--force").returncode == 0
     assert _rows(workspace) == disturbed
