@@ -7,6 +7,7 @@ locally or on a cluster, what is not. Both see the same facts: the fingerprint i
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -196,7 +197,15 @@ def failure(tier: str, table: str) -> dict[str, Any]:
     error = json.loads(path.read_text(encoding="utf-8"))
     if error["bad_input"]:
         return error | {"words": f"{table}: {error['message']}"}
-    source = "\n".join(f"    | {line}" for line in error["source"].splitlines()[:12])
+    source = _around(error["source"].splitlines(), re.search(r"Cell In\[\d+\], line (\d+)", error["traceback"]))
     cell = f"cell [{error['cell']}] failed:\n{source}\n    " if error["cell"] is not None else ""
     kept = relative(folder / "notebook.ipynb")
     return error | {"words": f"{table}: {cell}{error['error']}: {error['message']}\n    partial notebook: {kept}"}
+
+
+def _around(lines: list[str], failing: re.Match[str] | None, context: int = 5) -> str:
+    """A cell's lines about the failing one, which is marked; its first lines where that is not known."""
+    number = int(failing[1]) if failing else 0
+    first = max(number - context, 1)
+    shown = enumerate(lines[first - 1 : first - 1 + 2 * context], start=first)
+    return "\n".join(f"    {'>' if index == number else ' '} {index:3} | {line}" for index, line in shown)
