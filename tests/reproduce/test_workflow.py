@@ -93,7 +93,8 @@ def test_a_failed_notebook_keeps_its_copy_and_the_older_run(workspace: Path, cli
     assert bad.returncode == 2
     assert "cat.png is not an image; allowed are png and jpg" in bad.stderr
     assert "Traceback" not in bad.stderr
-    assert cli("reproduce", TABLE, "--no-report").returncode == 0
+    assert "skipped: up to date" in cli("reproduce", TABLE, "--no-report").stdout
+    assert cli("reproduce", TABLE, "--no-report", "--force").returncode == 0
     assert not partial.exists()
 
 
