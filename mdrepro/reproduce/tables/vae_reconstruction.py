@@ -264,9 +264,10 @@ def _training(measured: Measured, split: photos.Split) -> str:
     return (
         f"small network in the paper's proportions (encoder width {recipe.width}, decoder width {decoder_width}, "
         f"{layout.latent_channels} latent channels, f8), {part}, reconstructed from the latent's mean; "
-        f"{recipe.steps} steps of {recipe.batch} crops of {recipe.crop} px (the last {recipe.finish:.0%} twice as large "
-        f"and half as many) from {len(split.train)} photographs, squared error and KL without perceptual or adversarial "
-        f"loss, Muon {recipe.learning_rate:g}, {recipe.precision}, {recipe.threads} threads, seed {recipe.seed}"
+        f"{recipe.steps} steps of {recipe.batch} crops of {recipe.crop} px (the last {recipe.finish:.0%} twice as "
+        f"large and half as many) from {len(split.train)} photographs, squared error and KL, no perceptual or "
+        f"adversarial loss, Muon {recipe.learning_rate:g}, {recipe.precision}, {recipe.threads} threads, "
+        f"seed {recipe.seed}"
     )
 
 
