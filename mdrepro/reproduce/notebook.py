@@ -21,7 +21,7 @@ from mdrepro.reproduce import results
 from mdrepro.reproduce.fingerprint import changes, fingerprint
 from mdrepro.reproduce.provenance import state
 from mdrepro.reproduce.record import RUN
-from mdrepro.reproduce.watchdog import follow
+from mdrepro.watchdog import follow
 
 FAILED, BAD_INPUT = 1, 2
 
@@ -121,6 +121,9 @@ def run(job: dict[str, Any]) -> Path:
         own = Path(sys.prefix) / "share" / "jupyter"  # this environment's kernel before any other of its name
         os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(own), os.environ.get("JUPYTER_PATH")]))
         os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+        os.environ.setdefault(
+            "OMP_WAIT_POLICY", "PASSIVE"
+        )  # threads that spin while they wait cost much on a busy machine
         try:
             papermill.execute_notebook(
                 root() / job["notebook"],

@@ -27,7 +27,7 @@ from mdrepro.reproduce.fingerprint import Fingerprint, changes, fingerprint
 from mdrepro.reproduce.notebook import failed_dir
 from mdrepro.reproduce.parameters import resolve
 from mdrepro.reproduce.verify import problems
-from mdrepro.reproduce.watchdog import lead
+from mdrepro.watchdog import lead
 
 
 @dataclass(frozen=True)

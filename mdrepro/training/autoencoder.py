@@ -11,13 +11,15 @@ import hashlib
 import inspect
 import json
 import math
+import multiprocessing
 import os
 import platform
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -31,6 +33,7 @@ from mdrepro.data import photos
 from mdrepro.errors import BadInput
 from mdrepro.models import vae
 from mdrepro.training import muon
+from mdrepro.watchdog import follow
 
 PRECISIONS = ("fp32", "bf16")
 PROGRESS_SECONDS = 5.0
@@ -67,7 +70,7 @@ class Recipe:
     steps: int
     learning_rate: float
     seed: int = 0
-    threads: int = 2
+    threads: int = 1
     precision: str = "fp32"
     kl_weight: float = 1e-6
     warmup: float = 0.05
@@ -198,7 +201,7 @@ def load_or_train(
         photographs: the training photographs.
         encoder: as in :func:`train`, as this function returned it.
     """
-    place = folder / f"{recipe.row}-{_key(recipe, photographs, encoder)}"
+    place = _place(recipe, folder, photographs, encoder)
     stored = _load(place)
     if stored is not None:
         print(f"{recipe.row}: taken from {paths.relative(place)} ({stored.record.seconds:.0f} s of training)")
@@ -206,6 +209,38 @@ def load_or_train(
     trained = train(recipe, [p.pixels() for p in photographs], encoder.model if encoder else None)
     _store(trained, recipe, photographs, place)
     return Trained(model=trained.model, record=trained.record, folder=place)
+
+
+def load_or_train_all(
+    recipes: Mapping[str, Recipe], folder: Path, photographs: Sequence[photos.Photograph]
+) -> dict[str, Trained]:
+    """:func:`load_or_train` for each recipe, by row; the rows that train both halves do so side by side.
+
+    Each of these has a process of its own, so that with ``threads=1`` every core is used and none waits for another.
+
+    Args:
+        recipes: by row; a row's ``encoder_of`` comes before it.
+        folder, photographs: as in :func:`load_or_train`.
+    """
+    whole = [recipe for row, recipe in recipes.items() if vae.FAMILY[row].encoder_of is None]
+    missing = [recipe for recipe in whole if _load(_place(recipe, folder, photographs, None)) is None]
+    if missing:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(len(missing), mp_context=context, initializer=follow) as pool:
+            for done in [pool.submit(_train_and_store, recipe, folder, photographs) for recipe in missing]:
+                done.result()
+    trained: dict[str, Trained] = {}
+    for row, recipe in recipes.items():
+        trained[row] = load_or_train(recipe, folder, photographs, trained.get(vae.FAMILY[row].encoder_of or ""))
+    return trained
+
+
+def _place(recipe: Recipe, folder: Path, photographs: Sequence[photos.Photograph], encoder: Trained | None) -> Path:
+    return folder / f"{recipe.row}-{_key(recipe, photographs, encoder)}"
+
+
+def _train_and_store(recipe: Recipe, folder: Path, photographs: Sequence[photos.Photograph]) -> None:
+    load_or_train(recipe, folder, photographs)
 
 
 def _optimise(model: vae.Autoencoder, recipe: Recipe, images: Sequence[Tensor]) -> Record:

@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mdrepro import watchdog
 from mdrepro.errors import BadInput
 from mdrepro.paths import run_dir
-from mdrepro.reproduce import results, watchdog, workflow
+from mdrepro.reproduce import results, workflow
 from tests.conftest import NOTEBOOK, TABLE, Cli
 from tests.reproduce.test_results import make_run
 

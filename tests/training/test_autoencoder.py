@@ -14,7 +14,15 @@ from mdrepro.data.photos import Photograph
 from mdrepro.errors import BadInput
 from mdrepro.models import vae
 from mdrepro.training import autoencoder
-from mdrepro.training.autoencoder import Recipe, kl_loss, learning_rate, load_or_train, reconstruction_loss, train
+from mdrepro.training.autoencoder import (
+    Recipe,
+    kl_loss,
+    learning_rate,
+    load_or_train,
+    load_or_train_all,
+    reconstruction_loss,
+    train,
+)
 
 SMALL = {"width": 8, "crop": 16, "batch": 2, "steps": 3, "learning_rate": 1e-3, "threads": 1}
 
@@ -213,3 +221,16 @@ def test_a_failure_while_storing_leaves_nothing(photographs, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         load_or_train(recipe(), tmp_path / "checkpoints", photographs)
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_side_by_side_training_gives_the_same_bits_as_one_after_the_other(tmp_path, photographs):
+    recipes = {row: recipe(row=row) for row in ("sd", "ours", "ours-lite")}
+    together = load_or_train_all(recipes, tmp_path / "a", photographs)
+    ours = load_or_train(recipes["ours"], tmp_path / "b", photographs)
+    lite = load_or_train(recipes["ours-lite"], tmp_path / "b", photographs, ours)
+    for alone, row in ((ours, "ours"), (lite, "ours-lite")):
+        assert alone.weights.read_bytes() == together[row].weights.read_bytes()
+    begun = time.monotonic()
+    again = load_or_train_all(recipes, tmp_path / "a", photographs)
+    assert time.monotonic() - begun < 5
+    assert again["sd"].folder == together["sd"].folder
