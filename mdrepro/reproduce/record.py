@@ -156,7 +156,7 @@ def _write(folder: Path, result: results.Result, figures: Mapping[str, "Figure"]
     (folder / "figures").mkdir(exist_ok=True)
     names = ["result.csv"]
     for name, figure in figures.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=160, bbox_inches="tight")
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=130, bbox_inches="tight")
         figure.savefig(folder / "figures" / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
         names += [f"figures/{name}.png", f"figures/{name}.svg"]
     sealed = results.seal(result | {"files": results.file_hashes(folder, names)})

@@ -4,7 +4,8 @@ MobileDiffusion trains its autoencoder with reconstruction, KL, perceptual and a
 with the encoder fixed. The perceptual term needs backbone weights that packages do not ship; it and the adversarial
 term are left to the full trainer. What remains is trained here: mean squared error plus a little KL.
 
-Expect (width 16, the notebook's defaults, 2 CPU cores): see the notebook.
+Expect at the notebook's defaults (width 16, 400 steps, one thread each, two cores to themselves): 12 crops a second for
+`sd`, 14 for `ours`, 50 for `ours-lite`, whose encoder is fixed.
 """
 
 import hashlib

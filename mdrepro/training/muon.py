@@ -1,6 +1,7 @@
 """Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal before the step.
 
-With it the small autoencoders reach in 250 steps what AdamW reaches in more than 500.
+On training photographs set aside for choosing, the 8-channel autoencoder was 0.5 dB better after 250 steps than with
+AdamW at the best of the rates tried.
 """
 
 from collections.abc import Iterable

@@ -115,7 +115,7 @@ def loss_figure(trained: Mapping[str, Trained]) -> "Figure":
 
 
 def reconstructions_figure(
-    measured: Mapping[str, Measured], split: photos.Split, tiles: Sequence[Tensor], most: int = 4
+    measured: Mapping[str, Measured], split: photos.Split, tiles: Sequence[Tensor], most: int = 3
 ) -> "Figure":
     """Originals beside reconstructions, and below each the part with the most contrast, enlarged.
 
@@ -169,13 +169,15 @@ def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> "Fi
             f"{NAMES[row]}\n{quality.value:.2f} dB",
             (ours.params / 1e6, quality.value),
             textcoords="offset points",
-            xytext=(7, 4),
+            xytext=(-7, 4) if row == "ours" else (7, 4),
+            ha="right" if row == "ours" else "left",
             color=COLOURS[row],
             fontsize=8.5,
         )
     left.set(xscale="log", xlabel="decoder parameters (million)", ylabel="PSNR (dB)")
     left.set_title("quality against size", loc="left")
-    left.margins(x=0.35, y=0.12)
+    left.margins(x=0.45, y=0.12)
+    left.xaxis.set_major_formatter("{x:g}")
     for place, (row, other) in enumerate(GAINS):
         first, second = measured[row].scores["psnr"], measured[other].scores["psnr"]
         each = [float(np.mean(a - b)) for a, b in zip(first, second, strict=True)]
