@@ -6,7 +6,7 @@ self-attention, cross-attention and feed-forward ("full") stand at 16x16 and in 
 self-attention stand at the outer 16x16 and at 32x32 (T2), which levels have separable convolutions (C1), whether
 cross-attention shares keys and values too, and whether stacks have SD's norm and projections around them. Counts depend
 on the numbers of blocks alone, not on where at a resolution they stand, so each candidate is a sum of parts that the
-closed form (`mdrepro.models.closed_form`) gives; where the UNet can be built so, ``--json`` gives its configuration too.
+closed form (`mdrepro.models.closed_form`) gives; where the UNet can be built so, ``--json`` gives its config too.
 
     python -m mdrepro.models.layouts [--lite] [--top N] [--json]
 
@@ -121,7 +121,7 @@ class Layout:
 
     @property
     def keeps_t2(self) -> bool:
-        """T2: cross-attention alone after every ResNet of 32x32, and at the outer 16x16 (at least the one going down)."""
+        """T2: cross-attention alone after each ResNet of 32x32 and at the outer 16x16 (at least the one going down)."""
         return self.middle_level >= 3 and self.outer >= 1
 
     @property
