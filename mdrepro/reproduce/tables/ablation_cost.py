@@ -176,20 +176,22 @@ def figure(changes: Sequence[Change]) -> "Figure":
             colours = [sns.color_palette("deep")[3 if RULES[change.rule].adopted else 7] for change in changes]
             ax.barh(names, values, color=colours, height=0.62)
             for place, (change, value) in enumerate(zip(changes, values, strict=True)):
+                cell = table.cell(change.rule, column)
+                end = value
+                if cell and cell.value is not None:
+                    ax.plot([cell.value] * 2, [place - 0.42, place + 0.42], color="black", lw=2.2, label="paper")
+                    end = min(value, cell.value)  # the number stands beyond bar and tick
                 ax.annotate(
-                    f"{value:+.1f}".replace("-", "−"),
-                    (value, place),
-                    (4 if value > 0 else -4, 0),
+                    f"{value:+.1f}".replace("-", "−") if value else "0",
+                    (end, place),
+                    (5 if end > 0 else -5, 0),
                     textcoords="offset points",
-                    ha="left" if value > 0 else "right",
+                    ha="left" if end > 0 else "right",
                     va="center",
                     fontsize="small",
                 )
-                cell = table.cell(change.rule, column)
-                if cell and cell.value is not None:
-                    ax.plot([cell.value] * 2, [place - 0.42, place + 0.42], color="black", lw=2.2, label="paper")
             ax.axvline(0, color="0.4", lw=0.8)
-            ax.margins(x=0.18)
+            ax.margins(x=0.22)
             ax.set_title(title, loc="left", fontweight="bold")
             ax.set_xlabel("change by the rule, %")
             ax.grid(axis="y", visible=False)
