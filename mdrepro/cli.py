@@ -203,28 +203,58 @@ def _print_check(name: str, kind: str, entry: dict[str, Any]) -> None:
 
 @app.command()
 def cost(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Published networks, by preset name.")],
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Published networks, by preset name.")
+    ] = None,
+    systems: Annotated[
+        list[str] | None,
+        typer.Option("--system", metavar="SYSTEM", help="A whole system in place of networks; repeatable."),
+    ] = None,
     resolution: Annotated[int | None, typer.Option(help="Image side in pixels; the preset's own by default.")] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Also every counter's count, blocks and peak activation memory (slower).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Parameters, MACs and FLOPs of full-size networks, on the meta device."""
+    """Parameters, MACs and FLOPs of full-size networks, or of one image by a whole system."""
     from mdrepro.models import presets
-    from mdrepro.reproduce.text import columns
+    from mdrepro.models import systems as known
+    from mdrepro.reproduce import text
 
-    for model in models:
-        presets.get(model)
-    from mdrepro.metrics.cost import measure
-
-    costs = [measure(model, resolution) for model in models]
-    if as_json:
-        found = [each.as_dict() for each in costs]
-        _print_json(found[0] if len(found) == 1 else found)
+    if bool(models) == bool(systems):
+        allowed = f"networks ({', '.join(presets.names())}) or --system with one of {', '.join(known.SYSTEMS)}"
+        raise BadInput(f"name either {allowed}")
+    if systems:
+        if resolution is not None or details:
+            raise BadInput("--resolution and --details are of networks, not of systems: leave them out")
+        _system_costs(systems, as_json)
         return
-    lines: list[tuple[str, ...]] = [("model", "params M", "GMAC", "GMAC without attention", "GFLOP", "px")]
-    for each in costs:
-        giga = [f"{value / 1e9:.1f}" for value in (each.macs, each.macs_without_attention, each.flops)]
-        lines.append((each.model, f"{each.params / 1e6:.2f}", *giga, str(each.resolution)))
-    print(columns(lines, indent=""))
+    from mdrepro.metrics import cost as costs
+
+    checked = [presets.get(model).name for model in models or []]
+    if details:
+        every = [costs.details(model, resolution) for model in checked]
+        found = [each.as_dict() for each in every]
+        words = text.costs([each.cost for each in every]) + "\n\n" + text.cost_details(every)
+    else:
+        counted = [costs.calculate(model, resolution) for model in checked]
+        found = [each.as_dict() for each in counted]
+        words = text.costs(counted)
+    if as_json:
+        _print_json(found[0] if len(found) == 1 else found)
+    else:
+        print(words)
+
+
+def _system_costs(names: list[str], as_json: bool) -> None:
+    from mdrepro.metrics.system_cost import measure_system
+    from mdrepro.reproduce import text
+
+    every = [measure_system(name) for name in names]
+    if as_json:
+        _print_json([each.as_dict() for schedules in every for each in schedules])
+        return
+    print("\n\n".join(text.system_cost(each) for schedules in every for each in schedules))
 
 
 @app.command()

@@ -73,6 +73,10 @@ def test_list_json() -> None:
         (("cost", "sd15", "--resolution", "500"), "multiple"),
         (("cost", "sd-decoder", "--resolution", "0"), "multiple"),
         (("reproduce", "mobilediffusion-vae-reconstruction", "--set", "photos="), "existing file or folder"),
+        (("cost",), "--system with one of sd15"),
+        (("cost", "sd15", "--system", "sd15"), "name either"),
+        (("cost", "--system", "sd99"), "allowed: sd15, snapfusion, mobilediffusion"),
+        (("cost", "--system", "sd15", "--details"), "leave them out"),
         (("report", "--nonsense"), "No such option"),
         (("reproduce", "--cores", "0"), "greater than or equal to 1"),
     ],
@@ -97,6 +101,30 @@ def test_cost_json_is_an_object_for_one_model_and_a_list_for_several() -> None:
     assert round(done[1]["params"] / 1e6, 2) == 49.49
     one = json.loads(_run("cost", "sd-decoder", "--json").stdout)
     assert one == done[1]
+
+
+def test_cost_of_a_system() -> None:
+    eight, one = json.loads(_run("cost", "--system", "mobilediffusion", "--json").stdout)
+    assert (eight["steps"], eight["branches"], one["steps"], one["branches"]) == (8, 2, 1, 1)
+    assert one["params"] == 517_800_595
+    assert [part["model"] for part in one["parts"]] == [
+        "text-encoder",
+        "mobilediffusion",
+        "mobilediffusion-decoder-lite",
+    ]
+    shown = _run("cost", "--system", "sd15", "--system", "mobilediffusion").stdout
+    assert shown.count("together") == 3
+    assert "50 steps, 2 guidance branches" in shown
+    assert "1 step, no guidance" in shown
+
+
+def test_cost_with_details_only_adds_keys() -> None:
+    plain = json.loads(_run("cost", "mobilediffusion-decoder-lite", "--json").stdout)
+    found = json.loads(_run("cost", "mobilediffusion-decoder-lite", "--details", "--json").stdout)
+    assert {name: found[name] for name in plain} == plain
+    assert len(set(found["counters"].values())) == 1
+    assert set(found["counters"]) == {"closed form", "dispatcher", "hooks"}
+    assert "GMAC hooks" in _run("cost", "mobilediffusion-decoder-lite", "--details").stdout
 
 
 def test_verify_says_which_file_was_edited(workspace: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:

@@ -4,19 +4,20 @@ Conventions. One MAC is one multiplication with its addition: 2 FLOPs. Counted a
 norms, activations, softmax, biases and interpolation are not, as in the papers, whose "GFLOPs" are these MACs.
 Attention products are the two products of activations with activations, q·k and weights·v; they are given apart, since
 counters that hook modules miss them (SD-1.5: 401.6 GMAC with them, 338.6 without).
+
+There are three counters that share no code: the closed form from the configuration (`mdrepro.models.closed_form`:
+milliseconds, no torch), torch's dispatcher and hooks on modules (`mdrepro.metrics.counters`). `details` gives all
+three. Importing this module imports no torch.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from mdrepro.models import closed_form, presets
 
-from mdrepro.models import presets
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -57,56 +58,8 @@ class Macs:
     attention: int
 
 
-Counter = Callable[[nn.Module, Mapping[str, Any]], Macs]
+Counter = Callable[["nn.Module", Mapping[str, Any]], Macs]
 """Counts one forward pass of a network with given keyword arguments. Counters are independent of each other."""
-
-
-class _AttentionProducts(TorchDispatchMode):
-    """Adds up the MACs of batched products and fused attentions in which no operand is a weight.
-
-    A linear layer may reach the dispatcher as a batched product with its weight expanded, so weights are known by
-    their storage, not by the operator.
-    """
-
-    BATCHED = (torch.ops.aten.bmm, torch.ops.aten.baddbmm)
-
-    def __init__(self, weights: set[int]) -> None:
-        super().__init__()
-        self.weights = weights
-        self.macs = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        packet = func._overloadpacket
-        if packet in self.BATCHED:
-            left, right = args[-2:]
-            if not {_storage(left), _storage(right)} & self.weights:
-                self.macs += left.shape[0] * left.shape[1] * left.shape[2] * right.shape[2]
-        elif "attention" in str(packet) and packet in flop_registry:
-            self.macs += flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
-        return out
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-def count_by_dispatcher(network: nn.Module, inputs: Mapping[str, Any]) -> Macs:
-    """MACs as torch's dispatcher sees them: every operator that reaches the device, by `FlopCounterMode`.
-
-    On the meta device only: on the CPU the fused attention kernel is counted as zero.
-
-    Args:
-        network: any module; its weights are replaced by meta tensors for the pass, not touched.
-        inputs: keyword arguments of its forward, tensors on the meta device.
-    """
-    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-    on_meta = {name: tensor.to("meta") for name, tensor in tensors.items()}
-    products = _AttentionProducts({_storage(tensor) for tensor in on_meta.values()})
-    with torch.no_grad(), FlopCounterMode(display=False) as total, products:
-        functional_call(network, on_meta, kwargs=dict(inputs))
-    macs = total.get_total_flops() // 2
-    return Macs(weights=macs - products.macs, attention=products.macs)
 
 
 @dataclass(frozen=True)
@@ -118,7 +71,7 @@ class Blocks:
     cross_attention: int
 
 
-def count_blocks(network: nn.Module) -> Blocks:
+def count_blocks(network: "nn.Module") -> Blocks:
     """ResNet blocks, and self- and cross-attention layers of transformer blocks, of diffusers' networks and ours."""
     from diffusers.models.attention import BasicTransformerBlock
     from diffusers.models.resnet import ResnetBlock2D
@@ -136,33 +89,29 @@ def count_blocks(network: nn.Module) -> Blocks:
     )
 
 
-def measure(name: str, resolution: int | None = None, *, counter: Counter = count_by_dispatcher) -> Cost:
+def measure(name: str, resolution: int | None = None, *, counter: Counter | None = None) -> Cost:
     """Size and cost of a preset at batch 1, built on the meta device.
 
     Args:
         name: a name in `mdrepro.models.presets`.
         resolution: image height and width in px; None for the published one (512; 1024 for SDXL).
-        counter: how MACs are counted.
+        counter: how MACs are counted; None for `counters.count_by_dispatcher`.
 
     Raises:
         BadInput: an unknown name, or a resolution that the network cannot take.
     """
     preset = presets.get(name)
     inputs = preset.example_inputs(resolution)
-    with torch.device("meta"):
-        network = preset.build()
-    return measure_module(
-        network, inputs, name=name, resolution=preset.resolution if resolution is None else resolution, counter=counter
-    )
+    return measure_module(_built(name), inputs, name=name, resolution=preset.at(resolution), counter=counter)
 
 
 def measure_module(
-    network: nn.Module,
+    network: "nn.Module",
     inputs: Mapping[str, Any],
     *,
     name: str,
     resolution: int,
-    counter: Counter = count_by_dispatcher,
+    counter: Counter | None = None,
 ) -> Cost:
     """Size and cost of any network.
 
@@ -170,11 +119,110 @@ def measure_module(
         network: a module, on any device; it is put in eval mode for the pass.
         inputs: keyword arguments of its forward, batch 1, tensors on the meta device.
         name, resolution: what the result says it is of.
-        counter: how MACs are counted.
+        counter: how MACs are counted; None for `counters.count_by_dispatcher`.
     """
+    if counter is None:
+        from mdrepro.metrics.counters import count_by_dispatcher
+
+        counter = count_by_dispatcher
+
     training = network.training
     macs = counter(network.eval(), inputs)
     network.train(training)
-    both = macs.weights + macs.attention
     params = sum(parameter.numel() for parameter in network.parameters())
+    return _cost(name, params, macs, resolution)
+
+
+def calculate(name: str, resolution: int | None = None) -> Cost:
+    """Size and cost of a preset by its closed form: the same numbers as `measure`, in milliseconds and without torch.
+
+    A class of network that has no closed form is measured.
+
+    Args:
+        name, resolution: as for `measure`.
+
+    Raises:
+        BadInput: an unknown name, or a resolution that the network cannot take.
+    """
+    preset = presets.get(name)
+    counted = closed_form.tally(preset, resolution)
+    if counted is None:
+        return measure(name, resolution)
+    macs = Macs(counted.weights, counted.attention)
+    return _cost(name, counted.params, macs, preset.at(resolution))
+
+
+@dataclass(frozen=True)
+class Details:
+    """More about one network than its cost.
+
+    Args:
+        cost: size and cost.
+        blocks: its blocks by kind.
+        counters: MACs, attention products included, by each counter that can count it.
+        peak_activations: bytes of the activations alive at the worst moment of a forward pass at batch 1, by type of
+            number and softmax attention: ``float32`` and ``float16`` with a fused kernel, ``float32_unfused`` and
+            ``float16_unfused`` with stored attention weights; see `mdrepro.metrics.memory`.
+    """
+
+    cost: Cost
+    blocks: Blocks
+    counters: Mapping[str, int]
+    peak_activations: Mapping[str, int]
+
+    @property
+    def disagreement(self) -> float:
+        """Largest over smallest count, minus 1."""
+        return max(self.counters.values()) / min(self.counters.values()) - 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything by name: the cost's own fields first, then ``attention_share`` and the details."""
+        return {
+            **self.cost.as_dict(),
+            "attention_share": self.cost.attention_share,
+            "blocks": asdict(self.blocks),
+            "counters": dict(self.counters),
+            "peak_activation_bytes": dict(self.peak_activations),
+        }
+
+
+def details(name: str, resolution: int | None = None) -> Details:
+    """Every counter's count of a preset, its blocks and its peak activation memory.
+
+    Args:
+        name, resolution: as for `measure`.
+
+    Raises:
+        BadInput: an unknown name, or a resolution that the network cannot take.
+    """
+    from mdrepro.metrics.counters import COUNTERS
+    from mdrepro.metrics.memory import BYTES, peak_activations
+
+    preset = presets.get(name)
+    inputs = preset.example_inputs(resolution)
+    network = _built(name)
+    at = preset.at(resolution)
+    counted = {
+        key: measure_module(network, inputs, name=name, resolution=at, counter=each) for key, each in COUNTERS.items()
+    }
+    macs = {key: cost.macs for key, cost in counted.items()}
+    if (form := closed_form.tally(preset, resolution)) is not None:
+        macs = {"closed form": form.macs} | macs
+    peaks = {
+        kind + ("" if fused else "_unfused"): peak_activations(network, inputs, kind, fused=fused)
+        for fused in (True, False)
+        for kind in BYTES
+    }
+    return Details(counted["dispatcher"], count_blocks(network), macs, peaks)
+
+
+def _built(name: str) -> "nn.Module":
+    import torch
+
+    with torch.device("meta"):
+        return presets.build(name)
+
+
+def _cost(name: str, params: int, macs: Macs, resolution: int) -> Cost:
+    both = macs.weights + macs.attention
     return Cost(name, params, both, macs.weights, 2 * both, resolution)

@@ -69,6 +69,10 @@ class Preset:
             )
         return resolution
 
+    def at(self, resolution: int | None) -> int:
+        """``resolution``, or the published one for None. Raises BadInput where the network cannot take it."""
+        return self.check_resolution(self.resolution if resolution is None else resolution)
+
     def example_inputs(
         self, resolution: int | None = None, *, batch: int = 1, device: str = "meta"
     ) -> dict[str, "Tensor | dict[str, Tensor]"]:
@@ -89,7 +93,7 @@ class Preset:
         """
         import torch
 
-        side = self.check_resolution(self.resolution if resolution is None else resolution) // LATENT_FACTOR
+        side = self.at(resolution) // LATENT_FACTOR
         with torch.device(device):
             if self.kind == "text encoder":
                 return {"input_ids": torch.zeros(batch, self.context_tokens, dtype=torch.int64)}

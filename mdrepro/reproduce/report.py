@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.errors import BadInput
-from mdrepro.papers import ledger
+from mdrepro.papers import ledger, underspecified
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
 from mdrepro.paths import published, relative, run_dir, runs, sha256
 from mdrepro.reproduce import results, views
@@ -31,6 +31,8 @@ STAMP = "report.json"
 """Inside a built report: the hashes of everything that it was made from."""
 NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb"}
 RULES = "=-^"
+UNDERSPECIFIED = "underspecified"
+"""Name of the page that shows the underspecification register."""
 
 
 def build(out: Path | None = None, *, tier: str | None = None, strict: bool = False) -> Path:
@@ -99,7 +101,7 @@ def _inputs(tiers: tuple[Tier, ...]) -> Fingerprint:
     papers = [path for path in home.parent.glob("papers/*") if path.suffix in (".py", ".yaml")]
     return {
         "result": {relative(path): sha256(path) for path in sorted(shown) if path.is_file()},
-        "papers": {path.name: sha256(path) for path in sorted(papers)},
+        "papers": {path.name: sha256(path) for path in (*sorted(papers), underspecified.FILE)},
         "report code": {path.name: sha256(path) for path in sorted(code) if path.is_file()},
         "version": {name: _version(name) for name in NEEDS.values()},
         "tiers": dict.fromkeys(tiers, True),
@@ -198,7 +200,17 @@ def _write_sources(source: Path, site: Path, tiers: tuple[Tier, ...]) -> None:
         parts = [Part("", 1, render("paper.html.jinja", **values))]
         parts += [Part(table.title, 1, render("ledger.html.jinja", table=table, **values)) for table in paper.tables]
         _page(source, f"papers/{paper.id}", paper.title, parts)
+    _underspecified_page(source, render, papers)
     _overview(source, render, papers, seen, shown)
+
+
+def _underspecified_page(source: Path, render: Any, papers: dict[str, Paper]) -> None:
+    entries = underspecified.register().entries
+    parts = [Part("", 1, render("underspecified_head.html.jinja", count=len(entries)))]
+    for name, title in {name: _short(paper) for name, paper in papers.items()}.items():
+        mine = [entry for entry in entries if entry.paper == name]
+        parts.append(Part(title, 1, render("underspecified.html.jinja", paper=title, entries=mine)))
+    _page(source, UNDERSPECIFIED, "What the papers leave out", parts)
 
 
 def _short(paper: Paper) -> str:
@@ -221,7 +233,8 @@ def _overview(source: Path, render: Any, papers: dict[str, Paper], seen: dict[st
     parts.append(Part("Planned", 1, render("planned.html.jinja", papers=papers, planned=planned, up="")))
     parts.append(Part("How to read this", 1, render("legend.html.jinja", up="")))
     tail = _toctree("Tables", {f"tables/{name}": table.title for name, table in shown.items()})
-    tail += _toctree("The papers as data", {f"papers/{name}": _short(paper) for name, paper in papers.items()})
+    data = {f"papers/{name}": _short(paper) for name, paper in papers.items()}
+    tail += _toctree("The papers as data", data | {UNDERSPECIFIED: "What the papers leave out"})
     executed = [view for view in every if _notebook(view)]
     made = {f"notebooks/{view.tier}/{view.table.id}": f"{view.table.title} ({view.tier})" for view in executed}
     tail += _toctree("Executed notebooks", made)

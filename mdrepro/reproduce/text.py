@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdrepro.papers.schema import CONFIRMED, Table, Verdict
 from mdrepro.reproduce import results
+
+if TYPE_CHECKING:
+    from mdrepro.metrics.cost import Cost, Details
+    from mdrepro.metrics.system_cost import SystemCost
 
 
 def columns(lines: Sequence[Sequence[str]], indent: str = "  ") -> str:
@@ -82,3 +86,41 @@ def verdicts(table: Table, result: results.Result, published: results.Result | N
     reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
     parts += [f"  not attempted: {reason}" for reason in reasons]
     return "\n".join(parts)
+
+
+def costs(found: "Sequence[Cost]") -> str:
+    """Size and cost of networks, one a line."""
+    lines: list[tuple[str, ...]] = [("model", "params M", "GMAC", "GMAC without attention", "GFLOP", "px")]
+    for each in found:
+        giga = [f"{value / 1e9:.1f}" for value in (each.macs, each.macs_without_attention, each.flops)]
+        lines.append((each.model, f"{each.params / 1e6:.2f}", *giga, str(each.resolution)))
+    return columns(lines, indent="")
+
+
+def cost_details(found: "Sequence[Details]") -> str:
+    """Blocks, peak activation memory and each counter's count, one network a line."""
+    counters = list(dict.fromkeys(name for each in found for name in each.counters))
+    head = ("model", "ResNets", "self-att.", "cross-att.", "attention %", "peak MB fp32", "fp16", "fp16 unfused")
+    lines: list[tuple[str, ...]] = [(*head, *(f"GMAC {name}" for name in counters))]
+    for each in found:
+        blocks = (each.blocks.resnets, each.blocks.self_attention, each.blocks.cross_attention)
+        peaks = (each.peak_activations[kind] for kind in ("float32", "float16", "float16_unfused"))
+        counts = (f"{each.counters[name] / 1e9:.3f}" if name in each.counters else "–" for name in counters)
+        memory = (f"{peak / 1e6:.0f}" for peak in peaks)
+        share = f"{100 * each.cost.attention_share:.1f}"
+        lines.append((each.cost.model, *map(str, blocks), share, *memory, *counts))
+    return columns(lines, indent="")
+
+
+def system_cost(found: "SystemCost") -> str:
+    """One image by a system: a line a part and one for the sum."""
+    plan = found.schedule
+    guidance = "2 guidance branches" if plan.branches == 2 else "no guidance"
+    steps = f"{plan.steps} step" + ("s" if plan.steps != 1 else "")
+    lines: list[tuple[str, ...]] = [("part", "params M", "GMAC a run", "runs", "GMAC")]
+    for part, runs in zip(found.parts, found.runs, strict=True):
+        total = f"{runs * part.macs / 1e9:,.1f}"
+        lines.append((part.model, f"{part.params / 1e6:.2f}", f"{part.macs / 1e9:,.1f}", str(runs), total))
+    lines.append(("together", f"{found.params / 1e6:.2f}", "", "", f"{found.macs / 1e9:,.1f}"))
+    size = found.parts[-1].resolution
+    return f"{found.system}: {steps}, {guidance}, one image of {size} px ({plan.source})\n{columns(lines)}"

@@ -1,15 +1,25 @@
-"""The dispatcher counter against two independent ones: hooks on weighted layers, and closed forms from shapes."""
+"""Size and cost of every preset by three independent counters, and against known values."""
 
 import functools
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from mdrepro.errors import BadInput
-from mdrepro.metrics.cost import Cost, Macs, count_by_dispatcher, measure, measure_module
-from mdrepro.models import presets
+from mdrepro.metrics.cost import (
+    Blocks,
+    Cost,
+    Details,
+    Macs,
+    calculate,
+    count_blocks,
+    details,
+    measure,
+    measure_module,
+)
+from mdrepro.metrics.counters import count_by_hooks
+from mdrepro.models import closed_form, presets
 from mdrepro.models.unet import SD_VALUES, MobileDiffusionUNet
 
 torch.set_num_threads(1)
@@ -17,95 +27,39 @@ torch.set_num_threads(1)
 cost_of = functools.cache(measure)
 
 
-# The closed form: layers are listed, not run.
-
-
-class Tally:
-    """Parameters, MACs with a weight, and MACs of attention products, added up from shapes alone."""
-
-    def __init__(self) -> None:
-        self.params = self.weights = self.attention = 0
-
-    def linear(self, i: int, o: int, n: int, bias: bool = True) -> None:
-        self.params += i * o + bias * o
-        self.weights += i * o * n
-
-    def conv(self, i: int, o: int, n: int, separable: bool = False) -> None:
-        self.params += (9 * i + i * o if separable else 9 * i * o) + o
-        self.weights += (9 * i + i * o if separable else 9 * i * o) * n
-
-    def norm(self, width: int) -> None:
-        self.params += 2 * width
-
-    def attend(self, width: int, source: int, n: int, m: int, shared: bool) -> None:
-        self.norm(width)
-        self.linear(width, width, n, bias=False)
-        for _ in range(1 if shared else 2):
-            self.linear(source, width, m, bias=False)
-        self.linear(width, width, n)
-        self.attention += 2 * n * m * width
-
-
-def closed_form(c: dict, latent: int = 64, tokens: int = 77) -> Tally:
-    """MobileDiffusion's UNet from its config: (convolutions, transformers) of each level, down, middle and up."""
-    t, widths, share = Tally(), c["block_out_channels"], c["shared_key_value"]
-    pixels = [(latent >> level) ** 2 for level in range(len(widths))]
-    time = 4 * widths[0]
-
-    def resnet(i: int, o: int, n: int, separable: bool) -> None:
-        t.norm(i), t.norm(o), t.conv(i, o, n, separable), t.conv(o, o, n, separable), t.linear(time, o, 1)
-        if i != o:
-            t.linear(i, o, n)
-
-    def blocks(w: int, n: int, depth: int, self_attention: bool) -> None:
-        for _ in range(depth):
-            if self_attention:
-                t.attend(w, w, n, n, share in ("self", "both"))
-            t.attend(w, c["cross_attention_dim"], n, tokens, share in ("cross", "both"))
-            t.norm(w), t.linear(w, 2 * c["ffn_ratio"] * w, n), t.linear(c["ffn_ratio"] * w, w, n)
-
-    t.linear(widths[0], time, 1), t.linear(time, time, 1), t.conv(c["in_channels"], widths[0], pixels[0])
-    width, skips, last = widths[0], [widths[0]], len(widths) - 1
-    for level, w in enumerate(widths):
-        for _ in range(c["resnets_per_level"][level]):
-            resnet(width, w, pixels[level], c["separable_conv"][level])
-            blocks(w, pixels[level], c["transformer_blocks"][level], c["self_attention"][level])
-            width = w
-            skips.append(w)
-        if level < last:
-            t.conv(w, w, pixels[level + 1], c["separable_resampling"] and c["separable_conv"][level])
-            skips.append(w)
-    resnet(width, width, pixels[last], c["mid_separable_conv"])
-    blocks(width, pixels[last], c["mid_transformer_blocks"], True)
-    resnet(width, width, pixels[last], c["mid_separable_conv"])
-    for level in range(last, -1, -1):
-        for _ in range(c["resnets_per_level"][level] + 1):
-            resnet(width + skips.pop(), widths[level], pixels[level], c["separable_conv"][level])
-            width = widths[level]
-            blocks(width, pixels[level], c["transformer_blocks"][level], c["self_attention"][level])
-        if level:
-            t.conv(width, width, pixels[level - 1], c["separable_resampling"] and c["separable_conv"][level])
-    t.norm(width), t.conv(width, c["out_channels"], pixels[0])
-    return t
-
-
+OTHERS = {
+    "both": {"shared_key_value": "both"},
+    "resampling": {"separable_resampling": True},
+    "projection": {"transformer_projection": True},
+    "no attention": {"cross_attention": (False, False, False)},
+    "ratio": {"ffn_ratio": 2.5, "time_embed_dim": 640},
+    "four levels": {
+        "block_out_channels": (320, 640, 640, 1024),
+        "resnets_per_level": (1, 1, 2, 1),
+        "transformer_blocks": (0, 1, 0, 2),
+        "self_attention": (False, True, False, True),
+        "cross_attention": (False, True, True, True),
+        "separable_conv": (False, False, True, True),
+    },
+}
 LITE = dict(presets.get("mobilediffusion-lite").config)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, LITE, *SD_VALUES.values(), {"shared_key_value": "both"}, {"separable_resampling": True}],
-    ids=["default", "lite", *SD_VALUES, "both", "resampling"],
+    [{}, LITE, *SD_VALUES.values(), *OTHERS.values()],
+    ids=["default", "lite", *SD_VALUES, *OTHERS],
 )
 def test_mobilediffusion_equals_its_closed_form(changes):
     with torch.device("meta"):
         unet = MobileDiffusionUNet(**changes)
     inputs = presets.get("mobilediffusion").example_inputs()
     cost = measure_module(unet, inputs, name="ours", resolution=512)
-    expected = closed_form(dict(unet.config))
+    expected = closed_form.mobilediffusion_unet(dict(unet.config))
     assert cost.params == expected.params
     assert cost.macs_without_attention == expected.weights
     assert cost.macs - cost.macs_without_attention == expected.attention
+    assert count_blocks(unet) == Blocks(expected.resnets, expected.self_attention, expected.cross_attention)
 
 
 def attention_from_shapes(blocks: dict[int, tuple[int, int]], tokens: int = 77) -> int:
@@ -131,32 +85,42 @@ def test_attention_products_from_shapes(name, products):
     assert cost.macs - cost.macs_without_attention == products
 
 
-# Hooks: what each convolution and linear layer says of itself.
-
-
-def count_by_hooks(network: nn.Module, inputs: dict) -> int:
-    macs = 0
-
-    def hook(layer: nn.Module, _: object, out: torch.Tensor) -> None:
-        nonlocal macs
-        if isinstance(layer, nn.Conv2d):
-            macs += out.numel() * layer.weight[0].numel()
-        elif isinstance(layer, nn.Linear):
-            macs += out.numel() * layer.in_features
-
-    for module in network.modules():
-        module.register_forward_hook(hook)
-    with torch.no_grad():
-        network(**inputs)
-    return macs
+# Three counters that share no code.
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_hooks_agree_on_the_layers_with_weights(name):
-    preset = presets.get(name)
+def test_all_counters_agree_on_every_preset(name):
+    cost = cost_of(name)
+    assert measure(name, counter=count_by_hooks) == cost
+    assert calculate(name) == cost
+    form = closed_form.tally(presets.get(name))
+    assert form is not None
     with torch.device("meta"):
-        network = preset.build()
-    assert count_by_hooks(network, preset.example_inputs()) == cost_of(name).macs_without_attention
+        network = presets.build(name)
+    assert count_blocks(network) == Blocks(form.resnets, form.self_attention, form.cross_attention)
+
+
+def test_counters_agree_at_another_resolution():
+    for name in ("sd15", "mobilediffusion", "sd-decoder"):
+        assert measure(name, 256) == measure(name, 256, counter=count_by_hooks) == calculate(name, 256)
+
+
+def test_details_give_every_counter():
+    found = details("mobilediffusion-lite")
+    assert found.cost == cost_of("mobilediffusion-lite")
+    assert set(found.counters) == {"closed form", "dispatcher", "hooks"}
+    assert found.disagreement == 0
+    assert found.blocks == Blocks(11, 15, 21)
+    given = found.as_dict()
+    assert list(given)[:6] == list(found.cost.as_dict())
+    assert given["peak_activation_bytes"]["float32"] == 2 * given["peak_activation_bytes"]["float16"] > 0
+    assert Details(found.cost, found.blocks, {"a": 1000, "b": 1001}, {}).disagreement == pytest.approx(0.001)
+
+
+def test_a_class_without_a_closed_form_is_measured(monkeypatch):
+    monkeypatch.setattr(closed_form, "FORMS", {})
+    assert calculate("sd-decoder") == cost_of("sd-decoder")
+    assert set(details("sd-decoder").counters) == {"dispatcher", "hooks"}
 
 
 # Known values.
@@ -225,27 +189,6 @@ def test_no_weight_is_allocated():
     cost = measure("sdxl", counter=spy)
     assert (cost.macs, cost.macs_without_attention, cost.flops) == (7, 3, 14)
     assert cost.resolution == 1024
-
-
-class Batched(nn.Module):
-    """A linear layer that reaches the dispatcher as a batched product, then attention of its output with itself."""
-
-    def __init__(self, fused: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(8, 8))
-        self.fused = fused
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.bmm(x, self.weight.expand(x.shape[0], 8, 8))
-        if self.fused:
-            return F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None])
-        return torch.baddbmm(torch.zeros_like(x), torch.relu(x @ x.transpose(1, 2)), x)
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_weights_are_known_by_their_storage(fused):
-    macs = count_by_dispatcher(Batched(fused), {"x": torch.zeros(2, 5, 8, device="meta")})
-    assert macs == Macs(weights=2 * 5 * 8 * 8, attention=2 * (2 * 5 * 5 * 8))
 
 
 def test_softmax_and_relu_attention_cost_the_same():

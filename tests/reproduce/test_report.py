@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from mdrepro.errors import BadInput
-from mdrepro.papers import ledger
+from mdrepro.papers import ledger, underspecified
 from mdrepro.papers.schema import ClaimVerdict, Tolerance, Verdict
 from mdrepro.paths import run_dir
 from mdrepro.reproduce import provenance, report, results, views
@@ -94,6 +94,19 @@ def test_every_kind_of_page_is_there(pages: dict[str, Page]) -> None:
     wanted |= {f"tables/{name}.html" for name in (fixture.COST, fixture.VAE, fixture.UNRUN)}
     assert wanted <= set(pages)
     assert f"tables/{fixture.LATER}.html" not in pages
+
+
+def test_every_underspecified_value_is_on_its_page(pages: dict[str, Page]) -> None:
+    page, entries = pages["underspecified.html"], underspecified.register().entries
+    mine = [entry for entry in entries if entry.paper == "mobilediffusion"]  # the fixture has one paper
+    assert {entry.id for entry in mine} <= page.ids
+    text = " ".join(page.text.split())
+    for entry in mine:
+        for words in (entry.missing, entry.choice, entry.evidence, entry.otherwise):
+            assert " ".join(words.split()) in text
+        assert all(f"{other.change}: {other.params:.1f}M" in text for other in entry.alternatives)
+    assert "underspecified.html" in pages["index.html"].links
+    assert f"{len(entries)} entries" in text
 
 
 def test_nothing_is_loaded_from_another_host(site: Path, pages: dict[str, Page]) -> None:

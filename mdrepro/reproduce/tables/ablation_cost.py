@@ -1,0 +1,201 @@
+"""Table ``mobilediffusion-ablation-cost``: what each design rule saves in the final network, rows and figure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from mdrepro.errors import unknown
+from mdrepro.metrics.cost import Cost, measure_module
+from mdrepro.models import closed_form, presets
+from mdrepro.models.unet import SD_VALUES, MobileDiffusionUNet
+from mdrepro.reproduce.rows import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MODEL = "mobilediffusion"
+TABLE = "mobilediffusion-ablation-cost"
+
+LEVEL_T1: Mapping[str, Any] = MappingProxyType(
+    {"block_out_channels": (320, 640, 1280), "transformer_blocks": (3, 3, 3), "mid_transformer_blocks": 1}
+)
+"""T1 turned back with the parameters level (371M): SD's width and its one block in the middle, and as many blocks
+after each ResNet of all three levels as bring the size nearest. SD's own one a ResNet gives a network of half the size
+(208M), against which the paper's change cannot be meant: "the parameter count stays level"."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row: what is changed in the final network, and which way the comparison goes.
+
+    Args:
+        title: the rule in a few words.
+        changes: configuration fields that differ from the preset's.
+        adopted: True turns the rule back, so the change is of the final network against this one; False adds what the
+            paper did not adopt, so the change is of this one against the final network.
+    """
+
+    title: str
+    changes: Mapping[str, Any]
+    adopted: bool = True
+
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "t1": Rule("transformers to the middle", LEVEL_T1),
+        "t2": Rule("no self-attention at high resolution", SD_VALUES["T2"]),
+        "t2-no-cross-attention": Rule(
+            "no attention at high resolution (not adopted)", {"cross_attention": (False, False, False)}, adopted=False
+        ),
+        "t3": Rule("key and value shared", SD_VALUES["T3"]),
+        "t4": Rule("swish for GELU", SD_VALUES["T4"]),
+        "t5": Rule("ReLU for softmax", {"attention": "softmax"}),
+        "t6": Rule("feed-forward ratio 3 for 4", SD_VALUES["T6"]),
+        "c1": Rule("separable convolutions", SD_VALUES["C1"]),
+        "c2": Rule("one ResNet a level", SD_VALUES["C2"]),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Size and cost of the networks before and after one rule."""
+
+    rule: str
+    before: Cost
+    after: Cost
+    resnets: int
+    """ResNet blocks of the final network."""
+
+    @property
+    def params(self) -> float:
+        """Change in parameters, %."""
+        return 100 * (self.after.params / self.before.params - 1)
+
+    @property
+    def macs(self) -> float:
+        """Change in multiply-accumulates, attention products included, %."""
+        return 100 * (self.after.macs / self.before.macs - 1)
+
+
+def select(wanted: Sequence[str]) -> list[str]:
+    """Names of rules, ``all`` among them standing for every one; in table order.
+
+    Raises:
+        BadInput: an unknown rule.
+    """
+    for name in wanted:
+        if name != "all" and name not in RULES:
+            raise unknown("rule", name, RULES)
+    return [name for name in RULES if name in wanted or "all" in wanted]
+
+
+def measure(names: Sequence[str]) -> list[Change]:
+    """Build, run and count the networks on either side of each rule, on the meta device.
+
+    Args:
+        names: rules, as `RULES` names them.
+    """
+    import torch
+
+    inputs = presets.get(MODEL).example_inputs()
+    resolution = presets.get(MODEL).resolution
+    final = {"attention": "relu"}
+
+    def cost(changes: Mapping[str, Any]) -> Cost:
+        with torch.device("meta"):
+            network = MobileDiffusionUNet(**(final | dict(changes)))
+        return measure_module(network, inputs, name=MODEL, resolution=resolution)
+
+    ours = cost({})
+    resnets = closed_form.mobilediffusion_unet({}).resnets
+    found = []
+    for name in names:
+        rule = RULES[name]
+        other = cost(rule.changes)
+        found.append(Change(name, *((other, ours) if rule.adopted else (ours, other)), resnets))
+    return found
+
+
+def rows(changes: Sequence[Change]) -> list[Row]:
+    """Change in parameters and compute of each rule; ResNets before (SD-1.5) and after C2; why no run time is given."""
+    found = []
+    for change in changes:
+        rule = RULES[change.rule]
+        how = protocol(rule)
+        found += [
+            Row(row=change.rule, column="compute_change", value=change.macs, unit="%", protocol=f"MACs; {how}"),
+            Row(row=change.rule, column="params_change", value=change.params, unit="%", protocol=f"parameters; {how}"),
+        ]
+        if change.rule in ("t1", "t2"):
+            reason = (
+                "the paper's device is not stated and run time is not counted here: MACs stand in the next column, "
+                "run times of whole networks in mobilediffusion-device-latency"
+            )
+            found.append(
+                Row(row=change.rule, column="runtime_change", value=None, unit="%", protocol="", reason=reason)
+            )
+        if change.rule == "c2":
+            sd15 = closed_form.tally(presets.get("sd15"))
+            assert sd15
+            blocks = "ResNet blocks of the full-size network"
+            found += [
+                Row(row="base", column="conv_blocks", value=sd15.resnets, unit="", protocol=f"{blocks}: SD-1.5's UNet"),
+                Row(row="c2", column="conv_blocks", value=change.resnets, unit="", protocol=f"{blocks}: {MODEL}"),
+            ]
+    return found
+
+
+def protocol(rule: Rule) -> str:
+    """Which two networks are compared, in one sentence."""
+    changed = ", ".join(f"{field} {value}" for field, value in rule.changes.items())
+    against = f"{MODEL} against the same with {changed}" if rule.adopted else f"{MODEL} with {changed} against itself"
+    return (
+        f"{against}; mdrepro MobileDiffusionUNet, full size, on the meta device, torch's dispatcher counter, attention "
+        "products included, one forward pass, batch 1, 64x64x8 latent, 77 text tokens"
+    )
+
+
+def figure(changes: Sequence[Change]) -> "Figure":
+    """Change of each rule in parameters (left) and compute (right); black ticks are the paper's figures."""
+    import seaborn as sns
+    from matplotlib import pyplot as plt
+
+    from mdrepro.papers import ledger
+
+    table = ledger.find(TABLE)
+    style = {"grid.color": "0.92", "axes.edgecolor": "0.6", "svg.hashsalt": "mdrepro"}
+    with sns.axes_style("whitegrid", style), sns.plotting_context("notebook", font_scale=0.85):
+        height = 1.3 + 0.36 * len(changes)
+        drawn, axes = plt.subplots(1, 2, figsize=(9, height), dpi=100, layout="constrained", sharey=True)
+        names = [f"{change.rule.upper()[:2]}  {RULES[change.rule].title}" for change in changes]
+        panels = {"params_change": "Parameters", "compute_change": "Multiply-accumulates"}
+        for ax, (column, title) in zip(axes, panels.items(), strict=True):
+            values = [change.params if column == "params_change" else change.macs for change in changes]
+            colours = [sns.color_palette("deep")[3 if RULES[change.rule].adopted else 7] for change in changes]
+            ax.barh(names, values, color=colours, height=0.62)
+            for place, (change, value) in enumerate(zip(changes, values, strict=True)):
+                cell = table.cell(change.rule, column)
+                end = value
+                if cell and cell.value is not None:
+                    ax.plot([cell.value] * 2, [place - 0.42, place + 0.42], color="black", lw=2.2, label="paper")
+                    end = min(value, cell.value)  # the number stands beyond bar and tick
+                ax.annotate(
+                    f"{value:+.1f}".replace("-", "−") if value else "0",
+                    (end, place),
+                    (5 if end > 0 else -5, 0),
+                    textcoords="offset points",
+                    ha="left" if end > 0 else "right",
+                    va="center",
+                    fontsize="small",
+                )
+            ax.axvline(0, color="0.4", lw=0.8)
+            ax.margins(x=0.22)
+            ax.set_title(title, loc="left", fontweight="bold")
+            ax.set_xlabel("change by the rule, %")
+            ax.grid(axis="y", visible=False)
+            sns.despine(ax=ax, left=True)
+        axes[0].invert_yaxis()
+    plt.close(drawn)  # shown by the notebook as a value, once
+    return drawn
