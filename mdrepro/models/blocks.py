@@ -34,7 +34,6 @@ What the paper does not state, and what is done here:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 from mdrepro.errors import BadInput, unknown
 
@@ -174,7 +173,7 @@ class Layout:
             tuple(now for old in place for now in (standing if old == block else (old,)))
             for place in self.stages[block.stage]
         )
-        return Layout(MappingProxyType({**self.stages, block.stage: places}), next_index), block, new
+        return Layout({**self.stages, block.stage: places}, next_index), block, new
 
     def _read(self, action: str) -> tuple[str, Block]:
         words = action.split()
@@ -231,4 +230,4 @@ def sd_layout(widths: Sequence[int], cross_attention: Sequence[bool], layers: in
     counts = {(stage, kind): 0 for stage in stages for kind in KINDS}
     for block in (block for places in stages.values() for place in places for block in place):
         counts[block.stage, block.kind] += 1
-    return Layout(MappingProxyType(stages), counts)
+    return Layout(stages, counts)
