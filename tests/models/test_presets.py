@@ -23,6 +23,7 @@ SIZES = {
     "bk-sdm-small": (482.35, 2),
     "bk-sdm-tiny": (323.38, 2),
     "snapfusion": (846.8, 1),
+    "snapfusion-table3": (759.3, 1),
     "sd-decoder": (49.49, 2),
     "snapfusion-decoder": (12.39, 2),
 }
@@ -66,6 +67,7 @@ def test_size_near_the_published_one(name):
         ("sd15", (22, 16, 16)),
         ("sdxl", (17, 70, 70)),
         ("snapfusion", (22, 11, 11)),
+        ("snapfusion-table3", (17, 14, 14)),  # the sums of the paper's Table 3
         ("mobilediffusion", (11, 15, 21)),
         ("mobilediffusion-lite", (11, 15, 21)),
     ],
@@ -88,7 +90,7 @@ def test_attention_of_the_baselines_has_the_published_shape(name, heads, project
 
 def test_the_table_imports_no_torch():
     code = (
-        "import sys, mdrepro.models.presets as p; assert len(p.names()) == 14; "
+        "import sys, mdrepro.models.presets as p; assert len(p.names()) == 15; "
         "assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

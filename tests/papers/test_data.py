@@ -69,6 +69,8 @@ SPOT_CHECKS = [
     ("snapfusion-unet-table3", "mid-resnet", "blocks_ours", 4, "read-P", "SF-P"),
     ("snapfusion-unet-table3", "up-1-cross-attention", "blocks_ours", 6, "read-P", "SF-P"),
     ("snapfusion-unet-table3", "up-3-resnet", "dimension", 320, "read-P", "SF-P"),
+    ("snapfusion-unet-table3", "whole", "params_ours", 848, "read-P", "SF-P"),
+    ("snapfusion-unet-table3", "whole", "params_table1", 848, "read-P", "SF-P"),
     ("snapfusion-step-distillation", "table2-dpm++", "fid", 25.6, "read-P", "SF-P"),
     ("snapfusion-step-distillation", "table2-ours", "fid", 24.2, "read-P", "SF-P"),
     ("snapfusion-step-distillation", "table2-meng", "clip", 0.3, "read-P", "SF-P"),

@@ -25,6 +25,7 @@ SIZES = {  # million parameters, GMAC, GMAC without attention products
     "bk-sdm-small": (482.3, 255.4, 217.6),
     "bk-sdm-tiny": (323.4, 242.8, 205.0),
     "snapfusion": (846.8, 304.8, 296.5),
+    "snapfusion-table3": (759.3, 304.5, 295.6),
     "mobilediffusion": (385.1, 182.2, 179.2),
     "mobilediffusion-lite": (277.2, 116.7, 114.0),
     "sd-decoder": (49.5, 1257.3, 1240.1),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PAPERS = ("MobileDiffusion", "MobileDiffusion-Lite", "SnapFusion")
+PAPERS = ("MobileDiffusion", "MobileDiffusion-Lite", "SnapFusion", "SnapFusion (Table 3)")
 """Titles of the two papers' own networks, drawn in colour."""
 
 SYSTEM = ("text-encoder", "mobilediffusion", "mobilediffusion-decoder-lite")
