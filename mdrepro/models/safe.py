@@ -1,0 +1,123 @@
+"""Weights are read and written as safetensors; pickle files, which run code when they are opened, are refused."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from diffusers.models.modeling_utils import ModelMixin
+
+from mdrepro.errors import BadInput, NotAttempted
+
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+
+
+def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None) -> None:
+    """Do nothing where a folder can be loaded from safetensors, or is no local folder.
+
+    Looked at are the folder itself and, for a pipeline, the components that its ``model_index.json`` names.
+
+    Args:
+        source: a folder of a model or pipeline, or a name on the hub.
+        subfolder: the part of it that is to be loaded.
+
+    Raises:
+        BadInput: it is a file; or some component has weights as pickle and not as safetensors: the message has the code
+            that converts them.
+    """
+    place = Path(source, subfolder or "")
+    if place.is_file():
+        raise _refusal(place) if place.suffix in PICKLES else BadInput(f"{place} is a file: allowed are folders")
+    for folder in _components(place):
+        pickles = sorted(file for file in folder.iterdir() if file.suffix in PICKLES)
+        if pickles and not any(folder.glob("*.safetensors")):
+            raise _refusal(pickles[0])
+
+
+def _components(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        yield folder
+    index = folder / "model_index.json"
+    if index.is_file():
+        for name in json.loads(index.read_text()):
+            if (folder / name).is_dir():
+                yield folder / name
+
+
+def _refusal(file: Path) -> BadInput:
+    """transformers calls its weights pytorch_model.bin and model.safetensors; diffusers changes the suffix alone."""
+    converted = file.with_name(file.name.replace("pytorch_model", "model", file.name.startswith("pytorch_model")))
+    code = (
+        "import torch; from safetensors.torch import save_file; "
+        f'weights = torch.load("{file}", map_location="cpu", weights_only=True); '
+        "save_file({name: value.clone().contiguous() for name, value in weights.items()}, "
+        f'"{converted.with_suffix(".safetensors")}", metadata={{"format": "pt"}})'
+    )
+    return BadInput(
+        f"{file} is a pickle, which can run code when it is opened: allowed is safetensors. Convert: {code}"
+    )
+
+
+class SafetensorsOnly:
+    """Reads and writes safetensors and nothing else: a base class named before the one of diffusers."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Self:
+        """diffusers' ``from_pretrained``, from safetensors.
+
+        Args:
+            pretrained_model_name_or_path: a local folder, or a name on the hub.
+            options: as in diffusers (``subfolder``, ``variant``, ``dtype``, components by name).
+
+        Raises:
+            BadInput: ``use_safetensors=False``, or weights that are there as pickle alone.
+            NotAttempted: it is neither a local folder nor in the cache, and cannot be downloaded.
+        """
+        if options.get("use_safetensors") is False:
+            raise BadInput("use_safetensors is False: allowed is True; pickle files are not opened")
+        source = pretrained_model_name_or_path
+        refuse_pickles(source, options.get("subfolder"))
+        with from_hub(source):
+            return super().from_pretrained(source, **options | {"use_safetensors": True})  # type: ignore[misc]
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        **options: Any,
+    ) -> None:
+        """diffusers' ``save_pretrained``. Raises BadInput for ``safe_serialization=False``."""
+        if not safe_serialization:
+            raise BadInput("safe_serialization is False: allowed is True; weights are saved as safetensors")
+        # Saving a pipeline, diffusers looks for these two in the signature of its parts.
+        options |= {"variant": variant} if variant else {}
+        options |= {"max_shard_size": max_shard_size} if max_shard_size else {}
+        super().save_pretrained(save_directory, **options)  # type: ignore[misc]
+
+
+class SafeModelMixin(SafetensorsOnly, ModelMixin):
+    """diffusers' ModelMixin, read and written as safetensors alone."""
+
+
+class from_hub:
+    """``with from_hub(source):`` turns a download that failed into NotAttempted, with the command that gets it.
+
+    Errors about a local folder pass unchanged.
+    """
+
+    def __init__(self, source: str | os.PathLike[str]) -> None:
+        self.source = source
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and not Path(self.source).exists():
+            reason = str(error).strip().partition("\n")[0]
+            raise NotAttempted(
+                f"{self.source} is no folder here and could not be had from the hub ({reason}); get it with "
+                f"`hf download {self.source} --local-dir FOLDER` and give the folder"
+            ) from error
