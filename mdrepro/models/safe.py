@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -48,14 +49,16 @@ def _components(folder: Path) -> Iterator[Path]:
 def _refusal(file: Path) -> BadInput:
     """transformers calls its weights pytorch_model.bin and model.safetensors; diffusers changes the suffix alone."""
     converted = file.with_name(file.name.replace("pytorch_model", "model", file.name.startswith("pytorch_model")))
+    source, target = json.dumps(str(file)), json.dumps(str(converted.with_suffix(".safetensors")))
     code = (
         "import torch; from safetensors.torch import save_file; "
-        f'weights = torch.load("{file}", map_location="cpu", weights_only=True); '
+        f'weights = torch.load({source}, map_location="cpu", weights_only=True); '
         "save_file({name: value.clone().contiguous() for name, value in weights.items()}, "
-        f'"{converted.with_suffix(".safetensors")}", metadata={{"format": "pt"}})'
+        f'{target}, metadata={{"format": "pt"}})'
     )
     return BadInput(
-        f"{file} is a pickle, which can run code when it is opened: allowed is safetensors. Convert: {code}"
+        f"{file} holds pickled weights, which can run code when loaded; safetensors alone is read. "
+        f"Convert it once: python -c {shlex.quote(code)}"
     )
 
 
@@ -75,7 +78,7 @@ class SafetensorsOnly:
             NotAttempted: it is neither a local folder nor in the cache, and cannot be downloaded.
         """
         if options.get("use_safetensors") is False:
-            raise BadInput("use_safetensors is False: allowed is True; pickle files are not opened")
+            raise BadInput("use_safetensors is False: allowed is True; safetensors alone is read")
         source = pretrained_model_name_or_path
         refuse_pickles(source, options.get("subfolder"))
         with from_hub(source):
@@ -91,7 +94,7 @@ class SafetensorsOnly:
     ) -> None:
         """diffusers' ``save_pretrained``. Raises BadInput for ``safe_serialization=False``."""
         if not safe_serialization:
-            raise BadInput("safe_serialization is False: allowed is True; weights are saved as safetensors")
+            raise BadInput("safe_serialization is False: allowed is True; weights are saved as safetensors alone")
         # Saving a pipeline, diffusers looks for these two in the signature of its parts.
         options |= {"variant": variant} if variant else {}
         options |= {"max_shard_size": max_shard_size} if max_shard_size else {}

@@ -81,6 +81,7 @@ def test_type_and_mode_follow_the_denoiser():
     made = Discriminator.from_unet(tiny.unet().to(torch.bfloat16).train())
     assert made.dtype == torch.bfloat16
     assert made.training
+    assert not Discriminator.from_unet(tiny.unet()).training
     made.enable_gradient_checkpointing()
     assert made.is_gradient_checkpointing
 
