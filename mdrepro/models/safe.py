@@ -1,57 +1,126 @@
-"""Models whose weights are stored as safetensors and as nothing else: a pickle can run code when it is loaded."""
+"""Weights are read and written as safetensors; pickle files, which run code when they are opened, are refused."""
 
+import json
 import os
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from diffusers.models.modeling_utils import ModelMixin
 
-from mdrepro.errors import BadInput
+from mdrepro.errors import BadInput, NotAttempted
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-"""Endings under which pickled weights are found."""
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
-def refuse_pickles(folder: str | os.PathLike[str]) -> None:
-    """Nothing, where ``folder`` holds weights as safetensors or no weights at all.
+def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None) -> None:
+    """Do nothing where a folder can be loaded from safetensors, or is no local folder.
+
+    Looked at are the folder itself and, for a pipeline, the components that its ``model_index.json`` names.
+
+    Args:
+        source: a folder of a model or pipeline, or a name on the hub.
+        subfolder: the part of it that is to be loaded.
 
     Raises:
-        BadInput: it holds pickled weights alone; the message says how to convert them.
+        BadInput: it is a file; or some component has weights as pickle and not as safetensors: the message has the code
+            that converts them.
     """
-    files = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
-    pickles = [file for file in files if file.suffix in PICKLES]
-    if not pickles or any(file.suffix == ".safetensors" for file in files):
-        return
-    file = pickles[0]
-    command = (
+    place = Path(source, subfolder or "")
+    if place.is_file():
+        raise _refusal(place) if place.suffix in PICKLES else BadInput(f"{place} is a file: allowed are folders")
+    for folder in _components(place):
+        pickles = sorted(file for file in folder.iterdir() if file.suffix in PICKLES)
+        if pickles and not any(folder.glob("*.safetensors")):
+            raise _refusal(pickles[0])
+
+
+def _components(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        yield folder
+    index = folder / "model_index.json"
+    if index.is_file():
+        for name in json.loads(index.read_text()):
+            if (folder / name).is_dir():
+                yield folder / name
+
+
+def _refusal(file: Path) -> BadInput:
+    """transformers calls its weights pytorch_model.bin and model.safetensors; diffusers changes the suffix alone."""
+    converted = file.with_name(file.name.replace("pytorch_model", "model", file.name.startswith("pytorch_model")))
+    source, target = json.dumps(str(file)), json.dumps(str(converted.with_suffix(".safetensors")))
+    code = (
         "import torch; from safetensors.torch import save_file; "
-        f"weights = torch.load({str(file)!r}, weights_only=True, map_location='cpu'); "
-        "save_file({name: value.contiguous() for name, value in weights.items()}, "
-        f"{str(file.with_suffix('.safetensors'))!r}, {{'format': 'pt'}})"
+        f'weights = torch.load({source}, map_location="cpu", weights_only=True); '
+        "save_file({name: value.clone().contiguous() for name, value in weights.items()}, "
+        f'{target}, metadata={{"format": "pt"}})'
     )
-    raise BadInput(
+    return BadInput(
         f"{file} holds pickled weights, which can run code when loaded; safetensors alone is read. "
-        f'Convert it once: python -c "{command}"'
+        f"Convert it once: python -c {shlex.quote(code)}"
     )
 
 
-class SafeModelMixin(ModelMixin):
-    """diffusers' ModelMixin, saved as and loaded from safetensors alone."""
+class SafetensorsOnly:
+    """Reads and writes safetensors and nothing else: a base class named before the one of diffusers."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Self:
-        """As diffusers' own, from a folder or the hub.
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Self:
+        """diffusers' ``from_pretrained``, from safetensors.
+
+        Args:
+            pretrained_model_name_or_path: a local folder, or a name on the hub.
+            options: as in diffusers (``subfolder``, ``variant``, ``dtype``, components by name).
 
         Raises:
-            BadInput: the folder holds pickled weights alone, or ``use_safetensors`` is False.
+            BadInput: ``use_safetensors=False``, or weights that are there as pickle alone.
+            NotAttempted: it is neither a local folder nor in the cache, and cannot be downloaded.
         """
-        if kwargs.get("use_safetensors") is False:
-            raise BadInput(f"{cls.__name__} is loaded from safetensors alone: leave use_safetensors out")
-        refuse_pickles(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs | {"use_safetensors": True})
+        if options.get("use_safetensors") is False:
+            raise BadInput("use_safetensors is False: allowed is True; safetensors alone is read")
+        source = pretrained_model_name_or_path
+        refuse_pickles(source, options.get("subfolder"))
+        with from_hub(source):
+            return super().from_pretrained(source, **options | {"use_safetensors": True})  # type: ignore[misc]
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """As diffusers' own. Raises BadInput where ``safe_serialization`` is False."""
-        if kwargs.get("safe_serialization") is False:
-            raise BadInput(f"{type(self).__name__} is saved as safetensors alone: leave safe_serialization out")
-        super().save_pretrained(save_directory, **kwargs)
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        **options: Any,
+    ) -> None:
+        """diffusers' ``save_pretrained``. Raises BadInput for ``safe_serialization=False``."""
+        if not safe_serialization:
+            raise BadInput("safe_serialization is False: allowed is True; weights are saved as safetensors alone")
+        # Saving a pipeline, diffusers looks for these two in the signature of its parts.
+        options |= {"variant": variant} if variant else {}
+        options |= {"max_shard_size": max_shard_size} if max_shard_size else {}
+        super().save_pretrained(save_directory, **options)  # type: ignore[misc]
+
+
+class SafeModelMixin(SafetensorsOnly, ModelMixin):
+    """diffusers' ModelMixin, read and written as safetensors alone."""
+
+
+class from_hub:
+    """``with from_hub(source):`` turns a download that failed into NotAttempted, with the command that gets it.
+
+    Errors about a local folder pass unchanged.
+    """
+
+    def __init__(self, source: str | os.PathLike[str]) -> None:
+        self.source = source
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and not Path(self.source).exists():
+            reason = str(error).strip().partition("\n")[0]
+            raise NotAttempted(
+                f"{self.source} is no folder here and could not be had from the hub ({reason}); get it with "
+                f"`hf download {self.source} --local-dir FOLDER` and give the folder"
+            ) from error

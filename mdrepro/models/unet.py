@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,6 +31,7 @@ from mdrepro.models.layers import (
     TransformerStack,
     Upsample,
 )
+from mdrepro.models.safe import SafeModelMixin
 
 SHARED_KEY_VALUE = ("none", "self", "cross", "both")
 
@@ -98,7 +98,7 @@ class UpLevel(nn.Module):
         return x_bchw if self.up is None else self.up(x_bchw)
 
 
-class MobileDiffusionUNet(ModelMixin, ConfigMixin):
+class MobileDiffusionUNet(SafeModelMixin, ConfigMixin):
     """MobileDiffusion's denoiser. The defaults are the preset ``mobilediffusion``: 385.1M parameters, 182.2 GMAC.
 
     "Per level" values run from the outermost level (64x64 for a 512 px image) to the innermost (16x16).

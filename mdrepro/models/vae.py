@@ -21,6 +21,8 @@ from diffusers.models.autoencoders.vae import Decoder
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from mdrepro.models.safe import SafeModelMixin
+
 MULTIPLIERS = (1, 2, 4, 4)
 ENCODER_RESNETS = 2
 PATH = ("conv_in", "conv_out", "quant_conv")  # with the resampling convolutions: what is left of zero ResNets
@@ -53,7 +55,7 @@ FAMILY = MappingProxyType(
 )
 
 
-class Autoencoder(AutoencoderKL):
+class Autoencoder(SafeModelMixin, AutoencoderKL):
     """AutoencoderKL whose decoder may differ from its encoder in width and depth.
 
     Without the three ``decoder_*`` arguments it is diffusers' AutoencoderKL, and loads its configurations and weights.
@@ -62,6 +64,7 @@ class Autoencoder(AutoencoderKL):
         decoder_resnets: ResNets per decoder level; None for AutoencoderKL's ``layers_per_block + 1``.
         decoder_block_out_channels: channels per decoder level; None for ``block_out_channels``.
         decoder_norm_num_groups: GroupNorm groups in the decoder; None for ``norm_num_groups``.
+        pixel_range: lowest and highest value of pixels in and out, (-1, 1) or (0, 1); see `mdrepro.models.latents`.
         others: as AutoencoderKL.
     """
 
@@ -89,6 +92,7 @@ class Autoencoder(AutoencoderKL):
         decoder_resnets: int | None = None,
         decoder_block_out_channels: tuple[int, ...] | None = None,
         decoder_norm_num_groups: int | None = None,
+        pixel_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
         super().__init__(
             in_channels=in_channels,

@@ -1,0 +1,162 @@
+"""Between pixels and the latents that a diffusion model sees, with every range named.
+
+Three conventions meet here, and mixing any two gives a wrong image and no error:
+
+- pixels: ``uint8`` (0 to 255), ``0..1`` or ``-1..1``. What an autoencoder takes stands in its config as
+  ``pixel_range``; where it does not (every autoencoder of diffusers), it is -1..1.
+- latents out of the encoder, z, and latents of the diffusion model, x = (z - shift) * scale, with ``shift_factor`` and
+  ``scaling_factor`` (0.18215 for SD-1.5) of the autoencoder's config; or per channel x = (z - mean) / std * scale, with
+  its ``latents_mean`` and ``latents_std``.
+- images and latents are (batch, channels, height, width); latents are smaller by `factor` in height and width.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from mdrepro.errors import BadInput, unknown
+
+PIXEL_RANGES = ("uint8", "0..1", "-1..1")
+TOLERANCE = 0.01
+"""How far a float pixel may lie outside its range (rounding in bfloat16 is 0.004), before it is taken for an error."""
+
+
+def factor(vae: Any) -> int:
+    """Image pixels per latent pixel: 8 in both papers."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def model_range(vae: Any) -> str:
+    """The pixel range that an autoencoder takes and gives: ``-1..1`` or ``0..1``.
+
+    Raises:
+        BadInput: its config has another ``pixel_range``.
+    """
+    written = tuple(vae.config.get("pixel_range") or (-1, 1))
+    named = {(-1, 1): "-1..1", (0, 1): "0..1"}
+    if written not in named:
+        raise BadInput(f"pixel_range is {written} in the autoencoder's config: allowed are (-1, 1) and (0, 1)")
+    return named[written]
+
+
+def convert(pixels: Tensor, source: str, target: str) -> Tensor:
+    """Pixels of one range as pixels of another, by values; any shape.
+
+    To ``uint8`` it rounds (truncation would darken by half a level). Float input is clamped to its range.
+
+    Raises:
+        BadInput: an unknown range; ``uint8`` that is not of that type, or floats that are; floats more than
+            `TOLERANCE` outside the range, or not finite.
+    """
+    for name in (source, target):
+        if name not in PIXEL_RANGES:
+            raise unknown("pixel range", name, PIXEL_RANGES)
+    if (source == "uint8") != (pixels.dtype == torch.uint8) or not (pixels.is_floating_point() or source == "uint8"):
+        raise BadInput(f"pixels said to be {source} are {pixels.dtype}")
+    if source == "uint8":
+        if target == "uint8":
+            return pixels
+        unit = pixels.float() / 255
+    else:
+        low = 0.0 if source == "0..1" else -1.0
+        smallest, largest = (float(value) for value in pixels.aminmax())
+        if not (low - TOLERANCE <= smallest and largest <= 1 + TOLERANCE):  # a NaN is neither
+            raise BadInput(f"pixels said to be {source} run from {smallest:.3g} to {largest:.3g}")
+        pixels = pixels.clamp(low, 1)
+        if source == target:
+            return pixels
+        unit = pixels if source == "0..1" else (pixels + 1) / 2
+    if target == "uint8":
+        return (unit.float() * 255).round().to(torch.uint8)
+    return unit if target == "0..1" else unit * 2 - 1
+
+
+def scale(vae: Any, z_bchw: Tensor) -> Tensor:
+    """Latents of the encoder as the diffusion model sees them: x = (z - shift) * scale. The inverse is `unscale`."""
+    shift, size = _shift_and_size(vae, z_bchw)
+    return (z_bchw - shift) / size
+
+
+def unscale(vae: Any, x_bchw: Tensor) -> Tensor:
+    """Latents of the diffusion model as the decoder takes them: z = x / scale + shift. The inverse is `scale`."""
+    shift, size = _shift_and_size(vae, x_bchw)
+    return x_bchw * size + shift
+
+
+def _shift_and_size(vae: Any, like_bchw: Tensor) -> tuple[Tensor, Tensor]:
+    config = vae.config
+    mean, std, shift = config.get("latents_mean"), config.get("latents_std"), config.get("shift_factor")
+    if (mean is None) != (std is None) or (mean is not None and shift):
+        raise BadInput(
+            f"the autoencoder's config has latents_mean {mean}, latents_std {std} and shift_factor {shift}: "
+            "allowed are mean and std together, or a shift"
+        )
+
+    def per_channel(values: Any) -> Tensor:
+        return torch.as_tensor(values, dtype=like_bchw.dtype, device=like_bchw.device).reshape(1, -1, 1, 1)
+
+    size = per_channel(1.0 if std is None else std) / config.scaling_factor
+    return per_channel((shift or 0.0) if mean is None else mean), size
+
+
+def to_latent(
+    vae: Any,
+    pixels: Tensor,
+    pixel_range: str,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+) -> Tensor:
+    """Encode images for a diffusion model.
+
+    Args:
+        vae: diffusers' AutoencoderKL, AutoencoderTiny, or this project's.
+        pixels: (batch, 3, height, width); height and width multiples of `factor`.
+        pixel_range: the range of ``pixels``: ``uint8``, ``0..1`` or ``-1..1``.
+        generator: draws the latent from the posterior, one for all images or one each; None takes its mean.
+
+    Returns:
+        scaled latents, (batch, latent channels, height / factor, width / factor), in the autoencoder's type.
+
+    Raises:
+        BadInput: the shape does not fit, or `convert` refuses the pixels.
+    """
+    step = factor(vae)
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] % step or pixels.shape[3] % step:
+        raise BadInput(
+            f"pixels have shape {tuple(pixels.shape)}: allowed is (batch, 3, height, width), height and width "
+            f"multiples of {step}"
+        )
+    given = convert(pixels, pixel_range, model_range(vae)).to(vae.device, vae.dtype)
+    encoded = vae.encode(given)
+    if hasattr(encoded, "latents"):  # AutoencoderTiny has no posterior
+        return scale(vae, encoded.latents)
+    posterior = encoded.latent_dist
+    z_bchw = posterior.mode()
+    if generator is not None:
+        generators = generator if isinstance(generator, torch.Generator) else list(generator)
+        noise = randn_tensor(z_bchw.shape, generator=generators, device=z_bchw.device, dtype=z_bchw.dtype)
+        z_bchw = z_bchw + posterior.std * noise
+    return scale(vae, z_bchw)
+
+
+def to_image(vae: Any, latent_bchw: Tensor, pixel_range: str) -> Tensor:
+    """Decode a diffusion model's latents. The inverse of `to_latent`, as far as the autoencoder goes.
+
+    Args:
+        vae: as in `to_latent`.
+        latent_bchw: scaled latents, (batch, latent channels, height / factor, width / factor).
+        pixel_range: the range that is wanted: ``uint8``, ``0..1`` or ``-1..1``.
+
+    Returns:
+        pixels, (batch, 3, height, width), clamped to that range; floats in float32.
+
+    Raises:
+        BadInput: the decoder gave values that are not finite, as half precision does when it overflows.
+    """
+    own = model_range(vae)
+    decoded = vae.decode(unscale(vae, latent_bchw).to(vae.device, vae.dtype)).sample.float()
+    if not decoded.isfinite().all():
+        raise BadInput(f"the decoder gave values that are not finite in {vae.dtype}: run it in bfloat16 or float32")
+    return convert(decoded.clamp(0 if own == "0..1" else -1, 1), own, pixel_range)

@@ -1,0 +1,163 @@
+"""Text encoders: CLIP ViT-L/14, as in SD-1.5 and both papers, and a small one of the same class.
+
+The text features of a prompt are the last hidden state after the final layer norm at every position, (tokens, width):
+77 x 768 for CLIP ViT-L/14 (MobileDiffusion section 1.1; 123M parameters). As in SD, prompts are padded to the full
+length with the end token and no mask is used: attention is causal, so padding changes nothing before it.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from mdrepro.errors import BadInput
+from mdrepro.models.safe import from_hub, refuse_pickles
+
+CLIP_VIT_L14 = "openai/clip-vit-large-patch14"
+START, END, UNKNOWN = "<start>", "<end>", "<unknown>"
+
+logger = logging.getLogger(__name__)
+
+
+def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple[Any, CLIPTextModel]:
+    """A tokenizer and its text encoder.
+
+    Args:
+        source: a folder or a name on the hub, either of CLIP itself or of a pipeline such as SD-1.5 with ``tokenizer``
+            and ``text_encoder`` inside. A whole CLIP model will do: its image half is left out.
+        options: as in transformers (``dtype``, ``variant``, ``local_files_only``).
+
+    Returns:
+        tokenizer and encoder, the latter in eval mode.
+
+    Raises:
+        BadInput: the weights are there as pickle alone, or some are missing.
+        NotAttempted: it is neither a local folder nor in the cache, and cannot be downloaded.
+    """
+    inside = Path(source, "text_encoder").is_dir()
+    words, weights = ("tokenizer", "text_encoder") if inside else ("", "")
+    refuse_pickles(source, weights)
+    offline = {"local_files_only": options["local_files_only"]} if "local_files_only" in options else {}
+    with from_hub(source), _quiet("transformers"):  # it reports the image half as unexpected
+        tokenizer = AutoTokenizer.from_pretrained(source, subfolder=words, **offline)
+        options |= {"use_safetensors": True, "output_loading_info": True}
+        loaded: Any = CLIPTextModel.from_pretrained(source, subfolder=weights, **options)
+    encoder, found = loaded
+    if lacking := sorted(found["missing_keys"]) + sorted(map(str, found["mismatched_keys"])):
+        raise BadInput(
+            f"{source} does not hold CLIP's text model: {len(lacking)} weights are missing, {lacking[0]} first"
+        )
+    return tokenizer, encoder.eval()
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    said = logging.getLogger(name)
+    level = said.level
+    said.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        said.setLevel(level)
+
+
+def length(tokenizer: Any, encoder: CLIPTextModel) -> int:
+    """Tokens of every prompt, start and end included: 77 for CLIP."""
+    return min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+
+
+def tokenize(tokenizer: Any, prompts: Sequence[str], tokens: int) -> Tensor:
+    """Token numbers of prompts, (prompts, tokens).
+
+    A longer prompt loses its last words and keeps its end token. What is lost, and words that a small vocabulary does
+    not have, are logged as warnings.
+    """
+    padded = {"padding": "max_length", "max_length": tokens, "truncation": True, "return_tensors": "pt"}
+    ids: Tensor = tokenizer(list(prompts), **padded).input_ids
+    whole = tokenizer(list(prompts), verbose=False).input_ids
+    for prompt, row in zip(prompts, whole, strict=True):
+        if len(row) > tokens:
+            logger.warning("%d of %d tokens are left out at the end of %r", len(row) - tokens, len(row), prompt)
+        if tokenizer.unk_token == UNKNOWN and tokenizer.unk_token_id in row:
+            logger.warning("words outside the vocabulary in %r", prompt)
+    return ids
+
+
+def encode(tokenizer: Any, encoder: CLIPTextModel, prompts: Sequence[str]) -> Tensor:
+    """Text features of prompts: the last hidden state after the final norm, (prompts, tokens, width).
+
+    Gradients flow if they are enabled. The features of a prompt do not depend on the others beyond float rounding.
+    """
+    ids = tokenize(tokenizer, prompts, length(tokenizer, encoder))
+    return encoder(ids.to(encoder.device)).last_hidden_state
+
+
+def word_tokenizer(vocabulary: Iterable[str], tokens: int = 32) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words, for captions of a closed vocabulary.
+
+    Text is lower-cased and split at white space; punctuation marks are words. Numbers: start 0, end (and padding) 1,
+    unknown 2, then the words in the order given. It is saved as one ``tokenizer.json``, all that the tokenizers library
+    needs.
+
+    Args:
+        vocabulary: words, in lower case.
+        tokens: length of every prompt, start and end included.
+
+    Raises:
+        BadInput: a word occurs twice, or would be split or changed.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    words = [START, END, UNKNOWN, *vocabulary]
+    numbers = {word: number for number, word in enumerate(words)}
+    if len(numbers) < len(words):
+        raise BadInput("the vocabulary has a word twice")
+    made = Tokenizer(models.WordLevel(numbers, unk_token=UNKNOWN))
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, 0), (END, 1)]
+    )
+    for number, word in enumerate(words[3:], start=3):
+        if made.encode(word, add_special_tokens=False).ids != [number]:
+            raise BadInput(f"{word!r} is not one word in lower case")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        bos_token=START,
+        eos_token=END,
+        pad_token=END,
+        unk_token=UNKNOWN,
+        model_max_length=tokens,
+    )
+
+
+def small_encoder(tokenizer: Any, *, width: int = 128, layers: int = 4, heads: int = 4) -> CLIPTextModel:
+    """CLIP's text model at a small size, random weights (from torch's global generator), in eval mode.
+
+    The defaults have 0.8M parameters and a few hundred words' embeddings.
+
+    Args:
+        tokenizer: gives vocabulary size, number of tokens and the end token, at which the pooled feature is taken.
+        width: channels of the text features; the feed-forward layers are 4 times as wide.
+        layers, heads: transformer layers, and attention heads in each.
+    """
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.no_grad():
+        return CLIPTextModel(config).eval()
