@@ -99,6 +99,15 @@ def test_one_step_is_the_clean_latent_out_of_pure_noise(pipe):
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
+@torch.no_grad()
+def test_euler_in_its_own_units_takes_ddims_trajectory(pipe):
+    """Its latents are x / a with noise of variance sigma^2; it starts at sigma and not sqrt(sigma^2 + 1): 0.2 %."""
+    pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    got = run(pipe, seeds=[3], num_inference_steps=4, guidance_scale=2)
+    expected = ddim_by_hand(pipe, PROMPTS[0], "", 3, 4, 2, "epsilon")
+    assert (got - expected).norm() < 0.02 * expected.norm()
+
+
 def test_without_guidance_the_network_sees_one_branch(pipe, monkeypatch):
     batches = []
     forward = type(pipe.unet).forward
@@ -201,6 +210,7 @@ def test_embeddings_latents_and_sizes_may_be_given(pipe):
 
 
 def test_callback_sees_and_changes_latents_and_can_stop(pipe):
+    undisturbed = run(pipe)
     seen = []
 
     def callback(pipeline, step, timestep, tensors):
@@ -213,7 +223,7 @@ def test_callback_sees_and_changes_latents_and_can_stop(pipe):
     got = run(pipe, callback_on_step_end=callback, callback_on_step_end_tensor_inputs=names)
     assert seen == [(0, 999), (1, 749)]
     assert not got.any()
-    assert run(pipe).any()  # the interruption does not stick
+    assert torch.equal(run(pipe), undisturbed)  # the interruption does not stick
 
 
 @pytest.mark.parametrize(
