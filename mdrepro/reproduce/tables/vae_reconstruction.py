@@ -169,7 +169,7 @@ def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> "Fi
             f"{NAMES[row]}\n{quality.value:.2f} dB",
             (ours.params / 1e6, quality.value),
             textcoords="offset points",
-            xytext=(-7, 4) if row == "ours" else (7, 4),
+            xytext={"ours": (-7, 12), "ours-lite": (7, -26)}.get(row, (7, 4)),
             ha="right" if row == "ours" else "left",
             color=COLOURS[row],
             fontsize=8.5,
