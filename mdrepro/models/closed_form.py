@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from mdrepro.models import blocks
 from mdrepro.models.presets import LATENT_FACTOR, Preset
 
 MOBILEDIFFUSION: Mapping[str, Any] = MappingProxyType(
@@ -186,17 +187,7 @@ def diffusers_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) 
     depths = _each(c["transformer_layers_per_block"], len(widths))
 
     def stack(width: int, n: int, depth: int) -> None:
-        tally.norm(width)
-        tally.linear(width, width, n)
-        for _ in range(depth):
-            tally.norm(width)
-            tally.attend(width, width, n, n)
-            tally.norm(width)
-            tally.attend(width, text, n, tokens)
-            tally.feed_forward(width, 4 * width, n)
-        tally.linear(width, width, n)
-        tally.self_attention += depth
-        tally.cross_attention += depth
+        _sd_transformer(tally, width, text, n, tokens, depth)
 
     tally.linear(widths[0], time, 1)
     tally.linear(time, time, 1)
@@ -230,6 +221,45 @@ def diffusers_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) 
     tally.norm(width)
     tally.conv(width, c["out_channels"], pixels[0])
     return tally
+
+
+def evolvable_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) -> Tally:
+    """SnapFusion's UNet: SD-1.5's stem, samplers and head around the blocks that its ``actions`` leave."""
+    tally, widths = Tally(), DIFFUSERS_UNET["block_out_channels"]
+    time, last = 4 * widths[0], len(widths) - 1
+    pixels = [(side >> level) ** 2 for level in range(len(widths))]
+    tally.linear(widths[0], time, 1)
+    tally.linear(time, time, 1)
+    tally.conv(DIFFUSERS_UNET["in_channels"], widths[0], pixels[0])
+    for level in range(last):
+        tally.conv(widths[level], widths[level], pixels[level + 1])
+        tally.conv(widths[level + 1], widths[level + 1], pixels[level])
+    for block in blocks.sd_layout(widths, (True, True, True, False), 2).replay(config["actions"]).computed():
+        n, source = pixels[block.level], block.in_width + block.skip_width
+        if block.kind == "resnet":
+            tally.resnet(source, block.out_width, n, time)
+        elif block.kind == "shortcut":
+            tally.linear(source, block.out_width, n)
+        else:
+            _sd_transformer(tally, block.out_width, 768, n, tokens, 1)
+    tally.norm(widths[0])
+    tally.conv(widths[0], DIFFUSERS_UNET["out_channels"], pixels[0])
+    return tally
+
+
+def _sd_transformer(tally: Tally, width: int, text: int, n: int, tokens: int, depth: int) -> None:
+    """SD's transformer block: a norm, projections in and out, and between them ``depth`` times all three layers."""
+    tally.norm(width)
+    tally.linear(width, width, n)
+    for _ in range(depth):
+        tally.norm(width)
+        tally.attend(width, width, n, n)
+        tally.norm(width)
+        tally.attend(width, text, n, tokens)
+        tally.feed_forward(width, 4 * width, n)
+    tally.linear(width, width, n)
+    tally.self_attention += depth
+    tally.cross_attention += depth
 
 
 def kl_decoder(config: Mapping[str, Any], side: int = 64, tokens: int = 0) -> Tally:
@@ -274,6 +304,7 @@ FORMS: Mapping[str, Callable[..., Tally]] = MappingProxyType(
     {
         "mdrepro MobileDiffusionUNet": mobilediffusion_unet,
         "diffusers UNet2DConditionModel": diffusers_unet,
+        "mdrepro EvolvableUNet": evolvable_unet,
         "diffusers AutoencoderKL decoder": kl_decoder,
         "transformers CLIPTextModel": clip_text_model,
     }
