@@ -101,14 +101,10 @@ def test_a_failed_notebook_keeps_its_copy_and_the_older_run(workspace: Path, cli
 
 @pytest.mark.slow
 def test_a_killed_job_is_a_failure_and_no_bad_input(workspace: Path) -> None:
-    command = [sys.executable, "-m", "mdrepro", "reproduce", TABLE, "--no-report", "--set", "steps=60"]
-    process = subprocess.Popen(command, cwd=workspace, env=os.environ, text=True, stderr=subprocess.PIPE)
-    assert process.stderr
-    while "step 2" not in (line := process.stderr.readline()):
-        assert line, "the run ended early"
+    process = _in_the_middle(workspace, steps=60)
     job = next(each for each in _ours(process.pid) if "mdrepro.reproduce.notebook" in each.cmdline())
     job.kill()
-    said = process.stderr.read()
+    said = process.stderr.read() if process.stderr else ""
     assert process.wait() == 1
     assert "ended without a word" in said
     assert "Traceback" not in said
@@ -116,14 +112,10 @@ def test_a_killed_job_is_a_failure_and_no_bad_input(workspace: Path) -> None:
 
 @pytest.mark.slow
 def test_code_that_changes_during_a_run_makes_it_fail(workspace: Path) -> None:
-    command = [sys.executable, "-m", "mdrepro", "reproduce", TABLE, "--no-report", "--set", "steps=20"]
-    process = subprocess.Popen(command, cwd=workspace, env=os.environ, text=True, stderr=subprocess.PIPE)
-    assert process.stderr
-    while "step 2" not in (line := process.stderr.readline()):
-        assert line, "the run ended early"
+    process = _in_the_middle(workspace, steps=20)
     before = (workspace / NOTEBOOK).read_text()
     (workspace / NOTEBOOK).write_text(before.replace("859.52", "700.0"))
-    said = process.stderr.read()
+    said = process.stderr.read() if process.stderr else ""
     assert process.wait() == 1
     assert f"changed while it ran, so the numbers belong to no one state: code changed: {NOTEBOOK}" in said
     assert not (workspace / "papermill_runs/quick" / TABLE / "result.json").exists()
@@ -168,6 +160,16 @@ def test_snakemake_options_pass_through(workspace: Path, cli: Cli) -> None:
     assert "mdrepro.reproduce.notebook" in dry.stderr
 
 
+def _in_the_middle(home: Path, steps: int) -> subprocess.Popen[str]:
+    """A run that has come to its third step; its stderr can be read on."""
+    command = [sys.executable, "-m", "mdrepro", "reproduce", TABLE, "--no-report", "--set", f"steps={steps}"]
+    process = subprocess.Popen(command, cwd=home, env=os.environ, text=True, stderr=subprocess.PIPE)
+    assert process.stderr
+    while "step 2" not in (line := process.stderr.readline()):
+        assert line, "the run ended early"
+    return process
+
+
 def _ours(pid: int) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["pid", "environ"]):
@@ -180,11 +182,7 @@ def _ours(pid: int) -> list[psutil.Process]:
 @pytest.mark.slow
 def test_kill_9_leaves_nothing_behind_and_the_same_command_finishes(workspace: Path, cli: Cli) -> None:
     """Killed in the middle of a cell, the run's children end too, and a second call makes the undisturbed numbers."""
-    command = [sys.executable, "-m", "mdrepro", "reproduce", TABLE, "--no-report", "--set", "steps=20"]
-    process = subprocess.Popen(command, cwd=workspace, env=os.environ, text=True, stderr=subprocess.PIPE)
-    assert process.stderr
-    while "step 2" not in (line := process.stderr.readline()):
-        assert line, "the run ended early"
+    process = _in_the_middle(workspace, steps=20)
     children = _ours(process.pid)
     assert len(children) >= 3  # Snakemake, the job and the kernel
     process.send_signal(signal.SIGKILL)
