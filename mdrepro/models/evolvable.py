@@ -12,7 +12,8 @@ forward pass draws once for each block, for the whole batch: that is the way tha
 import copy
 import inspect
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdrepro.errors import BadInput
+from mdrepro.errors import BadInput, unknown
 from mdrepro.models.blocks import Block, Layout, sd_layout
 from mdrepro.models.safe import SafeModelMixin, refuse_pickles
 
@@ -118,6 +119,7 @@ class EvolvableUNet(SafeModelMixin, ConfigMixin):
         self.layout: Layout = sd_layout(widths, cross_attention, layers_per_block).replay(actions)
         self.skip_generator = torch.Generator().manual_seed(0)
         self.gradient_checkpointing = False
+        self._left_out: frozenset[str] = frozenset()
 
         self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(widths[0], 4 * widths[0])
@@ -253,8 +255,28 @@ class EvolvableUNet(SafeModelMixin, ConfigMixin):
         self.register_to_config(skip_probability=skip_probability)
         self.skip_generator.manual_seed(seed)
 
+    @contextmanager
+    def skipping(self, names: Iterable[str]) -> Iterator[None]:
+        """``with unet.skipping(["up-3 resnet 1"]):`` forward passes compute what the network without it would.
+
+        In training they are left out beside those drawn. Nothing of the network changes, and within another such
+        ``with`` both leave out theirs.
+
+        Raises:
+            BadInput: there is no such block.
+        """
+        before, names = self._left_out, frozenset(names)
+        there = [block.name for block in self.blocks()]
+        for name in sorted(names.difference(there)):
+            raise unknown("block", name, there)
+        self._left_out = before | names
+        try:
+            yield
+        finally:
+            self._left_out = before
+
     def _draw(self) -> frozenset[str]:
-        """Names of the blocks that this pass skips."""
+        """Names of the blocks that robust training skips in this pass."""
         if not self.training or not self.config.skip_probability:
             return frozenset()
         blocks = self.blocks()
@@ -292,7 +314,7 @@ class EvolvableUNet(SafeModelMixin, ConfigMixin):
         self._check_inputs(sample, encoder_hidden_states)
         time = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
         time_bt = self.time_embedding(self.time_proj(time).to(sample.dtype))
-        skipped = self._draw()
+        skipped = self._draw() | self._left_out
 
         x_bchw = self.conv_in(sample)
         skips = [x_bchw]
@@ -301,7 +323,9 @@ class EvolvableUNet(SafeModelMixin, ConfigMixin):
             for place in places:
                 skip = skips.pop() if name.startswith("up") else None
                 for block in place:
-                    x_bchw = self._run(block, block.name in skipped, x_bchw, skip, time_bt, encoder_hidden_states)
+                    x_bchw = self.run_block(
+                        block, x_bchw, skip, time_bt, encoder_hidden_states, skipped=block.name in skipped
+                    )
                 if name.startswith("down"):
                     skips.append(x_bchw)
             if hasattr(stage, "downsamplers"):
@@ -312,9 +336,26 @@ class EvolvableUNet(SafeModelMixin, ConfigMixin):
         x_bchw = self.conv_out(F.silu(self.conv_norm_out(x_bchw)))
         return UNet2DConditionOutput(sample=x_bchw) if return_dict else (x_bchw,)
 
-    def _run(
-        self, block: Block, skipped: bool, x_bchw: Tensor, skip_bchw: Tensor | None, time_bt: Tensor, text_bmc: Tensor
+    def run_block(
+        self,
+        block: Block,
+        x_bchw: Tensor,
+        skip_bchw: Tensor | None,
+        time_bt: Tensor,
+        text_bmc: Tensor,
+        *,
+        skipped: bool = False,
     ) -> Tensor:
+        """What one block makes of its inputs.
+
+        Args:
+            block: one of ``layout.computed()``.
+            x_bchw: (batch, block.in_width, height, width) of its level.
+            skip_bchw: the skip connection, (batch, block.skip_width, height, width), or None off the way up.
+            time_bt: embedded time, (batch, 4 * block_out_channels[0]).
+            text_bmc: text features, (batch, tokens, cross_attention_dim).
+            skipped: leave it out: x as it is, or its 1x1 shortcut's output where it changes the width.
+        """
         absent = skipped or block.kind == "shortcut"
         if absent and not block.changes_width:
             return x_bchw

@@ -319,6 +319,37 @@ def test_a_skipped_block_computes_what_a_removed_one_does(loaded, unet):
     assert torch.equal(output(unet), output(removed))
 
 
+def test_blocks_named_are_skipped_inside_the_with_and_nothing_changes(loaded, unet):
+    first, second = "up-3 cross-attention 1", "down-2 resnet 0"
+    expected = {
+        names: output(copy.deepcopy(loaded).replay(f"remove {name}" for name in names))
+        for names in ((first,), (first, second))
+    }
+    before, weights, whole = dict(unet.config), copy.deepcopy(unet.state_dict()), output(unet)
+    with unet.skipping([first]):
+        assert torch.equal(output(unet), expected[first,])
+        with unet.skipping([second]):
+            assert torch.equal(output(unet), expected[first, second])
+        assert torch.equal(output(unet), expected[first,])
+    with pytest.raises(RuntimeError, match="inside"), unet.skipping([first]):
+        raise RuntimeError("inside")
+    assert torch.equal(output(unet), whole)
+    assert dict(unet.config) == before
+    assert all(torch.equal(value, weights[name]) for name, value in unet.state_dict().items())
+    with pytest.raises(BadInput, match="did you mean up-3 resnet"), unet.skipping(["up-3 resnett 1"]):
+        pass
+
+
+def test_blocks_named_are_skipped_beside_those_drawn(loaded, unet):
+    unet.train().robust_training(0.5, seed=3)
+    drawn = unet._draw()
+    named = next(b.name for b in unet.blocks() if b.name not in drawn)
+    unet.skip_generator.manual_seed(3)
+    with unet.skipping([named]):
+        found = output(unet)
+    assert torch.equal(found, output(copy.deepcopy(loaded).replay(f"remove {name}" for name in drawn | {named})))
+
+
 def test_skipping_is_reproducible_and_apart_from_the_global_generator(unet):
     unet.train()
     unet.robust_training(0.3, seed=7)
