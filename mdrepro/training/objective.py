@@ -51,7 +51,7 @@ class Objective(Protocol):
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Scalars, each the mean over the micro-batch: "loss" is minimised, all are logged.
 
-        Every micro-batch must give the same names. Chance comes from ``draws``; torch's, numpy's and Python's own
+        All micro-batches of a step must give the same names. Chance comes from ``draws``; torch's, numpy's and Python's own
         generators are seeded anew for each micro-batch, for modules that draw from them (dropout).
         """
 
@@ -68,4 +68,7 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """The examples at ``indices``, tensors on the CPU; a function of ``indices`` alone, called from another thread."""
+        """The examples at ``indices``, tensors on the CPU.
+
+        It is called from a background thread, and is a function of ``indices`` alone.
+        """
