@@ -51,8 +51,8 @@ class Objective(Protocol):
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Scalars, each the mean over the micro-batch: "loss" is minimised, all are logged.
 
-        All micro-batches of a step must give the same names. Chance comes from ``draws``; torch's, numpy's and Python's own
-        generators are seeded anew for each micro-batch, for modules that draw from them (dropout).
+        All micro-batches of a step must give the same names. Chance comes from ``draws``; generators of torch, numpy
+        and Python are seeded anew for each micro-batch, for modules that draw from them (dropout).
         """
 
 

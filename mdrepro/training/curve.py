@@ -1,0 +1,134 @@
+"""What a run tells while it goes on: the loss curve as JSON lines, tensorboard, a bar with images per second."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+FILE, EVENTS = "losses.jsonl", "tensorboard"
+SECONDS_ON_TERMINAL, SECONDS_IN_LOG = 0.5, 30.0
+
+Row = dict[str, float]
+
+
+class Curve:
+    """The rows of a run: those of earlier runs up to ``step``, and those added.
+
+    Rows are also sent to tensorboard where the package is installed; without it, nothing else changes.
+
+    Args:
+        folder: of the run.
+        step: the steps done; later rows, of a run that was killed, are dropped.
+        write: whether this process writes.
+    """
+
+    def __init__(self, folder: Path, step: int, write: bool) -> None:
+        self._file = folder / FILE
+        self.rows = [row for row in _read(self._file) if row["step"] <= step]
+        self._write = write
+        self._board = _board(folder / EVENTS, step) if write else None
+        if write:
+            _replace(self._file, "".join(map(_line, self.rows)))
+
+    def add(self, row: Row) -> None:
+        """One more row; ``step`` is the steps done."""
+        self.rows.append(row)
+        if self._write:
+            with open(self._file, "a") as file:
+                file.write(_line(row))
+        if self._board is not None:
+            for name, value in row.items():
+                self._board.add_scalar(name, value, int(row["step"]))
+
+    def close(self) -> None:
+        """Write out what tensorboard holds back."""
+        if self._board is not None:
+            self._board.close()
+
+
+def clear(folder: Path) -> None:
+    """Remove the curve of a run."""
+    (folder / FILE).unlink(missing_ok=True)
+    shutil.rmtree(folder / EVENTS, ignore_errors=True)
+
+
+class Progress:
+    """A bar on the terminal, a line now and then elsewhere; silent on all processes but one."""
+
+    def __init__(self, total: int, batch: int, step: int, show: bool) -> None:
+        self._batch = batch
+        self._bar = tqdm(
+            total=total * batch,
+            initial=step * batch,
+            unit=" images",
+            unit_scale=True,
+            dynamic_ncols=True,
+            mininterval=SECONDS_ON_TERMINAL if sys.stderr.isatty() else SECONDS_IN_LOG,
+            disable=not show,
+        )
+
+    def step(self) -> None:
+        """One more step is done."""
+        self._bar.update(self._batch)
+
+    def tell(self, row: Row) -> None:
+        """Show the step and the losses of the last row."""
+        losses = {name.removesuffix("/loss"): f"{value:.4g}" for name, value in row.items() if name.endswith("/loss")}
+        self._bar.set_postfix({"step": int(row["step"])} | losses, refresh=False)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+class Clock:
+    """Seconds of training, those of earlier runs included."""
+
+    def __init__(self, before: float) -> None:
+        self.before, self._began = before, time.monotonic()
+
+    @property
+    def now(self) -> float:
+        """Since this run began."""
+        return time.monotonic() - self._began
+
+    @property
+    def total(self) -> float:
+        """Of all runs."""
+        return self.before + self.now
+
+
+def _read(file: Path) -> list[Row]:
+    """The whole rows of a file, which a kill may have cut in the middle of its last line."""
+    rows = []
+    for line in file.read_text().splitlines(keepends=True) if file.exists() else []:
+        if line.endswith("\n"):
+            rows.append(json.loads(line))
+    return rows
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _replace(file: Path, text: str) -> None:
+    handle, aside = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    with open(handle, "w") as stream:
+        stream.write(text)
+    os.chmod(aside, 0o644)
+    os.replace(aside, file)
+
+
+def _board(folder: Path, step: int) -> Any:
+    """A tensorboard writer, or None where tensorboard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step or None)
