@@ -11,7 +11,7 @@ from mdrepro.models import vae
 from mdrepro.papers import ledger
 from mdrepro.reproduce.record import complete
 from mdrepro.reproduce.tables import vae_reconstruction as table
-from mdrepro.training.autoencoder import Recipe, Record, Trained
+from mdrepro.training.photo_autoencoders import Recipe, Record, Trained
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from mdrepro.errors import NotAttempted
 from mdrepro.metrics import bootstrap, reconstruction
 from mdrepro.models import vae
 from mdrepro.reproduce.rows import Row
-from mdrepro.training.autoencoder import Recipe, Trained
+from mdrepro.training.photo_autoencoders import Recipe, Trained
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
