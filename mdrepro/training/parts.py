@@ -1,0 +1,146 @@
+"""Networks, tokenizers and schedulers as folders: those of a finished run, and those that others trained."""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mdrepro import paths
+from mdrepro.errors import BadInput, unknown
+
+SCHEDULERS = {
+    "DDIMScheduler": "diffusers",
+    "LCMScheduler": "diffusers",
+    "RenoisingScheduler": "mdrepro.models.renoise",
+}
+KINDS = ("reader", "vae", "unet", "text_encoder", "tokenizer", "scheduler")
+
+
+class Parts(Protocol):
+    """A finished run, or pretrained weights."""
+
+    def load(self, part: str) -> Any:
+        """One of `KINDS`: a network in eval mode, float32; a tokenizer; a scheduler."""
+
+
+def load(folder: Path, part: str) -> Any:
+    """What lies in ``folder``; networks in eval mode, float32, on the CPU.
+
+    Args:
+        folder: as ``save_pretrained`` wrote it.
+        part: one of `KINDS`.
+
+    Raises:
+        BadInput: a class that is not allowed there, or a folder that is not there.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{paths.relative(folder)}: no such folder")
+    if part == "tokenizer":
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder)
+    if part == "text_encoder":
+        from transformers import CLIPTextModel
+
+        with _no_bars():
+            encoder: Any = CLIPTextModel.from_pretrained(folder, use_safetensors=True)
+        return encoder.float().eval()
+    kind = _kind(folder, part)
+    if part == "scheduler":
+        return kind.from_pretrained(folder)
+    return kind.from_pretrained(folder, low_cpu_mem_usage=False).float().eval()
+
+
+def _kind(folder: Path, part: str) -> Any:
+    """The class that the folder's config names, if it is one of those allowed for this part."""
+    from mdrepro.models.discriminator import UNETS
+
+    allowed: Mapping[str, str] = {
+        "reader": {"SceneReader": "mdrepro.metrics.scenes"},
+        "vae": {"Autoencoder": "mdrepro.models.vae", "AutoencoderKL": "diffusers"},
+        "unet": UNETS,
+        "scheduler": SCHEDULERS,
+    }[part]
+    config = folder / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    try:
+        name = json.loads(config.read_text())["_class_name"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{paths.relative(config)} names no class ({type(error).__name__})") from error
+    if name not in allowed:
+        raise unknown(f"class of {paths.relative(folder)}", name, allowed)
+    return getattr(importlib.import_module(allowed[name]), name)
+
+
+def save(parts: Mapping[str, Any], folder: Path) -> None:
+    """Write each part into a folder of its name, in safetensors and JSON without this machine's paths."""
+    for name, part in parts.items():
+        with _no_bars():
+            part.save_pretrained(folder / name)
+        for file in (folder / name).glob("*.json"):
+            told = json.loads(file.read_text())
+            if told.pop("_name_or_path", None) is not None or told.pop("name_or_path", None) is not None:
+                file.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers shows a progress bar for each file, however small: not inside."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that others trained, in diffusers' or transformers' folders.
+
+    Args:
+        source: a folder, or a name on the hub; of a pipeline, or of the part itself.
+    """
+
+    source: str
+
+    def digest(self) -> str:
+        """SHA-256 over the safetensors and JSON files of a folder; of the hub, the name itself."""
+        folder = Path(self.source)
+        if not folder.is_dir():
+            return self.source
+        found = hashlib.sha256()
+        for file in sorted(folder.rglob("*")):
+            if file.suffix in (".safetensors", ".json"):
+                found.update(f"{file.relative_to(folder).as_posix()} {paths.sha256(file)}\n".encode())
+        return found.hexdigest()
+
+    def load(self, part: str) -> Any:
+        """One of `KINDS`; see `load`.
+
+        Raises:
+            BadInput: pickles, or another kind of network.
+            NotAttempted: it is neither a folder nor in the cache, and cannot be downloaded.
+        """
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+        from mdrepro.models import text
+        from mdrepro.models.safe import from_hub, refuse_pickles
+
+        if part in ("text_encoder", "tokenizer"):
+            tokenizer, encoder = text.load(self.source)
+            return tokenizer if part == "tokenizer" else encoder.float()
+        kind = {"vae": AutoencoderKL, "unet": UNet2DConditionModel, "scheduler": DDIMScheduler}[part]
+        folder = Path(self.source)
+        inside = {} if folder.is_dir() and not (folder / part).is_dir() else {"subfolder": part}
+        refuse_pickles(self.source, inside.get("subfolder"))
+        with from_hub(self.source):
+            if part == "scheduler":
+                return kind.from_pretrained(self.source, **inside)
+            return kind.from_pretrained(self.source, use_safetensors=True, **inside).float().eval()

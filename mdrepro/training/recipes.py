@@ -1,0 +1,218 @@
+"""Every training run as one named row: what is trained, from what, on what, and how.
+
+The comment on a row says what to expect: the result, and the time on two cores (quick tier) or the hardware. Values
+that a paper gives carry its name there; all others are ours.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from mdrepro.errors import BadInput, unknown
+from mdrepro.training.config import LoopConfig
+from mdrepro.training.recipe import TIERS, Recipe
+
+SD_NOISE: Mapping[str, Any] = MappingProxyType(
+    {
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+        "timestep_spacing": "trailing",
+    }
+)
+"""The noise levels of Stable Diffusion 1.x, as arguments of diffusers' DDIMScheduler."""
+V = MappingProxyType({**SD_NOISE, "prediction_type": "v_prediction"})
+V_FROM_PURE_NOISE = MappingProxyType({**V, "rescale_betas_zero_snr": True})
+
+FRESH_SHAPES = MappingProxyType({"source": "shapes", "count": 1_000_000})  # more than any run sees: none twice
+SHAPES = MappingProxyType({"source": "shapes", "count": 40_000})  # encoded once, then seen many times
+SHAPES_LATENT = MappingProxyType({"vae": "shapes-vae", "text": "shapes-text"})
+SMALL_UNET = MappingProxyType(
+    {"sample_size": 8, "in_channels": 8, "out_channels": 8, "cross_attention_dim": 128, "norm_num_groups": 8}
+)
+NO_CRITIC = MappingProxyType({"perceptual": 0.0, "adversarial": 0.0})  # LPIPS needs weights; a critic needs longer
+
+QUICK = (
+    # The independent scorer: sees real renders only, never captions or generated images.
+    # expect: 99 % of held-out scenes read wholly right, 6 min
+    Recipe(
+        name="shapes-reader",
+        tier="quick",
+        kind="reader",
+        data=FRESH_SHAPES,
+        network={"width": 64, "depth": 6},
+        loop=LoopConfig(
+            steps=3000, batch=64, learning_rate=2e-3, warmup=100, decay="cosine", threads=1, checkpoint_every=500
+        ),
+    ),
+    # MobileDiffusion's 8-channel autoencoder at an eighth of its width.
+    # expect: PSNR 30 dB on held-out scenes, 10 min
+    Recipe(
+        name="shapes-vae",
+        tier="quick",
+        kind="autoencoder",
+        data=FRESH_SHAPES,
+        network={"row": "ours", "width": 16},
+        options={**NO_CRITIC, "power": 2, "kl": 1e-6},
+        loop=LoopConfig(
+            steps=3000,
+            batch=16,
+            learning_rate=4e-3,
+            optimiser="muon",
+            warmup=150,
+            decay="cosine",
+            threads=1,
+            checkpoint_every=500,
+        ),
+    ),
+    # MobileDiffusion 1.3: half the width, encoder fixed.
+    # expect: PSNR within 0.5 dB of shapes-vae, 5 min
+    Recipe(
+        name="shapes-vae-lite",
+        tier="quick",
+        kind="decoder",
+        parents={"vae": "shapes-vae"},
+        data=FRESH_SHAPES,
+        network={"row": "ours-lite", "width": 16},
+        options={**NO_CRITIC, "power": 2},
+        loop=LoopConfig(
+            steps=3000,
+            batch=16,
+            learning_rate=4e-3,
+            optimiser="muon",
+            warmup=150,
+            decay="cosine",
+            threads=1,
+            checkpoint_every=500,
+        ),
+    ),
+    # Stands in for CLIP's text model, which both papers condition on.
+    # expect: 9 of 10 captions first among 128, 6 min
+    Recipe(
+        name="shapes-text",
+        tier="quick",
+        kind="text",
+        data=FRESH_SHAPES,
+        network={"width": 128, "layers": 4, "heads": 4},
+        loop=LoopConfig(
+            steps=1500, batch=128, learning_rate=1e-3, warmup=100, decay="cosine", threads=1, checkpoint_every=250
+        ),
+    ),
+    # MobileDiffusion's design (1.2) on 8 x 8 latents, 2.2M parameters.
+    # expect: 97 % of attributes and 85 % of scenes right at 50 DDIM steps, 30 min
+    Recipe(
+        name="shapes-base",
+        tier="quick",
+        kind="diffusion",
+        parents=SHAPES_LATENT,
+        data=SHAPES,
+        network={
+            **SMALL_UNET,
+            "class": "MobileDiffusionUNet",
+            "block_out_channels": (48, 64, 96),
+            "mid_transformer_blocks": 4,
+            "attention_head_dim": 16,
+        },
+        noise=V_FROM_PURE_NOISE,
+        options={"drop": 0.1},
+        loop=LoopConfig(steps=6000, batch=64, learning_rate=1e-3, warmup=200, decay="cosine", ema=0.999, threads=1),
+        sampling={"steps": 50, "guidance": 3.0},
+    ),
+    # SnapFusion 2.5, the first half of the chain.
+    # expect: as shapes-base at 16 steps, 5 min
+    Recipe(
+        name="shapes-16",
+        tier="quick",
+        kind="steps",
+        parents={**SHAPES_LATENT, "unet": "shapes-base"},
+        data=SHAPES,
+        options={"steps": 16, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
+        loop=LoopConfig(steps=800, batch=64, learning_rate=2e-4, warmup=50, decay="linear", ema=0.99, threads=1),
+        sampling={"steps": 16, "guidance": 3.0},
+    ),
+    # SnapFusion 2.5: 16 -> 8 steps; p, range and gamma are the paper's.
+    # expect: attributes within 2 points of shapes-base at 50 steps, 5 min
+    Recipe(
+        name="shapes-8",
+        tier="quick",
+        kind="steps",
+        parents={**SHAPES_LATENT, "unet": "shapes-16"},
+        data=SHAPES,
+        options={"steps": 8, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
+        loop=LoopConfig(steps=800, batch=64, learning_rate=2e-4, warmup=50, decay="linear", ema=0.99, threads=1),
+        sampling={"steps": 8, "guidance": 3.0},
+    ),
+    # UFOGen (section 3), MobileDiffusion 1.5.
+    # expect: 85 % of attributes right in one step, 15 min
+    Recipe(
+        name="shapes-1",
+        tier="quick",
+        kind="gan",
+        parents={**SHAPES_LATENT, "unet": "shapes-base"},
+        data=SHAPES,
+        options={"jumps": 4, "every": 2},
+        loop=LoopConfig(
+            steps=2500,
+            batch=64,
+            learning_rate=1e-4,
+            phase_betas={"discriminator": (0.0, 0.999)},
+            ema=0.99,
+            threads=1,
+        ),
+        sampling={"steps": 1, "guidance": 1.0},
+    ),
+    # Stable Diffusion's design on 8 x 8 latents, 2.3M parameters: the network that SnapFusion's evolution begins with.
+    # expect: as shapes-base, 30 min
+    Recipe(
+        name="shapes-sd",
+        tier="quick",
+        kind="diffusion",
+        parents=SHAPES_LATENT,
+        data=SHAPES,
+        network={
+            **SMALL_UNET,
+            "class": "EvolvableUNet",
+            "block_out_channels": (32, 64, 64),
+            "cross_attention": (True, True, False),
+            "attention_heads": 4,
+        },
+        noise=V_FROM_PURE_NOISE,
+        options={"drop": 0.1},
+        loop=LoopConfig(steps=5000, batch=64, learning_rate=1e-3, warmup=200, decay="cosine", ema=0.999, threads=1),
+        sampling={"steps": 50, "guidance": 3.0},
+    ),
+)
+
+ROWS = QUICK
+
+
+def _table(rows: Iterable[Recipe]) -> dict[str, Recipe]:
+    """The rows by name, each after its parents."""
+    table: dict[str, Recipe] = {}
+    for row in rows:
+        for role, parent in row.parents.items():
+            if parent not in table:
+                raise BadInput(f"{row.name}: its {role} {parent!r} is no row before it; rows follow their parents")
+        if row.name in table:
+            raise BadInput(f"{row.name} is the name of two rows: each needs its own")
+        table[row.name] = row
+    return table
+
+
+RECIPES = _table(ROWS)
+
+
+def get(name: str) -> Recipe:
+    """The row of that name. Raises BadInput that names the nearest and all others."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def names(tier: str | None = None) -> list[str]:
+    """The rows of a tier, or all, each after its parents. Raises BadInput for an unknown tier."""
+    if tier is not None and tier not in TIERS:
+        raise unknown("tier", tier, TIERS)
+    return [name for name, recipe in RECIPES.items() if tier in (None, recipe.tier)]

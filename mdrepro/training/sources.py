@@ -1,0 +1,78 @@
+"""Where a recipe's captioned pictures come from: ``source`` and its settings, as in ``Recipe.data``."""
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.training.objective import Examples
+
+_PREPARATION = {"size": 256, "fit": "center-crop", "captions": "all", "broken": 0.01}
+SOURCES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "shapes": {"split": "train", "count": 40_000, "first": 0},
+        "coco": {
+            "path": "",
+            "annotations": "annotations/captions_train2014.json",
+            "images": "train2014",
+            **_PREPARATION,
+        },
+        "folder": {"path": "", **_PREPARATION},
+        "shards": {"path": "", "downloads": "", **_PREPARATION},
+    }
+)
+"""Settings of each source with their defaults. ``path``: COCO's folder, with ``annotations`` and ``images`` inside; a
+folder with metadata.jsonl; shards in webdataset's notation, such as ``data/{000..127}.tar``."""
+PLACES = ("path", "downloads")
+"""Settings that say where data lies: they do not count in a recipe's hash, what lies there does."""
+
+
+def settings(data: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a source: the defaults, and what ``data`` says. Those of other sources are left out.
+
+    Raises:
+        BadInput: an unknown source.
+    """
+    source = data.get("source", "")
+    if source not in SOURCES:
+        raise unknown("data.source", source, SOURCES)
+    return {"source": source, **{name: data.get(name, value) for name, value in SOURCES[source].items()}}
+
+
+def examples(data: Mapping[str, Any]) -> Examples:
+    """The pictures and captions: batches of ``pixels`` and ``caption``, for shapes also ``scene``.
+
+    Raises:
+        BadInput: an unknown source, or data that cannot be read.
+        NotAttempted: the path is not set.
+    """
+    return _examples(json.dumps(settings(data), sort_keys=True))
+
+
+@functools.lru_cache(maxsize=2)  # COCO's annotations take seconds to read
+def _examples(text: str) -> Examples:
+    chosen = json.loads(text)
+    if chosen["source"] == "shapes":
+        from mdrepro.data.shapes import Shapes
+
+        return Shapes(chosen["split"], chosen["count"], chosen["first"])
+    from mdrepro.data import captions, webshards
+
+    if not chosen["path"]:
+        raise NotAttempted(
+            "this run needs captioned pictures, which are not downloaded for you. Give --set data.path=PATH and "
+            "--set data.source=coco (COCO's folder, from cocodataset.org), folder (pictures and metadata.jsonl) or "
+            "shards (WebDataset, for example 'data/{000..127}.tar')"
+        )
+    how = captions.Preparation(**{name: chosen[name] for name in _PREPARATION})
+    if chosen["source"] == "shards":
+        return webshards.shards(chosen["path"], how, Path(chosen["downloads"]) if chosen["downloads"] else None)
+    path = Path(chosen["path"])
+    if not path.is_dir():
+        raise BadInput(f"data.path={path}: allowed is an existing folder")
+    if chosen["source"] == "folder":
+        return captions.folder(path, how)
+    return captions.coco(path / chosen["annotations"], path / chosen["images"], how)
