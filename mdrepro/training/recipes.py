@@ -36,7 +36,7 @@ NO_CRITIC = MappingProxyType({"perceptual": 0.0, "adversarial": 0.0})  # LPIPS n
 
 QUICK = (
     # The independent scorer: sees real renders only, never captions or generated images.
-    # expect: 99 % of held-out scenes read wholly right, 6 min
+    # expect: 99 % of held-out scenes read wholly right, 5 min
     Recipe(
         name="shapes-reader",
         tier="quick",
@@ -44,7 +44,7 @@ QUICK = (
         data=FRESH_SHAPES,
         network={"width": 64, "depth": 6},
         loop=LoopConfig(
-            steps=3000, batch=64, learning_rate=2e-3, warmup=100, decay="cosine", threads=1, checkpoint_every=500
+            steps=1200, batch=64, learning_rate=2e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=500
         ),
     ),
     # MobileDiffusion's 8-channel autoencoder at an eighth of its width.
@@ -55,13 +55,13 @@ QUICK = (
         kind="autoencoder",
         data=FRESH_SHAPES,
         network={"row": "ours", "width": 16},
-        options={**NO_CRITIC, "power": 2, "kl": 1e-6},
+        options={**NO_CRITIC, "power": 2, "kl": 5e-4},
         loop=LoopConfig(
-            steps=3000,
-            batch=16,
-            learning_rate=4e-3,
+            steps=900,
+            batch=32,
+            learning_rate=0.02,
             optimiser="muon",
-            warmup=150,
+            warmup=45,
             decay="cosine",
             threads=1,
             checkpoint_every=500,
@@ -78,11 +78,11 @@ QUICK = (
         network={"row": "ours-lite", "width": 16},
         options={**NO_CRITIC, "power": 2},
         loop=LoopConfig(
-            steps=3000,
-            batch=16,
-            learning_rate=4e-3,
+            steps=900,
+            batch=32,
+            learning_rate=0.02,
             optimiser="muon",
-            warmup=150,
+            warmup=45,
             decay="cosine",
             threads=1,
             checkpoint_every=500,
@@ -95,9 +95,9 @@ QUICK = (
         tier="quick",
         kind="text",
         data=FRESH_SHAPES,
-        network={"width": 128, "layers": 4, "heads": 4},
+        network={"width": 128, "layers": 3, "heads": 4},
         loop=LoopConfig(
-            steps=1500, batch=128, learning_rate=1e-3, warmup=100, decay="cosine", threads=1, checkpoint_every=250
+            steps=900, batch=128, learning_rate=1e-3, warmup=100, decay="cosine", threads=1, checkpoint_every=250
         ),
     ),
     # MobileDiffusion's design (1.2) on 8 x 8 latents, 2.2M parameters.
