@@ -1,0 +1,265 @@
+"""Sets of images from prompts: the same image for a prompt whatever the batch, the shard, or an interruption.
+
+Each prompt has a generator of its own, so its noise is the same bit for bit at any batch size. Pixels are too where
+batches are: batch b always holds prompts b * batch to (b + 1) * batch - 1, shards take whole batches in turn, and a
+batch of which one image is missing is computed whole. At another batch size rounding may move a pixel by one level.
+"""
+
+import contextlib
+import hashlib
+import inspect
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from mdrepro.errors import BadInput, unknown
+from mdrepro.models.latents import convert
+from mdrepro.models.renoise import RenoisingScheduler
+from mdrepro.sampling import manifest
+from mdrepro.sampling.manifest import Manifest
+
+SAMPLERS: Mapping[str, tuple[type, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
+        "dpm++": (
+            DPMSolverMultistepScheduler,
+            {
+                "algorithm_type": "dpmsolver++",
+                "solver_order": 2,
+                "final_sigmas_type": "zero",
+                "use_karras_sigmas": False,
+            },
+        ),
+        "euler": (EulerDiscreteScheduler, {"use_karras_sigmas": False, "final_sigmas_type": "zero"}),
+        "renoise": (RenoisingScheduler, {}),
+    }
+)
+"""Samplers by name: the scheduler's class, and what is set whatever the pipeline's own says.
+
+All have the trailing spacing too (Lin et al. 2023, arXiv 2305.08891): from T - 1 to the clean latent.
+"""
+
+
+def scheduler_for(name: str, scheduler: Any) -> Any:
+    """A scheduler by name for the noise schedule and the prediction of another.
+
+    It is made from the values of the other's configuration. diffusers' ``from_config`` is not used: values that are the
+    other class's defaults it leaves to the new class, whose defaults may be another noise schedule.
+
+    Args:
+        name: a name in `SAMPLERS`.
+        scheduler: any diffusers scheduler with betas, as a pipeline holds.
+
+    Raises:
+        BadInput: an unknown name, or a noise schedule that it cannot take over.
+    """
+    if name not in SAMPLERS:
+        raise unknown("sampler", name, SAMPLERS)
+    kind, fixed = SAMPLERS[name]
+    config, known = scheduler.config, inspect.signature(kind).parameters
+    if "beta_start" not in config or (config.get("trained_betas") is not None and "trained_betas" not in known):
+        raise BadInput(
+            f"sampler {name} cannot take over the noise schedule of {type(scheduler).__name__}: name none, to use the "
+            "pipeline's own"
+        )
+    taken = {key: value for key, value in config.items() if key in known}
+    spacing = {"timestep_spacing": "trailing"} if "timestep_spacing" in known else {}
+    return kind(**taken | spacing | fixed)
+
+
+def seeds(seed: int, count: int) -> list[int]:
+    """The seeds of ``count`` prompts' generators: consecutive, no two alike, from a start that ``seed`` alone decides.
+
+    A CPU generator keeps 32 bits of its seed. Sets of n prompts with two seeds overlap with a chance of n / 2^31.
+    """
+    start = int.from_bytes(hashlib.sha256(f"prompts {seed}".encode()).digest()[:4], "big")
+    return [(start + index) % 2**32 for index in range(count)]
+
+
+def images(
+    pipeline: Any,
+    prompts: Sequence[str],
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
+    batch: int = 8,
+) -> Tensor:
+    """Images of prompts, in memory: uint8, (prompts, 3, height, width), on the CPU.
+
+    Args:
+        pipeline, prompts, steps, guidance, sampler, seed, batch: as for `generate`; the images are those it stores.
+
+    Raises:
+        BadInput: as `generate`.
+    """
+    _check(prompts, batch)
+    starts = seeds(seed, len(prompts))
+    with _prepared(pipeline, sampler):
+        made = [
+            _make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], _options(pipeline, steps, guidance))
+            for rows in tqdm(_batches(len(prompts), batch), desc="batches", disable=None, leave=False)
+        ]
+    return torch.cat(made)
+
+
+def generate(
+    pipeline: Any,
+    prompts: Sequence[str],
+    folder: str | os.PathLike[str],
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
+    batch: int = 8,
+    shard: tuple[int, int] | None = None,
+) -> Manifest:
+    """Make what is missing of a set of images: one PNG for each prompt, and at the end the manifest.
+
+    It may be interrupted anywhere, and called again with the same arguments, until the manifest is there.
+
+    Args:
+        pipeline: MobileDiffusionPipeline, or any text-to-image pipeline of diffusers that takes a list of generators.
+        prompts: one image each.
+        folder: a new or an empty one, or one that this has begun.
+        steps, guidance: of the pipeline's call; None for the checkpoint's own, or else the call's default.
+        sampler: a name in `SAMPLERS`; None for the pipeline's own scheduler as it is.
+        seed: of the set: with the same seed and prompt index, two samplers start from the same noise.
+        batch: images at once.
+        shard: (i, n): make every n-th batch from the i-th on, i from 0. None for the process's place under
+            ``accelerate launch`` or ``torchrun``, the pipeline being moved to its device; everything outside of them.
+
+    Returns:
+        the images that are in the folder now; ``complete`` says whether they are all, other shards' included.
+
+    Raises:
+        BadInput: an argument is not allowed, or the folder holds something else (see `mdrepro.sampling.manifest`).
+    """
+    _check(prompts, batch)
+    place, shards = _place(pipeline) if shard is None else shard
+    if not 0 <= place < shards:
+        raise BadInput(f"shard {place} of {shards}: allowed are 0 to one less than the number of shards")
+    target, starts = Path(folder), seeds(seed, len(prompts))
+    with _prepared(pipeline, sampler):
+        options = _options(pipeline, steps, guidance)
+        settings = describe(pipeline) | {"sampler": sampler, **options, "seed": seed, "batch": batch}
+        hashed = hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
+        settings |= {"images": len(prompts), "prompts_sha256": hashed}
+        manifest.begin(target, settings)
+        mine = _batches(len(prompts), batch)[place::shards]
+        missing = [rows for rows in mine if not all((target / manifest.name(i)).is_file() for i in rows)]
+        for rows in tqdm(missing, desc="batches", disable=None, leave=False):
+            made = _make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options)
+            for index, pixels in zip(rows, made, strict=True):
+                _store(target / manifest.name(index), pixels)
+    return manifest.end(target, settings, prompts, starts)
+
+
+def describe(pipeline: Any) -> dict[str, Any]:
+    """What makes a pipeline's images what they are, as JSON values: its class, weights, type and scheduler."""
+    scheduler = pipeline.scheduler
+    known = inspect.signature(type(scheduler)).parameters
+    config = {name: value for name, value in sorted(scheduler.config.items()) if name in known}
+    return {
+        "pipeline": type(pipeline).__name__,
+        "weights_sha256": weights_sha256(pipeline),
+        "dtype": str(pipeline.dtype).removeprefix("torch."),
+        "scheduler": type(scheduler).__name__,
+        "scheduler_config": json.loads(json.dumps(config, default=str)),
+    }
+
+
+def weights_sha256(pipeline: Any) -> str:
+    """A hash over every network's class, configuration (diffusers' ones) and weights, and every tokenizer's vocabulary.
+
+    It is the same for a pipeline in memory, saved and loaded, and on any device; not for another type of numbers.
+    """
+    digest = hashlib.sha256()
+    for name, part in sorted(pipeline.components.items()):
+        if isinstance(part, nn.Module):
+            config: Any = part.config if isinstance(part, ConfigMixin) else {}
+            public = {key: value for key, value in sorted(config.items()) if not key.startswith("_")}
+            digest.update(f"{name} {type(part).__name__} {json.dumps(public, default=str)}".encode())
+            for key, tensor in sorted(part.state_dict().items()):
+                digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        elif hasattr(part, "get_vocab"):
+            words = json.dumps([sorted(part.get_vocab().items()), part.model_max_length])
+            digest.update(f"{name} {words}".encode())
+    return digest.hexdigest()
+
+
+def _make(pipeline: Any, prompts: list[str], starts: list[int], options: Mapping[str, Any]) -> Tensor:
+    """One batch: uint8 (prompts, 3, height, width), rounded once."""
+    generators = [torch.Generator().manual_seed(start) for start in starts]
+    call = {"num_inference_steps": options["steps"], "guidance_scale": options["guidance"], "output_type": "pt"}
+    made = pipeline(prompts, generator=generators, **call).images
+    return convert(made.float().cpu(), "0..1", "uint8")
+
+
+def _store(path: Path, pixels_chw: Tensor) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_chw.permute(1, 2, 0).contiguous().numpy()).save(buffer, "PNG")
+    manifest.write_whole(path, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _prepared(pipeline: Any, name: str | None) -> Iterator[None]:
+    """The pipeline with a sampler and without its own progress bar, for a while."""
+    scheduler, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", {})
+    pipeline.set_progress_bar_config(**{**bar, "disable": True})
+    if name is not None:
+        pipeline.scheduler = scheduler_for(name, scheduler)
+    try:
+        yield
+    finally:
+        pipeline.scheduler = scheduler
+        pipeline.set_progress_bar_config(**bar)
+
+
+def _options(pipeline: Any, steps: int | None, guidance: float | None) -> dict[str, Any]:
+    """Steps and guidance as given, as the checkpoint says, or as the call has them by default."""
+    call = inspect.signature(type(pipeline).__call__).parameters
+
+    def chosen(given: Any, own: str, argument: str) -> Any:
+        if given is None:
+            given = pipeline.config.get(own)
+        return call[argument].default if given is None else given
+
+    return {
+        "steps": int(chosen(steps, "default_steps", "num_inference_steps")),
+        "guidance": float(chosen(guidance, "default_guidance", "guidance_scale")),
+    }
+
+
+def _batches(count: int, batch: int) -> list[range]:
+    return [range(first, min(first + batch, count)) for first in range(0, count, batch)]
+
+
+def _place(pipeline: Any) -> tuple[int, int]:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, 1
+    from accelerate import PartialState  # type: ignore[import-untyped]
+
+    state = PartialState()
+    pipeline.to(state.device)
+    return state.process_index, state.num_processes
+
+
+def _check(prompts: Sequence[str], batch: int) -> None:
+    if isinstance(prompts, str) or not len(prompts) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise BadInput("prompts: needed is a list of texts that is not empty")
+    if batch < 1:
+        raise BadInput(f"batch is {batch}: allowed is 1 or more")
