@@ -20,7 +20,7 @@ Row = dict[str, float]
 class Curve:
     """The rows of a run: those of earlier runs up to ``step``, and those added.
 
-    Rows are also sent to tensorboard where the package is installed; without it, nothing else changes.
+    Rows are also sent to tensorboard.
 
     Args:
         folder: of the run.
@@ -101,7 +101,7 @@ class Clock:
     @property
     def total(self) -> float:
         """Of all runs."""
-        return self.before + self.now
+        return round(self.before + self.now, 3)
 
 
 def _read(file: Path) -> list[Row]:
@@ -126,9 +126,6 @@ def _replace(file: Path, text: str) -> None:
 
 
 def _board(folder: Path, step: int) -> Any:
-    """A tensorboard writer, or None where tensorboard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=step or None)

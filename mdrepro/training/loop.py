@@ -177,7 +177,7 @@ class _Run:
                 group["lr"] = config.rate(phase.name, step)
             optimiser.step()
             optimiser.zero_grad()
-        processes.reshard(networks.values())
+        processes.reshard(self.accelerator, [*networks.values(), *self.objective.ema.values()])
 
     def _prepare(self) -> None:
         """Networks, averages and optimisers, on the device and wrapped for these processes."""
@@ -225,11 +225,12 @@ class _Run:
     def _row(self) -> Row:
         self._stop_if_not_finite()
         rates = {f"{phase.name}/rate": self.config.rate(phase.name, self.step - 1) for phase in self.objective.phases}
-        told = {"step": self.step, "seconds": round(self.clock.total, 3), "images_per_second": round(self._speed(), 3)}
+        seconds = self.clock.total
+        told = {"step": self.step, "seconds": seconds, "images_per_second": self._speed(seconds)}
         return told | self.meter.row() | rates
 
-    def _speed(self) -> float:
-        return self.step * self.config.batch / max(self.clock.total, 1e-9)
+    def _speed(self, seconds: float) -> float:
+        return round(self.step * self.config.batch / max(seconds, 1e-3), 3)
 
     def _out_of_time(self, max_seconds: float | None, logged: bool) -> bool:
         if max_seconds is None or not (logged or self.accelerator.num_processes == 1):
@@ -277,6 +278,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def _outcome(self, losses: list[Row]) -> Outcome:
+        seconds = self.clock.total
         networks = dict(self.objective.ema or self.state.networks)
         if self.accelerator.is_fsdp2:
             for name, network in self.given.items():
@@ -287,8 +289,8 @@ class _Run:
         return Outcome(
             networks={name: network.eval() for name, network in networks.items()},
             losses=losses,
-            seconds=self.clock.total,
-            images_per_second=self._speed(),
+            seconds=seconds,
+            images_per_second=self._speed(seconds),
             steps=self.step,
             finished=self.step == self.config.steps,
         )

@@ -17,7 +17,6 @@ from accelerate.utils import (  # type: ignore[import-untyped]
     parse_flag_from_env,
 )
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mdrepro.errors import BadInput
 
@@ -80,12 +79,12 @@ def state(network: nn.Module) -> dict[str, Tensor]:
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor, the memory itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _in_parts(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, put together from all processes' parts."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _in_parts(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def whole_state(network: nn.Module) -> dict[str, Tensor]:
@@ -97,8 +96,11 @@ def like(value: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor in the shape's memory format, device and parts of a parameter; one of another shape as it is."""
     if value.shape != parameter.shape:
         return value.to(parameter.device, copy=True)
-    if isinstance(parameter, DTensor):
-        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    if _in_parts(parameter):
+        from torch.distributed.tensor import distribute_tensor
+
+        mesh, placements = parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]
+        return distribute_tensor(value.to(parameter.device), mesh, placements)
     return torch.empty_like(parameter).copy_(value)
 
 
@@ -130,9 +132,16 @@ def load_optimiser_state(network: nn.Module, optimiser: torch.optim.Optimizer, v
             optimiser.state[named[name]][quantity] = like(value, named[name])
 
 
-def reshard(networks: Iterable[nn.Module]) -> None:
+def reshard(accelerator: Accelerator, networks: Iterable[nn.Module]) -> None:
     """Under FSDP, give back weights gathered for a forward pass, which are stale once the parts change."""
+    if not accelerator.is_fsdp2:
+        return
     for network in networks:
         for module in network.modules():
-            if isinstance(module, torch.distributed.fsdp.FSDPModule):
-                module.reshard()
+            if hasattr(module, "reshard"):
+                module.reshard()  # type: ignore[operator]
+
+
+def _in_parts(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, without the seconds that importing that class takes."""
+    return hasattr(tensor, "full_tensor")
