@@ -257,6 +257,92 @@ def _system_costs(names: list[str], as_json: bool) -> None:
     print("\n\n".join(text.system_cost(each) for schedules in every for each in schedules))
 
 
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="A setting of the recipe; repeatable.")
+]
+FromScratch = Annotated[
+    bool, typer.Option("--from-scratch", help="Ignore published checkpoints: train what this machine has not trained.")
+]
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A row of --list.")] = None,
+    settings: Set = None,
+    resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped; --no-resume begins anew.")] = True,
+    max_seconds: Annotated[
+        float | None, typer.Option("--max-seconds", min=0, help="Stop after so long, with a checkpoint.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All recipes of --tier that are missing.")] = False,
+    tier: TierOption = "quick",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="With --all: runs side by side, one thread each.")] = 2,
+    listing: Annotated[bool, typer.Option("--list", help="List the recipes; train nothing.")] = False,
+    from_scratch: FromScratch = False,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe, its parents first, or all that are missing; also under accelerate launch and torchrun."""
+    from mdrepro.training import verbs
+    from mdrepro.watchdog import follow
+
+    follow()
+    if listing + every + (recipe is not None) != 1:
+        raise BadInput("name a recipe, or give --all, or --list")
+    if from_scratch:
+        verbs.ignore_published()
+    if listing:
+        rows = verbs.listed()
+        print(json.dumps(rows, indent=1) if as_json else verbs.table(rows))
+        return
+    if every:
+        if settings or max_seconds is not None or not resume:
+            raise BadInput("--set, --max-seconds and --no-resume are of one recipe, not of --all: leave them out")
+        failed = verbs.train_all(tier, jobs)
+        for name, why in failed.items():
+            print(f"error: {name} {why}", file=sys.stderr)
+        raise typer.Exit(1 if failed else 0)
+    assert recipe is not None
+    try:
+        record = verbs.train(recipe, settings or [], resume=resume, max_seconds=max_seconds)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        _print_json(record)
+
+
+@app.command()
+def generate(
+    checkpoint: Annotated[str, typer.Argument(help="A recipe, or a folder of a diffusers pipeline.")],
+    prompts: Annotated[str, typer.Option("--prompts", help="A file with one prompt a line, or .jsonl with prompt.")],
+    out: Annotated[str, typer.Option("--out", help="A folder for the images.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps; the checkpoint's own by default.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="w, 1 is none; the checkpoint's own by default.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddim, dpm++, euler, renoise; the checkpoint's by default.")
+    ] = None,
+    decoder: Annotated[str | None, typer.Option(help="A recipe of another decoder for the same latents.")] = None,
+    seed: int = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th batch from the I-th on, from 0.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an image for each prompt; the same command goes on with a set that was interrupted."""
+    from mdrepro.sampling.prompts import read
+    from mdrepro.training import verbs
+
+    lines, place = read(prompts), verbs.shard(shard)
+    pipeline = verbs.pipeline(checkpoint, decoder)
+    from mdrepro.sampling.generate import generate as make
+
+    made = make(
+        pipeline, lines, out, steps=steps, guidance=guidance, sampler=sampler, seed=seed, batch=batch, shard=place
+    )
+    if as_json:
+        print(made.text(), end="")
+        return
+    print(f"{len(made.images)} of {made.settings['images']} images in {out}")
+
+
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has and lacks for each tier."""

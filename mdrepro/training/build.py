@@ -19,6 +19,9 @@ from mdrepro.training.objective import Examples, Objective
 from mdrepro.training.parts import Parts
 from mdrepro.training.recipe import Recipe
 
+UNET = "MobileDiffusionUNet"
+"""The class of denoisers, where a recipe names no other."""
+
 OBJECTIVES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "reader": ("reading", "Reading"),
@@ -116,7 +119,7 @@ def build(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Training
     return makers.get(recipe.kind, _denoiser)(recipe, parents, cache)
 
 
-def _objective(kind: str) -> Any:
+def objective_class(kind: str) -> Any:
     module, name = OBJECTIVES[kind]
     return getattr(importlib.import_module(f"mdrepro.training.{module}"), name)
 
@@ -126,7 +129,7 @@ def _reader(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Traini
 
     reader = SceneReader(**recipe.network)
     return Training(
-        _objective("reader")(reader), sources.examples(recipe.data), lambda nets: {"reader": nets["reader"]}
+        objective_class("reader")(reader), sources.examples(recipe.data), lambda nets: {"reader": nets["reader"]}
     )
 
 
@@ -137,7 +140,7 @@ def _autoencoder(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> T
     vae.start_as_averages(model)
     options = dict(recipe.options)
     extra = {"kl": options.pop("kl")} if "kl" in options else {}
-    objective = _objective("autoencoder")(model, Terms(**options), **extra)
+    objective = objective_class("autoencoder")(model, Terms(**options), **extra)
     return Training(objective, examples, lambda nets: {"vae": objective.finish(nets, examples)})
 
 
@@ -146,7 +149,7 @@ def _decoder(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Train
 
     student, examples = vae.build(**recipe.network), sources.examples(recipe.data)
     vae.start_as_averages(student)
-    objective = _objective("decoder")(student, parents["vae"].load("vae"), Terms(**recipe.options))
+    objective = objective_class("decoder")(student, parents["vae"].load("vae"), Terms(**recipe.options))
     return Training(objective, examples, lambda nets: {"vae": objective.finish(nets)})
 
 
@@ -155,7 +158,7 @@ def _text(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Training
 
     tokenizer = text.word_tokenizer(shapes.VOCABULARY, shapes.TOKENS)
     encoder = text.small_encoder(tokenizer, **recipe.network)
-    objective = _objective("text")(tokenizer, encoder, **recipe.options)
+    objective = objective_class("text")(tokenizer, encoder, **recipe.options)
     return Training(
         objective,
         sources.examples(recipe.data),
@@ -173,13 +176,13 @@ def _denoiser(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Trai
     networks = [unet]
     if recipe.kind == "gan":
         networks.append(Discriminator.from_unet(unet, options.pop("logits", LOGITS[0])))
-        objective, name = _objective("gan")(*networks, scheduler, **options), "generator"
+        objective, name = objective_class("gan")(*networks, scheduler, **options), "generator"
     else:
-        if "teacher" in inspect.signature(_objective(recipe.kind)).parameters:
+        if "teacher" in inspect.signature(objective_class(recipe.kind)).parameters:
             networks.append(parents.get("teacher", parents["unet"]).load("unet"))
         if recipe.kind == "relu":
             unet.set_attention("relu", options.pop("relu_scaling", None))
-        objective = _objective(recipe.kind)(*networks, scheduler, null_text, **options)
+        objective = objective_class(recipe.kind)(*networks, scheduler, null_text, **options)
     examples = _encoded(recipe, parents, cache)
     sampler = _sampler(recipe.kind, scheduler)
     return Training(objective, examples, lambda nets: {"unet": nets[name], "scheduler": sampler})
@@ -189,7 +192,7 @@ def _unet(recipe: Recipe, parents: Mapping[str, Parts]) -> Any:
     if "unet" in parents:
         return parents["unet"].load("unet")
     arguments = dict(recipe.network)
-    kind = arguments.pop("class", "MobileDiffusionUNet")
+    kind = arguments.pop("class", UNET)
     if kind not in UNETS:
         raise unknown("network.class", kind, UNETS)
     return getattr(importlib.import_module(UNETS[kind]), kind)(**arguments)

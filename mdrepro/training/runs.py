@@ -5,40 +5,35 @@ diffusers folders beside ``training.json``, its record. A published one lies in 
 with weights in float16.
 """
 
-import datetime
-import fcntl
 import hashlib
 import json
 import os
-import platform
-import resource
+import shutil
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdrepro import paths
-from mdrepro.errors import BadInput, unknown
-from mdrepro.reproduce.provenance import hardware, state
-from mdrepro.reproduce.results import aside, write_json
-from mdrepro.training import parts, recipes, sources
+from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.reproduce.results import swap, write_json
+from mdrepro.training import parts, recipes, session, sources
 from mdrepro.training.parts import Parts, Pretrained
 from mdrepro.training.recipe import Recipe
+from mdrepro.training.session import RECORD
 
-RECORD = "training.json"
-FORMAT = 1
-WORK = "work"
+if TYPE_CHECKING:
+    from mdrepro.models.pipeline import MobileDiffusionPipeline
+
 FROM_SCRATCH = "MDREPRO_FROM_SCRATCH"
 """Environment variable that, when set, makes published checkpoints be ignored."""
-ROWS_KEPT = 200
 UNCOUNTED = ("checkpoint_every", "log_every")
 """Settings of the loop that leave the weights as they are."""
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy")
+LIMIT = 25 * 10**6
+"""Bytes of a tier's published checkpoints together."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +62,6 @@ class Run:
             have = [folder.name for folder in sorted(self.folder.iterdir()) if folder.is_dir()]
             raise unknown(f"part of {self.recipe.name}", part, have)
         return parts.load(self.folder / part, part)
-
-
-class Unfinished(RuntimeError):
-    """Time ran out; the message says how to go on."""
 
 
 def key(recipe: Recipe) -> str:
@@ -171,7 +162,7 @@ def load_or_train(recipe: Recipe | str, *, resume: bool = True, max_seconds: flo
         max_seconds: stop after so long, with a checkpoint.
 
     Raises:
-        Unfinished: time ran out.
+        session.Unfinished: time ran out.
         BadInput: an unknown name, or settings that do not go together.
         NotAttempted: data or pretrained weights are not here.
     """
@@ -201,150 +192,153 @@ def train(recipe: Recipe, *, resume: bool = True, max_seconds: float | None = No
     for role, name in recipe.parents.items():
         parents[role] = load_or_train(name, max_seconds=left())
     place = folder(recipe)
-    with _alone(place):
+    with session.alone(place):
         here = _read(recipe, place)
         whole = here is not None and resume and not _changed(here)
-        if not _agreed(whole):
-            _train(recipe, parents, place, resume, left())
+        if not session.agreed(whole):
+            names = {role: key(recipes.get(name)) for role, name in recipe.parents.items()}
+            identity = {"key": key(recipe), "parents": names}
+            session.run(recipe, parents, place, identity, resume=resume, max_seconds=left())
             here = _read(recipe, place)
     assert here is not None
     return here
 
 
-def _train(recipe: Recipe, parents: dict[str, Parts], place: Path, resume: bool, max_seconds: float | None) -> None:
-    from mdrepro.training import build
-    from mdrepro.training.surroundings import surroundings
-
-    if max_seconds == 0:
-        raise Unfinished(f"{recipe.name}: time ran out before it began; the same command goes on")
-    if _first():
-        print(f"{recipe.name}: {recipe.loop.steps} steps of {recipe.loop.batch}, {paths.relative(place)}", flush=True)
-    origin = state()
-    with _Spent(place / WORK / "spent.json", resume) as spent, surroundings(recipe.loop.threads):
-        made = build.run(recipe, parents, place / WORK, resume=resume, max_seconds=max_seconds)
-    if not made.finished:
-        raise Unfinished(
-            f"{recipe.name}: stopped after step {made.steps} of {recipe.loop.steps}; the same command goes on"
-        )
-    if _first():
-        record = _record(recipe, parents, made) | origin | spent.total()
-        with aside(place) as new:
-            parts.save(made.parts, new)
-            for name, text in made.files.items():
-                (new / name).write_text(text, encoding="utf-8")
-            store(new, record)
-    _agreed(True)
-
-
-def store(place: Path, record: dict[str, Any]) -> None:
-    """Write the record of the files in a folder beside them."""
-    names = sorted(file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file())
-    hashes = {name: paths.sha256(place / name) for name in names if name != RECORD}
-    size = sum((place / name).stat().st_size for name in hashes)
-    write_json(place / RECORD, record | {"bytes": size, "files": hashes})
-
-
-def _record(recipe: Recipe, parents: dict[str, Parts], made: Any) -> dict[str, Any]:
-    row = recipe.plain()
-    row["data"] = {name: value for name, value in row["data"].items() if name not in sources.PLACES}
-    row["pretrained"] = {role: Path(source).name for role, source in recipe.pretrained.items()}
-    thin = made.losses[:: max(1, -(-len(made.losses) // ROWS_KEPT))]
-    return {
-        "format": FORMAT,
-        "recipe": recipe.name,
-        "key": key(recipe),
-        "row": row,
-        "parents": {role: run.record["key"] for role, run in parents.items() if isinstance(run, Run)},
-        "data": sources.examples(recipe.data).fingerprint,
-        "seed": recipe.loop.seed,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "parameters": made.parameters,
-        "steps": made.steps,
-        "loop_seconds": round(made.seconds, 3),
-        "images_per_second": round(made.images_per_second, 3),
-        "curve": thin if not thin or thin[-1] is made.losses[-1] else [*thin[:-1], made.losses[-1]],
-        "hardware": hardware(),
-        "platform": platform.platform(terse=True),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "results": {},
-    }
-
-
-def _first() -> bool:
-    """Whether this is the first, or the only, of the processes that train together."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _agreed(value: bool) -> bool:
-    """What the first process says; all wait for it."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        return value
-    from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
-
-    from mdrepro.training import processes
-
-    processes.start()
-    said: list[bool] = broadcast_object_list([value])
-    return said[0]
-
-
-@contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Holds the lock of a run, after any other process that holds it; it goes with the process."""
-    if not _first():
-        yield
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with open(place.parent / f".{place.name}.lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{place.name}: waiting for another process that trains it", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-class _Spent:
-    """Wall and CPU seconds of a run, all its sessions together; kept in a file, so that a kill loses a few seconds.
+def pipeline(recipe: Recipe | str, *, vae: str | None = None) -> "MobileDiffusionPipeline":
+    """Text to image with a trained denoiser, and the text encoder and autoencoder that it was trained on.
 
     Args:
-        file: where they are kept.
-        go_on: add to what is there.
+        recipe: a row of a denoiser, or its name.
+        vae: a recipe whose autoencoder is taken in place of the row's own: one with a lighter decoder for the same
+            latents.
+
+    Raises:
+        BadInput: a recipe of something else, or an autoencoder of other latents.
+        NotAttempted: one of the runs is missing; the message has the command.
     """
+    from mdrepro.models.pipeline import MobileDiffusionPipeline
 
-    EVERY = 5.0
-
-    def __init__(self, file: Path, go_on: bool) -> None:
-        self.file = file
-        self.before = json.loads(file.read_text()) if go_on and file.is_file() else {"seconds": 0.0, "cpu_seconds": 0.0}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True, name="spent")
-
-    def __enter__(self) -> "_Spent":
-        self._wall, self._cpu = time.monotonic(), _cpu_seconds()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._write()
-
-    def total(self) -> dict[str, float]:
-        """``seconds`` and ``cpu_seconds`` so far, of all threads and children."""
-        now = {"seconds": time.monotonic() - self._wall, "cpu_seconds": _cpu_seconds() - self._cpu}
-        return {name: round(self.before[name] + value, 3) for name, value in now.items()}
-
-    def _keep(self) -> None:
-        while not self._stop.wait(self.EVERY):
-            self._write()
-
-    def _write(self) -> None:
-        if _first():
-            write_json(self.file, self.total())
+    row = recipes.get(recipe) if isinstance(recipe, str) else recipe
+    if "text" not in (*row.parents, *row.pretrained):
+        raise BadInput(f"{row.name} is a run of kind {row.kind}: allowed are those of denoisers")
+    own = row.parents.get("vae")
+    if vae is not None and vae != own and recipes.get(vae).parents.get("vae") != own:
+        raise BadInput(
+            f"{vae} decodes other latents than those of {row.name}: allowed are decoders of the same encoder"
+        )
+    denoiser, text = _needed(row), _of_role(row, "text")
+    autoencoder = _needed(recipes.get(vae)) if vae else _of_role(row, "vae")
+    sampling: dict[str, Any] = {f"default_{name}": value for name, value in row.sampling.items()}
+    return MobileDiffusionPipeline(
+        vae=autoencoder.load("vae"),
+        text_encoder=text.load("text_encoder"),
+        tokenizer=text.load("tokenizer"),
+        unet=denoiser.load("unet"),
+        scheduler=denoiser.load("scheduler"),
+        **sampling,
+    )
 
 
-def _cpu_seconds() -> float:
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
+def _of_role(row: Recipe, role: str) -> Parts:
+    return Pretrained(row.pretrained[role]) if role in row.pretrained else _needed(recipes.get(row.parents[role]))
+
+
+def _needed(row: Recipe) -> Run:
+    run = find(row)
+    if run is None:
+        raise NotAttempted(f"there is no checkpoint of {row.name}: mdrepro train {row.name}")
+    return run
+
+
+def add_results(run: Run, results: Mapping[str, Any]) -> None:
+    """Write measured results into the record of a run on this machine, over others of the same name.
+
+    Raises:
+        BadInput: it is a published run.
+    """
+    if not run.folder.is_relative_to(paths.runs()):
+        raise BadInput(
+            f"{run.recipe.name} is taken from {paths.relative(run.folder)}: allowed are runs of this machine"
+        )
+    record = json.loads(run.file.read_text())
+    write_json(run.file, record | {"results": {**record["results"], **results}})
+
+
+def publish(names: Sequence[str], limit: int = LIMIT) -> list[Path]:
+    """Copy runs of this machine to ``results/<tier>/checkpoints/<recipe>/``, weights in float16; all or none.
+
+    Args:
+        names: recipes.
+        limit: bytes that all published checkpoints of a tier may have together.
+
+    Raises:
+        BadInput: there is no finished run of a recipe as it stands, it was not trained from a clean commit, a weight
+            is not finite in float16, or together they are too large.
+    """
+    chosen = [_publishable(recipes.get(name)) for name in dict.fromkeys(names)]
+    made: list[tuple[Path, Path]] = []
+    try:
+        for run in chosen:
+            target = published_folder(run.recipe)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.append((Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)), target))
+            _copy_halved(run, made[-1][0])
+        for home in {target.parent for _, target in made}:
+            _check_size(home, [pair for pair in made if pair[1].parent == home], limit)
+        for new, target in made:
+            swap(new, target)
+    finally:
+        for new, _ in made:
+            shutil.rmtree(new, ignore_errors=True)
+    return [target for _, target in made]
+
+
+def _publishable(row: Recipe) -> Run:
+    run = _read(row, folder(row))
+    again = f"mdrepro train {row.name}"
+    if run is None:
+        raise BadInput(f"{row.name} has no finished run of the recipe as it stands; run: {again}")
+    if bad := _changed(run):
+        raise BadInput(f"{paths.relative(run.folder / bad[0])} is not what was written; run: {again} --no-resume")
+    if run.record["dirty"] or not run.record["commit"]:
+        changed = ", ".join(run.record["changed_files"][:3]) or "no git commit"
+        raise BadInput(
+            f"{row.name} was not trained from a clean commit ({changed}); commit, then run: {again} --no-resume"
+        )
+    return run
+
+
+def _copy_halved(run: Run, place: Path) -> None:
+    """The run's files, floating-point weights in float16, and its record with their hashes."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for name in run.record["files"]:
+        target = place / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith(".safetensors"):
+            shutil.copyfile(run.folder / name, target)
+            continue
+        weights = load_file(run.folder / name)
+        halved = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+        for key, value in halved.items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise BadInput(f"{run.recipe.name}: {key} is not finite in float16: such weights cannot be published")
+        save_file(halved, target, metadata={"format": "pt"})
+    place.chmod(0o755)
+    session.write_record(place, run.record | {"weights": "float16", "trained_files": run.record["files"]})
+
+
+def _check_size(home: Path, made: Sequence[tuple[Path, Path]], limit: int) -> None:
+    """Raises BadInput where a tier's published checkpoints would be larger than allowed."""
+    sizes = {path.name: _size(path) for path in home.glob("[!.]*")} | {target.name: _size(new) for new, target in made}
+    if sum(sizes.values()) > limit:
+        words = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sorted(sizes.items(), key=lambda pair: -pair[1]))
+        raise BadInput(
+            f"published checkpoints would have {sum(sizes.values()) / 1e6:.1f} MB ({words}): allowed are "
+            f"{limit / 1e6:g} MB in {paths.relative(home)}"
+        )
+
+
+def _size(place: Path) -> int:
+    return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
