@@ -74,7 +74,7 @@ def scheduler_for(name: str, scheduler: Any) -> Any:
         )
     taken = {key: value for key, value in config.items() if key in known}
     spacing = {"timestep_spacing": "trailing"} if "timestep_spacing" in known else {}
-    return kind(**taken | spacing | fixed)
+    return kind(**{**taken, **spacing, **fixed})
 
 
 def seeds(seed: int, count: int) -> list[int]:

@@ -97,7 +97,8 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / SETTINGS
     if not place.exists():
-        if any(not file.name.startswith(".") for file in folder.iterdir() if file.name != SETTINGS):
+        foreign = any(not file.name.startswith(".") for file in folder.iterdir())
+        if foreign and not place.exists():  # another shard may have begun in between
             raise BadInput(f"{folder} holds files but no {SETTINGS}: choose a new or an empty folder")
         write_whole(place, _text(settings).encode())
     written = _json(place)
@@ -132,7 +133,7 @@ def end(folder: Path, settings: Mapping[str, Any], prompts: Sequence[str], seeds
                 "other versions or hardware; delete it to have it made again, or the folder to make the set anew"
             )
         return manifest
-    for left in folder.glob(f".*{PART}"):
+    for left in folder.glob(f".*.png.*{PART}"):
         left.unlink(missing_ok=True)
     write_whole(folder / MANIFEST, manifest.text().encode())
     return manifest

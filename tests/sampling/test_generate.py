@@ -96,11 +96,11 @@ def test_at_any_batch_size_noise_is_equal_and_no_pixel_moves_by_more_than_one_le
     noise, made = {}, {}
     for batch in (1, 3, 8):
         drawn.clear()
-        made[batch] = images(pipe, PROMPTS, batch=batch, **(SHORT | {"sampler": name})).int()
+        made[batch] = images(pipe, PROMPTS[:9], batch=batch, **(SHORT | {"sampler": name})).int()
         noise[batch] = torch.cat(drawn)
     assert torch.equal(noise[1], noise[3])
     assert torch.equal(noise[1], noise[8])
-    assert noise[1].flatten(1).unique(dim=0).shape[0] == len(PROMPTS)
+    assert noise[1].flatten(1).unique(dim=0).shape[0] == 9
     assert (made[1] - made[3]).abs().max() <= 1
     assert (made[1] - made[8]).abs().max() <= 1
     assert (made[1][0] - made[1][1]).abs().max() > 1
