@@ -22,6 +22,9 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TierOption = Annotated[str, typer.Option("--tier", help="quick, proxy or paper.")]
+FromScratch = Annotated[
+    bool, typer.Option("--from-scratch", help="Ignore published checkpoints: train what this machine has not trained.")
+]
 Tables = Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables; all of them when left out.")]
 
 
@@ -97,6 +100,7 @@ def reproduce(
     ] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run and why; run nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run even what is up to date.")] = False,
+    from_scratch: FromScratch = False,
     report: Annotated[bool, typer.Option(help="Build the report afterwards.")] = True,
     executor: Annotated[str | None, typer.Option("--executor", help="Snakemake executor, for example slurm.")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="Snakemake profile.")] = None,
@@ -106,15 +110,19 @@ def reproduce(
     """Run the tables' notebooks where needed, and end with the table of verdicts."""
     from mdrepro.papers import ledger
     from mdrepro.reproduce import results, text, workflow
+    from mdrepro.training import scratch
 
+    if from_scratch:
+        scratch.ignore_published()
     checked = ledger.check_tier(tier)
     if not tables:
         for spec in ledger.tables().values():
             if checked not in spec.tiers:
                 print(f"{spec.id}: skipped: does not run at tier {tier}: {spec.not_at.get(checked, '')}")
     jobs = workflow.plan(tables or [], checked, settings or [], force)
-    for job in jobs:
-        print(job.explain(), flush=True)
+    checkpoints = workflow.checkpoints(jobs)
+    for line in [each.explain() for each in checkpoints] + [job.explain() for job in jobs]:
+        print(line, flush=True)
     extra = [
         *(["--executor", executor, "--jobs", str(cores)] if executor else []),
         *(["--profile", profile] if profile else []),
@@ -124,7 +132,7 @@ def reproduce(
     except ValueError as error:
         raise BadInput(f"--snakemake {snakemake}: {error}") from None
     try:
-        failed = workflow.execute(jobs, cores=cores, dry_run=dry_run, verbose=verbose, extra=extra)
+        failed = workflow.execute(jobs, checkpoints, cores=cores, dry_run=dry_run, verbose=verbose, extra=extra)
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -257,18 +265,13 @@ def _system_costs(names: list[str], as_json: bool) -> None:
     print("\n\n".join(text.system_cost(each) for schedules in every for each in schedules))
 
 
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="A setting of the recipe; repeatable.")
-]
-FromScratch = Annotated[
-    bool, typer.Option("--from-scratch", help="Ignore published checkpoints: train what this machine has not trained.")
-]
-
-
 @app.command()
 def train(
     recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A row of --list.")] = None,
-    settings: Set = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.NAME=VALUE", help="A setting of the recipe; repeatable."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped; --no-resume begins anew.")] = True,
     max_seconds: Annotated[
         float | None, typer.Option("--max-seconds", min=0, help="Stop after so long, with a checkpoint.")
@@ -281,14 +284,14 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a recipe, its parents first, or all that are missing; also under accelerate launch and torchrun."""
-    from mdrepro.training import verbs
+    from mdrepro.training import scratch, verbs
     from mdrepro.watchdog import follow
 
     follow()
     if listing + every + (recipe is not None) != 1:
         raise BadInput("name a recipe, or give --all, or --list")
     if from_scratch:
-        verbs.ignore_published()
+        scratch.ignore_published()
     if listing:
         rows = verbs.listed()
         print(json.dumps(rows, indent=1) if as_json else verbs.table(rows))

@@ -13,17 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mdrepro import paths
+from mdrepro.data.pixels import FORMATS, rgb, tensor
 from mdrepro.errors import BadInput
 
 PACKAGES = "packages"
 TILE = 256  # px; also the least height and width of a photograph
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 LEAST = 4  # photographs in a folder
 
 _SKIMAGE, _SKLEARN, _MATPLOTLIB = "skimage/data", "sklearn/datasets/images", "matplotlib/mpl-data/sample_data"
@@ -94,22 +92,11 @@ def split(photos: str = PACKAGES) -> Split:
 
 def read(path: Path) -> Tensor:
     """See :meth:`Photograph.pixels`."""
-    allowed = "a readable PNG, JPEG or WebP file with 8 bits a channel is needed"
-    try:
-        with Image.open(path, formats=sorted(set(FORMATS.values()))) as file:
-            picture = ImageOps.exif_transpose(file)
-            picture.load()
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise BadInput(f"cannot read the photograph {path} ({type(error).__name__}): {allowed}") from error
-    if picture.mode.startswith(("I", "F")):
-        raise BadInput(f"the photograph {path} has pixel mode {picture.mode}: {allowed}")
+    picture = rgb(path, f"the photograph {path}")
     if min(picture.size) < TILE:
         width, height = picture.size
         raise BadInput(f"the photograph {path} has {width} x {height} px: at least {TILE} x {TILE} are needed")
-    if picture.has_transparency_data:
-        over = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
+    return tensor(picture)
 
 
 def tiles(image: Tensor, size: int = TILE) -> Tensor:

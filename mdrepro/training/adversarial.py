@@ -84,4 +84,4 @@ def adaptive_weight(error: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
         last: the weight of the decoder's last layer.
     """
     pulls = [torch.autograd.grad(term, last, retain_graph=True)[0].float().norm() for term in (error, adversarial)]
-    return (pulls[0] / (pulls[1] + SMALLEST)).clamp(max=LARGEST).detach()
+    return (pulls[0] / (pulls[1] + SMALLEST)).clamp(max=LARGEST)

@@ -9,12 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from mdrepro.data import cache
 from mdrepro.errors import unknown
-from mdrepro.models import latents, text, vae
+from mdrepro.models import text, vae
 from mdrepro.models.discriminator import LOGITS, UNETS, Discriminator
-from mdrepro.training import loop, sources
+from mdrepro.training import loop, processes, sources
+from mdrepro.training.encoding import Encoding
 from mdrepro.training.objective import Examples, Objective
 from mdrepro.training.parts import Parts
 from mdrepro.training.recipe import Recipe
@@ -78,11 +80,17 @@ class Made:
 
 
 def run(
-    recipe: Recipe, parents: Mapping[str, Parts], folder: Path, *, resume: bool = True, max_seconds: float | None = None
+    recipe: Recipe,
+    parents: Mapping[str, Parts],
+    folder: Path,
+    latents: Path,
+    *,
+    resume: bool = True,
+    max_seconds: float | None = None,
 ) -> Made:
-    """Train a recipe in ``folder``; arguments as in `build` and `loop.train`."""
+    """Train a recipe in ``folder``, with latents and text features in ``latents``; others as in `loop.train`."""
     torch.manual_seed(recipe.loop.seed)
-    training = build(recipe, parents, folder.parents[2] / "cache")
+    training = build(recipe, parents, latents)
     outcome = loop.train(
         training.objective, training.examples, recipe.loop, folder, resume=resume, max_seconds=max_seconds
     )
@@ -98,13 +106,13 @@ def run(
     )
 
 
-def build(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Training:
+def build(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
     """Networks with their first weights (drawn from torch's global generator), objective and examples.
 
     Args:
         recipe: the run.
         parents: by role.
-        cache: a folder for latents and text features.
+        folder: for latents and text features.
 
     Raises:
         BadInput: a setting that is not allowed.
@@ -116,7 +124,7 @@ def build(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Training
         "decoder": _decoder,
         "text": _text,
     }
-    return makers.get(recipe.kind, _denoiser)(recipe, parents, cache)
+    return makers.get(recipe.kind, _denoiser)(recipe, parents, folder)
 
 
 def objective_class(kind: str) -> Any:
@@ -124,7 +132,7 @@ def objective_class(kind: str) -> Any:
     return getattr(importlib.import_module(f"mdrepro.training.{module}"), name)
 
 
-def _reader(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Training:
+def _reader(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
     from mdrepro.metrics.scenes import SceneReader
 
     reader = SceneReader(**recipe.network)
@@ -133,7 +141,7 @@ def _reader(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Traini
     )
 
 
-def _autoencoder(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Training:
+def _autoencoder(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
     from mdrepro.training.autoencoder import Terms
 
     model, examples = vae.build(**recipe.network), sources.examples(recipe.data)
@@ -144,7 +152,7 @@ def _autoencoder(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> T
     return Training(objective, examples, lambda nets: {"vae": objective.finish(nets, examples)})
 
 
-def _decoder(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Training:
+def _decoder(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
     from mdrepro.training.autoencoder import Terms
 
     student, examples = vae.build(**recipe.network), sources.examples(recipe.data)
@@ -153,7 +161,7 @@ def _decoder(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Train
     return Training(objective, examples, lambda nets: {"vae": objective.finish(nets)})
 
 
-def _text(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Training:
+def _text(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
     from mdrepro.data import shapes
 
     tokenizer = text.word_tokenizer(shapes.VOCABULARY, shapes.TOKENS)
@@ -166,26 +174,49 @@ def _text(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Training
     )
 
 
-def _denoiser(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Training:
+def _denoiser(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
     """All objectives on latents and text features."""
     unet, scheduler = _unet(recipe, parents), _scheduler(recipe, parents)
-    tokenizer, encoder = parents["text"].load("tokenizer"), parents["text"].load("text_encoder")
-    with torch.inference_mode():
-        null_text = text.encode(tokenizer, encoder, [""])[0].clone()
-    options, name = dict(recipe.options), "unet"
-    networks = [unet]
+    encoders = (parents["vae"].load("vae"), parents["text"].load("tokenizer"), parents["text"].load("text_encoder"))
+    examples = _examples(recipe, encoders, folder)
+    with torch.no_grad():
+        null_text = text.encode(*encoders[1:], [""])[0]
+    objective = _on_latents(recipe, parents, unet, scheduler, null_text)
+    name = "generator" if recipe.kind == "gan" else "unet"
+    sampler = _sampler(recipe, scheduler)
+    return Training(
+        objective if recipe.data.get("cache", True) else Encoding(objective, *encoders),
+        examples,
+        lambda nets: {"unet": nets[name], "scheduler": sampler},
+    )
+
+
+def _on_latents(
+    recipe: Recipe, parents: Mapping[str, Parts], unet: Any, scheduler: Any, null_text: Tensor
+) -> Objective:
+    kind, options = objective_class(recipe.kind), dict(recipe.options)
+    made: Objective
     if recipe.kind == "gan":
-        networks.append(Discriminator.from_unet(unet, options.pop("logits", LOGITS[0])))
-        objective, name = objective_class("gan")(*networks, scheduler, **options), "generator"
-    else:
-        if "teacher" in inspect.signature(objective_class(recipe.kind)).parameters:
-            networks.append(parents.get("teacher", parents["unet"]).load("unet"))
-        if recipe.kind == "relu":
-            unet.set_attention("relu", options.pop("relu_scaling", None))
-        objective = objective_class(recipe.kind)(*networks, scheduler, null_text, **options)
-    examples = _encoded(recipe, parents, cache)
-    sampler = _sampler(recipe.kind, scheduler)
-    return Training(objective, examples, lambda nets: {"unet": nets[name], "scheduler": sampler})
+        discriminator = Discriminator.from_unet(unet, options.pop("logits", LOGITS[0]))
+        made = kind(unet, discriminator, scheduler, **options)
+        return made
+    teachers = []
+    if "teacher" in inspect.signature(kind).parameters:
+        teachers.append(parents.get("teacher", parents["unet"]).load("unet"))
+    if recipe.kind == "relu":
+        unet.set_attention("relu", options.pop("relu_scaling", None))
+    made = kind(unet, *teachers, scheduler, null_text, **options)
+    return made
+
+
+def _examples(recipe: Recipe, encoders: tuple[Any, Any, Any], folder: Path) -> Examples:
+    """The pictures and captions, or what frozen encoders make of them, made once."""
+    examples = sources.examples(recipe.data)
+    if not recipe.data.get("cache", True):
+        return examples
+    vae, tokenizer, encoder = encoders
+    device = processes.start().device
+    return cache.build(examples, vae.to(device), tokenizer, encoder.to(device), folder)
 
 
 def _unet(recipe: Recipe, parents: Mapping[str, Parts]) -> Any:
@@ -207,40 +238,15 @@ def _scheduler(recipe: Recipe, parents: Mapping[str, Parts]) -> Any:
     return DDIMScheduler.from_config(parents["unet"].load("scheduler").config)
 
 
-def _sampler(kind: str, scheduler: Any) -> Any:
+def _sampler(recipe: Recipe, scheduler: Any) -> Any:
     """The scheduler that the trained network is sampled with."""
-    if kind == "gan":
+    if recipe.kind == "gan":
         from mdrepro.models.renoise import RenoisingScheduler
 
         return RenoisingScheduler.from_config(scheduler.config)
-    if kind == "consistency":
+    if recipe.kind == "consistency":
         from diffusers import LCMScheduler
 
-        return LCMScheduler.from_config(scheduler.config)
+        steps = recipe.options.get("solver_steps", 50)
+        return LCMScheduler.from_config(scheduler.config, original_inference_steps=steps, timestep_spacing="leading")
     return scheduler
-
-
-class _Encoded:
-    """Latents and text features of captioned pictures, all made beforehand and held in memory."""
-
-    def __init__(self, examples: Examples, model: Any, tokenizer: Any, encoder: Any, batch: int = 256) -> None:
-        self.fingerprint = examples.fingerprint
-        kept, said = [], []
-        with torch.inference_mode():
-            for start in range(0, len(examples), batch):
-                found = examples.batch(range(start, min(start + batch, len(examples))))
-                kept.append(latents.to_latent(model, found["pixels"], "uint8"))
-                said.append(text.encode(tokenizer, encoder, found["caption"]).half())
-        self.latent, self.text = torch.cat(kept).clone(), torch.cat(said).clone()
-
-    def __len__(self) -> int:
-        return len(self.latent)
-
-    def batch(self, indices: Any) -> dict[str, Any]:
-        rows = list(indices)
-        return {"latent": self.latent[rows], "text": self.text[rows].float()}
-
-
-def _encoded(recipe: Recipe, parents: Mapping[str, Parts], cache: Path) -> Examples:
-    parts = parents["vae"].load("vae"), parents["text"].load("tokenizer"), parents["text"].load("text_encoder")
-    return _Encoded(sources.examples(recipe.data), *parts)

@@ -10,7 +10,8 @@ from queue import SimpleQueue
 from mdrepro.errors import BadInput
 from mdrepro.paths import root
 from mdrepro.training import recipes, runs
-from mdrepro.watchdog import lead
+from mdrepro.training.scratch import ignore_published
+from mdrepro.watchdog import follow, lead
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -78,6 +79,14 @@ def train(names: Sequence[str], jobs: int = 2) -> dict[str, str]:
     return failed
 
 
+def main(arguments: Sequence[str]) -> int:
+    """``python -m mdrepro.training.jobs RECIPE [--from-scratch]``: the workflow's job; the exit code is 0 or 1."""
+    follow()
+    if "--from-scratch" in arguments:
+        ignore_published()
+    return 1 if train([name for name in arguments if not name.startswith("--")], 1) else 0
+
+
 def _start(name: str, ended: "SimpleQueue[str]") -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "mdrepro", "train", name],
@@ -99,3 +108,7 @@ def _pass_on(name: str, process: subprocess.Popen[str], ended: "SimpleQueue[str]
         if line.strip():
             print(f"[{name}] {line.rstrip()}", flush=True)
     ended.put(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

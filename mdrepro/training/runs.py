@@ -7,7 +7,6 @@ with weights in float16.
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -23,13 +22,12 @@ from mdrepro.reproduce.results import swap, write_json
 from mdrepro.training import parts, recipes, session, sources
 from mdrepro.training.parts import Parts, Pretrained
 from mdrepro.training.recipe import Recipe
+from mdrepro.training.scratch import from_scratch
 from mdrepro.training.session import RECORD
 
 if TYPE_CHECKING:
     from mdrepro.models.pipeline import MobileDiffusionPipeline
 
-FROM_SCRATCH = "MDREPRO_FROM_SCRATCH"
-"""Environment variable that, when set, makes published checkpoints be ignored."""
 UNCOUNTED = ("checkpoint_every", "log_every")
 """Settings of the loop that leave the weights as they are."""
 LIMIT = 25 * 10**6
@@ -74,15 +72,23 @@ def key(recipe: Recipe) -> str:
         BadInput: data that cannot be read.
         NotAttempted: the data's path is not set.
     """
+    return hashlib.sha256(json.dumps(_identified(recipe), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _identified(recipe: Recipe) -> dict[str, Any]:
+    """What counts in a recipe's key. Fields that are empty do not, so that new ones leave old keys as they are."""
     told = recipe.plain()
     for name in ("tier", "sampling"):
         del told[name]
     for name in UNCOUNTED:
         del told["loop"][name]
+    told["loop"] = {name: value for name, value in told["loop"].items() if value != {}}
     told["parents"] = {role: key(recipes.get(name)) for role, name in recipe.parents.items()}
     told["pretrained"] = {role: Pretrained(source).digest() for role, source in recipe.pretrained.items()}
     told["data"] = sources.examples(recipe.data).fingerprint
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+    if not recipe.data.get("cache", True):
+        told["cache"] = False
+    return {name: value for name, value in told.items() if value != {} or name in ("parents", "pretrained")}
 
 
 def stamp(name: str) -> dict[str, Any]:
@@ -96,18 +102,23 @@ def folder(recipe: Recipe) -> Path:
     return paths.runs() / recipe.tier / "checkpoints" / f"{recipe.name}-{key(recipe)}"
 
 
+def _latents(recipe: Recipe) -> Path:
+    """Where latents and text features of a recipe's data are kept, for all recipes with the same encoders."""
+    told = _identified(recipe)
+    encoders = [[told[how].get(role) for how in ("parents", "pretrained")] for role in ("vae", "text")]
+    said = json.dumps([told["data"], encoders])
+    return paths.runs() / recipe.tier / "latents" / hashlib.sha256(said.encode()).hexdigest()[:12]
+
+
 def published_folder(recipe: Recipe) -> Path:
     """Where its published run lies."""
     return paths.published(recipe.tier) / "checkpoints" / recipe.name
 
 
-def from_scratch() -> bool:
-    """Whether published checkpoints are to be ignored."""
-    return bool(os.environ.get(FROM_SCRATCH))
-
-
 def find(recipe: Recipe | str) -> Run | None:
     """The finished run of a recipe: this machine's, or else the published one if it is of the recipe as it stands.
+
+    Published ones are not looked at where `mdrepro.training.scratch` says so.
 
     Args:
         recipe: a row, or its name.
@@ -198,7 +209,7 @@ def train(recipe: Recipe, *, resume: bool = True, max_seconds: float | None = No
         if not session.agreed(whole):
             names = {role: key(recipes.get(name)) for role, name in recipe.parents.items()}
             identity = {"key": key(recipe), "parents": names}
-            session.run(recipe, parents, place, identity, resume=resume, max_seconds=left())
+            session.run(recipe, parents, place, _latents(recipe), identity, resume=resume, max_seconds=left())
             here = _read(recipe, place)
     assert here is not None
     return here

@@ -37,6 +37,7 @@ def run(
     recipe: Recipe,
     parents: Mapping[str, Parts],
     place: Path,
+    latents: Path,
     identity: Mapping[str, Any],
     *,
     resume: bool = True,
@@ -48,6 +49,7 @@ def run(
         recipe: the run.
         parents: by role.
         place: where the run lies.
+        latents: where latents and text features of its data are kept.
         identity: of recipe and parents, for the record.
         resume, max_seconds: as in `loop.train`.
 
@@ -63,7 +65,7 @@ def run(
         print(f"{recipe.name}: {recipe.loop.steps} steps of {recipe.loop.batch}, {paths.relative(place)}", flush=True)
     origin = state()
     with _Spent(place / WORK / "spent.json", resume) as spent, surroundings(recipe.loop.threads):
-        made = build.run(recipe, parents, place / WORK, resume=resume, max_seconds=max_seconds)
+        made = build.run(recipe, parents, place / WORK, latents, resume=resume, max_seconds=max_seconds)
     if not made.finished:
         raise Unfinished(
             f"{recipe.name}: stopped after step {made.steps} of {recipe.loop.steps}; the same command goes on"

@@ -26,6 +26,8 @@ SOURCES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Settings of each source with their defaults. ``path``: COCO's folder, with ``annotations`` and ``images`` inside; a
 folder with metadata.jsonl; shards in webdataset's notation, such as ``data/{000..127}.tar``."""
+COMMON: Mapping[str, Any] = MappingProxyType({"cache": True})
+"""Of all sources. ``cache``: latents and text features are made once, not at every step."""
 PLACES = ("path", "downloads")
 """Settings that say where data lies: they do not count in a recipe's hash, what lies there does."""
 
@@ -39,7 +41,8 @@ def settings(data: Mapping[str, Any]) -> dict[str, Any]:
     source = data.get("source", "")
     if source not in SOURCES:
         raise unknown("data.source", source, SOURCES)
-    return {"source": source, **{name: data.get(name, value) for name, value in SOURCES[source].items()}}
+    known = {**SOURCES[source], **COMMON}
+    return {"source": source, **{name: data.get(name, value) for name, value in known.items()}}
 
 
 def examples(data: Mapping[str, Any]) -> Examples:
@@ -49,7 +52,8 @@ def examples(data: Mapping[str, Any]) -> Examples:
         BadInput: an unknown source, or data that cannot be read.
         NotAttempted: the path is not set.
     """
-    return _examples(json.dumps(settings(data), sort_keys=True))
+    chosen = {name: value for name, value in settings(data).items() if name not in COMMON}
+    return _examples(json.dumps(chosen, sort_keys=True))
 
 
 @functools.lru_cache(maxsize=2)  # COCO's annotations take seconds to read

@@ -1,7 +1,6 @@
 """What the command line does with recipes: plain functions behind ``mdrepro train`` and ``mdrepro generate``."""
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,11 +40,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         origins = dict.fromkeys([*row["parents"].values(), *row["pretrained"].values()])
         lines.append((row["name"], row["tier"], row["kind"], str(row["steps"]), row["state"], ", ".join(origins)))
     return columns(lines, indent="")
-
-
-def ignore_published() -> None:
-    """For this process and its children."""
-    os.environ[runs.FROM_SCRATCH] = "1"
 
 
 def train(

@@ -1,0 +1,281 @@
+"""Captioned pictures on disk as training data: COCO, a folder with metadata.jsonl, or WebDataset shards (`webshards`).
+
+All become `CaptionedPictures`. A sample is a pair of a picture and one of its captions: pictures in the order of their
+file, captions in order within a picture, so a picture of COCO gives five samples that lie side by side.
+
+What is broken is reported and left out, up to a stated share of the pictures. Pictures that are missing or have no
+caption are known at once and give no samples. One that turns out unreadable when it is first needed is replaced by the
+next sample, counted round from the last to the first, whose picture can be read: picture and caption together. So
+sample i is the same in every run, whatever is read before it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdrepro.data import pixels
+from mdrepro.errors import BadInput, unknown
+
+CHOICES = ("all", "first")
+METADATA = "metadata.jsonl"
+READERS = min(16, os.cpu_count() or 1)  # threads that decode one batch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How pictures and captions become samples.
+
+    Args:
+        size: height and width of the pixels, px.
+        fit: ``center-crop`` or ``resize`` (squashed); see `mdrepro.data.pixels.square`.
+        captions: ``all``: a sample for every caption; ``first``: one for every picture, with its first caption.
+        broken: the share of pictures that may be missing, without a caption or unreadable.
+
+    Raises:
+        BadInput: a value that is not allowed.
+    """
+
+    size: int
+    fit: str = "center-crop"
+    captions: str = "all"
+    broken: float = 0.01
+
+    def __post_init__(self) -> None:
+        for kind, name, allowed in (("fit", self.fit, pixels.FITS), ("captions", self.captions, CHOICES)):
+            if name not in allowed:
+                raise unknown(kind, name, allowed)
+        if self.size < 1 or not 0 <= self.broken < 1:
+            raise BadInput(
+                f"size {self.size} px, broken {self.broken}: allowed are 1 px or more, and a share from 0 to below 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Where the bytes of one picture lie, and what is said of it.
+
+    Args:
+        name: unique, and the same wherever the data lies.
+        file: a picture, or a tar file that holds it.
+        captions: in order; empty ones do not count.
+        offset, size: bytes in ``file``.
+        fault: why it cannot be used; "" where nothing is known against it.
+    """
+
+    name: str
+    file: Path
+    captions: tuple[str, ...]
+    offset: int = 0
+    size: int = 0
+    fault: str = ""
+
+    def pixels(self, how: Preparation) -> Tensor:
+        """uint8, (3, size, size). Raises BadInput if it cannot be read."""
+        try:
+            with open(self.file, "rb") as file:
+                file.seek(self.offset)
+                content = file.read(self.size)
+        except OSError as error:
+            raise BadInput(f"cannot read the picture ({error.strerror})") from error
+        return pixels.tensor(pixels.square(pixels.rgb(content, "the picture"), how.size, how.fit))
+
+
+class CaptionedPictures:
+    """Pairs of pictures and captions, by number.
+
+    Attributes:
+        fingerprint: SHA-256 over names, sizes in bytes and captions of the pictures in order, and the preparation. It
+            does not read the pictures.
+
+    Args:
+        found: all pictures, the faulty ones too.
+        how: their preparation.
+        source: what they are called in errors.
+
+    Raises:
+        BadInput: no pictures, none with a caption, or too large a share of them broken.
+    """
+
+    def __init__(self, found: Iterable[Picture], how: Preparation, source: str) -> None:
+        self.how, self._source = how, source
+        self._faults: dict[str, str] = {}
+        self._total = 0
+        self._pictures: list[Picture] = []
+        self._samples: list[tuple[int, str]] = []
+        for picture in found:
+            self._total += 1
+            said = [caption for caption in map(str.strip, picture.captions) if caption]
+            fault = picture.fault or ("" if said else "no caption")
+            if fault:
+                self._note(picture, fault)
+                continue
+            self._samples += [(len(self._pictures), text) for text in (said if how.captions == "all" else said[:1])]
+            self._pictures.append(picture)
+        self._check_share()
+        if not self._pictures:
+            raise BadInput(f"{source} holds no captioned pictures: at least one is needed")
+        self.fingerprint = self._hash()
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Samples: ``pixels`` uint8 (b, 3, size, size) and ``caption``, b texts. A picture is decoded once a batch.
+
+        Raises:
+            BadInput: with this batch, too large a share of the pictures has turned out broken.
+        """
+        ready: dict[int, Tensor] = {}
+        while True:
+            samples = [self._samples[self._usable(index)] for index in indices]
+            missing = sorted({number for number, _ in samples} - ready.keys())
+            if not missing:
+                break
+            with ThreadPoolExecutor(min(READERS, len(missing))) as readers:
+                for number, result in zip(missing, readers.map(self._read, missing), strict=True):
+                    if isinstance(result, Tensor):
+                        ready[number] = result
+                    else:
+                        self._note(self._pictures[number], str(result))
+            self._check_share()
+        pixels_b3hw = torch.stack([ready[number] for number, _ in samples])
+        return {"pixels": pixels_b3hw, "caption": [text for _, text in samples]}
+
+    def _usable(self, index: int) -> int:
+        index = range(len(self))[index]
+        while self._pictures[self._samples[index][0]].name in self._faults:
+            index = (index + 1) % len(self)
+        return index
+
+    def _read(self, number: int) -> Tensor | BadInput:
+        try:
+            return self._pictures[number].pixels(self.how)
+        except BadInput as error:
+            return error
+
+    def _note(self, picture: Picture, fault: str) -> None:
+        self._faults[picture.name] = fault
+        logger.warning("%s: left out %s: %s", self._source, picture.name, fault)
+
+    def _check_share(self) -> None:
+        """Raises BadInput if more is broken than allowed, or everything."""
+        if self._faults and len(self._faults) > min(self.how.broken * self._total, self._total - 1):
+            first = "; ".join(f"{name}: {fault}" for name, fault in list(self._faults.items())[:3])
+            raise BadInput(
+                f"{self._source}: {len(self._faults)} of {self._total} pictures are broken ({first}): "
+                f"allowed are {self.how.broken:.3g} of them; mend the files, or allow a larger share"
+            )
+
+    def _hash(self) -> str:
+        how = [self.how.size, self.how.fit, pixels.FILTER.name]
+        digest = hashlib.sha256(json.dumps(how).encode())
+        for picture in self._pictures:
+            digest.update(json.dumps([picture.name, picture.size]).encode())
+        for sample in self._samples:
+            digest.update(json.dumps(sample).encode())
+        return digest.hexdigest()
+
+
+def coco(annotations: Path, images: Path, how: Preparation) -> CaptionedPictures:
+    """COCO captions.
+
+    Args:
+        annotations: JSON with ``images`` (``id``, ``file_name``) and ``annotations`` (``image_id``, ``caption``), such
+            as captions_train2017.json. Captions keep their order in the file.
+        images: the folder that ``file_name`` starts from.
+        how: the preparation.
+
+    Raises:
+        BadInput: not such a file; an image id twice, or an unknown one; see `CaptionedPictures`.
+    """
+    shape = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}, as in captions_train2017.json'
+    content = _json(_text(annotations), str(annotations), shape)
+    names: dict[Any, str] = {}
+    for number, entry in enumerate(_field(content, "images", list, str(annotations), shape)):
+        where = f"{annotations}, images[{number}]"
+        key = _field(entry, "id", (int, str), where, shape)
+        if key in names:
+            raise BadInput(f"{where}: the id {key!r} occurs twice: every image needs its own")
+        names[key] = _field(entry, "file_name", str, where, shape)
+    said: dict[Any, list[str]] = {key: [] for key in names}
+    for number, entry in enumerate(_field(content, "annotations", list, str(annotations), shape)):
+        where = f"{annotations}, annotations[{number}]"
+        key = _field(entry, "image_id", (int, str), where, shape)
+        if key not in said:
+            raise BadInput(f"{where}: image_id {key!r} is not among the images of the file")
+        said[key].append(_field(entry, "caption", str, where, shape))
+    pairs = [(names[key], tuple(said[key])) for key in names]
+    return CaptionedPictures(_pictures(pairs, images, str(annotations)), how, str(annotations))
+
+
+def folder(root: Path, how: Preparation) -> CaptionedPictures:
+    """A folder of pictures with ``metadata.jsonl``, as Hugging Face's image folders have it.
+
+    Args:
+        root: holds metadata.jsonl, a JSON object a line: ``file_name``, relative to the folder, and ``text``. Pictures
+            that it does not name are not used.
+        how: the preparation.
+
+    Raises:
+        BadInput: no such folder or file; a line with other fields; a file name twice; see `CaptionedPictures`.
+    """
+    metadata = root / METADATA
+    shape = 'a line {"file_name": "cat.png", "text": "a cat"} for each picture'
+    pairs: dict[str, tuple[str, ...]] = {}
+    for number, line in enumerate(_text(metadata).split("\n"), start=1):
+        if line.strip():
+            where = f"{metadata}, line {number}"
+            entry = _json(line, where, shape)
+            name = _field(entry, "file_name", str, where, shape)
+            if name in pairs:
+                raise BadInput(f"{where}: {name!r} occurs twice: allowed is {shape}")
+            pairs[name] = (_field(entry, "text", str, where, shape),)
+    return CaptionedPictures(_pictures(pairs.items(), root, str(metadata)), how, str(metadata))
+
+
+def _pictures(pairs: Iterable[tuple[str, tuple[str, ...]]], root: Path, where: str) -> Iterable[Picture]:
+    if not root.is_dir():
+        raise BadInput(f"{root} is no folder: the folder of the pictures that {where} names is needed")
+    for name, captions in pairs:
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise BadInput(f"{where}: the file name {name!r} leads out of {root}: allowed are paths inside")
+        file = root / inside
+        try:
+            size, fault = file.stat().st_size, ""
+        except (OSError, ValueError):
+            size, fault = 0, "missing"
+        yield Picture(name, file, captions, size=size, fault=fault)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise BadInput(f"cannot read {file} ({reason}): a file of captions is needed") from error
+
+
+def _json(text: str, where: str, shape: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{where} is not JSON ({error}): allowed is {shape}") from error
+
+
+def _field(entry: Any, name: str, kind: type | tuple[type, ...], where: str, shape: str) -> Any:
+    value = entry.get(name) if isinstance(entry, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise BadInput(f"{where}: {name!r} is {'missing' if value is None else 'of a wrong kind'}: allowed is {shape}")
+    return value

@@ -1,0 +1,167 @@
+"""WebDataset shards as `CaptionedPictures`: plain tar files, read in place by an index of their members."""
+
+import hashlib
+import http.client
+import json
+import logging
+import os
+import shutil
+import tarfile
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+from webdataset.gopen import gopen, gopen_schemes  # type: ignore[import-untyped]
+from webdataset.shardlists import expand_urls  # type: ignore[import-untyped]
+from webdataset.tariterators import base_plus_ext  # type: ignore[import-untyped]
+
+from mdrepro.data import pixels
+from mdrepro.data.captions import CaptionedPictures, Picture, Preparation
+from mdrepro.errors import BadInput, NotAttempted, unknown
+
+CAPTION_FIELDS = ("caption", "text")  # of a .json member
+TIMEOUT = 30.0  # s without an answer from a server
+_PICTURES = tuple(suffix[1:] for suffix in pixels.FORMATS)
+
+logger = logging.getLogger(__name__)
+
+
+def shards(urls: str | Sequence[str], how: Preparation, downloads: Path | None = None) -> CaptionedPictures:
+    """Captioned pictures in WebDataset shards.
+
+    Members whose names agree up to the first dot are one sample: a picture (.jpg, .jpeg, .png or .webp; the first
+    counts) and its caption, from .txt, or from ``caption`` or ``text`` of .json. All shards are indexed here, which
+    reads the headers and captions of every one. A sample without picture or caption counts as broken.
+
+    Args:
+        urls: paths or addresses in webdataset's notation, such as ``data/{000..127}.tar``, or a list of them.
+        how: the preparation.
+        downloads: where shards with an address are fetched to, each once; needed for those alone.
+
+    Raises:
+        BadInput: no plain tar file, or a cut one; a shard or a sample's name twice; an address that cannot be handled;
+            see `CaptionedPictures`.
+        NotAttempted: a shard cannot be fetched.
+    """
+    listed = _expand([urls] if isinstance(urls, str) else urls)
+    files = [_local(url, downloads) for url in tqdm(listed, desc="fetching", unit="shard", disable=None)]
+    source = listed[0] if len(listed) == 1 else f"{listed[0]} and {len(listed) - 1} more"
+    bar = tqdm(files, desc="indexing", unit="shard", disable=None)
+    found = (picture for number, file in enumerate(bar) for picture in _index(file, number))
+    return CaptionedPictures(found, how, source)
+
+
+def _expand(urls: Sequence[str]) -> list[str]:
+    try:
+        listed = [url for one in urls for url in expand_urls(one)]
+    except (ValueError, AssertionError) as error:
+        raise BadInput(f"cannot expand the shards {', '.join(urls)} ({error}): allowed is a{{000..127}}.tar") from error
+    if not all(listed) or len(set(listed)) < max(1, len(listed)):
+        raise BadInput(f"{', '.join(urls)} names a shard twice, or none: name each shard once")
+    return listed
+
+
+def _index(shard: Path, number: int) -> Iterator[Picture]:
+    """The samples of a shard, in order."""
+    seen: set[str] = set()
+    key, members = "", dict[str, tarfile.TarInfo]()
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                base, suffix = base_plus_ext(member.name) if member.isreg() else (None, None)
+                if base is None or suffix is None:
+                    continue
+                if base != key:
+                    if members:
+                        yield _picture(tar, shard, f"{number:05d}/{key}", members)
+                    key, members = base, {}
+                    if key in seen:
+                        raise BadInput(f"{shard}: the sample {key} occurs twice, or its members do not lie together")
+                    seen.add(key)
+                if suffix.lower() in members:
+                    raise BadInput(f"{shard}: the member {member.name} occurs twice")
+                members[suffix.lower()] = member
+            if members:
+                yield _picture(tar, shard, f"{number:05d}/{key}", members)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise BadInput(
+            f"cannot read the shard {shard} ({error}): a whole tar file, not compressed, is needed"
+        ) from error
+
+
+def _picture(tar: tarfile.TarFile, shard: Path, name: str, members: dict[str, tarfile.TarInfo]) -> Picture:
+    image = next((member for suffix, member in members.items() if suffix in _PICTURES), None)
+    if image is None:
+        return Picture(name, shard, (), fault=f"no picture among {', '.join(members)}")
+    caption = _caption(tar, members)
+    fault = "" if caption else "no caption in .txt or .json"
+    return Picture(name, shard, (caption,), offset=image.offset_data, size=image.size, fault=fault)
+
+
+def _caption(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str:
+    """ "" where there is none, or it cannot be read."""
+
+    def content(suffix: str) -> bytes:
+        file = tar.extractfile(members[suffix]) if suffix in members else None
+        return file.read() if file else b""
+
+    try:
+        if text := content("txt").decode().strip():
+            return text
+        fields = json.loads(content("json") or "{}")
+    except (ValueError, RecursionError):
+        return ""
+    said = [fields.get(name) for name in CAPTION_FIELDS] if isinstance(fields, dict) else []
+    return next((text for text in said if isinstance(text, str)), "")
+
+
+def _local(url: str, downloads: Path | None) -> Path:
+    """The shard as a file here, fetched if it has an address."""
+    address = urlsplit(url)
+    if address.scheme in ("", "file"):
+        return Path(urllib.request.url2pathname(address.path) if address.scheme else url)
+    allowed = ["file", *sorted(set(gopen_schemes) - {"__default__", "pipe"})]
+    if address.scheme not in allowed:
+        raise unknown(f"scheme of the shard {url}:", address.scheme, allowed)
+    if downloads is None:
+        raise BadInput(f"{url} is not on this machine: name the folder (downloads) that it is to be fetched to")
+    name = address.path.rsplit("/", 1)[-1]
+    file = downloads / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    if not file.is_file():
+        _fetch(url, file)
+    return file
+
+
+def _fetch(url: str, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with _open(url) as stream, open(aside, "wb") as target:
+            shutil.copyfileobj(stream, target, 2**20)
+            expected = getattr(stream, "length", None)  # of an HTTP answer: what is left to come
+        if expected:
+            raise OSError(f"it broke off with {expected} bytes to come")
+        if not tarfile.is_tarfile(aside):
+            raise OSError("what came is no tar file")
+        os.replace(aside, file)
+    except (OSError, ImportError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise NotAttempted(
+            f"cannot fetch the shard {url} ({reason}): check address and network, or put the shard on this machine "
+            "and give its path"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+    logger.info("fetched %s to %s", url, file)
+
+
+def _open(url: str) -> AbstractContextManager[Any]:
+    """HTTP by Python, which tells why it fails; the rest by webdataset, which calls curl, gsutil and the like."""
+    if urlsplit(url).scheme in ("http", "https"):
+        return urllib.request.urlopen(url, timeout=TIMEOUT)
+    stream: AbstractContextManager[Any] = gopen(url)
+    return stream
