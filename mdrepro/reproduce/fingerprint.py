@@ -5,14 +5,20 @@ Two equal fingerprints mean that a rerun would repeat the same work; the differe
 
 import ast
 import hashlib
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
+from mdrepro.errors import BadInput, NotAttempted
 from mdrepro.papers.schema import Table
 from mdrepro.paths import root, sha256
 
 Fingerprint = dict[str, dict[str, Any]]
+RECIPES = "recipes"
+"""The parameter in which a notebook names the recipes whose checkpoints it takes."""
+MAKERS = frozenset({"mdrepro.training.recipes", "mdrepro.training.build"})
+"""What makes checkpoints, which the recipes' keys stand for: not followed where a notebook names its recipes."""
 
 
 def digest(value: Any) -> str:
@@ -46,12 +52,15 @@ def _module(name: str) -> tuple[Path, frozenset[str]] | None:
     return (file, frozenset(_imports(file.read_text(encoding="utf-8")))) if file else None
 
 
-def code(sources: list[str]) -> dict[str, str]:
-    """SHA-256 of every package module that ``sources`` import, directly or through others, by relative path."""
+def code(sources: list[str], without: frozenset[str] = frozenset()) -> dict[str, str]:
+    """SHA-256 of every package module that ``sources`` import, directly or through others, by relative path.
+
+    Modules named in ``without``, and what they alone import, do not count.
+    """
     queue = set().union(*(_imports(source) for source in sources)) if sources else set()
     files: dict[str, str] = {}
-    seen: set[str] = set()
-    while queue:
+    seen: set[str] = set(without)
+    while queue := queue - seen:
         name = queue.pop()
         parents = {".".join(name.split(".")[:depth]) for depth in range(1, name.count(".") + 1)}
         queue |= parents - seen
@@ -70,15 +79,33 @@ def _contents(path: Path) -> str:
     return digest([(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
+def _recipe(name: str) -> str:
+    """What a recipe's checkpoint is and how it is sampled, hashed; or why that cannot be known here.
+
+    The module is imported by its name: code is found by import statements, and most notebooks rest on no recipe.
+    """
+    runs: Any = importlib.import_module("mdrepro.training.runs")
+    try:
+        return digest(runs.stamp(name))
+    except (BadInput, NotAttempted) as error:
+        return f"not known: {error}"
+
+
 def fingerprint(table: Table, parameters: dict[str, Any]) -> Fingerprint:
-    """The fingerprint of one table's run: ``code``, ``parameters``, ``inputs`` (paths among them), ``papers``."""
+    """The fingerprint of one table's run.
+
+    It has ``code``, ``parameters``, ``inputs`` (paths among the parameters), ``recipes`` (those that the parameter of
+    that name lists) and ``papers``.
+    """
     assert table.notebook
     cells = _cells(root() / table.notebook)
     paths = {name: Path(value) for name, value in parameters.items() if isinstance(value, str) and "/" in value}
+    named = parameters.get(RECIPES, [])
     return {
-        "code": {table.notebook: digest(cells)} | code(cells),
+        "code": {table.notebook: digest(cells)} | code(cells, MAKERS if named else frozenset()),
         "parameters": parameters,
         "inputs": {name: _contents(path) for name, path in paths.items() if path.exists()},
+        "recipes": {name: _recipe(name) for name in named},
         "papers": {table.id: digest(table.model_dump(mode="json", exclude={"tiers", "not_at", "threads", "title"}))},
     }
 

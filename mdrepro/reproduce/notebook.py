@@ -21,6 +21,7 @@ from mdrepro.reproduce import results
 from mdrepro.reproduce.fingerprint import changes, fingerprint
 from mdrepro.reproduce.provenance import state
 from mdrepro.reproduce.record import RUN
+from mdrepro.training import scratch
 from mdrepro.watchdog import follow
 
 FAILED, BAD_INPUT = 1, 2
@@ -99,7 +100,8 @@ def run(job: dict[str, Any]) -> Path:
     """Execute one job and return the folder of the finished run.
 
     Args:
-        job: ``table``, ``tier``, ``notebook`` (relative to the root), ``parameters``, ``fingerprint``.
+        job: ``table``, ``tier``, ``notebook`` (relative to the root), ``parameters``, ``fingerprint``, and perhaps
+            ``from_scratch``: published checkpoints are ignored.
 
     Raises:
         papermill.PapermillExecutionError: a cell failed; the partial copy is kept.
@@ -116,7 +118,9 @@ def run(job: dict[str, Any]) -> Path:
     final = run_dir(tier, table)
     with results.aside(final) as folder:
         handed = {key: job[key] for key in ("table", "parameters", "fingerprint")}
-        handed |= {"folder": str(folder), "prefix": sys.prefix, "state": state()}
+        scratch.ignore_published(job.get("from_scratch", False))
+        origin = state() | {"from_scratch": scratch.from_scratch()}
+        handed |= {"folder": str(folder), "prefix": sys.prefix, "state": origin}
         os.environ[RUN] = json.dumps(handed)
         own = Path(sys.prefix) / "share" / "jupyter"  # this environment's kernel before any other of its name
         os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(own), os.environ.get("JUPYTER_PATH")]))

@@ -1,7 +1,10 @@
 """Which tables run and why, and the Snakemake call that runs them.
 
-A fingerprint (code, parameters, inputs, the paper's cells) decides whether a run is still good; Snakemake schedules,
-locally or on a cluster, what is not. Both see the same facts: the fingerprint is the rule's ``params``.
+A fingerprint (code, parameters, inputs, recipes, the paper's cells) decides whether a run is still good; Snakemake
+schedules, locally or on a cluster, what is not. Both see the same facts: the fingerprint is the rule's ``params``.
+
+Checkpoints that a due table names (its parameter ``recipes``) and that are neither trained here nor published are rules
+of the same workflow, before the table's.
 """
 
 import fcntl
@@ -23,11 +26,16 @@ from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
 from mdrepro.paths import relative, root, run_dir, runs
 from mdrepro.reproduce import results
-from mdrepro.reproduce.fingerprint import Fingerprint, changes, fingerprint
+from mdrepro.reproduce.fingerprint import RECIPES, Fingerprint, changes, fingerprint
 from mdrepro.reproduce.notebook import failed_dir
 from mdrepro.reproduce.parameters import resolve
 from mdrepro.reproduce.verify import problems
+from mdrepro.training.scratch import from_scratch
 from mdrepro.watchdog import lead
+
+NOTEBOOK = "notebook.ipynb"
+PARTS = ("code", "inputs", "recipes", "papers")
+"""Of a fingerprint, beside the parameters."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,50 @@ class Job:
         return f"{self.table}: skipped: up to date, {self.made}"
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A recipe that has to be trained for a table that runs.
+
+    Args:
+        recipe: its name.
+        output: its record, relative to the root.
+        parents: those of its parents that have to be trained first.
+    """
+
+    recipe: str
+    output: str
+    parents: tuple[str, ...]
+
+    def explain(self) -> str:
+        """Why it is trained, in one line."""
+        kind = "trained on this machine" if from_scratch() else "trained on this machine or published"
+        return f"{self.recipe}: trains: it is not {kind}"
+
+
+def checkpoints(jobs: Sequence[Job]) -> list[Checkpoint]:
+    """What has to be trained before these jobs, those that have reasons to run, each after its parents.
+
+    Raises:
+        BadInput: a table names an unknown recipe.
+        NotAttempted: the data of one is not here.
+    """
+    named = dict.fromkeys(name for job in jobs if job.reasons for name in job.parameters.get(RECIPES, []))
+    if not named:
+        return []
+    from mdrepro.training import jobs as training
+    from mdrepro.training import recipes
+    from mdrepro.training import runs as trained
+
+    names = training.missing(list(named))
+    rows = [recipes.get(name) for name in names]
+    return [
+        Checkpoint(
+            row.name, relative(trained.folder(row) / trained.RECORD), tuple(set(row.parents.values()) & set(names))
+        )
+        for row in rows
+    ]
+
+
 def _reasons(table: str, tier: Tier, now: Fingerprint) -> tuple[list[str], str]:
     path = run_dir(tier, table) / "result.json"
     if not path.is_file():
@@ -84,10 +136,17 @@ def plan(names: Sequence[str], tier: Tier, settings: Sequence[str] = (), force: 
         now = fingerprint(table, values)
         results.published_result(tier, table.id)  # an edited one is an error now, not after the run
         reasons, made = _reasons(table.id, tier, now)
+        if from_scratch() and now["recipes"] and not reasons and not _was_from_scratch(table.id, tier):
+            reasons = ["--from-scratch was given, and its run may have taken published checkpoints"]
         reasons = ["--force was given", *reasons] if force else reasons
         assert table.notebook
         jobs.append(Job(table.id, tier, table.notebook, values, now, table.threads, tuple(reasons), made))
     return jobs
+
+
+def _was_from_scratch(table: str, tier: Tier) -> bool:
+    result = results.run_result(tier, table)
+    return bool(result and result["provenance"].get("from_scratch"))
 
 
 @contextmanager
@@ -102,24 +161,44 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _write_plan(jobs: Sequence[Job], folder: Path) -> None:
+def _write_plan(jobs: Sequence[Job], train: Sequence[Checkpoint], folder: Path) -> None:
     """Write ``plan.json``, the workflow's configuration, and one file a job into ``folder``."""
     for job in jobs:
         keys = ("table", "tier", "notebook", "parameters", "fingerprint")
-        results.write_json(folder / f"{job.table}.json", {key: getattr(job, key) for key in keys})
+        told = {key: getattr(job, key) for key in keys} | {"from_scratch": from_scratch()}
+        results.write_json(folder / f"{job.table}.json", told)
+    outputs = {each.recipe: each.output for each in train}
     described = [
         {
             "table": job.table,
-            "inputs": [job.notebook],
+            "inputs": [job.notebook, *(outputs[name] for name in _needs(job, train))],
             "output": job.output,
             "parameters": json.dumps(job.parameters, sort_keys=True),
-            "code": json.dumps({key: job.fingerprint[key] for key in ("code", "inputs", "papers")}, sort_keys=True),
+            "code": json.dumps({key: job.fingerprint[key] for key in PARTS}, sort_keys=True),
             "threads": job.threads,
             "file": relative(folder / f"{job.table}.json"),
         }
         for job in jobs
     ]
-    results.write_json(folder / "plan.json", {"jobs": described})
+    trained = [
+        {
+            "recipe": each.recipe,
+            "inputs": [outputs[name] for name in each.parents],
+            "output": each.output,
+            "scratch": "--from-scratch" if from_scratch() else "",
+        }
+        for each in train
+    ]
+    results.write_json(folder / "plan.json", {"jobs": described, "checkpoints": trained})
+
+
+def _needs(job: Job, train: Sequence[Checkpoint]) -> list[str]:
+    """The checkpoints to train that a job rests on, directly or through others."""
+    if not train or not job.parameters.get(RECIPES):
+        return []
+    from mdrepro.training import jobs as training
+
+    return training.missing(job.parameters[RECIPES])
 
 
 def _command(folder: Path, jobs: Sequence[Job], cores: int, dry_run: bool, extra: Sequence[str]) -> list[str]:
@@ -133,12 +212,18 @@ def _command(folder: Path, jobs: Sequence[Job], cores: int, dry_run: bool, extra
 
 
 def execute(
-    jobs: Sequence[Job], *, cores: int, dry_run: bool = False, verbose: bool = False, extra: Sequence[str] = ()
+    jobs: Sequence[Job],
+    train: Sequence[Checkpoint] = (),
+    *,
+    cores: int,
+    dry_run: bool = False,
+    verbose: bool = False,
+    extra: Sequence[str] = (),
 ) -> list[str]:
-    """Run the jobs that have reasons to, through Snakemake; return the tables that failed.
+    """Run the jobs that have reasons to, and before them ``train``, through Snakemake; return the tables that failed.
 
-    Notebook output is passed on line by line; Snakemake's own goes to ``papermill_runs/<tier>/.plan/snakemake.log``
-    and, with ``verbose`` or ``dry_run``, to the terminal.
+    What notebooks and training say is passed on line by line; Snakemake's own goes to
+    ``papermill_runs/<tier>/.plan/snakemake.log`` and, with ``verbose`` or ``dry_run``, to the terminal.
 
     Raises:
         BadInput: another run holds the lock, or Snakemake refused its command line.
@@ -148,17 +233,19 @@ def execute(
         return []
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="mdrepro-plan-") as scratch:
-            _write_plan(due, Path(scratch))
-            code, said = _snakemake(_command(Path(scratch), due, cores, True, extra), due, Path(scratch), True)
+            _write_plan(due, train, Path(scratch))
+            code, said = _snakemake(_command(Path(scratch), due, cores, True, extra), [], Path(scratch), True)
         if code:
             raise BadInput(f"Snakemake ended with code {code}:\n{said}")
         return []
     with _alone():
         folder = runs() / due[0].tier / ".plan"
-        _write_plan(due, folder)
+        _write_plan(due, train, folder)
         for job in due:
             shutil.rmtree(failed_dir(job.tier, job.table), ignore_errors=True)
-        code, said = _snakemake(_command(folder, due, cores, False, extra), due, folder, verbose)
+        names = [*(job.table for job in due), *(each.recipe for each in train)]
+        code, said = _snakemake(_command(folder, due, cores, False, extra), names, folder, verbose)
+    _tell_untrained(due, train, folder)
     failed = [job.table for job in due if _reasons(job.table, job.tier, job.fingerprint)[0]]
     if code and not any((failed_dir(due[0].tier, name) / "error.json").is_file() for name in failed):
         where = relative(folder / "snakemake.log")
@@ -166,8 +253,19 @@ def execute(
     return failed
 
 
-def _snakemake(command: list[str], due: Sequence[Job], folder: Path, show: bool) -> tuple[int, str]:
-    """Run Snakemake; pass the notebooks' lines on, with ``show`` its own too; return its code and last lines."""
+def _tell_untrained(due: Sequence[Job], train: Sequence[Checkpoint], folder: Path) -> None:
+    """Write ``error.json`` for each table that was not begun because a checkpoint could not be trained."""
+    missing = {each.recipe for each in train if not (root() / each.output).is_file()}
+    for job in due if missing else ():
+        lost = [name for name in _needs(job, train) if name in missing]
+        if lost and not (failed_dir(job.tier, job.table) / "error.json").is_file():
+            message = f"its checkpoint {lost[0]} was not trained; whole log: {relative(folder / 'snakemake.log')}"
+            error = {"bad_input": False, "cell": None, "source": "", "error": "NotTrained", "message": message}
+            results.write_json(failed_dir(job.tier, job.table) / "error.json", error | {"traceback": ""})
+
+
+def _snakemake(command: list[str], names: Sequence[str], folder: Path, show: bool) -> tuple[int, str]:
+    """Run Snakemake; pass on lines that begin with a name in brackets, with ``show`` all; its code and last lines."""
     process = subprocess.Popen(
         command,
         cwd=root(),
@@ -182,7 +280,7 @@ def _snakemake(command: list[str], due: Sequence[Job], folder: Path, show: bool)
         for line in process.stdout:
             log.write(line)
             log.flush()
-            if show or any(line.startswith(f"[{job.table}] ") for job in due):
+            if show or any(line.startswith(f"[{name}] ") for name in names):
                 print(line, end="", file=sys.stderr, flush=True)
             tail = [*tail, line][-12:]
     return process.wait(), "".join(tail).rstrip()
@@ -199,8 +297,8 @@ def failure(tier: str, table: str) -> dict[str, Any]:
         return error | {"words": f"{table}: {error['message']}"}
     source = _around(error["source"].splitlines(), re.search(r"Cell In\[\d+\], line (\d+)", error["traceback"]))
     cell = f"cell [{error['cell']}] failed:\n{source}\n    " if error["cell"] is not None else ""
-    kept = relative(folder / "notebook.ipynb")
-    return error | {"words": f"{table}: {cell}{error['error']}: {error['message']}\n    partial notebook: {kept}"}
+    kept = f"\n    partial notebook: {relative(folder / NOTEBOOK)}" if (folder / NOTEBOOK).is_file() else ""
+    return error | {"words": f"{table}: {cell}{error['error']}: {error['message']}{kept}"}
 
 
 def _around(lines: list[str], failing: re.Match[str] | None, context: int = 5) -> str:
