@@ -69,7 +69,7 @@ class ConsistencyDistillation:
         BadInput: a range that is empty or begins under 1, or solver steps outside 1..T.
     """
 
-    phases = (Phase("unet", ("unet",)),)
+    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
 
     def __init__(
         self,

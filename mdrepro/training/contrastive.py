@@ -95,7 +95,7 @@ class Contrastive:
         image_width: see `ImageTower`.
     """
 
-    phases = (Phase("towers", ("text", "image", "temperature")),)
+    phases: tuple[Phase, ...] = (Phase("towers", ("text", "image", "temperature")),)
 
     def __init__(self, tokenizer: Any, encoder: CLIPTextModel, features: int = 128, image_width: int = 32) -> None:
         self.tokenizer, self.encoder = tokenizer, encoder

@@ -38,7 +38,7 @@ class DecoderDistillation:
         BadInput: the encoders differ in shape.
     """
 
-    phases = (Phase("decoder", ("decoder",)),)
+    phases: tuple[Phase, ...] = (Phase("decoder", ("decoder",)),)
 
     def __init__(self, student: AutoencoderKL, teacher: AutoencoderKL) -> None:
         take_encoder(student, teacher)

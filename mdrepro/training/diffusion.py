@@ -27,7 +27,7 @@ def min_snr_weight(schedule: NoiseSchedule, t_b: Tensor, gamma: float) -> Tensor
     min(SNR, gamma) for x0; the same over SNR for e, and over SNR + 1 for v.
     """
     snr = schedule.snr(t_b)
-    scale = {"sample": 1, "epsilon": snr, "v_prediction": snr + 1}[schedule.prediction_type]
+    scale = {"sample": torch.ones_like(snr), "epsilon": snr, "v_prediction": snr + 1}[schedule.prediction_type]
     return snr.clamp(max=gamma) / scale
 
 
@@ -62,7 +62,7 @@ class Diffusion:
         BadInput: a share outside 0..1, or a gamma that is not positive.
     """
 
-    phases = (Phase("unet", ("unet",)),)
+    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
 
     def __init__(
         self, unet: nn.Module, scheduler: Any, null_text: Tensor, drop: float = 0.1, min_snr: float | None = None

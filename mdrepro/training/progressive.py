@@ -106,7 +106,7 @@ class ProgressiveDistillation:
         guidance: w of the teacher; 1 is none. The student is not guided.
     """
 
-    phases = (Phase("unet", ("unet",)),)
+    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
 
     def __init__(
         self,

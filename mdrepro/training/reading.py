@@ -16,7 +16,7 @@ class Reading:
         reader: the network.
     """
 
-    phases = (Phase("reader", ("reader",)),)
+    phases: tuple[Phase, ...] = (Phase("reader", ("reader",)),)
 
     def __init__(self, reader: SceneReader) -> None:
         self.networks: dict[str, nn.Module] = {"reader": reader}

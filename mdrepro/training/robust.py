@@ -41,7 +41,7 @@ class RobustDiffusion(Diffusion):
         BadInput: a probability outside 0..1, and as in `Diffusion`.
     """
 
-    phases = (Phase("unet", ("unet",), partial=True),)
+    phases: tuple[Phase, ...] = (Phase("unet", ("unet",), partial=True),)
 
     def __init__(
         self,

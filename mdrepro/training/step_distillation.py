@@ -75,7 +75,7 @@ class StepDistillation:
         BadInput: a probability outside 0..1, a range that is empty or begins under 1, or a gamma under 0.
     """
 
-    phases = (Phase("unet", ("unet",)),)
+    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
 
     def __init__(
         self,
