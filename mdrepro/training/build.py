@@ -89,6 +89,10 @@ def run(
     max_seconds: float | None = None,
 ) -> Made:
     """Train a recipe in ``folder``, with latents and text features in ``latents``; others as in `loop.train`."""
+    if recipe.kind == "evolution":
+        from mdrepro.training import evolving
+
+        return evolving.run(recipe, parents, folder, latents, resume=resume, max_seconds=max_seconds)
     torch.manual_seed(recipe.loop.seed)
     training = build(recipe, parents, latents)
     outcome = loop.train(
@@ -176,16 +180,15 @@ def _text(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Trainin
 
 def _denoiser(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
     """All objectives on latents and text features."""
-    unet, scheduler = _unet(recipe, parents), _scheduler(recipe, parents)
-    encoders = (parents["vae"].load("vae"), parents["text"].load("tokenizer"), parents["text"].load("text_encoder"))
-    examples = _examples(recipe, encoders, folder)
+    unet, levels, parts = _unet(recipe, parents), scheduler(recipe, parents), encoders(parents)
+    examples = encoded(recipe.data, parts, folder)
     with torch.no_grad():
-        null_text = text.encode(*encoders[1:], [""])[0]
-    objective = _on_latents(recipe, parents, unet, scheduler, null_text)
+        null_text = text.encode(*parts[1:], [""])[0]
+    objective = _on_latents(recipe, parents, unet, levels, null_text)
     name = "generator" if recipe.kind == "gan" else "unet"
-    sampler = _sampler(recipe, scheduler)
+    sampler = _sampler(recipe, levels)
     return Training(
-        objective if recipe.data.get("cache", True) else Encoding(objective, *encoders),
+        objective if recipe.data.get("cache", True) else Encoding(objective, *parts),
         examples,
         lambda nets: {"unet": nets[name], "scheduler": sampler},
     )
@@ -209,10 +212,21 @@ def _on_latents(
     return made
 
 
-def _examples(recipe: Recipe, encoders: tuple[Any, Any, Any], folder: Path) -> Examples:
-    """The pictures and captions, or what frozen encoders make of them, made once."""
-    examples = sources.examples(recipe.data)
-    if not recipe.data.get("cache", True):
+def encoders(parents: Mapping[str, Parts]) -> tuple[Any, Any, Any]:
+    """Autoencoder, tokenizer and text encoder."""
+    return parents["vae"].load("vae"), parents["text"].load("tokenizer"), parents["text"].load("text_encoder")
+
+
+def encoded(data: Mapping[str, Any], encoders: tuple[Any, Any, Any], folder: Path) -> Examples:
+    """What frozen encoders make of pictures and captions, made once; or pictures and captions, without a cache.
+
+    Args:
+        data: see `mdrepro.training.sources`.
+        encoders: as `encoders` gives them.
+        folder: for the cache.
+    """
+    examples = sources.examples(data)
+    if not data.get("cache", True):
         return examples
     vae, tokenizer, encoder = encoders
     device = processes.start().device
@@ -229,7 +243,7 @@ def _unet(recipe: Recipe, parents: Mapping[str, Parts]) -> Any:
     return getattr(importlib.import_module(UNETS[kind]), kind)(**arguments)
 
 
-def _scheduler(recipe: Recipe, parents: Mapping[str, Parts]) -> Any:
+def scheduler(recipe: Recipe, parents: Mapping[str, Parts]) -> Any:
     """The noise levels to train with, as a DDIMScheduler."""
     from diffusers import DDIMScheduler
 

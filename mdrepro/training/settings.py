@@ -114,6 +114,10 @@ def _noise(recipe: Recipe) -> dict[str, Any]:
 def _options(recipe: Recipe) -> dict[str, Any]:
     from mdrepro.training.autoencoder import Terms
 
+    if recipe.kind == "evolution":
+        from mdrepro.training.evolving import Options
+
+        return _takes(Options)
     types = _takes(build.objective_class(recipe.kind))
     if recipe.kind in ("autoencoder", "decoder"):
         types |= _takes(Terms)
