@@ -10,7 +10,10 @@ milliseconds, no torch), torch's dispatcher and hooks on modules (`mdrepro.metri
 three. Importing this module imports no torch.
 """
 
-from collections.abc import Callable, Mapping
+import atexit
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -186,8 +189,26 @@ class Details:
         }
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without Python's cycle collector, which would walk again and again through all that diffusers imports.
+
+    That takes a second, and another one when Python ends: there everything is frozen, which the collector passes over.
+    """
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_collection()
 def details(name: str, resolution: int | None = None) -> Details:
-    """Every counter's count of a preset, its blocks and its peak activation memory.
+    """Every counter's count of a preset, its blocks and its peak activation memory, all from one pass on meta.
 
     Args:
         name, resolution: as for `measure`.
@@ -195,25 +216,25 @@ def details(name: str, resolution: int | None = None) -> Details:
     Raises:
         BadInput: an unknown name, or a resolution that the network cannot take.
     """
-    from mdrepro.metrics.counters import COUNTERS
-    from mdrepro.metrics.memory import BYTES, peak_activations
+    from mdrepro.metrics.counters import on_meta, run, watch_dispatcher, watch_modules
+    from mdrepro.metrics.memory import BYTES, watch_memory
 
     preset = presets.get(name)
     inputs = preset.example_inputs(resolution)
     network = _built(name)
-    at = preset.at(resolution)
-    counted = {
-        key: measure_module(network, inputs, name=name, resolution=at, counter=each) for key, each in COUNTERS.items()
-    }
-    macs = {key: cost.macs for key, cost in counted.items()}
+    weights = on_meta(network)
+    watches = watch_dispatcher(weights), watch_modules(network), watch_memory(weights, inputs)
+    operators, modules, numbers = run(network, weights, inputs, *watches)
+    counted = {"dispatcher": operators, "hooks": modules}
     if (form := closed_form.tally(preset, resolution)) is not None:
-        macs = {"closed form": form.macs} | macs
+        counted = {"closed form": Macs(form.weights, form.attention)} | counted
+    params = sum(parameter.numel() for parameter in network.parameters())
+    cost = _cost(name, params, counted["dispatcher"], preset.at(resolution))
     peaks = {
-        kind + ("" if fused else "_unfused"): peak_activations(network, inputs, kind, fused=fused)
-        for fused in (True, False)
-        for kind in BYTES
+        kind + ("" if fused else "_unfused"): numbers[fused] * BYTES[kind] for fused in (True, False) for kind in BYTES
     }
-    return Details(counted["dispatcher"], count_blocks(network), macs, peaks)
+    totals = {counter: macs.weights + macs.attention for counter, macs in counted.items()}
+    return Details(cost, count_blocks(network), totals, peaks)
 
 
 def _built(name: str) -> "nn.Module":

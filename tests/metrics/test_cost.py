@@ -1,6 +1,9 @@
 """Size and cost of every preset by three independent counters, and against known values."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -206,3 +209,40 @@ def test_a_network_with_weights_is_left_as_it_was():
     assert cost == Cost("small", 4 * 27 + 4 + 8, 16 * 4 * 27, 16 * 4 * 27, 2 * 16 * 4 * 27, 6)
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+# Time and memory of the command.
+
+
+def used(*command: str) -> tuple[float, float]:
+    """CPU seconds, which other work on the machine hardly changes, and peak memory in GB of a fresh process."""
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+COST = ("-c", "from mdrepro.cli import main; main()", "cost", *presets.names())
+
+
+def test_cost_of_all_presets_takes_a_second():
+    seconds, gigabytes = used(*COST)
+    assert seconds < 3
+    assert gigabytes < 0.3
+
+
+@pytest.mark.slow
+def test_every_counter_on_all_presets_takes_12_s_and_1_5_gb():
+    """Most of it is importing the networks' classes. Where that alone is slow, it is the measure."""
+    imports, _ = used(
+        "-c", "import torch; from diffusers import UNet2DConditionModel; from transformers import CLIPTextModel"
+    )
+    seconds, gigabytes = zip(*(used(*COST, "--details") for _ in range(3)), strict=True)
+    assert min(seconds) <= max(12, 1.15 * imports)
+    assert max(gigabytes) <= 1.5

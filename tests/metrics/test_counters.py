@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from mdrepro.metrics.cost import Macs
-from mdrepro.metrics.counters import count_by_dispatcher, count_by_hooks
+from mdrepro.metrics.counters import _Shapes, count_by_dispatcher, count_by_hooks
+from mdrepro.models import presets
 
 torch.set_num_threads(1)
 
@@ -69,3 +71,44 @@ def test_hooks_are_taken_away_again_and_weights_left_alone():
     assert not any(module._forward_hooks for module in network.modules())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert torch.equal(network(x), out)
+
+
+@pytest.mark.parametrize("name", ["sd15", "mobilediffusion-lite", "sd-decoder", "text-encoder"])
+def test_the_sum_is_that_of_torchs_own_counter(name):
+    preset = presets.get(name)
+    inputs = preset.example_inputs(preset.multiple)
+    with torch.device("meta"):
+        network = preset.build()
+    with torch.no_grad(), FlopCounterMode(display=False) as torchs:
+        network(**inputs)
+    macs = count_by_dispatcher(network, inputs)
+    assert macs.weights + macs.attention == torchs.get_total_flops() / 2 > 0
+
+
+X = torch.randn(2, 8, 4, 4)
+OPERATORS = {
+    "group norm": lambda x: torch.native_group_norm(x, x[0, :, 0, 0], None, 2, 8, 16, 4, 1e-5),
+    "layer norm": lambda x: torch.native_layer_norm(x, [4, 4], None, None, 1e-5),
+    "addmm": lambda x: F.linear(x[0, 0], x[0, :, :, 0], x[0, :, 0, 0]),
+    "addmm of a matrix": lambda x: torch.addmm(x[0, 0], x[0, 1], x[0, 2]),
+    "broadcast": lambda x: x[:1] + x[:, :1] * x,
+    "broadcast first": lambda x: x[0, 0] * x,
+    "same shape": lambda x: (x + x) * 2 / 3,
+    "another order": lambda x: x + x.transpose(2, 3),
+    "of a view": lambda x: x.chunk(2, dim=1)[0] * F.gelu(x.chunk(2, dim=1)[1]),
+    "another type": lambda x: (x.half() * x, x.half() * 2.0, x.long() / 3, x + 1j),
+    "softmax": lambda x: (x.softmax(-1), F.silu(x), F.relu(x), x.softmax(-1, dtype=torch.float64)),
+    "attention": lambda x: F.scaled_dot_product_attention(x, x, x),
+    "in place": lambda x: x.clone().add_(x).mul_(2),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@torch.no_grad()
+def test_answers_by_shape_are_what_a_real_tensor_gives(name):
+    def described(out):
+        return [(each.shape, each.dtype, each.stride()) for each in ([out] if isinstance(out, torch.Tensor) else out)]
+
+    real = OPERATORS[name](X)
+    with _Shapes():
+        assert described(OPERATORS[name](X.to("meta"))) == described(real)
