@@ -113,6 +113,17 @@ class Tally:
         if source != target:
             self.linear(source, target, pixels)
 
+    def stem(self, channels: int, width: int, time: int, pixels: int) -> None:
+        """A UNet's way in: the time embedding, and a 3x3 convolution from the latent's channels."""
+        self.linear(width, time, 1)
+        self.linear(time, time, 1)
+        self.conv(channels, width, pixels)
+
+    def head(self, width: int, channels: int, pixels: int) -> None:
+        """A norm and a 3x3 convolution to the channels that go out."""
+        self.norm(width)
+        self.conv(width, channels, pixels)
+
     def feed_forward(self, width: int, inner: int, positions: int) -> None:
         """A gated feed-forward layer and the norm before it."""
         self.norm(width)
@@ -154,9 +165,7 @@ def mobilediffusion_unet(config: Mapping[str, Any], side: int = 64, tokens: int 
         separable = c["separable_resampling"] and c["separable_conv"][level]
         tally.conv(widths[level], widths[level], pixels[to_level], separable)
 
-    tally.linear(widths[0], time, 1)
-    tally.linear(time, time, 1)
-    tally.conv(c["in_channels"], widths[0], pixels[0])
+    tally.stem(c["in_channels"], widths[0], time, pixels[0])
     width, skips = widths[0], [widths[0]]
     for level in range(last + 1):
         for _ in range(c["resnets_per_level"][level]):
@@ -173,8 +182,7 @@ def mobilediffusion_unet(config: Mapping[str, Any], side: int = 64, tokens: int 
             width = unit(level, width + skips.pop())
         if level:
             resample(level, level - 1)
-    tally.norm(width)
-    tally.conv(width, c["out_channels"], pixels[0])
+    tally.head(width, c["out_channels"], pixels[0])
     return tally
 
 
@@ -189,12 +197,10 @@ def diffusers_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) 
     def stack(width: int, n: int, depth: int) -> None:
         _sd_transformer(tally, width, text, n, tokens, depth)
 
-    tally.linear(widths[0], time, 1)
-    tally.linear(time, time, 1)
+    tally.stem(c["in_channels"], widths[0], time, pixels[0])
     if c["addition_embed_type"] == "text_time":
         tally.linear(c["projection_class_embeddings_input_dim"], time, 1)
         tally.linear(time, time, 1)
-    tally.conv(c["in_channels"], widths[0], pixels[0])
     width, skips = widths[0], [widths[0]]
     for level, kind in enumerate(c["down_block_types"]):
         for _ in range(c["layers_per_block"]):
@@ -218,8 +224,7 @@ def diffusers_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) 
                 stack(width, pixels[level], depths[level])
         if level:
             tally.conv(width, width, pixels[level - 1])
-    tally.norm(width)
-    tally.conv(width, c["out_channels"], pixels[0])
+    tally.head(width, c["out_channels"], pixels[0])
     return tally
 
 
@@ -228,9 +233,7 @@ def evolvable_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) 
     tally, widths = Tally(), DIFFUSERS_UNET["block_out_channels"]
     time, last = 4 * widths[0], len(widths) - 1
     pixels = [(side >> level) ** 2 for level in range(len(widths))]
-    tally.linear(widths[0], time, 1)
-    tally.linear(time, time, 1)
-    tally.conv(DIFFUSERS_UNET["in_channels"], widths[0], pixels[0])
+    tally.stem(DIFFUSERS_UNET["in_channels"], widths[0], time, pixels[0])
     for level in range(last):
         tally.conv(widths[level], widths[level], pixels[level + 1])
         tally.conv(widths[level + 1], widths[level + 1], pixels[level])
@@ -242,8 +245,7 @@ def evolvable_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) 
             tally.linear(source, block.out_width, n)
         else:
             _sd_transformer(tally, block.out_width, 768, n, tokens, 1)
-    tally.norm(widths[0])
-    tally.conv(widths[0], DIFFUSERS_UNET["out_channels"], pixels[0])
+    tally.head(widths[0], DIFFUSERS_UNET["out_channels"], pixels[0])
     return tally
 
 
@@ -281,8 +283,7 @@ def kl_decoder(config: Mapping[str, Any], side: int = 64, tokens: int = 0) -> Ta
         for _ in range(config["resnets"]):
             tally.resnet(width, target, pixels, 0)
             width = target
-    tally.norm(width)
-    tally.conv(width, 3, pixels)
+    tally.head(width, 3, pixels)
     return tally
 
 

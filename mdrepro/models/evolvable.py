@@ -19,16 +19,16 @@ from typing import Any, Self
 
 import torch
 from diffusers import Transformer2DModel, UNet2DConditionModel
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdrepro.errors import BadInput, unknown
 from mdrepro.models.blocks import Block, Layout, sd_layout
-from mdrepro.models.safe import SafeModelMixin, refuse_pickles
+from mdrepro.models.denoiser import Denoiser
+from mdrepro.models.safe import refuse_pickles
 
 SHARED_FIELDS = (
     "sample_size",
@@ -63,7 +63,7 @@ class Stage(nn.Module):
         return self.attentions if kind == "cross-attention" else self.resnets
 
 
-class EvolvableUNet(SafeModelMixin, ConfigMixin):
+class EvolvableUNet(Denoiser):
     """SD-1.5's UNet in which blocks can be skipped, removed and duplicated. The defaults are SD-1.5: 859.5M parameters.
 
     "Per level" values run from the outermost level (64x64 for a 512 px image) to the innermost (8x8).
@@ -285,47 +285,18 @@ class EvolvableUNet(SafeModelMixin, ConfigMixin):
             b.name for b, chance in zip(blocks, chances, strict=True) if chance < self.config.skip_probability
         )
 
-    @property
-    def resolution_multiple(self) -> int:
-        """Height and width of the latent must be multiples of this many latent pixels."""
-        return 2 ** (len(self.config.block_out_channels) - 1)
-
-    def forward(
-        self,
-        sample: Tensor,
-        timestep: Tensor | float,
-        encoder_hidden_states: Tensor,
-        return_dict: bool = True,
-    ) -> UNet2DConditionOutput | tuple[Tensor]:
-        """Predict what the training objective asks for (noise, v or x0) from a noisy latent.
-
-        Args:
-            sample: noisy latent, (batch, in_channels, height, width).
-            timestep: diffusion time, one number for the batch or a tensor of (batch,).
-            encoder_hidden_states: text features, (batch, tokens, cross_attention_dim).
-            return_dict: False returns a tuple of one.
-
-        Returns:
-            ``UNet2DConditionOutput`` with ``sample`` of (batch, out_channels, height, width).
-
-        Raises:
-            BadInput: channels or text width do not fit, or height or width is not a multiple of `resolution_multiple`.
-        """
-        self._check_inputs(sample, encoder_hidden_states)
-        time = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
-        time_bt = self.time_embedding(self.time_proj(time).to(sample.dtype))
+    def denoise(self, x_bchw: Tensor, time_bt: Tensor, text_bmc: Tensor) -> Tensor:
+        """See `Denoiser.denoise`."""
         skipped = self._draw() | self._left_out
 
-        x_bchw = self.conv_in(sample)
+        x_bchw = self.conv_in(x_bchw)
         skips = [x_bchw]
         for name, places in self.layout.stages.items():
             stage: Any = self._stage(name)
             for place in places:
                 skip = skips.pop() if name.startswith("up") else None
                 for block in place:
-                    x_bchw = self.run_block(
-                        block, x_bchw, skip, time_bt, encoder_hidden_states, skipped=block.name in skipped
-                    )
+                    x_bchw = self.run_block(block, x_bchw, skip, time_bt, text_bmc, skipped=block.name in skipped)
                 if name.startswith("down"):
                     skips.append(x_bchw)
             if hasattr(stage, "downsamplers"):
@@ -333,8 +304,7 @@ class EvolvableUNet(SafeModelMixin, ConfigMixin):
                 skips.append(x_bchw)
             elif hasattr(stage, "upsamplers"):
                 x_bchw = stage.upsamplers[0](x_bchw)
-        x_bchw = self.conv_out(F.silu(self.conv_norm_out(x_bchw)))
-        return UNet2DConditionOutput(sample=x_bchw) if return_dict else (x_bchw,)
+        return self.conv_out(F.silu(self.conv_norm_out(x_bchw)))
 
     def run_block(
         self,
@@ -368,19 +338,6 @@ class EvolvableUNet(SafeModelMixin, ConfigMixin):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(module, both, time_bt)
         return module(both, time_bt)
-
-    def _check_inputs(self, sample: Tensor, text: Tensor) -> None:
-        channels, width, step = self.config.in_channels, self.config.cross_attention_dim, self.resolution_multiple
-        if sample.ndim != 4 or sample.shape[1] != channels or sample.shape[2] % step or sample.shape[3] % step:
-            raise BadInput(
-                f"sample has shape {tuple(sample.shape)}: allowed is (batch, {channels}, height, width) with height "
-                f"and width multiples of {step}"
-            )
-        if text.ndim != 3 or text.shape[0] != sample.shape[0] or text.shape[2] != width:
-            raise BadInput(
-                f"encoder_hidden_states has shape {tuple(text.shape)}: allowed is (batch {sample.shape[0]}, tokens, "
-                f"{width})"
-            )
 
 
 def _check_probability(skip_probability: float) -> None:

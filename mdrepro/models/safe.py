@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ from diffusers.models.modeling_utils import ModelMixin
 from mdrepro.errors import BadInput, NotAttempted
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+WEIGHTS = ("diffusion_pytorch_model", "pytorch_model", "model")
+"""What diffusers and transformers call files of weights; a variant's name and the number of a shard may follow."""
 
 
-def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None) -> None:
+def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None, variant: str | None = None) -> None:
     """Do nothing where a folder can be loaded from safetensors, or is no local folder.
 
     Looked at are the folder itself and, for a pipeline, the components that its ``model_index.json`` names.
@@ -22,18 +25,29 @@ def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None)
     Args:
         source: a folder of a model or pipeline, or a name on the hub.
         subfolder: the part of it that is to be loaded.
+        variant: the variant of weights that is to be loaded, such as ``fp16``.
 
     Raises:
-        BadInput: it is a file; or some component has weights as pickle and not as safetensors: the message has the code
-            that converts them.
+        BadInput: it is a file; or some component has weights, or the variant that is to be loaded, as pickle and not as
+            safetensors: the message has the code that converts them.
     """
     place = Path(source, subfolder or "")
     if place.is_file():
         raise _refusal(place) if place.suffix in PICKLES else BadInput(f"{place} is a file: allowed are folders")
     for folder in _components(place):
         pickles = sorted(file for file in folder.iterdir() if file.suffix in PICKLES)
-        if pickles and not any(folder.glob("*.safetensors")):
+        safe = list(folder.glob("*.safetensors"))
+        wanted = [file for file in pickles if _is_weights(file, variant)]
+        if pickles and not safe:
             raise _refusal(pickles[0])
+        if wanted and not any(_is_weights(file, variant) for file in safe):
+            raise _refusal(wanted[0])
+
+
+def _is_weights(file: Path, variant: str | None) -> bool:
+    """Whether it is one of the files that hold the weights of this variant."""
+    name = re.sub(r"-\d+-of-\d+", "", file.stem)
+    return name in [f"{kind}.{variant}" if variant else kind for kind in WEIGHTS]
 
 
 def _components(folder: Path) -> Iterator[Path]:
@@ -80,7 +94,7 @@ class SafetensorsOnly:
         if options.get("use_safetensors") is False:
             raise BadInput("use_safetensors is False: allowed is True; safetensors alone is read")
         source = pretrained_model_name_or_path
-        refuse_pickles(source, options.get("subfolder"))
+        refuse_pickles(source, options.get("subfolder"), options.get("variant"))
         with from_hub(source):
             return super().from_pretrained(source, **options | {"use_safetensors": True})  # type: ignore[misc]
 

@@ -42,7 +42,7 @@ def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple
     """
     inside = Path(source, "text_encoder").is_dir()
     words, weights = ("tokenizer", "text_encoder") if inside else ("", "")
-    refuse_pickles(source, weights)
+    refuse_pickles(source, weights, options.get("variant"))
     offline = {"local_files_only": options["local_files_only"]} if "local_files_only" in options else {}
     with from_hub(source), _quiet("transformers"):  # it reports the image half as unexpected
         tokenizer = AutoTokenizer.from_pretrained(source, subfolder=words, **offline)

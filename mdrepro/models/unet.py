@@ -14,13 +14,13 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdrepro.errors import BadInput
+from mdrepro.models.denoiser import Denoiser
 from mdrepro.models.layers import (
     ACTIVATIONS,
     KERNELS,
@@ -31,7 +31,6 @@ from mdrepro.models.layers import (
     TransformerStack,
     Upsample,
 )
-from mdrepro.models.safe import SafeModelMixin
 
 SHARED_KEY_VALUE = ("none", "self", "cross", "both")
 
@@ -98,7 +97,7 @@ class UpLevel(nn.Module):
         return x_bchw if self.up is None else self.up(x_bchw)
 
 
-class MobileDiffusionUNet(SafeModelMixin, ConfigMixin):
+class MobileDiffusionUNet(Denoiser):
     """MobileDiffusion's denoiser. The defaults are the preset ``mobilediffusion``: 385.1M parameters, 182.2 GMAC.
 
     "Per level" values run from the outermost level (64x64 for a 512 px image) to the innermost (16x16).
@@ -243,11 +242,6 @@ class MobileDiffusionUNet(SafeModelMixin, ConfigMixin):
         self.norm_out = nn.GroupNorm(norm_num_groups, width, eps=1e-5)
         self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
 
-    @property
-    def resolution_multiple(self) -> int:
-        """Height and width of the latent must be multiples of this many latent pixels."""
-        return 2 ** (len(self.config.block_out_channels) - 1)
-
     def set_attention(self, attention: str, relu_scaling: str | None = None) -> None:
         """Switch a (trained) network between softmax and ReLU attention, in place (T5).
 
@@ -268,55 +262,17 @@ class MobileDiffusionUNet(SafeModelMixin, ConfigMixin):
             if isinstance(module, Attention):
                 module.kernel, module.scaling = attention, scaling
 
-    def forward(
-        self,
-        sample: Tensor,
-        timestep: Tensor | float,
-        encoder_hidden_states: Tensor,
-        return_dict: bool = True,
-    ) -> UNet2DConditionOutput | tuple[Tensor]:
-        """Predict what the training objective asks for (noise, v or x0) from a noisy latent.
-
-        Args:
-            sample: noisy latent, (batch, in_channels, height, width).
-            timestep: diffusion time, one number for the batch or a tensor of (batch,) of any real type.
-            encoder_hidden_states: text features, (batch, tokens, cross_attention_dim).
-            return_dict: False returns a tuple of one.
-
-        Returns:
-            ``UNet2DConditionOutput`` with ``sample`` of (batch, out_channels, height, width).
-
-        Raises:
-            BadInput: channels, text width or batch sizes do not fit, or height or width is not a multiple of
-                `resolution_multiple`.
-        """
-        self._check_inputs(sample, encoder_hidden_states)
-        time = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
-        time_bt = self.time_embedding(self.time_proj(time).to(sample.dtype))
-
-        x_bchw = self.conv_in(sample)
+    def denoise(self, x_bchw: Tensor, time_bt: Tensor, text_bmc: Tensor) -> Tensor:
+        """See `Denoiser.denoise`."""
+        x_bchw = self.conv_in(x_bchw)
         skips = [x_bchw]
         for down_level in self.down_levels:
-            x_bchw, level_skips = down_level(x_bchw, time_bt, encoder_hidden_states)
+            x_bchw, level_skips = down_level(x_bchw, time_bt, text_bmc)
             skips += level_skips
-        x_bchw = self.middle(x_bchw, time_bt, encoder_hidden_states)
+        x_bchw = self.middle(x_bchw, time_bt, text_bmc)
         for up_level in self.up_levels:
-            x_bchw = up_level(x_bchw, skips, time_bt, encoder_hidden_states)
-        x_bchw = self.conv_out(F.silu(self.norm_out(x_bchw)))
-        return UNet2DConditionOutput(sample=x_bchw) if return_dict else (x_bchw,)
-
-    def _check_inputs(self, sample: Tensor, context: Tensor) -> None:
-        channels, width, step = self.config.in_channels, self.config.cross_attention_dim, self.resolution_multiple
-        if sample.ndim != 4 or sample.shape[1] != channels or sample.shape[2] % step or sample.shape[3] % step:
-            raise BadInput(
-                f"sample has shape {tuple(sample.shape)}: allowed is (batch, {channels}, height, width) with height "
-                f"and width multiples of {step}"
-            )
-        if context.ndim != 3 or context.shape[0] != sample.shape[0] or context.shape[2] != width:
-            raise BadInput(
-                f"encoder_hidden_states has shape {tuple(context.shape)}: allowed is (batch {sample.shape[0]}, tokens, "
-                f"{width})"
-            )
+            x_bchw = up_level(x_bchw, skips, time_bt, text_bmc)
+        return self.conv_out(F.silu(self.norm_out(x_bchw)))
 
 
 def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:

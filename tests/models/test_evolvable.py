@@ -465,14 +465,6 @@ def test_a_pickle_is_refused_and_the_message_converts_it(tmp_path, theirs, load)
     torch.testing.assert_close(output(load(tmp_path)), output(theirs), rtol=0, atol=1e-5)
 
 
-def test_a_pickle_beside_other_safetensors_is_not_fallen_back_to(tmp_path, unet):
-    unet.save_config(tmp_path)
-    torch.save(unet.state_dict(), tmp_path / "diffusion_pytorch_model.bin")
-    (tmp_path / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"")
-    with pytest.raises(OSError, match="safetensors"):
-        EvolvableUNet.from_pretrained(tmp_path)
-
-
 def test_safetensors_cannot_be_turned_off(tmp_path, unet):
     with pytest.raises(BadInput, match="safetensors alone"):
         unet.save_pretrained(tmp_path, safe_serialization=False)

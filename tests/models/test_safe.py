@@ -84,6 +84,33 @@ def test_a_pickle_beside_safetensors_does_no_harm(tmp_path):
     MobileDiffusionUNet.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("beside", "variant"),
+    [("diffusion_pytorch_model.fp16", None), ("diffusion_pytorch_model", "fp16"), ("lora", None)],
+)
+def test_a_pickle_beside_safetensors_of_another_name_is_refused(tmp_path, beside, variant):
+    model = tiny.unet()
+    model.save_pretrained(tmp_path, variant=variant)
+    (safe,) = tmp_path.glob("*.safetensors")
+    other = safe.read_bytes()
+    to_pickle(tmp_path)
+    (tmp_path / f"{beside}.safetensors").write_bytes(other)
+    with pytest.raises(BadInput, match="can run code when loaded") as refusal:
+        MobileDiffusionUNet.from_pretrained(tmp_path, variant=variant)
+    assert f"{safe.stem}.bin" in str(refusal.value)
+    convert(refusal)
+    again = MobileDiffusionUNet.from_pretrained(tmp_path, variant=variant)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+def test_a_variant_in_safetensors_beside_a_pickle_is_loaded(tmp_path):
+    model = tiny.unet()
+    model.save_pretrained(tmp_path, variant="fp16", max_shard_size="200KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    torch.save({}, tmp_path / "diffusion_pytorch_model.bin")
+    MobileDiffusionUNet.from_pretrained(tmp_path, variant="fp16")
+
+
 def test_a_checkpoint_file_and_a_name_that_is_nowhere(tmp_path):
     torch.save({}, tmp_path / "sd.ckpt")
     with pytest.raises(BadInput, match=r"sd\.ckpt holds pickled"):

@@ -1,0 +1,72 @@
+"""What the denoisers of both papers have in common: how they are called, and what input they refuse."""
+
+from abc import abstractmethod
+
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from torch import Tensor
+
+from mdrepro.errors import BadInput
+from mdrepro.models.safe import SafeModelMixin
+
+
+class Denoiser(SafeModelMixin, ConfigMixin):
+    """A UNet that is called as diffusers' UNet2DConditionModel is.
+
+    Its config has ``in_channels``, ``out_channels``, ``cross_attention_dim`` and ``block_out_channels``.
+    """
+
+    time_proj: Timesteps
+    time_embedding: TimestepEmbedding
+
+    @abstractmethod
+    def denoise(self, x_bchw: Tensor, time_bt: Tensor, text_bmc: Tensor) -> Tensor:
+        """The prediction for a noisy latent, from the embedded time and the text features."""
+
+    @property
+    def resolution_multiple(self) -> int:
+        """Height and width of the latent must be multiples of this many latent pixels."""
+        return 2 ** (len(self.config.block_out_channels) - 1)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor,
+        return_dict: bool = True,
+    ) -> UNet2DConditionOutput | tuple[Tensor]:
+        """Predict what the training objective asks for (noise, v or x0) from a noisy latent.
+
+        Args:
+            sample: noisy latent, (batch, in_channels, height, width).
+            timestep: diffusion time, one number for the batch or a tensor of (batch,) of any real type.
+            encoder_hidden_states: text features, (batch, tokens, cross_attention_dim).
+            return_dict: False returns a tuple of one.
+
+        Returns:
+            ``UNet2DConditionOutput`` with ``sample`` of (batch, out_channels, height, width).
+
+        Raises:
+            BadInput: channels, text width or batch sizes do not fit, or height or width is not a multiple of
+                `resolution_multiple`.
+        """
+        self._check_inputs(sample, encoder_hidden_states)
+        time = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
+        time_bt = self.time_embedding(self.time_proj(time).to(sample.dtype))
+        out_bchw = self.denoise(sample, time_bt, encoder_hidden_states)
+        return UNet2DConditionOutput(sample=out_bchw) if return_dict else (out_bchw,)
+
+    def _check_inputs(self, sample: Tensor, text: Tensor) -> None:
+        channels, width, step = self.config.in_channels, self.config.cross_attention_dim, self.resolution_multiple
+        if sample.ndim != 4 or sample.shape[1] != channels or sample.shape[2] % step or sample.shape[3] % step:
+            raise BadInput(
+                f"sample has shape {tuple(sample.shape)}: allowed is (batch, {channels}, height, width) with height "
+                f"and width multiples of {step}"
+            )
+        if text.ndim != 3 or text.shape[0] != sample.shape[0] or text.shape[2] != width:
+            raise BadInput(
+                f"encoder_hidden_states has shape {tuple(text.shape)}: allowed is (batch {sample.shape[0]}, tokens, "
+                f"{width})"
+            )
