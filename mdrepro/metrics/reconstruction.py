@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from mdrepro import paths
 from mdrepro.errors import NotAttempted
+from mdrepro.metrics.backbones import BACKBONES
 
 DATA_RANGE = 255.0
 SIGMA, WINDOW = 1.5, 11
 K1, K2 = 0.01, 0.03
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, five scales
-BACKBONES = {"alex": ("alexnet", "alexnet-owt-7be5be79.pth"), "vgg": ("vgg16", "vgg16-397923af.pth")}
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mdrepro.metrics.backbones import BACKBONES
 from mdrepro.papers.schema import Tier
 from mdrepro.paths import root
 
-BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 
 
@@ -61,8 +61,7 @@ def _quick() -> Iterator[Finding]:
     git = shutil.which("git") is not None
     yield Finding("quick", "git", git, False, "for provenance and publishing", "install git")
     yield Finding("quick", "browser", browser() is not None, False, "to test the report", "install chromium")
-    for net, name in BACKBONES.items():
-        model = {"alex": "alexnet", "vgg": "vgg16"}[net]
+    for net, (model, name) in BACKBONES.items():
         fetch = f"python -c \"import torchvision; torchvision.models.{model}(weights='IMAGENET1K_V1')\""
         there = (hub_checkpoints() / name).is_file()
         yield Finding("quick", f"lpips-{net}", there, False, f"LPIPS backbone weights {name}", fetch)

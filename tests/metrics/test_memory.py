@@ -9,19 +9,11 @@ from torch.profiler import ProfilerActivity, profile
 from mdrepro.errors import BadInput
 from mdrepro.metrics.memory import peak_activations
 from mdrepro.models.unet import MobileDiffusionUNet
+from tests.models.tiny import UNET
 
 torch.set_num_threads(1)
 
-SMALL = {
-    "sample_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "cross_attention_dim": 24,
-    "block_out_channels": (32, 64, 128),
-    "mid_transformer_blocks": 2,
-    "attention_head_dim": 16,
-    "norm_num_groups": 8,
-}
+SMALL = UNET | {"sample_size": 32, "block_out_channels": (32, 64, 128)}
 
 
 def inputs(device: str) -> dict[str, torch.Tensor]:

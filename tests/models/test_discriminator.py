@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
 from mdrepro.errors import BadInput
 from mdrepro.models.discriminator import Discriminator
@@ -17,21 +16,7 @@ def inputs(channels=8):
     return sample, torch.tensor([10, 700]), torch.randn(2, 5, tiny.CROSS, generator=draw)
 
 
-def diffusers_unet():
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=tiny.CROSS,
-        attention_head_dim=8,
-        norm_num_groups=8,
-        layers_per_block=1,
-    ).eval()
-
-
-@pytest.mark.parametrize(("make", "channels"), [(tiny.unet, 8), (diffusers_unet, 4)])
+@pytest.mark.parametrize(("make", "channels"), [(tiny.unet, 8), (tiny.sd_unet, 4)])
 @torch.no_grad()
 def test_features_are_the_denoisers_before_its_last_layer(make, channels):
     unet = make()

@@ -11,7 +11,6 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
-    UNet2DConditionModel,
 )
 
 from mdrepro.errors import BadInput
@@ -255,19 +254,10 @@ def test_variant_and_type_are_as_in_diffusers(tmp_path):
 
 
 def test_networks_of_diffusers_serve_as_parts(tmp_path):
-    torch.manual_seed(0)
-    sd = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=tiny.CROSS,
-        attention_head_dim=8,
-        norm_num_groups=8,
-        layers_per_block=1,
-    ).eval()
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    made = tiny.pipeline(unet=sd, vae=AutoencoderKL(**blocks, block_out_channels=(8,) * 4, norm_num_groups=4).eval())
+    made = tiny.pipeline(
+        unet=tiny.sd_unet(), vae=AutoencoderKL(**blocks, block_out_channels=(8,) * 4, norm_num_groups=4).eval()
+    )
     assert made.size_multiple == 16
     before = run(made, output_type="np")
     made.save_pretrained(tmp_path)

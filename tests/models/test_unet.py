@@ -10,24 +10,14 @@ from mdrepro.errors import BadInput
 from mdrepro.metrics.cost import count_blocks
 from mdrepro.models.layers import Attention, GatedFeedForward, SeparableConv2d, TransformerStack, attend
 from mdrepro.models.unet import SD_VALUES, MobileDiffusionUNet
+from tests.models.tiny import UNET
 
 torch.set_num_threads(1)
-
-TINY = {
-    "sample_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "cross_attention_dim": 24,
-    "block_out_channels": (16, 32, 64),
-    "mid_transformer_blocks": 2,
-    "attention_head_dim": 16,
-    "norm_num_groups": 8,
-}
 
 
 def tiny(**changes: object) -> MobileDiffusionUNet:
     torch.manual_seed(0)
-    return MobileDiffusionUNet(**(TINY | changes)).eval()  # type: ignore[arg-type]
+    return MobileDiffusionUNet(**(UNET | changes)).eval()  # type: ignore[arg-type]
 
 
 def inputs(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

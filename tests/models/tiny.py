@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from mdrepro.models import text, vae
 from mdrepro.models.pipeline import MobileDiffusionPipeline
@@ -13,19 +13,40 @@ WORDS = ["a", "red", "blue", "star", "circle", "left", "of", ","]
 CROSS = 32
 
 
+UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "cross_attention_dim": 24,
+    "block_out_channels": (16, 32, 64),
+    "mid_transformer_blocks": 2,
+    "attention_head_dim": 16,
+    "norm_num_groups": 8,
+}
+"""A MobileDiffusionUNet that differs from the paper's in its numbers alone."""
+
+
 def unet(**changes: Any) -> MobileDiffusionUNet:
+    """One that fits the other parts here: 8 latent channels, text of width `CROSS`."""
     torch.manual_seed(0)
-    config = {
-        "sample_size": 8,
-        "in_channels": 8,
-        "out_channels": 8,
-        "cross_attention_dim": CROSS,
-        "block_out_channels": (16, 32, 32),
-        "mid_transformer_blocks": 1,
-        "attention_head_dim": 16,
-        "norm_num_groups": 8,
-    }
-    return MobileDiffusionUNet(**(config | changes)).eval()
+    parts = {"in_channels": 8, "out_channels": 8, "cross_attention_dim": CROSS}
+    smaller = {"block_out_channels": (16, 32, 32), "mid_transformer_blocks": 1}
+    return MobileDiffusionUNet(**(UNET | parts | smaller | changes)).eval()
+
+
+def sd_unet() -> UNet2DConditionModel:
+    """diffusers' class, two levels, 4 latent channels, text of width `CROSS`."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=CROSS,
+        attention_head_dim=8,
+        norm_num_groups=8,
+        layers_per_block=1,
+    ).eval()
 
 
 def autoencoder(scaling_factor: float = 0.5) -> vae.Autoencoder:

@@ -15,20 +15,11 @@ from mdrepro.paths import root
 from mdrepro.reproduce.record import complete
 from mdrepro.reproduce.tables import ablation_cost
 from mdrepro.reproduce.tables.ablation_cost import RULES, TABLE, Change
+from tests.models.tiny import UNET
 
 torch.set_num_threads(1)
 
 NOTEBOOK = root() / "notebooks/mobilediffusion/ablation_cost.ipynb"
-TINY = {
-    "sample_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "cross_attention_dim": 24,
-    "block_out_channels": (16, 32, 64),
-    "mid_transformer_blocks": 2,
-    "attention_head_dim": 16,
-    "norm_num_groups": 8,
-}
 
 measured = functools.cache(lambda: ablation_cost.measure(list(RULES)))
 
@@ -44,7 +35,7 @@ def test_a_network_with_the_rule_turned_back_runs(name):
         different["block_out_channels"] = (16, 32, 80)
         different["transformer_blocks"] = (1, 1, 1)
     torch.manual_seed(0)
-    unet = MobileDiffusionUNet(**({"attention": "relu"} | TINY | different)).eval()
+    unet = MobileDiffusionUNet(**({"attention": "relu"} | UNET | different)).eval()
     sample = torch.randn(1, 4, 8, 8)
     with torch.no_grad():
         out = unet(sample, 10, torch.randn(1, 5, 24)).sample
