@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 
 import pytest
 import torch
@@ -68,6 +69,23 @@ def test_t3_by_hand():
     change = changes()["t3"]
     assert change.before.params - change.after.params == 15 * 1024 * 1024
     assert change.params == pytest.approx(-3.92, abs=0.01)
+
+
+def test_along_a_path_as_the_notebook_says():
+    found = ablation_cost.along_a_path()
+    assert list(found) == ["t1", "t2", "t3", "t6", "c1", "c2"]
+    changes = {name: change for rule in found for name, change in RULES[rule].changes.items()}
+    with torch.device("meta"):
+        start, end = MobileDiffusionUNet(**changes), MobileDiffusionUNet()
+        without_t1 = MobileDiffusionUNet(**{k: v for k, v in changes.items() if k not in RULES["t1"].changes})
+    left = math.prod(1 + params / 100 for params, _ in found.values())
+    assert left == pytest.approx(end.num_parameters() / start.num_parameters())
+    assert found["t1"][0] == pytest.approx(100 * (without_t1.num_parameters() / start.num_parameters() - 1))
+    assert found["t6"][0] == pytest.approx(-10, abs=0.5)
+    assert found["c1"][0] < -20
+    assert found["c2"][1] < -20
+    alone = mobilediffusion_unet(SD_VALUES["C1"]).params - mobilediffusion_unet({}).params
+    assert alone == pytest.approx(94e6, rel=0.01)
 
 
 def test_only_t1_is_turned_back_to_something_else_than_sd():
