@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from mdrepro.errors import BadInput
-from mdrepro.models.evolvable import EvolvableUNet
+from mdrepro.models.evolvable import EvolvableUNet, _config_of, _plain
 
 torch.set_num_threads(1)
 
@@ -132,6 +133,34 @@ def test_full_size_has_every_key_of_sd15_exactly_once():
         ours = EvolvableUNet().state_dict()
     assert len(theirs) == 686
     assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}
+
+
+def test_full_size_config_of_sd15_is_ours_by_default():
+    with torch.device("meta"):
+        theirs, ours = UNet2DConditionModel(sample_size=64, cross_attention_dim=768), EvolvableUNet()
+    read = _config_of(theirs.config, Path("sd15"))
+    assert {name: _plain(ours.config[name]) for name in read} == {name: _plain(value) for name, value in read.items()}
+    assert set(ours.config) - set(read) == {"actions", "skip_probability", "_use_default_values"}
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_full_size_output_is_that_of_diffusers():
+    """At half the usual height and width; the weights are shared, so 3.4 GB serve both."""
+    torch.manual_seed(0)
+    theirs = UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval()
+    for parameter in theirs.parameters():
+        if parameter.ndim == 1:  # norms, which start alike
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    with torch.device("meta"):
+        ours = EvolvableUNet()
+    ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
+    given = torch.randn(1, 4, 32, 32), 500, torch.randn(1, 77, 768)
+    expected = theirs(*given).sample
+    error = (ours.eval()(*given).sample - expected).abs().max()
+    assert 0.1 < expected.std() < 10
+    print(f"largest difference {error:.1e}")
+    assert error <= 1e-5
 
 
 def test_every_weight_of_the_folder_is_taken(theirs, unet):
