@@ -97,8 +97,9 @@ def test_lite_decoder_can_have_a_discriminator(teacher, student, images):
     _same_latents(objective.model, teacher)
 
 
-def test_what_the_loop_returns_is_taken(teacher, student, images):
-    objective = LiteDecoder(student, teacher, PLAIN)
+@pytest.mark.parametrize("kind", [DecoderDistillation, LiteDecoder])
+def test_what_the_loop_returns_is_taken(teacher, student, kind):
+    objective = kind(student, teacher) if kind is DecoderDistillation else kind(student, teacher, PLAIN)
     average = DecoderHalf(
         autoencoder(9, decoder_block_out_channels=tuple(w // 2 for w in HALF), decoder_norm_num_groups=2)
     )
