@@ -5,6 +5,7 @@ import torch
 
 from mdrepro.errors import BadInput
 from mdrepro.models.discriminator import Discriminator
+from mdrepro.models.evolvable import EvolvableUNet
 from tests.models import tiny
 
 torch.set_num_threads(1)
@@ -16,7 +17,13 @@ def inputs(channels=8):
     return sample, torch.tensor([10, 700]), torch.randn(2, 5, tiny.CROSS, generator=draw)
 
 
-@pytest.mark.parametrize(("make", "channels"), [(tiny.unet, 8), (tiny.sd_unet, 4)])
+def evolved_unet():
+    torch.manual_seed(0)
+    sizes = {"block_out_channels": (8, 16), "cross_attention": (True, False), "norm_num_groups": 4}
+    return EvolvableUNet(**sizes, sample_size=8, cross_attention_dim=tiny.CROSS, actions=["remove mid resnet 1"]).eval()
+
+
+@pytest.mark.parametrize(("make", "channels"), [(tiny.unet, 8), (tiny.sd_unet, 4), (evolved_unet, 4)])
 @torch.no_grad()
 def test_features_are_the_denoisers_before_its_last_layer(make, channels):
     unet = make()
