@@ -56,7 +56,7 @@ def rows(costs: Sequence[Cost]) -> list[Row]:
 
 
 def _rows(cost: Cost, preset: Preset, sd15: Cost | None) -> list[Row]:
-    count = "torch's dispatcher counter (FlopCounterMode): convolutions and matrix products"
+    count = "torch's dispatcher counter (FlopCounterMode's formulas): convolutions and matrix products"
     cells: list[tuple[str, float, str, str]] = [
         ("params", cost.params / 1e6, "M", "all parameters"),
         ("macs", cost.macs / 1e9, "GMAC", f"{count}, attention products included"),
