@@ -214,13 +214,13 @@ class _Build:
                 name = _file_name("latents", number)
                 if not self._has(name, self.key):
                     tensors, captions = self._latents(examples, range(first, last), vae, bar)
-                    self._write(name, tensors, self.key, json.dumps(captions))
+                    self._write(name, tensors, self.key, captions)
                 else:
                     bar.update(last - first)
                 self.names.append(name)
                 with safe_open(self.folder / name, "pt") as file:
                     rows.append(file.get_tensor("row").long() + number * self.shard)
-                    said += json.loads(file.metadata()["captions"])
+                    said += _header(file)["captions"]
         return torch.cat(rows), said
 
     def _latents(
@@ -291,7 +291,7 @@ class _Build:
         _write_json(self.folder / RECORD, {"key": self.key, "parts": self.parts, "files": files})
 
     def _stored(self, values: Tensor, column: str) -> Tensor:
-        stored = values.to("cpu", self.dtype).contiguous()
+        stored = values.to("cpu", self.dtype).contiguous().contiguous()
         if not stored.isfinite().all():
             raise BadInput(
                 f"values of {column} are not finite in {self.parts['dtype']}: store them in bfloat16 or float32, and "
@@ -303,13 +303,14 @@ class _Build:
         """Whether a shard is there whole, with this key: opening it checks header and length."""
         try:
             with safe_open(self.folder / name, "pt") as file:
-                return (file.metadata() or {}).get("key") == key
+                return _header(file).get("key") == key
         except (OSError, SafetensorError):
             return False
 
-    def _write(self, name: str, tensors: dict[str, Tensor], key: str, captions: str = "") -> None:
+    def _write(self, name: str, tensors: dict[str, Tensor], key: str, captions: Sequence[str] = ()) -> None:
         aside = self.folder / f".{name}.part"
-        save_file(tensors, aside, metadata={"key": key} | ({"captions": captions} if captions else {}))
+        # one entry, as safetensors writes several in any order, and the file's hash would be another in every run
+        save_file(tensors, aside, metadata={"cache": json.dumps({"key": key, "captions": captions})})
         _settle(aside, self.folder / name)
 
 
@@ -355,6 +356,12 @@ def _opened(folder: Path, name: str, record: Mapping[str, Any]) -> dict[str, Ten
     _intact(folder, name, record)
     with safe_open(folder / name, "pt") as file:
         return {column: file.get_tensor(column) for column in file.keys()}  # noqa: SIM118
+
+
+def _header(file: Any) -> dict[str, Any]:
+    """What is written in an open file beside its tensors: ``key``, and ``captions`` of the samples of latents."""
+    header: dict[str, Any] = json.loads((file.metadata() or {}).get("cache", "{}"))
+    return header
 
 
 def _intact(folder: Path, name: str, record: Mapping[str, Any]) -> None:
