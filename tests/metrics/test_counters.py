@@ -34,6 +34,17 @@ def test_weights_are_known_by_their_storage(fused):
     assert macs == Macs(weights=2 * 5 * 8 * 8, attention=2 * (2 * 5 * 5 * 8))
 
 
+def test_a_fused_kernel_is_attention():
+    """Which kernel attention takes on meta is torch's choice; should it be a fused one, it is known by its name."""
+
+    class Fused(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.aten._scaled_dot_product_flash_attention(x, x, x)[0]
+
+    macs = count_by_dispatcher(Fused(), {"x": torch.zeros(1, 2, 5, 8, device="meta")})
+    assert macs == Macs(weights=0, attention=2 * 2 * 5 * 5 * 8)
+
+
 class Attention(nn.Module):
     """Attention of 6 positions to 4 keys: width 8, values of width 5, as diffusers or transformers name it."""
 
@@ -95,6 +106,7 @@ OPERATORS = {
     "broadcast first": lambda x: x[0, 0] * x,
     "same shape": lambda x: (x + x) * 2 / 3,
     "another order": lambda x: x + x.transpose(2, 3),
+    "permuted": lambda x: (F.silu(x.transpose(1, 3)), x.transpose(1, 3) * 2),
     "of a view": lambda x: x.chunk(2, dim=1)[0] * F.gelu(x.chunk(2, dim=1)[1]),
     "another type": lambda x: (x.half() * x, x.half() * 2.0, x.long() / 3, x + 1j),
     "softmax": lambda x: (x.softmax(-1), F.silu(x), F.relu(x), x.softmax(-1, dtype=torch.float64)),
