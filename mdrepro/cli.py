@@ -100,6 +100,7 @@ def reproduce(
     ] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run and why; run nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run even what is up to date.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also the tables that run only on request.")] = False,
     from_scratch: FromScratch = False,
     report: Annotated[bool, typer.Option(help="Build the report afterwards.")] = True,
     executor: Annotated[str | None, typer.Option("--executor", help="Snakemake executor, for example slurm.")] = None,
@@ -119,7 +120,9 @@ def reproduce(
         for spec in ledger.tables().values():
             if checked not in spec.tiers:
                 print(f"{spec.id}: skipped: does not run at tier {tier}: {spec.not_at.get(checked, '')}")
-    jobs = workflow.plan(tables or [], checked, settings or [], force)
+            elif spec.on_request and not every:
+                print(f"{spec.id}: skipped: runs only by name or with --all: {spec.on_request}")
+    jobs = workflow.plan(tables or [], checked, settings or [], force, every)
     checkpoints = workflow.checkpoints(jobs)
     for line in [each.explain() for each in checkpoints] + [job.explain() for job in jobs]:
         print(line, flush=True)
@@ -306,6 +309,9 @@ def train(
     assert recipe is not None
     try:
         record = verbs.train(recipe, settings or [], resume=resume, max_seconds=max_seconds)
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -195,6 +195,8 @@ class Table(_Data):
     """For each tier at which the notebook runs, the parameters that differ from the notebook's defaults."""
     not_at: dict[Tier, str] = {}
     """For each tier at which it cannot run yet, what it needs."""
+    on_request: str = ""
+    """Why it runs only where it is named or all are asked for: what it costs. Empty: it runs by default."""
     threads: int = Field(default=1, ge=1)
     """Cores that one run asks the scheduler for."""
 

@@ -15,6 +15,8 @@ from mdrepro.papers.schema import Table
 from mdrepro.paths import root, sha256
 
 Fingerprint = dict[str, dict[str, Any]]
+SCHEDULING = {"tiers", "not_at", "on_request", "threads", "title"}
+"""Fields of a table that say when it runs, not what it is."""
 RECIPES = "recipes"
 """The parameter in which a notebook names the recipes whose checkpoints it takes."""
 MAKERS = frozenset({"mdrepro.training.recipes", "mdrepro.training.build"})
@@ -106,7 +108,7 @@ def fingerprint(table: Table, parameters: dict[str, Any]) -> Fingerprint:
         "parameters": parameters,
         "inputs": {name: _contents(path) for name, path in paths.items() if path.exists()},
         "recipes": {name: _recipe(name) for name in named},
-        "papers": {table.id: digest(table.model_dump(mode="json", exclude={"tiers", "not_at", "threads", "title"}))},
+        "papers": {table.id: digest(table.model_dump(mode="json", exclude=SCHEDULING))},
     }
 
 

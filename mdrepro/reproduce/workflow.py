@@ -121,15 +121,18 @@ def _reasons(table: str, tier: Tier, now: Fingerprint) -> tuple[list[str], str]:
     return changes(origin["fingerprint"], now), f"made {origin['created']} from {commit}"
 
 
-def plan(names: Sequence[str], tier: Tier, settings: Sequence[str] = (), force: bool = False) -> list[Job]:
-    """A job for each table: those named, or all that run at ``tier``.
+def plan(
+    names: Sequence[str], tier: Tier, settings: Sequence[str] = (), force: bool = False, every: bool = False
+) -> list[Job]:
+    """A job for each table: those named, or all that run at ``tier``, those on request only with ``every``.
 
     Raises:
         BadInput: an unknown table, one that does not run at this tier, a setting that its notebook does not take, or
             a published result that was edited by hand.
     """
     chosen = [ledger.find(name) for name in dict.fromkeys(names)]
-    chosen = chosen or [table for table in ledger.tables().values() if tier in table.tiers]
+    runnable = [table for table in ledger.tables().values() if tier in table.tiers]
+    chosen = chosen or [table for table in runnable if every or not table.on_request]
     jobs = []
     for table in chosen:
         values = resolve(table, tier, settings)

@@ -14,6 +14,7 @@ import pytest
 
 from mdrepro import watchdog
 from mdrepro.errors import BadInput
+from mdrepro.papers import ledger
 from mdrepro.paths import run_dir
 from mdrepro.reproduce import results, workflow
 from tests.conftest import NOTEBOOK, TABLE, Cli
@@ -199,3 +200,14 @@ def test_kill_9_leaves_nothing_behind_and_the_same_command_finishes(workspace: P
     disturbed = _rows(workspace)
     assert cli("reproduce", TABLE, "--no-report", "--set", "steps=20", "--force").returncode == 0
     assert _rows(workspace) == disturbed
+
+
+def test_a_table_on_request_runs_by_name_or_with_all(workspace: Path) -> None:
+    table, tables = ledger.find(TABLE), ledger.tables()
+    on_request = table.model_copy(update={"on_request": "an hour"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "tables", lambda **_: {TABLE: on_request})
+        patch.setattr(ledger, "find", lambda name, **_: on_request if name == TABLE else tables[name])
+        assert workflow.plan([], "quick") == []
+        assert [job.table for job in workflow.plan([], "quick", every=True)] == [TABLE]
+        assert [job.table for job in workflow.plan([TABLE], "quick")] == [TABLE]
