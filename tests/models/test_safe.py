@@ -107,8 +107,16 @@ def test_a_variant_in_safetensors_beside_a_pickle_is_loaded(tmp_path):
     model = tiny.unet()
     model.save_pretrained(tmp_path, variant="fp16", max_shard_size="200KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    torch.save({}, tmp_path / "diffusion_pytorch_model.bin")
+    for name in ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin"):
+        torch.save({}, tmp_path / name)
     MobileDiffusionUNet.from_pretrained(tmp_path, variant="fp16")
+
+
+def test_a_pickle_of_any_name_alone_is_refused(tmp_path):
+    tiny.unet().save_config(tmp_path)
+    torch.save({}, tmp_path / "weights.pt")
+    with pytest.raises(BadInput, match=r"weights\.pt holds pickled"):
+        MobileDiffusionUNet.from_pretrained(tmp_path)
 
 
 def test_a_checkpoint_file_and_a_name_that_is_nowhere(tmp_path):
