@@ -97,6 +97,15 @@ def test_features_have_length_one_at_any_size():
         assert torch.allclose(feature.norm(dim=1), torch.ones(2), atol=1e-6)
 
 
+def test_features_keep_left_and_right_apart():
+    for seed in range(3):
+        torch.manual_seed(seed)
+        pixels = torch.full((2, 3, 64, 64), -1.0)
+        pixels[0, 0, 24:40, 8:24] = pixels[1, 0, 24:40, 40:56] = 1
+        left, right = ImageTower(16, 8)(pixels)
+        assert left @ right < 0.8  # 0.92 and more where means are taken over the whole image
+
+
 def test_it_learns_colour_and_side(objective, scenes):
     told = fit(objective, scenes, 60)
     assert told[-1]["top1"] == 1
