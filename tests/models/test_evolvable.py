@@ -510,6 +510,7 @@ def test_safetensors_cannot_be_turned_off(tmp_path, unet):
     [
         ((1, 3, 8, 8), (1, 5, 12), "multiples of 8"),
         ((1, 4, 12, 8), (1, 5, 12), "multiples of 8"),
+        ((1, 4, 8, 12), (1, 5, 12), "multiples of 8"),
         ((1, 4, 8, 8), (1, 5, 13), "tokens, 12"),
         ((2, 4, 8, 8), (1, 5, 12), "batch 2"),
     ],
