@@ -4,6 +4,7 @@ Under DDP each process holds all weights; under FSDP (version 2) a weight is a D
 part. Here both look like plain tensors, so that checkpoints do not depend on how many processes wrote them.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -43,6 +44,8 @@ def start(partial: bool = False) -> Accelerator:
         raise BadInput(f"{accelerator.distributed_type}: allowed are one process, DDP and FSDP")
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise BadInput("FSDP of version 1: allowed is 2 (accelerate launch --use_fsdp --fsdp_version 2)")
+    if accelerator.is_fsdp2:  # every process has built the networks; the way by empty ones fails for a bare layer
+        accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False
     return accelerator
 
 
@@ -60,9 +63,14 @@ def any_of(accelerator: Accelerator, flag: bool) -> bool:
 
 def wrap(accelerator: Accelerator, network: nn.Module) -> nn.Module:
     """The network for training by these processes."""
-    if accelerator.is_fsdp2:  # it wants to see an optimiser; the real ones come later
-        return accelerator.prepare(network, torch.optim.SGD(network.parameters(), lr=0.0))[0]
-    return accelerator.prepare_model(network)
+    if accelerator.is_fsdp2:
+        for parameter in network.parameters():  # others than contiguous ones cannot be parted
+            parameter.data = parameter.data.contiguous()
+        unused = torch.optim.SGD(network.parameters(), lr=0.0)  # accelerate wants to see one; the real ones come later
+        return accelerator.prepare(network, unused)[0]
+    with warnings.catch_warnings():  # torch has a new name for broadcast_buffers, accelerate not yet
+        warnings.simplefilter("ignore", FutureWarning)
+        return accelerator.prepare_model(network)
 
 
 def unwrap(accelerator: Accelerator, network: nn.Module) -> nn.Module:

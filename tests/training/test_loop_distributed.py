@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -18,32 +19,42 @@ from tests.training.toys import run
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"steps": 12, "batch": 8, "checkpoint_every": 4, "accumulation": 2}
+TOYS = ("plain", "gan", "consistency", "skipper")
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--nproc-per-node=2", "--master-port"],
+    "accelerate launch --use_fsdp": [
+        *("accelerate.commands.launch", "--num_processes=2", "--num_machines=1", "--mixed_precision=no"),
+        *("--dynamo_backend=no", "--use_fsdp", "--fsdp_version=2", "--main_process_port"),
+    ],
+}
 
 
-def start(command: list[str], toy: str, folder: Path, settings: dict, **environment: str) -> subprocess.Popen[str]:
-    told = json.dumps({"toy": toy, "folder": str(folder), "config": settings})
+def job(toy: str, folder: Path, **settings: int) -> dict:
+    return {"toy": toy, "folder": str(folder), "config": settings}
+
+
+def start(launcher: list[str], *jobs: dict) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*command, "-m", "tests.training.toys", told],
+        [sys.executable, *launcher, "-m", "tests.training.toys", json.dumps(jobs)],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    told, _ = process.communicate(timeout=400)
+def finish(process: subprocess.Popen[str]) -> list[dict]:
+    """What the jobs told, from all processes."""
+    told, _ = process.communicate(timeout=900)
     assert process.returncode == 0, told
-    return told
+    return [json.loads(found) for found in re.findall(r'{"steps".*?}', told)]  # lines of two processes may run together
 
 
-def two_processes(toy: str, folder: Path, settings: dict, **environment: str) -> str:
+def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    return finish(start(command, toy, folder, settings, **environment))
+        return str(free.getsockname()[1])
 
 
 def tensors(folder: Path, step: int) -> dict[str, torch.Tensor]:
@@ -62,22 +73,22 @@ def curve(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 def test_killed_five_times(tmp_path):
-    settings = {"steps": 4000, "batch": 8, "checkpoint_every": 20, "log_every": 10}
-    finish(start([sys.executable], "denoiser", tmp_path / "whole", settings))
+    settings = {"steps": 4000, "checkpoint_every": 20, "log_every": 10}
+    finish(start([], job("denoiser", tmp_path / "whole", **settings)))
     chance = random.Random(os.getpid())
-    reached = []
+    reached = [0]
     for _ in range(5):
-        process = start([sys.executable], "denoiser", tmp_path / "parts", settings)
-        further = (reached[-1] if reached else 0) + chance.randint(1, 700)
-        while not (rows := written(tmp_path / "parts")) or rows[-1] < further:
+        process = start([], job("denoiser", tmp_path / "parts", **settings))
+        further = reached[-1] + chance.randint(1, 700)
+        while logged(tmp_path / "parts") < further:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        reached.append(written(tmp_path / "parts")[-1])
+        reached.append(logged(tmp_path / "parts"))
     assert reached[-1] < 4000
-    told = finish(start([sys.executable], "denoiser", tmp_path / "parts", settings))
-    assert "done 4000" in told
+    (told,) = finish(start([], job("denoiser", tmp_path / "parts", **settings)))
+    assert told["steps"] == 4000
     whole, parts = tensors(tmp_path / "whole", 4000), tensors(tmp_path / "parts", 4000)
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
@@ -86,34 +97,41 @@ def test_killed_five_times(tmp_path):
     assert not list((tmp_path / "parts/checkpoints").glob(".*"))
 
 
-def written(folder: Path) -> list[int]:
+def logged(folder: Path) -> int:
+    """The last step in the curve."""
     file = folder / "losses.jsonl"
-    return [json.loads(line)["step"] for line in file.read_text().split("\n")[:-1]] if file.exists() else []
-
-
-SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    rows = file.read_text().split("\n")[:-1] if file.exists() else []
+    return json.loads(rows[-1])["step"] if rows else 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("environment", [{}, SHARDED], ids=["ddp", "fsdp"])
-@pytest.mark.parametrize("toy", ["plain", "gan", "consistency", "skipper"])
-def test_two_processes_do_what_one_does(tmp_path, toy, environment):
-    """Curves to 1e-4, as are weights, averages and optimisers; and one process goes on where two stopped."""
-    if toy == "skipper" and environment:
-        pytest.skip("FSDP has no word for parameters that are left out")
-    one, two, both = (tmp_path / name for name in ("one", "two", "both"))
-    run(toy, one, **SETTINGS)
-    two_processes(toy, two, SETTINGS, **environment)
-    close(one, two)
-    two_processes(toy, both, SETTINGS | {"steps": 4}, **environment)
-    run(toy, both, **SETTINGS | {"accumulation": 1})
-    close(one, both)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_do_what_one_does(tmp_path, launcher):
+    """Curves to 1e-4, as are weights, averages and optimisers; and either goes on where the other stopped."""
+    for toy in TOYS:
+        run(toy, tmp_path / toy / "one", **SETTINGS)
+        run(toy, tmp_path / toy / "one, two", **SETTINGS | {"steps": 4, "accumulation": 4})
+    told = finish(
+        start(
+            ["-m", *LAUNCHERS[launcher], free_port()],
+            *(job(toy, tmp_path / toy / "two", **SETTINGS) for toy in TOYS),
+            *(job(toy, tmp_path / toy / "two, one", **SETTINGS | {"steps": 4}) for toy in TOYS),
+            *(job(toy, tmp_path / toy / "one, two", **SETTINGS) for toy in TOYS),
+        )
+    )
+    assert len(told) == 24
+    sums = sorted(one["sum"] for one in told)
+    assert sums[::2] == sums[1::2]  # both processes end with the same networks
+    for toy in TOYS:
+        run(toy, tmp_path / toy / "two, one", **SETTINGS | {"accumulation": 1})
+        for way in ("two", "two, one", "one, two"):
+            close(tmp_path / toy / "one", tmp_path / toy / way)
 
 
 def close(one: Path, two: Path) -> None:
     for a, b in zip(curve(one), curve(two), strict=True):
-        assert a == pytest.approx(b, abs=1e-4)
+        assert a == pytest.approx(b, abs=1e-4), two
     a, b = tensors(one, 12), tensors(two, 12)
     assert a.keys() == b.keys()
     for name in a:
-        assert torch.allclose(a[name], b[name], atol=1e-4), name
+        assert torch.allclose(a[name], b[name], atol=1e-4), f"{two}: {name}"

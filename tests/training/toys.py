@@ -1,6 +1,6 @@
 """Small objectives and data for the training loop, and a way to train them in a process of their own.
 
-python -m tests.training.toys '{"toy": "denoiser", "folder": ..., "config": {...}}'
+python -m tests.training.toys '[{"toy": "denoiser", "folder": ..., "config": {...}}, ...]'
 """
 
 import json
@@ -66,8 +66,7 @@ class Denoiser(Toy):
         x0, noise = batch["latent"], draws.normal(2, 4, 4)
         level = draws.uniform()[:, None, None, None]
         prediction = self.networks["unet"](x0 * (1 - level) + noise * level)
-        loss = (prediction - noise).square().mean()
-        return {"loss": loss, "error": loss.sqrt()}
+        return {"loss": (prediction - noise).square().mean(), "error": (prediction - noise).abs().mean()}
 
 
 class Plain(Denoiser):
@@ -159,6 +158,7 @@ def run(toy: str, folder: Path, max_seconds: float | None = None, **settings: An
 
 
 if __name__ == "__main__":
-    told = json.loads(sys.argv[1])
-    outcome = run(told["toy"], Path(told["folder"]), told.get("max_seconds"), **told["config"])
-    print("done", outcome.steps)
+    for job in json.loads(sys.argv[1]):
+        outcome = run(job["toy"], Path(job["folder"]), **job["config"])
+        total = weights(outcome.networks).double().sum().item()
+        print(json.dumps({"steps": outcome.steps, "sum": total}), flush=True)
