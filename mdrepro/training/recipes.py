@@ -101,8 +101,8 @@ QUICK = (
         ),
     ),
     # MobileDiffusion's design (1.2) on 8 x 8 latents, two levels, 2.3M parameters.
-    # measured: 74 % of attributes and 14 % of scenes right (256 validation captions, 25 DDIM steps, w 3), where 92 % and
-    # 65 % are wanted: this recipe is not good enough yet; 31 min of one core
+    # measured: 74 % of attributes and 14 % of scenes right (256 validation captions, 25 DDIM steps, w 3); 92 % and
+    # 65 % are wanted, so this recipe is not good enough yet; 31 min of one core
     Recipe(
         name="shapes-base",
         tier="quick",
