@@ -66,10 +66,8 @@ def test_crops_are_those_of_the_photographs_and_a_function_of_index_size_and_see
     assert seen <= views
     assert len(seen) > 480  # of 2 x 2 x 49 x 49
     assert not torch.equal(Crops(images, 16, 500, seed=4).batch(range(500))["pixels"], taken)
-    prints = [
-        Crops(*other).fingerprint for other in ((images, 16, 500, 4), (images, 8, 500, 3), (images[:1], 16, 500, 3))
-    ]
-    assert len({crops.fingerprint, *prints}) == 4
+    others = ((images, 16, 500, 4), (images, 8, 500, 3), (images[:1], 16, 500, 3), (images[::-1], 16, 500, 3))
+    assert len({crops.fingerprint, *(Crops(*other).fingerprint for other in others)}) == 5
     assert Crops(images, 16, 500, 3).fingerprint == crops.fingerprint
 
 
@@ -107,6 +105,9 @@ def test_lite_trains_the_decoder_alone(images):
     assert lite.record.parameters == vae.decoder_parameters(lite.model) + 8 * 8 + 8  # with the 1x1 on the latent
     assert lite.model.config.scaling_factor == full.model.config.scaling_factor
     assert lite.record.losses[-1] != lite.record.losses[0]
+    for done in (full.model, lite.model):
+        assert not done.training
+        assert not any(p.requires_grad for p in done.parameters())
 
 
 def test_scaled_latents_have_unit_variance(images):
