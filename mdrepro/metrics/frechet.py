@@ -230,9 +230,8 @@ def _sum_of_roots(matrix: Array) -> float:
 
 
 def _factor(matrix: Array) -> tuple[Array, Sequence[int], int]:
-    """Pivoted Cholesky: L, order and rank with matrix[order][:, order] = L L^T; of L the lower triangle counts."""
+    """Pivoted Cholesky: L (``rank`` columns of its lower triangle), order and rank; matrix[order][:, order] = L L^T."""
     factor, order, rank, _ = lapack.dpstrf(np.asarray(matrix, np.float64).T, lower=1)
-    factor[:, rank:] = 0
     return factor, order - 1, int(rank)
 
 

@@ -15,7 +15,6 @@ from mdrepro.errors import BadInput
 from mdrepro.metrics.statistics import Array, as_features
 
 NEIGHBOUR = 3  # the paper's k
-ROUNDING = 1e-13  # below this share of |x|^2 + |y|^2, |x - y|^2 is rounding: the two are equal
 ROWS = 1024
 """Rows of a matrix of distances that are in memory at once."""
 
@@ -62,6 +61,4 @@ def _squared_distances(x: Array, y: Array) -> Iterator[Array]:
     norms = np.square(y).sum(axis=1)
     for start in range(0, len(x), ROWS):
         rows = x[start : start + ROWS]
-        scale = np.square(rows).sum(axis=1)[:, None] + norms
-        squares = scale - 2 * rows @ y.T
-        yield np.where(squares < ROUNDING * scale, 0, squares)
+        yield (np.square(rows).sum(axis=1)[:, None] + norms - 2 * rows @ y.T).clip(min=0)

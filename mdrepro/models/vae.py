@@ -21,6 +21,7 @@ from diffusers.models.autoencoders.vae import Decoder
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from mdrepro.errors import BadInput, unknown
 from mdrepro.models.safe import SafeModelMixin
 
 MULTIPLIERS = (1, 2, 4, 4)
@@ -135,10 +136,12 @@ def configuration(row: str, width: int) -> dict[str, Any]:
         width: channels of the encoder's finest level, a multiple of 8; 128 gives the papers' size.
 
     Raises:
-        ValueError: the width is not a positive multiple of 8.
+        BadInput: an unknown row, or a width that is not a positive multiple of 8.
     """
+    if row not in FAMILY:
+        raise unknown("row", row, FAMILY)
     if width < 8 or width % 8:
-        raise ValueError(f"width {width}: a multiple of 8, from 8")
+        raise BadInput(f"width {width}: a multiple of 8, from 8")
     layout = FAMILY[row]
     decoder_width = round(width * layout.decoder_share)
     return {

@@ -180,7 +180,7 @@ def _text(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Trainin
 
 def _denoiser(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
     """All objectives on latents and text features."""
-    unet, levels, parts = _unet(recipe, parents), scheduler(recipe, parents), encoders(parents)
+    unet, levels, parts = denoiser(recipe, parents), scheduler(recipe, parents), encoders(parents)
     examples = encoded(recipe.data, parts, folder)
     with torch.no_grad():
         null_text = text.encode(*parts[1:], [""])[0]
@@ -233,7 +233,8 @@ def encoded(data: Mapping[str, Any], encoders: tuple[Any, Any, Any], folder: Pat
     return cache.build(examples, vae.to(device), tokenizer, encoder.to(device), folder)
 
 
-def _unet(recipe: Recipe, parents: Mapping[str, Parts]) -> Any:
+def denoiser(recipe: Recipe, parents: Mapping[str, Parts]) -> Any:
+    """The network to train: a parent's, or a new one."""
     if "unet" in parents:
         return parents["unet"].load("unet")
     arguments = dict(recipe.network)

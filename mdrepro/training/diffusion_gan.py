@@ -26,7 +26,7 @@ RECONSTRUCTIONS = ("epsilon", "x0")
 
 def generator_adversarial(fake: Tensor, hold: float | None = None) -> Tensor:
     """-log D(fake), the non-saturating loss (arXiv 1406.2661), a scalar; logits above ``hold`` press no further."""
-    return F.softplus(-fake.clamp(max=hold)).mean() if hold is not None else F.softplus(-fake).mean()
+    return F.softplus(-fake if hold is None else -fake.clamp(max=hold)).mean()
 
 
 def discriminator_adversarial(real: Tensor, fake: Tensor, hold: float | None = None) -> Tensor:
@@ -115,8 +115,9 @@ class DiffusionGAN:
         if phase == "discriminator":
             real = schedule.add_noise(x0, draws.normal(*shape), lower_b)
             judged = self._judge(torch.cat([real, fake]), lower_b.repeat(2), text_btc.repeat(2, 1, 1))
-            loss = discriminator_adversarial(*judged.chunk(2), self.hold)
-            return {"loss": loss, "real": judged.chunk(2)[0].mean(), "fake": judged.chunk(2)[1].mean()}
+            for_real, for_fake = judged.chunk(2)
+            loss = discriminator_adversarial(for_real, for_fake, self.hold)
+            return {"loss": loss, "real": for_real.mean(), "fake": for_fake.mean()}
         terms = {
             "adversarial": generator_adversarial(self._judge(fake, lower_b, text_btc), self.hold),
             "reconstruction": reconstruction_loss(schedule, x0, made, t_b, self.gamma),

@@ -13,6 +13,7 @@ from mdrepro.training import recipes, runs
 from mdrepro.training.scratch import ignore_published
 from mdrepro.watchdog import follow, lead
 
+COMMAND = (sys.executable, "-m", "mdrepro")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _start(name: str, ended: "SimpleQueue[str]") -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "mdrepro", "train", name],
+        [*COMMAND, "train", name],
         cwd=root(),
         env=os.environ | lead() | dict.fromkeys(THREADS, "1") | {"PYTHONUNBUFFERED": "1"},
         text=True,

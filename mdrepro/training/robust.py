@@ -83,7 +83,8 @@ def robust_rounds(
     def train_round(unet: EvolvableUNet, number: int, folder: Path, left: float | None) -> EvolvableUNet | None:
         checkpoint.clear(folder.with_name(f"round-{number - 1:03}") / loop.CHECKPOINTS)
         settings = replace(config, seed=config.seed + number)
-        outcome = loop.train(objective(unet), examples, settings, folder, max_seconds=left)
+        made = objective(unet.requires_grad_(True))  # an average, which the round before may have given, needs none
+        outcome = loop.train(made, examples, settings, folder, max_seconds=left)
         trained = outcome.networks["unet"]
         assert isinstance(trained, EvolvableUNet)
         return trained if outcome.finished else None

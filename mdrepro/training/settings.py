@@ -1,5 +1,6 @@
 """``--set section.name=value`` on a recipe, checked against what its network and objective take."""
 
+import functools
 import importlib
 import inspect
 import json
@@ -11,6 +12,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mdrepro.errors import BadInput, unknown
+from mdrepro.models import vae
 from mdrepro.training import build, sources
 from mdrepro.training.config import LoopConfig
 from mdrepro.training.recipe import Recipe
@@ -57,9 +59,13 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         else:
             changes: dict[str, Any] = {section: {**getattr(recipe, section), field: value}}
             recipe = replace(recipe, **changes)
+        if name == "data.source":
+            sources.settings(recipe.data)
         if name == "network.class":  # what the other class does not take is left to its defaults
             types = allowed(recipe)["network"]
             recipe = replace(recipe, network={key: kept for key, kept in recipe.network.items() if key in types})
+    if recipe.kind in ("autoencoder", "decoder"):
+        vae.configuration(recipe.network["row"], recipe.network["width"])
     return recipe
 
 
@@ -77,6 +83,7 @@ def _value(name: str, text: str, kind: Any) -> Any:
     raise BadInput(f"{name}={text}: allowed is {kind if typing.get_args(kind) else kind.__name__}")
 
 
+@functools.cache
 def _takes(function: Callable[..., Any] | type) -> dict[str, Any]:
     """The arguments of a function or class that are settings, and their types."""
     inner = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
@@ -118,7 +125,6 @@ def _options(recipe: Recipe) -> dict[str, Any]:
         from mdrepro.training.evolving import Options
 
         return _takes(Options)
+    terms = _takes(Terms) if recipe.kind in ("autoencoder", "decoder") else {}
     types = _takes(build.objective_class(recipe.kind))
-    if recipe.kind in ("autoencoder", "decoder"):
-        types |= _takes(Terms)
-    return types | {"gan": {"logits": str}, "relu": {"relu_scaling": str}}.get(recipe.kind, {})
+    return types | terms | {"gan": {"logits": str}, "relu": {"relu_scaling": str}}.get(recipe.kind, {})

@@ -90,6 +90,8 @@ def test_too_few_images_are_an_error_or_a_biased_number():
     got = frechet.distance(Statistics.of(x), Statistics.of(y), few=True)
     assert (got.n_reference, got.n, got.biased) == (97, 96, True)
     assert not frechet.distance(Statistics.of(x), Statistics.of(x), few=True).biased
+    with pytest.raises(BadInput, match="got 96 and 97"):
+        of(y, x)
 
 
 def test_only_features_of_one_convention_are_compared():

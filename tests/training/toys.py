@@ -4,6 +4,7 @@ python -m tests.training.toys '[{"toy": "denoiser", "folder": ..., "config": {..
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ class Numbers:
         return {"latent": self.latent[indices], "index": list(indices)}
 
 
+def seed(number: int) -> None:
+    """Other initial weights on each process: the loop has to see to it that all begin with the first one's."""
+    torch.manual_seed(number + 100 * int(os.environ.get("RANK", 0)))
+
+
 class Toy:
     """What objectives have."""
 
@@ -49,7 +55,7 @@ class Denoiser(Toy):
     phases = (Phase("unet", ("unet",)),)
 
     def __init__(self, dropout: float = 0.2, at_step: Any = None) -> None:
-        torch.manual_seed(0)
+        seed(0)
         net = nn.Sequential(
             nn.Conv2d(2, 6, 3, padding=1),
             nn.SiLU(),
@@ -82,7 +88,7 @@ class Gan(Toy):
     phases = (Phase("discriminator", ("discriminator",), every=2), Phase("generator", ("generator", "scale")))
 
     def __init__(self) -> None:
-        torch.manual_seed(1)
+        seed(1)
         super().__init__(
             generator=nn.Sequential(nn.Linear(4, 16), nn.SiLU(), nn.Linear(16, 32)),
             scale=nn.Linear(32, 32),
@@ -114,7 +120,7 @@ class Skipper(Toy):
             return x if skip else self.second(x)
 
     def __init__(self) -> None:
-        torch.manual_seed(2)
+        seed(2)
         super().__init__(net=Skipper.Net())
 
     def losses(self, phase, batch, draws):
