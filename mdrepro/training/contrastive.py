@@ -4,8 +4,8 @@ It stands in for CLIP (arXiv 2103.00020), on whose frozen text features both pap
 symmetric InfoNCE over the captions and images of a batch, with a learned temperature. The text feature is taken at the
 end token; the UNet is later given the features of all tokens (`mdrepro.models.text.encode`).
 
-Negatives come from a process's own micro-batch. Gathering those of other processes would matter for CLIP's batches of
-32,768; scenes of a few hundred words are told apart within one micro-batch.
+Negatives come from a process's own micro-batch, so that a batch in parts has another loss. Gathering those of other
+processes would matter for CLIP's batches of 32,768; scenes of a few hundred words are told apart within one micro-batch.
 """
 
 import math

@@ -1,5 +1,7 @@
 """The autoencoder's objective: each term by another source, the discriminator's phase, the latent's scale."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ import torchvision
 from mdrepro.errors import BadInput, NotAttempted
 from mdrepro.metrics import reconstruction
 from mdrepro.models import vae
-from mdrepro.training import autoencoder
+from mdrepro.training import autoencoder, loop
 from mdrepro.training.adversarial import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from mdrepro.training.autoencoder import (
     Autoencoding,
@@ -19,6 +21,7 @@ from mdrepro.training.autoencoder import (
     reconstruction_loss,
     unit_scale,
 )
+from mdrepro.training.config import LoopConfig
 from mdrepro.training.draws import Draws
 from mdrepro.training.perceptual import PerceptualLoss
 from tests.training.bare import Held, choose, fit, freeze
@@ -255,6 +258,20 @@ def test_a_batch_in_two_parts_gives_the_same_loss(examples, phase):
     ]
     assert sum(parts) / 2 == pytest.approx(whole, rel=1e-5)
     assert parts[0] != parts[1]
+
+
+def test_the_loop_trains_both_phases(examples, tmp_path):
+    torch.manual_seed(0)
+    objective = Autoencoding(model(), Terms(perceptual=0, start=2, patch_width=8, patch_layers=1))
+    judge = copy.deepcopy(objective.networks["discriminator"])
+    how = LoopConfig(steps=4, batch=4, log_every=1, weight_decay=0, learning_rates={"discriminator": 1e-4})
+    outcome = loop.train(objective, examples, how, tmp_path)
+    assert [row["discriminator/loss"] > 0 for row in outcome.losses] == [False, False, True, True]
+    assert [row["autoencoder/balance"] > 0 for row in outcome.losses] == [False, False, True, True]
+    assert outcome.losses[-1]["autoencoder/reconstruction"] < outcome.losses[0]["autoencoder/reconstruction"]
+    for before, after in zip(judge.parameters(), outcome.networks["discriminator"].parameters(), strict=True):
+        assert 0 < (before - after).abs().max() < 2.1e-4  # two of AdamW's steps
+    assert objective.finish(outcome.networks, examples).config.scaling_factor > 0
 
 
 def test_finish_scales_latents_to_unit_variance_and_saves_it(examples, tmp_path):
