@@ -5,7 +5,7 @@ symmetric InfoNCE over the captions and images of a batch, with a learned temper
 end token; the UNet is later given the features of all tokens (`mdrepro.models.text.encode`).
 
 Negatives come from a process's own micro-batch, so that a batch in parts has another loss. Gathering those of other
-processes would matter for CLIP's batches of 32,768; scenes of a few hundred words are told apart within one micro-batch.
+processes would matter for CLIP's batches of 32,768; scenes of a few hundred words are told apart in one micro-batch.
 """
 
 import math
