@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mdrepro.errors import BadInput
+from mdrepro.models.discriminator import Discriminator
 from mdrepro.models.renoise import RenoisingScheduler
 from mdrepro.training import diffusion_gan, testbed
 from mdrepro.training.diffusion_gan import (
@@ -20,6 +21,7 @@ from mdrepro.training.diffusion_gan import (
 )
 from mdrepro.training.draws import Draws
 from mdrepro.training.noise import NoiseSchedule
+from tests.models import tiny
 from tests.training import bed
 
 COUNT = 10_000
@@ -198,6 +200,19 @@ def test_the_generator_gets_no_gradient_from_the_discriminators_phase() -> None:
     assert made.networks["generator"].factor.grad is not None
     phases = [(phase.name, phase.trains, phase.every) for phase in made.phases]
     assert phases == [("discriminator", ("discriminator",), 2), ("generator", ("generator",), 1)]
+
+
+def test_it_runs_on_the_real_networks() -> None:
+    unet = tiny.unet().train()
+    made = DiffusionGAN(unet, Discriminator.from_unet(unet), tiny.scheduler(prediction_type="v_prediction"), pairs=1.0)
+    chance = torch.Generator().manual_seed(0)
+    latents = {name: torch.randn(2, 8, 8, 8, generator=chance) for name in ("latent", "noise", "target_latent")}
+    batch = latents | {"text": torch.randn(2, 5, tiny.CROSS, generator=chance)}
+    for phase in made.phases:
+        network = made.networks[phase.trains[0]]
+        loss = made.losses(phase.name, batch, Draws(0, 0, 0, 2))["loss"]
+        slopes = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        assert all(slope is not None and slope.isfinite().all() for slope in slopes)
 
 
 def test_what_is_not_allowed_is_said() -> None:
