@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mdrepro.errors import BadInput
 from mdrepro.models.evolvable import EvolvableUNet
-from mdrepro.training import checkpoint, loop
+from mdrepro.training import checkpoint, loop, processes
 from mdrepro.training.config import LoopConfig
 from mdrepro.training.diffusion import Diffusion
 from mdrepro.training.draws import Draws
@@ -81,7 +81,8 @@ def robust_rounds(
     """
 
     def train_round(unet: EvolvableUNet, number: int, folder: Path, left: float | None) -> EvolvableUNet | None:
-        checkpoint.clear(folder.with_name(f"round-{number - 1:03}") / loop.CHECKPOINTS)
+        if processes.start().is_main_process:
+            checkpoint.clear(folder.with_name(f"round-{number - 1:03}") / loop.CHECKPOINTS)
         settings = replace(config, seed=config.seed + number)
         made = objective(unet.requires_grad_(True))  # an average, which the round before may have given, needs none
         outcome = loop.train(made, examples, settings, folder, max_seconds=left)
