@@ -5,7 +5,7 @@ the data by the step, and the generators of torch, numpy and Python are seeded a
 was stopped at any time and is resumed gives the bits of one that was not, and a step is the same step on one process or
 many, in one micro-batch or several, up to rounding.
 
-Beside a loop written by hand for one case it costs ... of a step's time.
+Beside a loop written by hand for a small UNet (steps of 12 and of 32 ms) it costs nothing that could be measured.
 """
 
 import copy
