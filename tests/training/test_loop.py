@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import random
+import threading
 from itertools import pairwise
 
 import numpy as np
@@ -424,6 +425,24 @@ def test_feed_gives_batches_in_turn_and_passes_errors_on():
         assert places == [Order(0, 37).indices(range(8 * step + k, 8 * step + k + 2)) for k in (4, 6)]
     with pytest.raises(BadInput, match="image 7"):
         list(steps)
+
+
+def test_the_next_batch_is_made_while_this_one_is_trained_on(tmp_path):
+    class Waited(Numbers):
+        def __init__(self):
+            super().__init__()
+            self.made = [threading.Event() for _ in range(8)]
+
+        def batch(self, indices):
+            found = super().batch(indices)
+            self.made[len(self.asked) - 1].set()
+            return found
+
+    def wait(objective, step):
+        assert step == 7 or examples.made[step + 1].wait(60)
+
+    examples = Waited()
+    assert train(Denoiser(at_step=wait), examples, config(), tmp_path).finished
 
 
 def test_curve_in_rows_and_in_tensorboard(tmp_path):

@@ -131,11 +131,8 @@ def test_killed_five_times(tmp_path, job_in):
         reached = logged(parts)
     assert 5 <= reached < 400
     job_in(job("denoiser", parts, **settings)).finish()
-    a, b = tensors(whole, 400), tensors(parts, 400)
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert {name.partition("/")[0] for name in a} == {"unet", "unet.ema", "unet.optimiser"}
-    assert curve(whole) == curve(parts)
+    same(whole, parts, 400)
+    assert {name.partition("/")[0] for name in tensors(whole, 400)} == {"unet", "unet.ema", "unet.optimiser"}
     assert not list((parts / "checkpoints").glob(".*"))
 
 
@@ -149,7 +146,10 @@ def logged(folder: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_processes_do_what_one_does(tmp_path, launcher):
-    """Curves to 1e-4, as are weights, averages and optimisers; and either goes on where the other stopped."""
+    """Curves to 1e-4, as are weights, averages and optimisers; and either goes on where the other stopped.
+
+    Two that go on where two stopped give the same bits.
+    """
     for toy in TOYS:
         run(toy, tmp_path / toy / "one", **SETTINGS)
         run(toy, tmp_path / toy / "one, two", **SETTINGS | {"steps": 4, "accumulation": 4})
@@ -159,15 +159,25 @@ def test_two_processes_do_what_one_does(tmp_path, launcher):
             *(job(toy, tmp_path / toy / "two", **SETTINGS) for toy in TOYS),
             *(job(toy, tmp_path / toy / "two, one", **SETTINGS | {"steps": 4}) for toy in TOYS),
             *(job(toy, tmp_path / toy / "one, two", **SETTINGS) for toy in TOYS),
+            *(job(toy, tmp_path / toy / "two, two", **SETTINGS | {"steps": 4}) for toy in TOYS),
+            *(job(toy, tmp_path / toy / "two, two", **SETTINGS) for toy in TOYS),
         )
     )
-    assert len(told) == 24
+    assert len(told) == 40
     sums = sorted(one["sum"] for one in told)
     assert sums[::2] == sums[1::2]  # both processes end with the same networks
     for toy in TOYS:
         run(toy, tmp_path / toy / "two, one", **SETTINGS | {"accumulation": 1})
         for way in ("two", "two, one", "one, two"):
             close(tmp_path / toy / "one", tmp_path / toy / way)
+        same(tmp_path / toy / "two", tmp_path / toy / "two, two", 12)
+
+
+def same(one: Path, two: Path, step: int) -> None:
+    a, b = tensors(one, step), tensors(two, step)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert curve(one) == curve(two)
 
 
 def close(one: Path, two: Path) -> None:
