@@ -77,6 +77,6 @@ def put_in_package(home: Path) -> None:
             target = package / entry.relative_to(real)
             if entry.name not in ("training", "recipes.py", "__pycache__"):
                 target.symlink_to(entry)
-    tests = os.fspath(REPOSITORY)
-    more = f"import sys\nsys.path.insert(0, {tests!r})\nfrom tests.training.rows import tiny\nRECIPES = _table(tiny())\n"
+    place = f"import sys\nsys.path.insert(0, {os.fspath(REPOSITORY)!r})\n"
+    more = f"{place}from tests.training.rows import tiny\nRECIPES = _table(tiny())\n"
     (package / "training" / "recipes.py").write_text((real / "training" / "recipes.py").read_text() + more)
