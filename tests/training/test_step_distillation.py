@@ -265,7 +265,6 @@ def test_what_is_not_allowed_is_said() -> None:
             losses(made)
 
 
-@pytest.mark.slow
 def test_a_distilled_student_goes_where_its_teacher_goes() -> None:
     """Trained on the ring, 4 steps guided by 3 end within 0.25 of the exact teacher's 8 steps from the same noise.
 
