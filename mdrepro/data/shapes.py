@@ -25,7 +25,7 @@ from torch import Tensor
 from mdrepro.errors import BadInput, unknown
 
 SIZE = 64  # px, height and width
-VERSION = 1  # of scenes, drawing and wording together; another number is other data
+VERSION = 2  # of scenes, drawing and wording together; another number is other data
 
 COLOURS = {
     "red": (214, 40, 40),
@@ -36,7 +36,7 @@ COLOURS = {
     "orange": (245, 130, 30),
 }
 BACKGROUNDS = {"white": (238, 238, 238), "gray": (128, 128, 128), "black": (24, 24, 24), "pink": (246, 180, 200)}
-SIZES = {"small": (5.0, 6.2), "large": (9.0, 10.6)}  # radius, px
+SIZES = {"small": (6.2, 7.4), "large": (10.0, 11.6)}  # radius, px
 # sectors, angle of the edge's normal in a half sector, distance of the edge, farthest point; both in radii
 SHAPES = {
     "circle": (64, 0.0, 1.0, 1.0),
@@ -45,7 +45,7 @@ SHAPES = {
     "star": (5, 0.9065, 0.8933, 1.45),
 }
 SPLITS = {"train": (0, 90), "validation": (90, 95), "test": (95, 100)}  # of 100 buckets of graphs
-KINDS = {"one": 0.2, "two": 0.35, "three": 0.25, "equal": 0.2}
+KINDS = {"one": 0.25, "two": 0.4, "three": 0.15, "equal": 0.2}
 GAP = 2.0  # px between objects, and to the edge
 ANGLE = 0.3  # greatest turn, radians
 TINT, LIGHT, TEXTURE = 12.0, 16.0, 5.0  # grey levels

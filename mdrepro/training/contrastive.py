@@ -4,6 +4,11 @@ It stands in for CLIP (arXiv 2103.00020), on whose frozen text features both pap
 symmetric InfoNCE over the captions and images of a batch, with a learned temperature. The text feature is taken at the
 end token; the UNet is later given the features of all tokens (`mdrepro.models.text.encode`).
 
+Contrast alone leaves those badly off at this size: it asks nothing of any token but the last, and of that only what
+tells a batch apart, so that shapes are all but lost (a linear attention read-out finds 6 of 10; from a network that was
+not trained at all, more than 9). CLIP's 400 million pairs make up for it; here a second loss does (`context_loss`,
+ours): the features of each token must still tell, linearly, the words up to a few places before it.
+
 Negatives come from a process's own micro-batch, so that a batch in parts has another loss. Gathering those of other
 processes would matter for CLIP's batches of 32,768; scenes of a few hundred words are told apart in one micro-batch.
 """
@@ -17,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from mdrepro.errors import BadInput
 from mdrepro.models import latents, text
 from mdrepro.training.draws import Draws
 from mdrepro.training.objective import Batch, Phase
@@ -34,6 +40,23 @@ def info_nce(image_bd: Tensor, text_bd: Tensor, scale: Tensor | float) -> Tensor
     logits_bb = scale * image_bd.float() @ text_bd.float().T
     own = torch.arange(len(logits_bb), device=logits_bb.device)
     return 0.5 * (F.cross_entropy(logits_bb, own) + F.cross_entropy(logits_bb.T, own))
+
+
+def context_loss(logits_btcw: Tensor, ids_bt: Tensor, end: int) -> Tensor:
+    """Cross entropy of the words 0, 1, ... places before each token, up to the end token; a scalar, in nats.
+
+    Args:
+        logits_btcw: of the word c places before token t, (b, tokens, places, words).
+        ids_bt: token numbers, (b, tokens).
+        end: number of the end token, with which prompts are padded.
+    """
+    before = (ids_bt == end).cumsum(dim=1) - (ids_bt == end).long() == 0  # the first end token and all before it
+    terms = []
+    for places in range(logits_btcw.shape[2]):
+        kept = before[:, places:]
+        told = logits_btcw[:, places:, places].float()[kept]
+        terms.append(F.cross_entropy(told, ids_bt[:, : ids_bt.shape[1] - places][kept]))
+    return torch.stack(terms).mean()
 
 
 class ImageTower(nn.Module):
@@ -62,15 +85,28 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """CLIP's text model and a projection: token numbers (b, tokens) to features of length 1, (b, features)."""
+    """CLIP's text model with a projection of its feature at the end token, and a linear read-out at every token.
 
-    def __init__(self, encoder: CLIPTextModel, features: int = 128) -> None:
+    Args:
+        encoder: CLIP's text model.
+        features: length of the projected feature.
+        context: how many words the read-out tells: a token's own and those before it; 0 for none.
+    """
+
+    def __init__(self, encoder: CLIPTextModel, features: int = 128, context: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projection = nn.Linear(encoder.config.hidden_size, features, bias=False)
+        width, self.words, self.context = encoder.config.hidden_size, encoder.config.vocab_size, context
+        self.projection = nn.Linear(width, features, bias=False)
+        self.readout = nn.Linear(width, context * self.words) if context else None
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return F.normalize(self.projection(self.encoder(ids).pooler_output).float(), dim=1)
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Token numbers (b, tokens) to features of length 1, (b, features), and logits (b, tokens, context, words)."""
+        out = self.encoder(ids)
+        feature_bd = F.normalize(self.projection(out.pooler_output).float(), dim=1)
+        if self.readout is None:
+            return feature_bd, None
+        return feature_bd, self.readout(out.last_hidden_state).unflatten(2, (self.context, self.words))
 
 
 class Temperature(nn.Module):
@@ -93,15 +129,30 @@ class Contrastive:
         tokenizer, encoder: of `mdrepro.models.text.word_tokenizer` and ``small_encoder``, or CLIP's.
         features: length of the common feature.
         image_width: see `ImageTower`.
+        context: words that each token must tell (`context_loss`); 0 for CLIP's loss alone.
+        weight: of `context_loss`.
+
+    Raises:
+        BadInput: a negative ``context`` or ``weight``.
     """
 
     phases: tuple[Phase, ...] = (Phase("towers", ("text", "image", "temperature")),)
 
-    def __init__(self, tokenizer: Any, encoder: CLIPTextModel, features: int = 128, image_width: int = 32) -> None:
-        self.tokenizer, self.encoder = tokenizer, encoder
+    def __init__(
+        self,
+        tokenizer: Any,
+        encoder: CLIPTextModel,
+        features: int = 128,
+        image_width: int = 32,
+        context: int = 0,
+        weight: float = 1.0,
+    ) -> None:
+        if context < 0 or weight < 0:
+            raise BadInput(f"context {context}, weight {weight}: allowed are numbers from 0")
+        self.tokenizer, self.encoder, self.weight = tokenizer, encoder, weight
         self.tokens = text.length(tokenizer, encoder)
         self.networks: dict[str, nn.Module] = {
-            "text": TextTower(encoder, features),
+            "text": TextTower(encoder, features, context),
             "image": ImageTower(features, image_width),
             "temperature": Temperature(),
         }
@@ -111,10 +162,16 @@ class Contrastive:
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x = latents.convert(batch["pixels"], "uint8", "-1..1")
         ids = text.tokenize(self.tokenizer, batch["caption"], self.tokens).to(x.device)
-        image_bd, text_bd = self.networks["image"](x), self.networks["text"](ids)
+        image_bd = self.networks["image"](x)
+        text_bd, logits_btcw = self.networks["text"](ids)
         scale = self.networks["temperature"]()
         first = (image_bd @ text_bd.T).argmax(dim=1) == torch.arange(len(x), device=x.device)
-        return {"loss": info_nce(image_bd, text_bd, scale), "top1": first.float().mean(), "scale": scale.detach()}
+        contrast = info_nce(image_bd, text_bd, scale)
+        told = {"loss": contrast, "top1": first.float().mean(), "scale": scale.detach()}
+        if logits_btcw is None:
+            return told
+        context = context_loss(logits_btcw, ids, self.tokenizer.eos_token_id)
+        return told | {"loss": contrast + self.weight * context, "contrast": contrast, "context": context}
 
     def finish(self, networks: Mapping[str, nn.Module]) -> CLIPTextModel:
         """The trained text encoder, in eval mode, its weights fixed.

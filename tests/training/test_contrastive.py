@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
+from mdrepro.errors import BadInput
 from mdrepro.models import text
-from mdrepro.training.contrastive import Contrastive, ImageTower, Temperature, TextTower, info_nce
+from mdrepro.training.contrastive import Contrastive, ImageTower, Temperature, TextTower, context_loss, info_nce
 from mdrepro.training.draws import Draws
 from tests.training.bare import Held, fit
 
@@ -73,10 +74,10 @@ def test_text_feature_is_taken_at_the_end_token(objective):
         assert at == [3, 5]
         expected = torch.stack([hidden[n, place] for n, place in enumerate(at)]) @ tower.projection.weight.T
         expected = expected / expected.square().sum(dim=1, keepdim=True).sqrt()
-        assert torch.allclose(tower(ids), expected, atol=1e-6)
+        assert torch.allclose(tower(ids)[0], expected, atol=1e-6)
         after = ids.clone()
         after[0, 4:] = 5
-        assert torch.allclose(tower(after)[0], tower(ids)[0], atol=1e-6)
+        assert torch.allclose(tower(after)[0][0], tower(ids)[0][0], atol=1e-6)
 
 
 def test_loss_is_info_nce_of_both_towers(objective, scenes):
@@ -84,11 +85,45 @@ def test_loss_is_info_nce_of_both_towers(objective, scenes):
     image, words, temperature = (objective.networks[name] for name in ("image", "text", "temperature"))
     ids = text.tokenize(objective.tokenizer, scenes.columns["caption"], 8)
     with torch.no_grad():
-        similarity = temperature() * words(ids) @ image(scenes.columns["pixels"] / 127.5 - 1).T
+        similarity = temperature() * words(ids)[0] @ image(scenes.columns["pixels"] / 127.5 - 1).T
     assert found["loss"].item() == pytest.approx(image_text_contrastive_loss(similarity).item(), rel=1e-4)
     assert found["top1"].item() == (similarity.argmax(dim=0) == torch.arange(4)).float().mean().item()
     found["loss"].backward()
     assert all(p.grad is not None for network in objective.networks.values() for p in network.parameters())
+
+
+def test_context_loss_equals_a_sum_over_words_one_by_one():
+    ids = torch.tensor([[0, 4, 5, 1, 1, 1], [0, 3, 1, 1, 1, 1]])
+    logits = torch.randn(2, 6, 3, 7, generator=torch.Generator().manual_seed(0))
+    chance = torch.softmax(logits.double(), dim=-1).numpy()
+    wanted = []
+    for places in range(3):
+        told = [
+            -math.log(chance[row, token, places, ids[row, token - places]])
+            for row, last in enumerate((3, 2))
+            for token in range(places, last + 1)
+        ]
+        wanted.append(sum(told) / len(told))
+    assert context_loss(logits, ids, 1).item() == pytest.approx(sum(wanted) / 3, rel=1e-5)
+
+
+def test_with_context_every_token_tells_the_words_before_it(scenes):
+    torch.manual_seed(0)
+    tokenizer = text.word_tokenizer(WORDS, 8)
+    encoder = text.small_encoder(tokenizer, width=32, layers=1, heads=2)
+    objective = Contrastive(tokenizer, encoder, 16, image_width=8, context=3, weight=0.5)
+    told = fit(objective, scenes, 150)
+    assert told[-1]["loss"] == pytest.approx(told[-1]["contrast"] + 0.5 * told[-1]["context"], rel=1e-5)
+    assert told[-1]["top1"] == 1
+    ids = text.tokenize(tokenizer, scenes.columns["caption"], 8)
+    with torch.no_grad():
+        _, logits = objective.networks["text"](ids)
+    assert torch.equal(logits[:, 3].argmax(dim=-1), ids[:, [3, 2, 1]])  # side, "square" and colour, at the last word
+
+
+def test_negative_settings_are_refused(objective):
+    with pytest.raises(BadInput, match="context -1"):
+        Contrastive(objective.tokenizer, objective.encoder, context=-1)
 
 
 def test_features_have_length_one_at_any_size():
