@@ -69,7 +69,8 @@ VOCABULARY = tuple(
         | {word for form in ON for word in form.split() if "{" not in word}
     )
 )
-TOKENS = 28  # of the longest caption, start and end included
+REGISTERS = 6  # end tokens behind every caption, which may tell it once more (`mdrepro.training.registers`)
+TOKENS = 28 + REGISTERS  # of the longest caption, start and end included, and its registers
 
 
 @dataclass(frozen=True, order=True)

@@ -4,10 +4,7 @@ It stands in for CLIP (arXiv 2103.00020), on whose frozen text features both pap
 symmetric InfoNCE over the captions and images of a batch, with a learned temperature. The text feature is taken at the
 end token; the UNet is later given the features of all tokens (`mdrepro.models.text.encode`).
 
-Contrast alone leaves those badly off at this size: it asks nothing of any token but the last, and of that only what
-tells a batch apart, so that shapes are all but lost (a linear attention read-out finds 6 of 10; from a network that was
-not trained at all, more than 9). CLIP's 400 million pairs make up for it; here a second loss does (`context_loss`,
-ours): the features of each token must still tell, linearly, the words up to a few places before it.
+Contrast may be helped by a read-out of single tokens: see `mdrepro.training.registers`.
 
 Negatives come from a process's own micro-batch, so that a batch in parts has another loss. Gathering those of other
 processes would matter for CLIP's batches of 32,768; scenes of a few hundred words are told apart in one micro-batch.
@@ -26,6 +23,7 @@ from mdrepro.errors import BadInput
 from mdrepro.models import latents, text
 from mdrepro.training.draws import Draws
 from mdrepro.training.objective import Batch, Phase
+from mdrepro.training.registers import ReadOut, answers, readout_loss
 
 START, LARGEST = math.log(1 / 0.07), math.log(100)  # CLIP's logarithm of the inverse temperature
 
@@ -40,23 +38,6 @@ def info_nce(image_bd: Tensor, text_bd: Tensor, scale: Tensor | float) -> Tensor
     logits_bb = scale * image_bd.float() @ text_bd.float().T
     own = torch.arange(len(logits_bb), device=logits_bb.device)
     return 0.5 * (F.cross_entropy(logits_bb, own) + F.cross_entropy(logits_bb.T, own))
-
-
-def context_loss(logits_btcw: Tensor, ids_bt: Tensor, end: int) -> Tensor:
-    """Cross entropy of the words 0, 1, ... places before each token, up to the end token; a scalar, in nats.
-
-    Args:
-        logits_btcw: of the word c places before token t, (b, tokens, places, words).
-        ids_bt: token numbers, (b, tokens).
-        end: number of the end token, with which prompts are padded.
-    """
-    before = (ids_bt == end).cumsum(dim=1) - (ids_bt == end).long() == 0  # the first end token and all before it
-    terms = []
-    for places in range(logits_btcw.shape[2]):
-        kept = before[:, places:]
-        told = logits_btcw[:, places:, places].float()[kept]
-        terms.append(F.cross_entropy(told, ids_bt[:, : ids_bt.shape[1] - places][kept]))
-    return torch.stack(terms).mean()
 
 
 class ImageTower(nn.Module):
@@ -85,28 +66,32 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """CLIP's text model with a projection of its feature at the end token, and a linear read-out at every token.
+    """CLIP's text model with a projection of its feature at the end token, and a read-out of its registers.
 
     Args:
         encoder: CLIP's text model.
         features: length of the projected feature.
-        context: how many words the read-out tells: a token's own and those before it; 0 for none.
+        readout: whether there is one.
     """
 
-    def __init__(self, encoder: CLIPTextModel, features: int = 128, context: int = 0) -> None:
+    def __init__(self, encoder: CLIPTextModel, features: int = 128, readout: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
-        width, self.words, self.context = encoder.config.hidden_size, encoder.config.vocab_size, context
+        width = encoder.config.hidden_size
         self.projection = nn.Linear(width, features, bias=False)
-        self.readout = nn.Linear(width, context * self.words) if context else None
+        self.readout = ReadOut(width) if readout else None
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Token numbers (b, tokens) to features of length 1, (b, features), and logits (b, tokens, context, words)."""
+    def forward(self, ids: Tensor, noise: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Token numbers (b, tokens) to features of length 1, (b, features), and logits of the read-out, if any.
+
+        ``noise`` (b, tokens, width) is added to the features that are read out.
+        """
         out = self.encoder(ids)
         feature_bd = F.normalize(self.projection(out.pooler_output).float(), dim=1)
         if self.readout is None:
-            return feature_bd, None
-        return feature_bd, self.readout(out.last_hidden_state).unflatten(2, (self.context, self.words))
+            return feature_bd, []
+        read = out.last_hidden_state if noise is None else out.last_hidden_state + noise
+        return feature_bd, self.readout(read)
 
 
 class Temperature(nn.Module):
@@ -129,11 +114,11 @@ class Contrastive:
         tokenizer, encoder: of `mdrepro.models.text.word_tokenizer` and ``small_encoder``, or CLIP's.
         features: length of the common feature.
         image_width: see `ImageTower`.
-        context: words that each token must tell (`context_loss`); 0 for CLIP's loss alone.
-        weight: of `context_loss`.
+        weight: of `registers.readout_loss`, for which batches need ``scene`` too; 0 for CLIP's loss alone.
+        noise: standard deviation of what is added to the features before they are read out. Theirs is about 1.
 
     Raises:
-        BadInput: a negative ``context`` or ``weight``.
+        BadInput: a negative ``weight`` or ``noise``.
     """
 
     phases: tuple[Phase, ...] = (Phase("towers", ("text", "image", "temperature")),)
@@ -144,15 +129,15 @@ class Contrastive:
         encoder: CLIPTextModel,
         features: int = 128,
         image_width: int = 32,
-        context: int = 0,
-        weight: float = 1.0,
+        weight: float = 0.0,
+        noise: float = 1.0,
     ) -> None:
-        if context < 0 or weight < 0:
-            raise BadInput(f"context {context}, weight {weight}: allowed are numbers from 0")
-        self.tokenizer, self.encoder, self.weight = tokenizer, encoder, weight
+        if weight < 0 or noise < 0:
+            raise BadInput(f"weight {weight}, noise {noise}: allowed are numbers from 0")
+        self.tokenizer, self.encoder, self.weight, self.noise = tokenizer, encoder, weight, noise
         self.tokens = text.length(tokenizer, encoder)
         self.networks: dict[str, nn.Module] = {
-            "text": TextTower(encoder, features, context),
+            "text": TextTower(encoder, features, weight > 0),
             "image": ImageTower(features, image_width),
             "temperature": Temperature(),
         }
@@ -162,16 +147,17 @@ class Contrastive:
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x = latents.convert(batch["pixels"], "uint8", "-1..1")
         ids = text.tokenize(self.tokenizer, batch["caption"], self.tokens).to(x.device)
+        noise = self.noise * draws.normal(self.tokens, self.encoder.config.hidden_size) if self.weight else None
         image_bd = self.networks["image"](x)
-        text_bd, logits_btcw = self.networks["text"](ids)
+        text_bd, logits = self.networks["text"](ids, noise)
         scale = self.networks["temperature"]()
         first = (image_bd @ text_bd.T).argmax(dim=1) == torch.arange(len(x), device=x.device)
         contrast = info_nce(image_bd, text_bd, scale)
         told = {"loss": contrast, "top1": first.float().mean(), "scale": scale.detach()}
-        if logits_btcw is None:
+        if not self.weight:
             return told
-        context = context_loss(logits_btcw, ids, self.tokenizer.eos_token_id)
-        return told | {"loss": contrast + self.weight * context, "contrast": contrast, "context": context}
+        readout = readout_loss(logits, answers(batch["scene"]).to(x.device))
+        return told | {"loss": contrast + self.weight * readout, "contrast": contrast, "readout": readout}
 
     def finish(self, networks: Mapping[str, nn.Module]) -> CLIPTextModel:
         """The trained text encoder, in eval mode, its weights fixed.

@@ -96,9 +96,9 @@ QUICK = (
         kind="text",
         data=FRESH_SHAPES,
         network={"width": 128, "layers": 2, "heads": 4},
-        options={"context": 6, "weight": 3.0},
+        options={"weight": 3.0, "image_width": 16},
         loop=LoopConfig(
-            steps=900, batch=64, learning_rate=1e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=250
+            steps=700, batch=64, learning_rate=1e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=250
         ),
     ),
     # MobileDiffusion's design (1.2) on 8 x 8 latents, two levels, 2.3M parameters.

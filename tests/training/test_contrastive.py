@@ -7,10 +7,12 @@ import pytest
 import torch
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
+from mdrepro.data import shapes
 from mdrepro.errors import BadInput
 from mdrepro.models import text
-from mdrepro.training.contrastive import Contrastive, ImageTower, Temperature, TextTower, context_loss, info_nce
+from mdrepro.training.contrastive import Contrastive, ImageTower, Temperature, TextTower, info_nce
 from mdrepro.training.draws import Draws
+from mdrepro.training.registers import answers
 from tests.training.bare import Held, fit
 
 WORDS = ["red", "blue", "left", "right", "square"]
@@ -92,38 +94,39 @@ def test_loss_is_info_nce_of_both_towers(objective, scenes):
     assert all(p.grad is not None for network in objective.networks.values() for p in network.parameters())
 
 
-def test_context_loss_equals_a_sum_over_words_one_by_one():
-    ids = torch.tensor([[0, 4, 5, 1, 1, 1], [0, 3, 1, 1, 1, 1]])
-    logits = torch.randn(2, 6, 3, 7, generator=torch.Generator().manual_seed(0))
-    chance = torch.softmax(logits.double(), dim=-1).numpy()
-    wanted = []
-    for places in range(3):
-        told = [
-            -math.log(chance[row, token, places, ids[row, token - places]])
-            for row, last in enumerate((3, 2))
-            for token in range(places, last + 1)
-        ]
-        wanted.append(sum(told) / len(told))
-    assert context_loss(logits, ids, 1).item() == pytest.approx(sum(wanted) / 3, rel=1e-5)
-
-
-def test_with_context_every_token_tells_the_words_before_it(scenes):
-    torch.manual_seed(0)
-    tokenizer = text.word_tokenizer(WORDS, 8)
-    encoder = text.small_encoder(tokenizer, width=32, layers=1, heads=2)
-    objective = Contrastive(tokenizer, encoder, 16, image_width=8, context=3, weight=0.5)
-    told = fit(objective, scenes, 150)
-    assert told[-1]["loss"] == pytest.approx(told[-1]["contrast"] + 0.5 * told[-1]["context"], rel=1e-5)
-    assert told[-1]["top1"] == 1
-    ids = text.tokenize(tokenizer, scenes.columns["caption"], 8)
+def test_what_is_added_for_the_readout_leaves_the_end_tokens_feature(objective):
+    tower = TextTower(objective.encoder, 16, readout=True)
+    ids = text.tokenize(objective.tokenizer, ["red square", "blue"], 8)
+    noise = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        _, logits = objective.networks["text"](ids)
-    assert torch.equal(logits[:, 3].argmax(dim=-1), ids[:, [3, 2, 1]])  # side, "square" and colour, at the last word
+        (plain, told), (same, others) = tower(ids), tower(ids, noise)
+        hidden = tower.encoder(ids).last_hidden_state
+        wanted = tower.readout(hidden + noise)
+    assert torch.equal(plain, same)
+    assert all(torch.equal(one, other) for one, other in zip(others, wanted, strict=True))
+    assert not torch.equal(told[0], others[0])
+
+
+def test_with_a_readout_its_loss_is_added(objective):
+    scenes = shapes.Shapes("train", 4).batch(range(4))
+    tokenizer = text.word_tokenizer(shapes.VOCABULARY, shapes.TOKENS)
+    encoder = text.small_encoder(tokenizer, width=32, layers=1, heads=2)
+    told = Contrastive(tokenizer, encoder, 16, image_width=8, weight=0.5, noise=0.0)
+    found = told.losses("towers", scenes, draws())
+    ids = text.tokenize(tokenizer, scenes["caption"], shapes.TOKENS)
+    logits = told.networks["text"](ids)[1]
+    right = answers(scenes["scene"])
+    by_hand = [torch.nn.functional.cross_entropy(one, right[:, n]).item() for n, one in enumerate(logits)]
+    assert found["readout"].item() == pytest.approx(sum(by_hand) / 12, rel=1e-5)
+    assert found["loss"].item() == pytest.approx(found["contrast"].item() + 0.5 * sum(by_hand) / 12, rel=1e-5)
+    noisy = Contrastive(tokenizer, encoder, 16, image_width=8, weight=0.5, noise=2.0)
+    one, other = (noisy.losses("towers", scenes, Draws(seed, 0, 0, 4))["readout"] for seed in (0, 1))
+    assert one != other
 
 
 def test_negative_settings_are_refused(objective):
-    with pytest.raises(BadInput, match="context -1"):
-        Contrastive(objective.tokenizer, objective.encoder, context=-1)
+    with pytest.raises(BadInput, match="weight -1"):
+        Contrastive(objective.tokenizer, objective.encoder, weight=-1)
 
 
 def test_features_have_length_one_at_any_size():
