@@ -3,6 +3,9 @@
 The text features of a prompt are the last hidden state after the final layer norm at every position, (tokens, width):
 77 x 768 for CLIP ViT-L/14 (MobileDiffusion section 1.1; 123M parameters). As in SD, prompts are padded to the full
 length with the end token and no mask is used: attention is causal, so padding changes nothing before it.
+
+An encoder whose config says ``registers: n`` gives its last n positions alone. They are padding, which sees the whole
+prompt; the quick tier's encoder is trained to say it again there, in order (`mdrepro.training.registers`).
 """
 
 import contextlib
@@ -92,10 +95,13 @@ def tokenize(tokenizer: Any, prompts: Sequence[str], tokens: int) -> Tensor:
 def encode(tokenizer: Any, encoder: CLIPTextModel, prompts: Sequence[str]) -> Tensor:
     """Text features of prompts: the last hidden state after the final norm, (prompts, tokens, width).
 
+    Of an encoder with registers these are its last tokens, as many as its config says.
+
     Gradients flow if they are enabled. The features of a prompt do not depend on the others beyond float rounding.
     """
     ids = tokenize(tokenizer, prompts, length(tokenizer, encoder))
-    return encoder(ids.to(encoder.device)).last_hidden_state
+    features = encoder(ids.to(encoder.device)).last_hidden_state
+    return features[:, -getattr(encoder.config, "registers", 0) :]  # -0: all
 
 
 def word_tokenizer(vocabulary: Iterable[str], tokens: int = 32) -> PreTrainedTokenizerFast:
@@ -137,7 +143,9 @@ def word_tokenizer(vocabulary: Iterable[str], tokens: int = 32) -> PreTrainedTok
     )
 
 
-def small_encoder(tokenizer: Any, *, width: int = 128, layers: int = 4, heads: int = 4) -> CLIPTextModel:
+def small_encoder(
+    tokenizer: Any, *, width: int = 128, layers: int = 4, heads: int = 4, registers: int = 0
+) -> CLIPTextModel:
     """CLIP's text model at a small size, random weights (from torch's global generator), in eval mode.
 
     The defaults have 0.8M parameters and a few hundred words' embeddings.
@@ -146,6 +154,7 @@ def small_encoder(tokenizer: Any, *, width: int = 128, layers: int = 4, heads: i
         tokenizer: gives vocabulary size, number of tokens and the end token, at which the pooled feature is taken.
         width: channels of the text features; the feed-forward layers are 4 times as wide.
         layers, heads: transformer layers, and attention heads in each.
+        registers: how many of the last tokens are the features; 0 for all.
     """
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -159,5 +168,7 @@ def small_encoder(tokenizer: Any, *, width: int = 128, layers: int = 4, heads: i
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    if registers:
+        config.update({"registers": registers})
     with torch.no_grad():
         return CLIPTextModel(config).eval()

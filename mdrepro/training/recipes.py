@@ -95,7 +95,7 @@ QUICK = (
         tier="quick",
         kind="text",
         data=FRESH_SHAPES,
-        network={"width": 128, "layers": 2, "heads": 4},
+        network={"width": 128, "layers": 2, "heads": 4, "registers": 6},
         options={"weight": 3.0, "image_width": 16},
         loop=LoopConfig(
             steps=700, batch=64, learning_rate=1e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=250
@@ -121,12 +121,12 @@ QUICK = (
             "cross_attention": (True, True),
             "separable_conv": (False, True),
             "attention_head_dim": 16,
-            "time_embed_dim": 256,
+            "time_embed_dim": 128,
         },
         noise=V_FROM_PURE_NOISE,
         options={"drop": 0.1},
         loop=LoopConfig(
-            steps=5000,
+            steps=6000,
             batch=64,
             learning_rate=4e-3,
             optimiser="muon",

@@ -122,3 +122,15 @@ def test_small_encoder_pools_at_the_end_token():
     assert torch.equal(out.pooler_output[0], out.last_hidden_state[0, 4])
     assert torch.equal(out.pooler_output[1], out.last_hidden_state[1, 1])
     assert text.small_encoder(text.word_tokenizer(WORDS)).num_parameters() < 1e6
+
+
+@torch.no_grad()
+def test_an_encoder_with_registers_gives_its_last_tokens_alone_even_after_saving(tmp_path):
+    tokenizer = text.word_tokenizer(WORDS, 8)
+    torch.manual_seed(0)
+    encoder = text.small_encoder(tokenizer, width=16, layers=1, heads=2, registers=3)
+    tokenizer.save_pretrained(tmp_path)
+    encoder.save_pretrained(tmp_path)
+    whole = encoder(text.tokenize(tokenizer, ["a red star"], 8)).last_hidden_state
+    assert torch.equal(text.encode(tokenizer, encoder, ["a red star"]), whole[:, 5:])
+    assert torch.equal(text.encode(*text.load(tmp_path), ["a red star"]), whole[:, 5:])
