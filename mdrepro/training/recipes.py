@@ -78,11 +78,11 @@ QUICK = (
         network={"row": "ours-lite", "width": 16},
         options={**NO_CRITIC, "power": 2},
         loop=LoopConfig(
-            steps=900,
+            steps=1600,
             batch=32,
             learning_rate=0.02,
             optimiser="muon",
-            warmup=45,
+            warmup=80,
             decay="cosine",
             threads=1,
             checkpoint_every=500,
@@ -101,7 +101,7 @@ QUICK = (
             steps=700, batch=64, learning_rate=1e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=250
         ),
     ),
-    # MobileDiffusion's design (1.2) on 8 x 8 latents, two levels, 2.3M parameters.
+    # MobileDiffusion's design (1.2) on 8 x 8 latents, two levels, 2.1M parameters.
     # measured: 74 % of attributes and 14 % of scenes right (256 validation captions, 25 DDIM steps, w 3); 92 % and
     # 65 % are wanted, so this recipe is not good enough yet; 31 min of one core
     Recipe(
@@ -180,7 +180,7 @@ QUICK = (
         ),
         sampling={"steps": 1, "guidance": 1.0},
     ),
-    # Stable Diffusion's design on 8 x 8 latents, 2.3M parameters: the network that SnapFusion's evolution begins with.
+    # Stable Diffusion's design on 8 x 8 latents, 2.1M parameters: the network that SnapFusion's evolution begins with.
     # wanted: as shapes-base; not trained yet
     Recipe(
         name="shapes-sd",
@@ -191,14 +191,14 @@ QUICK = (
         network={
             **SMALL_UNET,
             "class": "EvolvableUNet",
-            "block_out_channels": (32, 64, 64),
+            "block_out_channels": (32, 64, 56),
             "cross_attention": (True, True, False),
             "attention_heads": 4,
         },
         noise=V_FROM_PURE_NOISE,
         options={"drop": 0.1},
         loop=LoopConfig(
-            steps=5000,
+            steps=6000,
             batch=64,
             learning_rate=4e-3,
             optimiser="muon",
