@@ -9,7 +9,6 @@ from queue import SimpleQueue
 
 from mdrepro.errors import BadInput
 from mdrepro.paths import root
-from mdrepro.training import recipes, runs
 from mdrepro.training.scratch import ignore_published
 from mdrepro.watchdog import follow, lead
 
@@ -24,6 +23,8 @@ def missing(names: Sequence[str]) -> list[str]:
         BadInput: an unknown name.
         NotAttempted: the data of one of them is not here.
     """
+    from mdrepro.training import recipes, runs
+
     found: dict[str, None] = {}
 
     def visit(name: str) -> None:
@@ -57,17 +58,17 @@ def train(names: Sequence[str], jobs: int = 2) -> dict[str, str]:
     """
     if jobs < 1:
         raise BadInput(f"jobs {jobs}: allowed are numbers from 1")
+    parents = _parents(names)
     waiting, failed = list(names), dict[str, str]()
     running: dict[str, subprocess.Popen[str]] = {}
     ended: SimpleQueue[str] = SimpleQueue()
     try:
         while waiting or running:
             for name in list(waiting):
-                parents = set(recipes.get(name).parents.values())
-                if lost := sorted(parents & failed.keys()):
+                if lost := sorted(parents[name] & failed.keys()):
                     failed[name] = f"not begun: {lost[0]} failed"
                     waiting.remove(name)
-                elif len(running) < jobs and not parents & {*waiting, *running}:
+                elif len(running) < jobs and not parents[name] & {*waiting, *running}:
                     running[name] = _start(name, ended)
                     waiting.remove(name)
             if running:
@@ -78,6 +79,15 @@ def train(names: Sequence[str], jobs: int = 2) -> dict[str, str]:
         for process in running.values():
             process.terminate()
     return failed
+
+
+def _parents(names: Sequence[str]) -> dict[str, set[str]]:
+    """Of each recipe. One that is trained alone waits for none: its job is spared the seconds that torch takes."""
+    if len(names) < 2:
+        return {name: set() for name in names}
+    from mdrepro.training import recipes
+
+    return {name: set(recipes.get(name).parents.values()) for name in names}
 
 
 def main(arguments: Sequence[str]) -> int:
