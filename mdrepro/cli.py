@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mdrepro import cli_evaluate
 from mdrepro.errors import BadInput, NotAttempted
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_evaluate.app, name="evaluate")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TierOption = Annotated[str, typer.Option("--tier", help="quick, proxy or paper.")]

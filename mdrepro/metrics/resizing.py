@@ -1,0 +1,99 @@
+"""The ways in which published metrics bring an image to a network's size. Most differences between FIDs are here.
+
+Each takes a uint8 image (3, h, w) of any size and gives float32 (3, size, size), normalised for its network.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+TENSORFLOW = ((128 / 255,) * 3, (128 / 255,) * 3)
+HALF = ((0.5,) * 3, (0.5,) * 3)
+
+BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
+
+
+def tensorflow(x_3hw: Tensor, size: int) -> Tensor:
+    """TensorFlow 1's bilinear: output pixel i lies at i h / size, without half a pixel's shift or antialiasing."""
+    x = x_3hw.float()
+    for axis in (1, 2):
+        length = x.shape[axis]
+        at = torch.arange(size) * torch.tensor(length / size, dtype=torch.float32)
+        low = at.long().clamp(max=length - 1)
+        weight = (at - low).view(-1, 1) if axis == 1 else at - low
+        above = x.index_select(axis, (low + 1).clamp(max=length - 1))
+        x = torch.lerp(x.index_select(axis, low), above, weight)
+    return x
+
+
+def torch_bilinear(x_3hw: Tensor, size: int, *, antialias: bool) -> Tensor:
+    """PyTorch's bilinear with half a pixel's shift (``align_corners=False``)."""
+    x = F.interpolate(x_3hw[None].float(), (size, size), mode="bilinear", align_corners=False, antialias=antialias)
+    return x[0]
+
+
+def pillow_float(x_3hw: Tensor, size: int) -> Tensor:
+    """Pillow's bicubic with antialiasing on each channel in float32, cut to 0 to 255 and never rounded."""
+    channels = [np.array(Image.fromarray(plane).resize((size, size), BICUBIC)) for plane in x_3hw.float().numpy()]
+    return torch.from_numpy(np.stack(channels)).clamp_(0, 255)
+
+
+def pillow_squashed(x_3hw: Tensor, size: int) -> Tensor:
+    """Pillow's bicubic with antialiasing on 8 bits, squashed to a square."""
+    return vision.pil_to_tensor(vision.to_pil_image(x_3hw).resize((size, size), BICUBIC)).float()
+
+
+def pillow_cropped(x_3hw: Tensor, size: int, *, shorter: int | None = None, filter: int = BICUBIC) -> Tensor:
+    """Pillow with antialiasing on 8 bits: the shorter side to ``shorter`` px, then the middle ``size`` px."""
+    mode = vision.InterpolationMode.BICUBIC if filter == BICUBIC else vision.InterpolationMode.BILINEAR
+    picture = vision.resize(vision.to_pil_image(x_3hw), shorter or size, mode)
+    return vision.pil_to_tensor(vision.center_crop(picture, size)).float()
+
+
+@dataclass(frozen=True)
+class Resize:
+    """One convention.
+
+    Args:
+        to: from a uint8 image and a size to float32 (3, size, size) in 0 to 255.
+        norm: mean and standard deviation of the channels, as of images in [0, 1].
+        what: for people, without the size.
+    """
+
+    to: Callable[[Tensor, int], Tensor]
+    norm: tuple[tuple[float, ...], tuple[float, ...]]
+    what: str
+
+    def __call__(self, x_3hw: Tensor, size: int) -> Tensor:
+        mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in self.norm)
+        return (self.to(x_3hw, size) - mean) / std
+
+
+RESIZES = {
+    "tf-exact": Resize(tensorflow, TENSORFLOW, "TensorFlow 1 bilinear, no antialiasing, (x - 128) / 128"),
+    "clean": Resize(pillow_float, TENSORFLOW, "Pillow bicubic in float32, antialiased, (x - 128) / 128"),
+    "legacy-pytorch": Resize(
+        partial(torch_bilinear, antialias=False), HALF, "PyTorch bilinear, no antialiasing, x / 127.5 - 1"
+    ),
+    "torchmetrics": Resize(
+        partial(torch_bilinear, antialias=True), TENSORFLOW, "PyTorch bilinear, antialiased, (x - 128) / 128"
+    ),
+    "torchvision": Resize(
+        partial(pillow_cropped, shorter=342, filter=BILINEAR),
+        HALF,  # ImageNet's norm, which torchvision's network itself turns into this one
+        "Pillow bilinear on 8 bits to 342 px, centre crop, x / 127.5 - 1",
+    ),
+    "dinov2": Resize(pillow_squashed, IMAGENET, "Pillow bicubic on 8 bits, squashed, ImageNet's mean and deviation"),
+    "clip-clean": Resize(pillow_cropped, OPENAI, "Pillow bicubic on 8 bits, centre crop, OpenAI's mean and deviation"),
+    "clip-tf": Resize(tensorflow, OPENAI, "TensorFlow 1 bilinear, squashed, OpenAI's mean and deviation"),
+}
+"""By name of the convention."""
