@@ -261,13 +261,19 @@ def _captions(file: Path | None, generated: Path) -> list[str] | None:
     if file is None:
         if not (generated / MANIFEST).is_file():
             return None
-        said = {entry.file: entry.prompt for entry in Manifest.read(generated).images}
-        return [_of(said, image.name, generated / MANIFEST) for image in images.files(generated)]
+        prompts = {entry.file: entry.prompt for entry in Manifest.read(generated).images}
+        return [_of(prompts, image.name, generated / MANIFEST) for image in images.files(generated)]
     from mdrepro.sampling.prompts import read
 
+    files = images.files(generated)
     if file.suffix.lower() == ".jsonl" and (named := _named(file)) is not None:
-        return [_of(named, image.name, file) for image in images.files(generated)]
-    return read(file)
+        return [_of(named, image.name, file) for image in files]
+    said = read(file)
+    if len(said) != len(files):
+        raise BadInput(
+            f"{generated} holds {len(files)} images, and {file} {len(said)} captions: one for each is needed"
+        )
+    return said
 
 
 def _of(said: dict[str, str], name: str, file: Path) -> str:

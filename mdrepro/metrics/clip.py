@@ -16,7 +16,7 @@ from torchvision.transforms import functional as vision  # type: ignore[import-u
 
 from mdrepro.errors import BadInput, NotAttempted, unknown
 from mdrepro.metrics import weights
-from mdrepro.metrics.networks import Network, Texts, folder
+from mdrepro.metrics.networks import Network, Texts, folder, quiet
 
 BATCH = 64
 """Texts at once."""
@@ -39,7 +39,8 @@ def transformers_clip(source: str, sha256: str | None, download: bool) -> Networ
     place = folder(source, download)
     refuse_pickles(place)
     found = weights.network(place, sha256, source)
-    loaded: Any = CLIPModel.from_pretrained(place, use_safetensors=True, output_loading_info=True)
+    with quiet():
+        loaded: Any = CLIPModel.from_pretrained(place, use_safetensors=True, output_loading_info=True)
     model, lacking = loaded
     if lacking["missing_keys"]:
         raise BadInput(f"{source} does not hold a whole CLIP: {len(lacking['missing_keys'])} weights are missing")

@@ -1,8 +1,9 @@
 """Networks that features come from, loaded from checked files: FID's and torchvision's Inception, DINOv2, the scene
 reader. Those of CLIP are in `mdrepro.metrics.clip`."""
 
+import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,20 @@ class Network:
     prepare: tuple[Callable[[Tensor], Tensor], str] | None = None
     texts: Callable[[Sequence[str]], Texts] | None = None
     module: nn.Module = field(default_factory=nn.Identity)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' bar of progress, which is no message."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def folder(source: str, download: bool) -> Path:
@@ -108,7 +123,8 @@ def dinov2(source: str, sha256: str | None, download: bool) -> Network:
 
     place = folder(source, download)
     found = weights.network(place, sha256, source)
-    loaded: Any = Dinov2Model.from_pretrained(place, use_safetensors=True, output_loading_info=True)
+    with quiet():
+        loaded: Any = Dinov2Model.from_pretrained(place, use_safetensors=True, output_loading_info=True)
     model, lacking = loaded
     if lacking["missing_keys"]:
         raise BadInput(f"{source} does not hold DINOv2's weights: {len(lacking['missing_keys'])} are missing")

@@ -18,10 +18,20 @@ PROTOCOLS = {
     "ssim": "SSIM of 8-bit RGB: Gaussian window 11 px, sigma 1.5, population covariance, windows inside, RGB mean",
     "ms-ssim": "MS-SSIM of 8-bit RGB over five scales, windows as of SSIM, all inside",
 }
+LEAST = reconstruction.WINDOW * 2 ** (len(reconstruction.MS_WEIGHTS) - 1)
+"""Pixels of the shorter side that MS-SSIM needs: halved four times, it holds the window."""
+
+
+def _ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+    if min(x.shape[2:]) < LEAST:
+        raise ValueError(f"MS-SSIM needs at least {LEAST} px, got {x.shape[3]} x {x.shape[2]}")
+    return reconstruction.ms_ssim(x, y)
+
+
 SIMPLE: dict[str, Metric] = {
     "psnr": reconstruction.psnr,
     "ssim": reconstruction.ssim,
-    "ms-ssim": reconstruction.ms_ssim,
+    "ms-ssim": _ms_ssim,
 }
 NAMES = {"psnr": "PSNR", "ssim": "SSIM", "ms-ssim": "MS-SSIM"} | {f"lpips-{net}": f"LPIPS ({net})" for net in BACKBONES}
 METRICS = tuple(NAMES)

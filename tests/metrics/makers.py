@@ -46,7 +46,8 @@ def inception_script(weights, path):
 
     with torch.no_grad():
         network = legacy_inception(weights, theirs)
-        traced = torch.jit.trace(Base(torch.nn.Sequential(*network.blocks)).eval(), torch.zeros(1, 3, 299, 299), check_trace=False)
+        base = Base(torch.nn.Sequential(*network.blocks)).eval()
+        traced = torch.jit.trace(base, torch.zeros(1, 3, 299, 299), check_trace=False)
     traced.save(str(path))
 
 

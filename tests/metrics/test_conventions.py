@@ -11,11 +11,12 @@ from scipy import linalg
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torchmetrics.image.fid import NoTrainInceptionV3
+from torchmetrics.image.kid import poly_mmd
 
 from mdrepro.errors import BadInput
 from mdrepro.metrics import encoders, frechet, images, kernel
 from mdrepro.metrics.features import extract
-from tests.metrics import makers
+from tests.metrics import bench_fid, makers
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of the other packages
 
@@ -92,8 +93,10 @@ def test_features_fid_and_kid_are_the_package_s(name, ours, theirs):
     assert got.value == pytest.approx(fid_by_singular_values(*theirs[name]), rel=1e-5)
     doubled = [torch.from_numpy(side).double() for side in theirs[name]]
     their_kid = kid_features_to_metric(*doubled, kid_subsets=3, kid_subset_size=3, verbose=False)
+    theirs_too = clean_fid.kernel_distance(doubled[1].numpy(), doubled[0].numpy(), num_subsets=1), poly_mmd(*doubled)
     our_kid = kernel.block_kernel_distance(*(one.array() for one in found), subsets=3, size=3)
-    assert our_kid.mean == pytest.approx(their_kid["kernel_inception_distance_mean"], rel=1e-5)
+    for value in (their_kid["kernel_inception_distance_mean"], *map(float, theirs_too)):
+        assert our_kid.mean == pytest.approx(value, rel=1e-5)
 
 
 def test_conventions_are_different_numbers(ours):
@@ -162,3 +165,19 @@ def test_the_matrix_holds_the_single_numbers_and_their_differences(cli_run, fold
     assert [row["difference"] for row in rows] == pytest.approx(np.array(values) - values[0], rel=1e-6, abs=1e-5)
     assert rows[1]["percent"] == pytest.approx(100 * (values[1] / values[0] - 1), rel=1e-4)
     assert all(row["score"]["biased"] for row in rows)
+
+
+@pytest.mark.slow
+def test_fid_of_a_thousand_pngs_is_the_packages_own_and_takes_less_time(inception_file, tmp_path):
+    """By the packages' public functions, from files to number; in processor time, as machines may be busy."""
+    real, generated = makers.photos(tmp_path / "photos", n=500, size=256)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows = bench_fid.compare(real, generated, inception_file)
+    finally:
+        torch.set_num_threads(threads)
+    for row in rows:
+        print(json.dumps(row))
+        assert row["relative_difference"] < 1e-4
+        assert row["our_cpu_seconds"] < 0.9 * row["their_cpu_seconds"]
