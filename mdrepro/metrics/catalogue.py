@@ -83,7 +83,7 @@ _ROWS = (
 )
 ENCODERS = {row.name: row for row in _ROWS}
 DEFAULTS = {
-    "clip": "openai/clip-vit-base-patch32",  # clean-fid's CLIP-FID
+    "clip": "openai/clip-vit-large-patch14",  # torchmetrics' default
     "open-clip": "ViT-g-14/laion2b_s12b_b42k",  # the backbone of SnapFusion's and BK-SDM's CLIP score
     "dinov2": "facebook/dinov2-large",  # FD-DINOv2 of Stein et al. 2023
 }

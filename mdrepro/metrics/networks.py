@@ -77,7 +77,7 @@ def folder(source: str, download: bool) -> Path:
         if not (Path(source) / "config.json").is_file():
             raise BadInput(f"{source} holds no config.json: allowed is a folder that transformers saved")
         return Path(source)
-    wanted = ["*.json", "*.safetensors", "*.txt"]
+    wanted = ["*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors"]
     try:
         return Path(snapshot_download(source, allow_patterns=wanted, local_files_only=not download))
     except Exception as error:  # the hub's client raises many kinds, for names, network and cache

@@ -15,6 +15,8 @@ from mdrepro import paths
 from mdrepro.errors import BadInput, NotAttempted
 from mdrepro.metrics.catalogue import WeightsFile
 
+NETWORK = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors")
+"""What diffusers and transformers read by default: no variants, and no other package's weights beside them."""
 STATE_DICTS = (".bin", ".pth", ".pt", ".safetensors")
 
 
@@ -86,9 +88,11 @@ def network(folder: Path, given: str | None, name: str) -> Found:
     Raises:
         BadInput: no such file; one that is not what the hub published; or another SHA-256 than ``given``.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(file for file in folder.iterdir() if NETWORK.fullmatch(file.name))
     if not files:
-        raise BadInput(f"{folder} holds no weights: allowed is a folder with .safetensors files")
+        raise BadInput(
+            f"{folder} holds no weights: allowed is a folder with model.safetensors, as save_pretrained writes"
+        )
     digests = []
     for file in files:
         digests.append(paths.sha256(file))

@@ -157,6 +157,7 @@ def test_the_matrix_of_clip_conventions(cli_run, folders, clip_folder, tmp_path)
     )
     plain, hundred = rows["clip, cosine"], rows["clip, torchmetrics"]
     assert hundred["score"]["value"] == pytest.approx(max(100 * plain["score"]["value"], 0))
+    assert hundred["difference"] == pytest.approx(hundred["score"]["value"] / 100 - plain["score"]["value"], abs=1e-12)
     other = rows["clip-torch-fidelity, cosine"]
     assert other["difference"] == pytest.approx(other["score"]["value"] - plain["score"]["value"])
     assert {row["group"].partition(",")[0] for row in rows.values()} == {"CLIP-FID", "CLIP score"}

@@ -165,15 +165,18 @@ def test_folders_from_the_hub_are_held_to_the_hash_that_they_carry(tmp_path):
     (blobs / digest).write_bytes(content[:-1] + b"x")
     with pytest.raises(BadInput, match="is damaged: its SHA-256 is"):
         weights.network(folder, None, "org/name")
-    with pytest.raises(BadInput, match=r"holds no weights: allowed is a folder with .safetensors"):
+    with pytest.raises(BadInput, match=r"holds no weights: allowed is a folder with model.safetensors"):
         weights.network(blobs, None, "blobs")
 
 
 def test_one_hash_stands_for_all_parts_of_a_network(tmp_path):
-    for name in ("1", "2"):
-        save_file({name: torch.ones(2)}, tmp_path / f"model-{name}.safetensors")
+    for name in ("model-1-of-2", "model-2-of-2"):
+        save_file({"a": torch.ones(2)}, tmp_path / f"{name}.safetensors")
     before = weights.network(tmp_path, None, "x").sha256
-    save_file({"2": torch.zeros(2)}, tmp_path / "model-2.safetensors")
+    for name in ("model.fp16", "open_clip_model"):  # a variant, and another package's
+        save_file({"a": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
+    assert weights.network(tmp_path, None, "x").sha256 == before
+    save_file({"a": torch.zeros(2)}, tmp_path / "model-2-of-2.safetensors")
     assert weights.network(tmp_path, None, "x").sha256 != before
 
 
