@@ -1,9 +1,7 @@
 """``mdrepro train`` and ``mdrepro generate``: what they say, how they end, and ``reproduce`` with checkpoints."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -16,7 +14,7 @@ from mdrepro.reproduce import results, workflow
 from mdrepro.reproduce.fingerprint import MAKERS, changes, code, fingerprint
 from mdrepro.training import runs, scratch
 from mdrepro.training.recipe import Recipe
-from tests.conftest import NOTEBOOK, TABLE, Cli, notebook
+from tests.conftest import NOTEBOOK, TABLE, notebook
 from tests.training.rows import put, put_in_package, tiny
 
 
@@ -122,7 +120,7 @@ from mdrepro.training import runs
 
 found = {name: runs.load_or_train(name) for name in recipes}
 print("taken", {name: run.folder.name for name, run in found.items()})
-size = sum(p.numel() for run in found.values() for p in run.load("vae").parameters())
+size = sum(run.record["parameters"] for run in found.values())
 rows = [Row(row="sd15", column="params", value=size / 1e6, unit="M", protocol="toy")]
 """
 
@@ -182,62 +180,71 @@ def test_checkpoints_come_before_the_tables_that_need_them(
         workflow.checkpoints(workflow.plan([TABLE], "quick", ["recipes=t-light"]))
 
 
+def _commit(home: Path) -> None:
+    subprocess.run(["git", "add", "-A"], cwd=home, check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "x"], cwd=home, check=True
+    )
+
+
 @pytest.mark.slow
 def test_reproduce_takes_published_checkpoints_and_trains_from_scratch(
-    rows: dict[str, Recipe], workspace: Path, cli: Cli
+    rows: dict[str, Recipe], workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Missing: trained by the workflow. Published: taken. From scratch: trained again, and only once."""
+    """Published: taken. From scratch: trained by the workflow, and only once."""
     _notebook(workspace)
     put_in_package(workspace)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run([*git, "add", "-A"], cwd=workspace, check=True)
-    subprocess.run([*git, "commit", "-qm", "rows"], cwd=workspace, check=True)
-    first = cli("reproduce", TABLE, "--no-report", timeout=600)
-    assert first.returncode == 0, first.stderr
-    assert "t-lite: trains: it is not trained on this machine or published" in first.stdout
-    assert "[t-vae] t-vae: 2 steps" in first.stderr
-    place = f"papermill_runs/quick/checkpoints/t-lite-{runs.key(rows['t-lite'])}"
-    origin = results.run_result("quick", TABLE)["provenance"]  # type: ignore[index]
-    assert origin["checkpoints"]["t-lite"]["path"] == f"{place}/training.json"
-    assert origin["from_scratch"] is False
-    runs.publish(["t-vae", "t-lite"])
+    _commit(workspace)
+    reproduce = ("reproduce", TABLE, "--no-report", "--set", "recipes=t-reader")
+    runs.load_or_train("t-reader")
+    runs.publish(["t-reader"])
     (workspace / "papermill_runs").rename(workspace / "gone")
-    taken = cli("reproduce", TABLE, "--no-report", timeout=600)
-    assert taken.returncode == 0, taken.stderr
-    assert "trains" not in taken.stdout
+    capsys.readouterr()
+    assert run(*reproduce) == 0, capsys.readouterr().err
+    assert "trains" not in capsys.readouterr().out
     origin = results.run_result("quick", TABLE)["provenance"]  # type: ignore[index]
-    assert origin["checkpoints"]["t-lite"]["path"] == "results/quick/checkpoints/t-lite/training.json"
+    assert origin["checkpoints"]["t-reader"]["path"] == "results/quick/checkpoints/t-reader/training.json"
+    assert origin["from_scratch"] is False
     assert not (workspace / "papermill_runs/quick/checkpoints").exists()
-    assert "up to date" in cli("reproduce", TABLE, "--no-report").stdout
-    scratched = cli("reproduce", TABLE, "--no-report", "--from-scratch", timeout=600)
-    assert scratched.returncode == 0, scratched.stderr
-    assert "t-vae: trains: it is not trained on this machine\n" in scratched.stdout
+    assert run(*reproduce) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert run(*reproduce, "--from-scratch") == 0, capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "t-reader: trains: it is not trained on this machine\n" in said.out
+    assert "[t-reader] t-reader: 4 steps" in said.err
+    place = f"papermill_runs/quick/checkpoints/t-reader-{runs.key(rows['t-reader'])}"
     origin = results.run_result("quick", TABLE)["provenance"]  # type: ignore[index]
-    assert origin["checkpoints"]["t-lite"]["path"] == f"{place}/training.json"
+    assert origin["checkpoints"]["t-reader"]["path"] == f"{place}/training.json"
     assert origin["from_scratch"] is True
-    assert "up to date" in cli("reproduce", TABLE, "--no-report", "--from-scratch").stdout
-    assert cli("verify", "--tier", "quick").returncode == 0
+    assert run(*reproduce, "--from-scratch") == 0
+    assert "up to date" in capsys.readouterr().out
+    assert run("verify", "--tier", "quick") == 0
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_cannot_be_trained_is_named(rows: dict[str, Recipe], workspace: Path, cli: Cli) -> None:
+def test_a_checkpoint_that_cannot_be_trained_is_named(
+    rows: dict[str, Recipe], workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _notebook(workspace)
     put_in_package(workspace)
     (workspace / "mdrepro/training/reading.py").unlink()
     (workspace / "mdrepro/training/reading.py").write_text("raise FloatingPointError('the loss is not finite')\n")
-    failed = cli("reproduce", TABLE, "--no-report", "--set", "recipes=t-reader", timeout=600)
-    assert failed.returncode == 1, failed.stderr
-    assert f"error: {TABLE}: NotTrained: its checkpoint t-reader was not trained" in failed.stderr
-    assert "[t-reader] error: the loss is not finite" in failed.stderr
+    assert run("reproduce", TABLE, "--no-report", "--set", "recipes=t-reader") == 1
+    said = capsys.readouterr().err
+    assert f"error: {TABLE}: NotTrained: its checkpoint t-reader was not trained" in said
+    assert "[t-reader] error: the loss is not finite" in said
 
 
 @pytest.mark.slow
-def test_all_that_are_missing_are_trained(rows: dict[str, Recipe], workspace: Path) -> None:
-    put_in_package(workspace)
-    command = [sys.executable, "-m", "mdrepro", "train", "--all"]
-    done = subprocess.run(command, cwd=workspace, env=os.environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith(f"{len(rows)} to train: t-reader, t-vae")
+def test_all_that_are_missing_are_trained(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two recipes, one the other's parent: all kinds train in `tests/training/test_runs.py`, in one process."""
+    names = ["t-vae", "t-lite"]
+    rows = put([row for row in tiny() if row.name in names], monkeypatch)
+    put_in_package(workspace, names)
+    assert run("train", "--all") == 0, capsys.readouterr()
+    assert capsys.readouterr().out.startswith("2 to train: t-vae, t-lite\n[t-vae] ")
     assert all(runs.find(row) for row in rows.values())
-    again = subprocess.run(command, cwd=workspace, env=os.environ, capture_output=True, text=True, check=False)
-    assert again.stdout == "nothing is missing at tier quick\n"
+    assert run("train", "--all") == 0
+    assert capsys.readouterr().out == "nothing is missing at tier quick\n"

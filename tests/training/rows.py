@@ -1,16 +1,18 @@
 """Recipes that train in a moment, and a way to have them in child processes too."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from mdrepro.training import recipes
 from mdrepro.training.config import LoopConfig
 from mdrepro.training.recipe import Recipe
-from tests.conftest import REPOSITORY
 
+if TYPE_CHECKING:
+    import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 FEW = {"source": "shapes", "count": 12}
 LATENT = {"vae": "t-vae", "text": "t-text"}
 PLAIN = {"perceptual": 0.0, "adversarial": 0.0, "power": 2}
@@ -60,15 +62,18 @@ def tiny() -> list[Recipe]:
     ]
 
 
-def put(made: Iterable[Recipe], monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+def put(made: Iterable[Recipe], monkeypatch: "pytest.MonkeyPatch") -> dict[str, Recipe]:
     """These recipes in place of all others."""
     table = recipes._table(made)
     monkeypatch.setattr(recipes, "RECIPES", table)
     return table
 
 
-def put_in_package(home: Path) -> None:
-    """The tiny recipes for processes that are started in the checkout ``home``."""
+def put_in_package(home: Path, names: Sequence[str] = ()) -> None:
+    """The tiny recipes, or those of these names, for processes that are started in the checkout ``home``.
+
+    Each such process first takes ten seconds of CPU time to import torch and diffusers: start few.
+    """
     real, package = REPOSITORY / "mdrepro", home / "mdrepro"
     package.unlink()
     (package / "training").mkdir(parents=True)
@@ -78,5 +83,6 @@ def put_in_package(home: Path) -> None:
             if entry.name not in ("training", "recipes.py", "__pycache__"):
                 target.symlink_to(entry)
     place = f"import sys\nsys.path.insert(0, {os.fspath(REPOSITORY)!r})\n"
-    more = f"{place}from tests.training.rows import tiny\nRECIPES = _table(tiny())\n"
+    chosen = f"[row for row in tiny() if row.name in {list(names)}]" if names else "tiny()"
+    more = f"{place}from tests.training.rows import tiny\nRECIPES = _table({chosen})\n"
     (package / "training" / "recipes.py").write_text((real / "training" / "recipes.py").read_text() + more)
