@@ -151,8 +151,8 @@ QUICK = (
         sampling={"steps": 16, "guidance": 3.0},
     ),
     # SnapFusion 2.5: 16 -> 8 steps; p, range and gamma are the paper's.
-    # measured: 94.3 % of attributes and 70 % of scenes right in 8 steps (256 validation captions, w 3; shapes-base: 94.9
-    # and 73 in 25, 93.8 and 71 in 8); 7 min of one core
+    # measured: 94.3 % of attributes and 70 % of scenes right in 8 steps (256 validation captions, w 3; shapes-base has
+    # 94.9 and 73 in 25 steps, 93.8 and 71 in 8); 7 min of one core
     Recipe(
         name="shapes-8",
         tier="quick",
