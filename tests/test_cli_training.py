@@ -56,8 +56,8 @@ def test_wrong_train_commands_end_with_one_message_and_code_2(
 
 
 def test_train_list_and_generate(rows: dict[str, Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("train", "t-reader", "--set", "data.source=folder") == 1
-    assert "not attempted: this run needs captioned pictures" in capsys.readouterr().err
+    assert run("train", "t-reader", "--set", "data.source=folder") == 2
+    assert "error: this run needs captioned pictures" in capsys.readouterr().err
     assert run("train", "t-reader", "--max-seconds", "0", "--json") == 0
     assert '"finished": false' in capsys.readouterr().out
     assert run("train", "t-1") == 0

@@ -183,9 +183,17 @@ class EvolvableUNet(Denoiser):
         if not (folder / "config.json").is_file():
             raise BadInput(f"{folder}: allowed is a folder with a diffusers UNet: config.json and *.safetensors")
         refuse_pickles(folder)
-        theirs = UNet2DConditionModel.from_pretrained(folder, use_safetensors=True)
+        return cls.of(UNet2DConditionModel.from_pretrained(folder, use_safetensors=True), os.fspath(folder))
+
+    @classmethod
+    def of(cls, theirs: UNet2DConditionModel, named: str = "it") -> Self:
+        """The network with the weights of a Stable Diffusion 1.x UNet, which it takes over, in eval mode.
+
+        Raises:
+            BadInput: a UNet of another build; the message calls it ``named``.
+        """
         with torch.device("meta"):
-            unet = cls(**_config_of(theirs.config, folder))
+            unet = cls(**_config_of(theirs.config, named))
         unet.load_state_dict(theirs.state_dict(), strict=True, assign=True)
         return unet.eval()
 
@@ -345,7 +353,7 @@ def _check_probability(skip_probability: float) -> None:
         raise BadInput(f"skip_probability is {skip_probability}: allowed is 0 to 1")
 
 
-def _config_of(theirs: Any, folder: Path) -> dict[str, Any]:
+def _config_of(theirs: Any, named: str) -> dict[str, Any]:
     """Our config for a diffusers UNet's. Raises BadInput where it is no Stable Diffusion 1.x UNet."""
     cross = [kind == "CrossAttnDownBlock2D" for kind in theirs["down_block_types"]]
     ours = {name: theirs[name] for name in SHARED_FIELDS}
@@ -361,7 +369,7 @@ def _config_of(theirs: Any, folder: Path) -> dict[str, Any]:
     other += [name for name in ("attention_head_dim", *SHARED_FIELDS) if _listed(theirs[name], name)]
     if other:
         settings = ", ".join(f"{name} = {theirs[name]!r}" for name in other)
-        raise BadInput(f"{folder} is no Stable Diffusion 1.x UNet: {settings}")
+        raise BadInput(f"{named} is no Stable Diffusion 1.x UNet: {settings}")
     return ours | {"cross_attention": cross, "attention_heads": theirs["attention_head_dim"]}
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from mdrepro.metrics.backbones import BACKBONES
 from mdrepro.papers.schema import Tier
-from mdrepro.paths import root
+from mdrepro.paths import relative, root
+from mdrepro.training import places
 
+CLIP_VIT_L14, SD15 = "openai/clip-vit-large-patch14", "stable-diffusion-v1-5/stable-diffusion-v1-5"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 
 
@@ -74,13 +76,17 @@ def _larger() -> Iterator[Finding]:
     for tier, number in (("proxy", 1), ("paper", 8)):
         words = ", ".join(gpus) or "none"
         yield Finding(tier, "gpu", len(gpus) >= number, True, words, f"{number} CUDA GPU or more")  # type: ignore[arg-type]
-    images = "a folder of images with captions, passed with --set"
-    yield Finding("proxy", "data", False, True, images, "bring your own: nothing is downloaded")
+    pictures = relative(places.pictures())
+    bring = f"put or link there COCO's folder, pictures with metadata.jsonl, or WebDataset shards as {pictures}/*.tar"
+    there = places.pictures().is_dir() and any(places.pictures().iterdir())
+    yield Finding("proxy", "data", there, True, f"pictures with captions in {pictures}", bring)
+    for name, source in (("clip-weights", CLIP_VIT_L14), ("sd15-weights", SD15)):
+        place = places.weights(source)
+        fetch = f"hf download {source} --local-dir {relative(place)}, or link a folder there"
+        yield Finding("proxy", name, place.is_dir() or _hub_model(source), True, source, fetch)
     coco = Path(os.environ.get("COCO_ROOT", root() / "data" / "coco"))
     fetch = "download COCO val2014, val2017 and annotations from cocodataset.org and set COCO_ROOT"
     yield Finding("paper", "coco", (coco / "annotations").is_dir(), True, "COCO validation sets", fetch)
-    weights = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    yield Finding("paper", "sd15-weights", _hub_model(weights), True, weights, f"hf download {weights}")
     adb = shutil.which("adb")
     yield Finding("paper", "android", adb is not None, False, adb or "adb not found", "install adb, connect a phone")
     apple = sys.platform == "darwin"

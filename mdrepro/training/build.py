@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mdrepro.data import cache
-from mdrepro.errors import unknown
+from mdrepro.errors import BadInput, unknown
 from mdrepro.models import text, vae
 from mdrepro.models.discriminator import LOGITS, UNETS, Discriminator
 from mdrepro.training import loop, processes, sources
@@ -29,6 +29,7 @@ OBJECTIVES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "reader": ("reading", "Reading"),
         "autoencoder": ("autoencoder", "Autoencoding"),
         "decoder": ("decoder_distillation", "LiteDecoder"),
+        "synthetic": ("synthetic", "SyntheticLatents"),
         "text": ("contrastive", "Contrastive"),
         "diffusion": ("diffusion", "Diffusion"),
         "relu": ("diffusion", "Diffusion"),
@@ -126,6 +127,7 @@ def build(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Trainin
         "reader": _reader,
         "autoencoder": _autoencoder,
         "decoder": _decoder,
+        "synthetic": _synthetic,
         "text": _text,
     }
     return makers.get(recipe.kind, _denoiser)(recipe, parents, folder)
@@ -163,6 +165,18 @@ def _decoder(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Trai
     vae.start_as_averages(student)
     objective = objective_class("decoder")(student, parents["vae"].load("vae"), Terms(**recipe.options))
     return Training(objective, examples, lambda nets: {"vae": objective.finish(nets)})
+
+
+def _synthetic(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
+    from mdrepro.training import synthetic
+
+    teacher, tokenizer, encoder = encoders(parents)
+    with torch.no_grad():
+        null_text = text.encode(tokenizer, encoder, [""])[0]
+    given = (parents["unet"].load("unet"), scheduler(recipe, parents), null_text, tokenizer, encoder)
+    student = synthetic.pruned(teacher, **recipe.network)
+    objective = objective_class("synthetic")(student, teacher, *given, **recipe.options)
+    return Training(objective, sources.examples(recipe.data), lambda nets: {"vae": objective.finish(nets)})
 
 
 def _text(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
@@ -234,14 +248,29 @@ def encoded(data: Mapping[str, Any], encoders: tuple[Any, Any, Any], folder: Pat
 
 
 def denoiser(recipe: Recipe, parents: Mapping[str, Parts]) -> Any:
-    """The network to train: a parent's, or a new one."""
-    if "unet" in parents:
-        return parents["unet"].load("unet")
+    """The network to train: a parent's, or a new one.
+
+    Raises:
+        BadInput: an unknown class, or one that a parent's network is not and cannot become.
+    """
     arguments = dict(recipe.network)
+    if "unet" in parents:
+        return _of_class(parents["unet"].load("unet"), arguments.get("class"), recipe.name)
     kind = arguments.pop("class", UNET)
     if kind not in UNETS:
         raise unknown("network.class", kind, UNETS)
     return getattr(importlib.import_module(UNETS[kind]), kind)(**arguments)
+
+
+def _of_class(unet: Any, kind: str | None, named: str) -> Any:
+    have = type(unet).__name__
+    if kind == "EvolvableUNet" and have == "UNet2DConditionModel":
+        from mdrepro.models.evolvable import EvolvableUNet
+
+        return EvolvableUNet.of(unet, f"the network that {named} begins with")
+    if kind not in (None, have):
+        raise BadInput(f"{named} begins with a {have}: allowed as network.class are {have}, and EvolvableUNet for SD's")
+    return unet
 
 
 def scheduler(recipe: Recipe, parents: Mapping[str, Parts]) -> Any:

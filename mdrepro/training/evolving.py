@@ -15,7 +15,8 @@ from mdrepro.models import text
 from mdrepro.models.evolvable import EvolvableUNet
 from mdrepro.training import build, curve, evolution
 from mdrepro.training.diffusion import Diffusion
-from mdrepro.training.objective import Batch, Examples
+from mdrepro.training.encoding import Encoding
+from mdrepro.training.objective import Batch, Examples, Objective
 from mdrepro.training.parts import Parts
 from mdrepro.training.recipe import Recipe
 from mdrepro.training.robust import RobustDiffusion, negative_loss, robust_rounds
@@ -73,12 +74,15 @@ def run(
     with torch.no_grad():
         null_text = text.encode(*encoders[1:], [""])[0]
 
-    def robust(net: EvolvableUNet) -> Any:
-        net.requires_grad_(True)  # the average that the round before gave takes none
-        return RobustDiffusion(net, scheduler, null_text, options.skip_probability, options.drop)
+    def on_batches(objective: Objective) -> Objective:
+        return objective if recipe.data.get("cache", True) else Encoding(objective, *encoders)
 
-    def whole(net: EvolvableUNet) -> Any:
-        return Diffusion(net, scheduler, null_text, drop=0.0)
+    def robust(net: EvolvableUNet) -> Objective:
+        net.requires_grad_(True)  # the average that the round before gave takes none
+        return on_batches(RobustDiffusion(net, scheduler, null_text, options.skip_probability, options.drop))
+
+    def whole(net: EvolvableUNet) -> Objective:
+        return on_batches(Diffusion(net, scheduler, null_text, drop=0.0))
 
     table = _latencies(folder / LATENCY, unet, recipe.loop.threads, len(null_text), options.seconds)
     found = evolution.evolve(

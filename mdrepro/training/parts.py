@@ -1,8 +1,10 @@
 """Networks, tokenizers and schedulers as folders: those of a finished run, and those that others trained."""
 
+import functools
 import hashlib
 import importlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +12,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mdrepro import paths
-from mdrepro.errors import BadInput, unknown
+from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.training import places
 
 SCHEDULERS = {
     "DDIMScheduler": "diffusers",
     "LCMScheduler": "diffusers",
     "RenoisingScheduler": "mdrepro.models.renoise",
 }
+OF_ROLE: Mapping[str, tuple[str, ...]] = {
+    "vae": ("vae",),
+    "text": ("text_encoder", "tokenizer"),
+    "unet": ("unet", "scheduler"),
+    "teacher": ("unet",),
+}
+"""The parts that a role of a recipe takes, its network first."""
 KINDS = ("reader", "vae", "unet", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -105,21 +115,58 @@ class Pretrained:
     """Weights that others trained, in diffusers' or transformers' folders.
 
     Args:
-        source: a folder, or a name on the hub; of a pipeline, or of the part itself.
+        source: a folder, or a name on the hub; of a pipeline, or of the part itself. One that lies in
+            `places.weights` is not looked for on the hub.
     """
 
     source: str
 
-    def digest(self) -> str:
-        """SHA-256 over the safetensors and JSON files of a folder; of the hub, the name itself."""
-        folder = Path(self.source)
-        if not folder.is_dir():
+    def folder(self) -> Path | None:
+        """Where it lies, if it is a folder on this machine."""
+        return next((place for place in (Path(self.source), places.weights(self.source)) if place.is_dir()), None)
+
+    def digest(self, role: str = "") -> str:
+        """SHA-256 over the safetensors and JSON files of a folder, or of its parts for a role; of the hub, the name."""
+        folder = self.folder()
+        if folder is None:
             return self.source
         found = hashlib.sha256()
-        for file in sorted(folder.rglob("*")):
-            if file.suffix in (".safetensors", ".json"):
-                found.update(f"{file.relative_to(folder).as_posix()} {paths.sha256(file)}\n".encode())
+        for place in [folder / part for part in OF_ROLE.get(role, ()) if (folder / part).is_dir()] or [folder]:
+            for file in sorted(place.rglob("*")):
+                if file.suffix in (".safetensors", ".json"):
+                    found.update(f"{file.relative_to(folder).as_posix()} {_sha256(file)}\n".encode())
         return found.hexdigest()
+
+    def check(self, role: str) -> None:
+        """Do nothing where a role's weights are here or, as far as their config says, on the hub.
+
+        Raises:
+            BadInput: a folder without them, or pickles.
+            NotAttempted: they are not here and cannot be downloaded; the message says where to put them.
+        """
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HFValidationError
+
+        from mdrepro.models.safe import refuse_pickles
+
+        folder, part = self.folder(), OF_ROLE[role][0]
+        if folder is not None:
+            inside = folder / part if (folder / part).is_dir() else folder
+            refuse_pickles(inside)
+            if not ((inside / "config.json").is_file() and any(inside.glob("*.safetensors"))):
+                raise BadInput(
+                    f"{folder} holds no {part}: config.json and *.safetensors are needed, or {part}/ with them"
+                )
+            return
+        try:
+            hf_hub_download(self.source, "config.json", subfolder=None if role == "text" else part)
+        except (OSError, HFValidationError) as error:
+            reason, place = str(error).strip().partition("\n")[0], paths.relative(places.weights(self.source))
+            raise NotAttempted(
+                f"this run needs the {part} of {self.source}, which is no folder here and could not be had from the "
+                f"hub ({reason}). Put or link it in {place}, for example by `hf download {self.source} --local-dir "
+                f"{place}`, or give --set pretrained.{role}=FOLDER"
+            ) from error
 
     def load(self, part: str) -> Any:
         """One of `KINDS`; see `load`.
@@ -133,14 +180,27 @@ class Pretrained:
         from mdrepro.models import text
         from mdrepro.models.safe import from_hub, refuse_pickles
 
+        folder = self.folder()
+        source = self.source if folder is None else os.fspath(folder)
         if part in ("text_encoder", "tokenizer"):
-            tokenizer, encoder = text.load(self.source)
+            tokenizer, encoder = text.load(source)
             return tokenizer if part == "tokenizer" else encoder.float()
+        inside = {} if folder and not (folder / part).is_dir() else {"subfolder": part}
+        refuse_pickles(source, inside.get("subfolder"))
+        if folder and part != "scheduler":
+            return load(folder / inside.get("subfolder", ""), part)
         kind = {"vae": AutoencoderKL, "unet": UNet2DConditionModel, "scheduler": DDIMScheduler}[part]
-        folder = Path(self.source)
-        inside = {} if folder.is_dir() and not (folder / part).is_dir() else {"subfolder": part}
-        refuse_pickles(self.source, inside.get("subfolder"))
-        with from_hub(self.source):
+        with from_hub(source):
             if part == "scheduler":
-                return kind.from_pretrained(self.source, **inside)
-            return kind.from_pretrained(self.source, use_safetensors=True, **inside).float().eval()
+                return kind.from_pretrained(source, **inside)
+            return kind.from_pretrained(source, use_safetensors=True, **inside).float().eval()
+
+
+def _sha256(file: Path) -> str:
+    told = file.stat()
+    return _sha256_of(file, told.st_size, told.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)  # gigabytes, and a key is asked for often
+def _sha256_of(file: Path, size: int, changed: int) -> str:
+    return paths.sha256(file)

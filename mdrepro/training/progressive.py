@@ -6,6 +6,7 @@ the network), which its students then need no more.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,6 +57,19 @@ def two_steps(
     guidance_b: Tensor | None,
 ) -> Tensor:
     """z_t'' after two (guided) DDIM steps t -> t' -> t'' (arXiv 2202.00512, algorithm 2; SnapFusion eq. 7)."""
+    return ddim(net, schedule, x_t, times, text_btc, null_tc, guidance_b)
+
+
+def ddim(
+    net: nn.Module,
+    schedule: NoiseSchedule,
+    x_t: Tensor,
+    times: Sequence[Tensor],
+    text_btc: Tensor,
+    null_tc: Tensor,
+    guidance_b: Tensor | None,
+) -> Tensor:
+    """z at the last of ``times``, each (b,), after (guided) DDIM steps from one to the next, from z at the first."""
     for now, after in itertools.pairwise(times):
         _, prediction = predict_guided(net, x_t, now, text_btc, null_tc, guidance_b)
         clean, noise = schedule.x0(prediction, x_t, now), schedule.noise(prediction, x_t, now)

@@ -21,6 +21,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "reader": (),
         "autoencoder": (),
         "decoder": ("vae",),
+        "synthetic": (*LATENT, "unet"),
         "text": (),
         "diffusion": LATENT,
         "relu": (*LATENT, "unet"),
@@ -49,7 +50,8 @@ class Recipe:
             where none is given).
         pretrained: in place of a parent, a folder or a name on the hub, by role.
         data: ``source`` and its settings; see `mdrepro.training.sources`.
-        network: class and arguments of what is trained, where it does not begin with a parent's.
+        network: class and arguments of what is trained, where it does not begin with a parent's; of one that begins
+            with Stable Diffusion's UNet, its class alone, by which it can become an ``EvolvableUNet``.
         noise: arguments of diffusers' DDIMScheduler; empty for the parent's.
         options: of the objective.
         loop: how it is trained.

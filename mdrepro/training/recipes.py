@@ -4,27 +4,14 @@ The comment on a row says what it came to when it was trained ("measured"), or w
 that a paper gives carry its name there; all others are ours.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import MappingProxyType
-from typing import Any
 
 from mdrepro.errors import BadInput, unknown
+from mdrepro.training import recipes_paper, recipes_proxy
 from mdrepro.training.config import LoopConfig
+from mdrepro.training.levels import V_FROM_PURE_NOISE
 from mdrepro.training.recipe import TIERS, Recipe
-
-SD_NOISE: Mapping[str, Any] = MappingProxyType(
-    {
-        "num_train_timesteps": 1000,
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "clip_sample": False,
-        "timestep_spacing": "trailing",
-    }
-)
-"""The noise levels of Stable Diffusion 1.x, as arguments of diffusers' DDIMScheduler."""
-V = MappingProxyType({**SD_NOISE, "prediction_type": "v_prediction"})
-V_FROM_PURE_NOISE = MappingProxyType({**V, "rescale_betas_zero_snr": True})
 
 FRESH_SHAPES = MappingProxyType({"source": "shapes", "count": 1_000_000})  # more than any run sees: none twice
 SHAPES = MappingProxyType({"source": "shapes", "count": 40_000})  # encoded once, then seen many times
@@ -250,7 +237,7 @@ QUICK = (
     ),
 )
 
-ROWS = QUICK
+ROWS = (*QUICK, *recipes_proxy.PROXY, *recipes_paper.PAPER)
 
 
 def _table(rows: Iterable[Recipe]) -> dict[str, Recipe]:

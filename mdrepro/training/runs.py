@@ -84,7 +84,7 @@ def _identified(recipe: Recipe) -> dict[str, Any]:
         del told["loop"][name]
     told["loop"] = {name: value for name, value in told["loop"].items() if value != {}}
     told["parents"] = {role: key(recipes.get(name)) for role, name in recipe.parents.items()}
-    told["pretrained"] = {role: Pretrained(source).digest() for role, source in recipe.pretrained.items()}
+    told["pretrained"] = {role: Pretrained(source).digest(role) for role, source in recipe.pretrained.items()}
     told["data"] = sources.examples(recipe.data).fingerprint
     if not recipe.data.get("cache", True):
         told["cache"] = False
@@ -198,7 +198,9 @@ def train(recipe: Recipe, *, resume: bool = True, max_seconds: float | None = No
     def left() -> float | None:
         return None if until is None else max(0.0, until - time.monotonic())
 
-    sources.examples(recipe.data)  # missing data is an error now, not after the parents' training
+    sources.examples(recipe.data)  # what is missing is an error now, not after the parents' training
+    for role, source in recipe.pretrained.items():
+        Pretrained(source).check(role)
     parents: dict[str, Parts] = {role: Pretrained(source) for role, source in recipe.pretrained.items()}
     for role, name in recipe.parents.items():
         parents[role] = load_or_train(name, max_seconds=left())
@@ -208,7 +210,7 @@ def train(recipe: Recipe, *, resume: bool = True, max_seconds: float | None = No
         whole = here is not None and resume and not _changed(here)
         if not session.agreed(whole):
             names = {role: key(recipes.get(name)) for role, name in recipe.parents.items()}
-            identity = {"key": key(recipe), "parents": names}
+            identity = {"key": key(recipe), "parents": names, "pretrained": _identified(recipe)["pretrained"]}
             session.run(recipe, parents, place, _latents(recipe), identity, resume=resume, max_seconds=left())
             here = _read(recipe, place)
     assert here is not None
@@ -230,10 +232,9 @@ def pipeline(recipe: Recipe | str, *, vae: str | None = None) -> "MobileDiffusio
     from mdrepro.models.pipeline import MobileDiffusionPipeline
 
     row = recipes.get(recipe) if isinstance(recipe, str) else recipe
-    if "text" not in (*row.parents, *row.pretrained):
+    if "text" not in (*row.parents, *row.pretrained) or row.kind == "synthetic":
         raise BadInput(f"{row.name} is a run of kind {row.kind}: allowed are those of denoisers")
-    own = row.parents.get("vae")
-    if vae is not None and vae != own and recipes.get(vae).parents.get("vae") != own:
+    if vae is not None and vae != row.parents.get("vae") and _begins_with(recipes.get(vae)) != _begins_with(row):
         raise BadInput(
             f"{vae} decodes other latents than those of {row.name}: allowed are decoders of the same encoder"
         )
@@ -248,6 +249,11 @@ def pipeline(recipe: Recipe | str, *, vae: str | None = None) -> "MobileDiffusio
         scheduler=denoiser.load("scheduler"),
         **sampling,
     )
+
+
+def _begins_with(row: Recipe) -> str | None:
+    """The autoencoder that a row rests on: a recipe, or pretrained weights."""
+    return row.parents.get("vae", row.pretrained.get("vae"))
 
 
 def _of_role(row: Recipe, role: str) -> Parts:

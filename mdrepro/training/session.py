@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro import paths
+from mdrepro.errors import BadInput, NotAttempted
 from mdrepro.reproduce.provenance import hardware, state
 from mdrepro.reproduce.results import aside, write_json
 from mdrepro.training import parts, sources
@@ -24,7 +26,7 @@ from mdrepro.training.recipe import Recipe
 
 RECORD = "training.json"
 FORMAT = 1
-WORK = "work"
+WORK, SPENT = "work", "spent.json"
 ROWS_KEPT = 200
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy")
 
@@ -63,9 +65,14 @@ def run(
         raise Unfinished(f"{recipe.name}: time ran out before it began; the same command goes on")
     if first():
         print(f"{recipe.name}: {recipe.loop.steps} steps of {recipe.loop.batch}, {paths.relative(place)}", flush=True)
-    origin = state()
-    with _Spent(place / WORK / "spent.json", resume) as spent, surroundings(recipe.loop.threads):
-        made = build.run(recipe, parents, place / WORK, latents, resume=resume, max_seconds=max_seconds)
+    origin, untouched = state(), not place.exists()
+    try:
+        with _Spent(place / WORK / SPENT, resume) as spent, surroundings(recipe.loop.threads):
+            made = build.run(recipe, parents, place / WORK, latents, resume=resume, max_seconds=max_seconds)
+    except (BadInput, NotAttempted):  # known before the first step: nothing is left behind
+        if untouched and first() and not [file for file in place.rglob("*") if file.is_file() and file.name != SPENT]:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
     if not made.finished:
         raise Unfinished(
             f"{recipe.name}: stopped after step {made.steps} of {recipe.loop.steps}; the same command goes on"

@@ -19,7 +19,7 @@ from mdrepro.training.recipe import Recipe
 
 SECTIONS = ("loop", "data", "network", "noise", "options", "pretrained", "sampling")
 GIVEN = {"self", "return", "unet", "teacher", "scheduler", "null_text", "generator", "discriminator", "model"}
-GIVEN |= {"student", "terms", "reader", "tokenizer", "encoder"}
+GIVEN |= {"student", "terms", "reader", "tokenizer", "encoder", "text_encoder"}
 """Arguments that are no settings: `build` gives them."""
 
 
@@ -95,17 +95,21 @@ def _network(recipe: Recipe) -> dict[str, Any]:
     from mdrepro.metrics.scenes import SceneReader
     from mdrepro.models import text, vae
     from mdrepro.models.discriminator import UNETS
+    from mdrepro.training.synthetic import pruned
 
-    if "unet" in {**recipe.parents, **recipe.pretrained}:
-        return {}
     kinds: Mapping[str, Any] = {
         "reader": SceneReader,
         "autoencoder": vae.build,
         "decoder": vae.build,
+        "synthetic": pruned,
         "text": text.small_encoder,
     }
     if recipe.kind in kinds:
         return _takes(kinds[recipe.kind])
+    if "unet" in recipe.pretrained:
+        return {"class": str}
+    if "unet" in recipe.parents:
+        return {}
     name = recipe.network.get("class", build.UNET)
     if name not in UNETS:
         raise unknown("network.class", name, UNETS)

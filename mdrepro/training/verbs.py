@@ -48,8 +48,7 @@ def train(
     """Train one recipe with settings of ``--set``; return its record, or ``{"finished": False}`` where time ran out.
 
     Raises:
-        BadInput: an unknown recipe or setting.
-        NotAttempted: data or pretrained weights are not here.
+        BadInput: an unknown recipe or setting; data or pretrained weights are not here.
     """
     from mdrepro.training.session import Unfinished
     from mdrepro.training.settings import changed
@@ -60,13 +59,18 @@ def train(
     except Unfinished as rest:
         print(rest)
         return {"recipe": name, "finished": False}
+    except NotAttempted as missing:  # here it is the user's to put there
+        raise BadInput(str(missing)) from missing
     print(f"{name}: {run.record['seconds']:.0f} s, {paths.relative(run.folder)}")
     return run.record | {"finished": True, "folder": paths.relative(run.folder)}
 
 
 def train_all(tier: str, at_once: int) -> dict[str, str]:
-    """Train what is missing of a tier; return what failed and why."""
-    names = jobs.missing(recipes.names(tier))
+    """Train what is missing of a tier; return what failed and why. Raises BadInput where data is not here."""
+    try:
+        names = jobs.missing(recipes.names(tier))
+    except NotAttempted as missing:
+        raise BadInput(str(missing)) from missing
     print(f"{len(names)} to train: {', '.join(names)}" if names else f"nothing is missing at tier {tier}", flush=True)
     return jobs.train(names, at_once)
 

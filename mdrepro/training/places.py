@@ -1,0 +1,18 @@
+"""Pictures and weights that the user has put or linked under ``data/`` (not committed): found without a setting.
+
+So a whole chain of recipes takes the same ones: ``--set`` reaches one recipe, not its parents.
+"""
+
+from pathlib import Path
+
+from mdrepro import paths
+
+
+def pictures() -> Path:
+    """``data/captions/``: pictures with captions; see `mdrepro.training.sources`."""
+    return paths.root() / "data" / "captions"
+
+
+def weights(source: str) -> Path:
+    """``data/weights/<name>/``: pretrained weights that are called ``<owner>/<name>`` on the hub."""
+    return paths.root() / "data" / "weights" / source.rstrip("/").rpartition("/")[2]
