@@ -244,11 +244,11 @@ def _encoder(name: str, source: str | None, sha256: str | None, download: bool, 
     from mdrepro.metrics import encoders
 
     if name == "shapes" and source is None:
-        from mdrepro.training import recipes, runs
+        from mdrepro.training import runs
 
         run = runs.find("shapes-reader")
         if run is None:
-            raise NotAttempted(f"the scene reader is not trained: mdrepro train {recipes.get('shapes-reader').name}")
+            raise NotAttempted("the scene reader is not trained: mdrepro train shapes-reader")
         source = str(run.folder / "reader")
     return encoders.load(name, source, sha256=sha256, download=download, on=on)
 

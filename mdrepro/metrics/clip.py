@@ -16,7 +16,7 @@ from torchvision.transforms import functional as vision  # type: ignore[import-u
 
 from mdrepro.errors import BadInput, NotAttempted, unknown
 from mdrepro.metrics import weights
-from mdrepro.metrics.networks import Network, Texts, folder, quiet
+from mdrepro.metrics.networks import Network, Texts, pretrained
 
 BATCH = 64
 """Texts at once."""
@@ -34,16 +34,8 @@ def transformers_clip(source: str, sha256: str | None, download: bool) -> Networ
     """
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-    from mdrepro.models.safe import refuse_pickles
-
-    place = folder(source, download)
-    refuse_pickles(place)
-    found = weights.network(place, sha256, source)
-    with quiet():
-        loaded: Any = CLIPModel.from_pretrained(place, use_safetensors=True, output_loading_info=True)
-    model, lacking = loaded
-    if lacking["missing_keys"]:
-        raise BadInput(f"{source} does not hold a whole CLIP: {len(lacking['missing_keys'])} weights are missing")
+    lacks = "a whole CLIP: {} weights are missing"
+    place, found, model = pretrained(CLIPModel, source, sha256, download, lacks)
     processor, words = AutoImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place)
     most = model.config.text_config.max_position_embeddings
 

@@ -1,9 +1,8 @@
 """Networks that features come from, loaded from checked files: FID's and torchvision's Inception, DINOv2, the scene
 reader. Those of CLIP are in `mdrepro.metrics.clip`."""
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from mdrepro.errors import BadInput, NotAttempted
 from mdrepro.metrics import inception, weights
 from mdrepro.metrics.catalogue import INCEPTION_SCRIPT, EncoderRow
+from mdrepro.models import bars
+from mdrepro.models.safe import refuse_pickles
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,6 @@ class Network:
     module: nn.Module = field(default_factory=nn.Identity)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' bar of progress, which is no message."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def folder(source: str, download: bool) -> Path:
     """The folder of a transformers model: itself, or where the hub's cache has it.
 
@@ -86,6 +73,31 @@ def folder(source: str, download: bool) -> Path:
             f"{source} is no folder here and not in the hub's cache ({reason}); get it with --download, or with "
             f"`hf download {source} --local-dir FOLDER` and --weights FOLDER"
         ) from error
+
+
+def pretrained(
+    kind: Any, source: str, sha256: str | None, download: bool, lacks: str
+) -> tuple[Path, weights.Found, Any]:
+    """A transformers model with its folder and its checked weights.
+
+    Args:
+        kind: its class.
+        source, sha256: a folder or a name on the hub; the weights' hash, if they must be those.
+        download: get it from the hub.
+        lacks: what to say where weights are missing; {} stands for how many.
+
+    Raises:
+        BadInput: no weights, pickles, others than ``sha256``, or not all that the class has.
+        NotAttempted: see `folder`.
+    """
+    place = folder(source, download)
+    refuse_pickles(place)
+    found = weights.network(place, sha256, source)
+    with bars.hidden():
+        model, told = kind.from_pretrained(place, use_safetensors=True, output_loading_info=True)
+    if told["missing_keys"]:
+        raise BadInput(f"{source} does not hold {lacks.format(len(told['missing_keys']))}")
+    return place, found, model
 
 
 def inception_v3(which: EncoderRow, source: str | None, sha256: str | None, download: bool) -> Network:
@@ -121,13 +133,7 @@ def _script(place: Path, sha256: str | None) -> Network:
 def dinov2(source: str, sha256: str | None, download: bool) -> Network:
     from transformers import Dinov2Model
 
-    place = folder(source, download)
-    found = weights.network(place, sha256, source)
-    with quiet():
-        loaded: Any = Dinov2Model.from_pretrained(place, use_safetensors=True, output_loading_info=True)
-    model, lacking = loaded
-    if lacking["missing_keys"]:
-        raise BadInput(f"{source} does not hold DINOv2's weights: {len(lacking['missing_keys'])} are missing")
+    _, found, model = pretrained(Dinov2Model, source, sha256, download, "DINOv2's weights: {} are missing")
 
     def features(x_bchw: Tensor) -> Tensor:
         return model(pixel_values=x_bchw).last_hidden_state[:, 0]

@@ -15,7 +15,6 @@ from mdrepro.papers.schema import Tier
 from mdrepro.paths import relative, root
 from mdrepro.training import places
 
-CLIP_VIT_L14, SD15 = "openai/clip-vit-large-patch14", "stable-diffusion-v1-5/stable-diffusion-v1-5"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 
 
@@ -80,7 +79,7 @@ def _larger() -> Iterator[Finding]:
     bring = f"put or link there COCO's folder, pictures with metadata.jsonl, or WebDataset shards as {pictures}/*.tar"
     there = places.pictures().is_dir() and any(places.pictures().iterdir())
     yield Finding("proxy", "data", there, True, f"pictures with captions in {pictures}", bring)
-    for name, source in (("clip-weights", CLIP_VIT_L14), ("sd15-weights", SD15)):
+    for name, source in (("clip-weights", places.CLIP), ("sd15-weights", places.SD15)):
         place = places.weights(source)
         fetch = f"hf download {source} --local-dir {relative(place)}, or link a folder there"
         yield Finding("proxy", name, place.is_dir() or _hub_model(source), True, source, fetch)

@@ -202,7 +202,7 @@ def _denoiser(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Tra
     name = "generator" if recipe.kind == "gan" else "unet"
     sampler = _sampler(recipe, levels)
     return Training(
-        objective if recipe.data.get("cache", True) else Encoding(objective, *parts),
+        on_batches(objective, recipe.data, parts),
         examples,
         lambda nets: {"unet": nets[name], "scheduler": sampler},
     )
@@ -245,6 +245,11 @@ def encoded(data: Mapping[str, Any], encoders: tuple[Any, Any, Any], folder: Pat
     vae, tokenizer, encoder = encoders
     device = processes.start().device
     return cache.build(examples, vae.to(device), tokenizer, encoder.to(device), folder)
+
+
+def on_batches(objective: Objective, data: Mapping[str, Any], encoders: tuple[Any, Any, Any]) -> Objective:
+    """An objective of latents and text features on what `encoded` gives: without a cache the encoders go before it."""
+    return objective if data.get("cache", True) else Encoding(objective, *encoders)
 
 
 def denoiser(recipe: Recipe, parents: Mapping[str, Parts]) -> Any:

@@ -15,7 +15,6 @@ from mdrepro.models import text
 from mdrepro.models.evolvable import EvolvableUNet
 from mdrepro.training import build, curve, evolution
 from mdrepro.training.diffusion import Diffusion
-from mdrepro.training.encoding import Encoding
 from mdrepro.training.objective import Batch, Examples, Objective
 from mdrepro.training.parts import Parts
 from mdrepro.training.recipe import Recipe
@@ -74,15 +73,13 @@ def run(
     with torch.no_grad():
         null_text = text.encode(*encoders[1:], [""])[0]
 
-    def on_batches(objective: Objective) -> Objective:
-        return objective if recipe.data.get("cache", True) else Encoding(objective, *encoders)
-
     def robust(net: EvolvableUNet) -> Objective:
         net.requires_grad_(True)  # the average that the round before gave takes none
-        return on_batches(RobustDiffusion(net, scheduler, null_text, options.skip_probability, options.drop))
+        objective = RobustDiffusion(net, scheduler, null_text, options.skip_probability, options.drop)
+        return build.on_batches(objective, recipe.data, encoders)
 
     def whole(net: EvolvableUNet) -> Objective:
-        return on_batches(Diffusion(net, scheduler, null_text, drop=0.0))
+        return build.on_batches(Diffusion(net, scheduler, null_text, drop=0.0), recipe.data, encoders)
 
     table = _latencies(folder / LATENCY, unet, recipe.loop.threads, len(null_text), options.seconds)
     found = evolution.evolve(

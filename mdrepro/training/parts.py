@@ -5,14 +5,14 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from mdrepro import paths
 from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.models import bars
 from mdrepro.training import places
 
 SCHEDULERS = {
@@ -56,7 +56,7 @@ def load(folder: Path, part: str) -> Any:
     if part == "text_encoder":
         from transformers import CLIPTextModel
 
-        with _no_bars():
+        with bars.hidden():
             encoder: Any = CLIPTextModel.from_pretrained(folder, use_safetensors=True)
         return encoder.float().eval()
     kind = _kind(folder, part)
@@ -88,26 +88,12 @@ def _kind(folder: Path, part: str) -> Any:
 def save(parts: Mapping[str, Any], folder: Path) -> None:
     """Write each part into a folder of its name, in safetensors and JSON without this machine's paths."""
     for name, part in parts.items():
-        with _no_bars():
+        with bars.hidden():
             part.save_pretrained(folder / name)
         for file in (folder / name).glob("*.json"):
             told = json.loads(file.read_text())
             if told.pop("_name_or_path", None) is not None or told.pop("name_or_path", None) is not None:
                 file.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """transformers shows a progress bar for each file, however small: not inside."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from mdrepro import paths
 
+CLIP = "openai/clip-vit-large-patch14"
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
 
 def pictures() -> Path:
     """``data/captions/``: pictures with captions; see `mdrepro.training.sources`."""

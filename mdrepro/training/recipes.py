@@ -5,6 +5,7 @@ that a paper gives carry its name there; all others are ours.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from types import MappingProxyType
 
 from mdrepro.errors import BadInput, unknown
@@ -19,6 +20,20 @@ SHAPES_LATENT = MappingProxyType({"vae": "shapes-vae", "text": "shapes-text"})
 SMALL_UNET = MappingProxyType(
     {"sample_size": 8, "in_channels": 8, "out_channels": 8, "cross_attention_dim": 128, "norm_num_groups": 8}
 )
+AUTOENCODING = LoopConfig(
+    steps=900,
+    batch=32,
+    learning_rate=0.02,
+    optimiser="muon",
+    warmup=45,
+    decay="cosine",
+    threads=1,
+    checkpoint_every=500,
+)
+PRETRAINING = LoopConfig(
+    steps=6000, batch=64, learning_rate=4e-3, optimiser="muon", warmup=100, decay="linear", ema=0.998, threads=1
+)
+FEW_STEPS = LoopConfig(steps=600, batch=64, learning_rate=2e-4, warmup=50, decay="linear", ema=0.99, threads=1)
 NO_CRITIC = MappingProxyType({"perceptual": 0.0, "adversarial": 0.0})  # LPIPS needs weights; a critic needs longer
 
 QUICK = (
@@ -43,16 +58,7 @@ QUICK = (
         data=FRESH_SHAPES,
         network={"row": "ours", "width": 16},
         options={**NO_CRITIC, "power": 2, "kl": 5e-4},
-        loop=LoopConfig(
-            steps=900,
-            batch=32,
-            learning_rate=0.02,
-            optimiser="muon",
-            warmup=45,
-            decay="cosine",
-            threads=1,
-            checkpoint_every=500,
-        ),
+        loop=AUTOENCODING,
     ),
     # MobileDiffusion 1.3: half the width, encoder fixed.
     # measured: PSNR 34.2 dB on 1,000 validation scenes, above the full decoder's, which saw half as many; 13 min of a
@@ -65,16 +71,7 @@ QUICK = (
         data=FRESH_SHAPES,
         network={"row": "ours-lite", "width": 16},
         options={**NO_CRITIC, "power": 2},
-        loop=LoopConfig(
-            steps=1600,
-            batch=32,
-            learning_rate=0.02,
-            optimiser="muon",
-            warmup=80,
-            decay="cosine",
-            threads=1,
-            checkpoint_every=500,
-        ),
+        loop=replace(AUTOENCODING, steps=1600, warmup=80),
     ),
     # Stands in for CLIP's text model, which both papers condition on.
     # measured: 96 % of captions first among 64, registers read out at 0.002 nats; 3 min of a shared core
@@ -113,16 +110,7 @@ QUICK = (
         },
         noise=V_FROM_PURE_NOISE,
         options={"drop": 0.1},
-        loop=LoopConfig(
-            steps=6000,
-            batch=64,
-            learning_rate=4e-3,
-            optimiser="muon",
-            warmup=100,
-            decay="linear",
-            ema=0.998,
-            threads=1,
-        ),
+        loop=PRETRAINING,
         sampling={"steps": 50, "guidance": 3.0},
     ),
     # SnapFusion 2.5, the first half of the chain.
@@ -134,7 +122,7 @@ QUICK = (
         parents={**SHAPES_LATENT, "unet": "shapes-base"},
         data=SHAPES,
         options={"steps": 16, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
-        loop=LoopConfig(steps=400, batch=64, learning_rate=2e-4, warmup=50, decay="linear", ema=0.99, threads=1),
+        loop=replace(FEW_STEPS, steps=400),
         sampling={"steps": 16, "guidance": 3.0},
     ),
     # SnapFusion 2.5: 16 -> 8 steps; p, range and gamma are the paper's.
@@ -147,7 +135,7 @@ QUICK = (
         parents={**SHAPES_LATENT, "unet": "shapes-16"},
         data=SHAPES,
         options={"steps": 8, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
-        loop=LoopConfig(steps=600, batch=64, learning_rate=2e-4, warmup=50, decay="linear", ema=0.99, threads=1),
+        loop=FEW_STEPS,
         sampling={"steps": 8, "guidance": 3.0},
     ),
     # UFOGen (section 3), MobileDiffusion 1.5.
@@ -187,16 +175,7 @@ QUICK = (
         },
         noise=V_FROM_PURE_NOISE,
         options={"drop": 0.1},
-        loop=LoopConfig(
-            steps=6000,
-            batch=64,
-            learning_rate=4e-3,
-            optimiser="muon",
-            warmup=100,
-            decay="linear",
-            ema=0.998,
-            threads=1,
-        ),
+        loop=PRETRAINING,
         sampling={"steps": 50, "guidance": 3.0},
     ),
     # SnapFusion 2.2: blocks are skipped, so that the network bears the loss of any. p is not in the paper.

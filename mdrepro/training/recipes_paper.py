@@ -9,18 +9,30 @@ Wanted on this machine: pictures with captions in data/captions, weights of CLIP
 data/weights or on the hub; see docs/training.md. Micro-batches are for 8 GPUs of 80 GB.
 """
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from mdrepro.training.config import LoopConfig
 from mdrepro.training.levels import SD_NOISE, V_FROM_PURE_NOISE, V
+from mdrepro.training.places import CLIP, SD15
 from mdrepro.training.recipe import Recipe
 
-CLIP = "openai/clip-vit-large-patch14"
-SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 CROPS = MappingProxyType({"source": "captions", "size": 256})
 PICTURES = MappingProxyType({"source": "captions", "size": 512, "cache": False})
 SD_LATENT = MappingProxyType({"vae": SD15, "text": CLIP})
 DISTILLATION = MappingProxyType({"probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2})  # SnapFusion's defaults
+DROP = MappingProxyType({"drop": 0.1})
+DRAWN = MappingProxyType({"steps": 50, "guidance": 7.5})
+
+AUTOENCODING = LoopConfig(
+    steps=250_000, batch=96, learning_rate=1e-4, betas=(0.5, 0.9), warmup=1000, ema=0.999, precision="bf16"
+)
+MD_STEPS = LoopConfig(
+    steps=20_000, batch=2048, accumulation=16, learning_rate=5e-5, warmup=500, ema=0.999, precision="bf16"
+)
+SF_TUNING = LoopConfig(
+    steps=10_000, batch=2048, accumulation=16, learning_rate=2e-5, warmup=500, ema=0.999, precision="bf16"
+)
 
 # ---------------------------------------------------------------------------------------------------- MobileDiffusion
 # Paper: 512 TPUs for 15 days (read-S, called the cost of the search), 150M image-text pairs (read-S).
@@ -33,9 +45,7 @@ MOBILEDIFFUSION = (
         kind="autoencoder",
         data=CROPS,
         network={"row": "ours", "width": 128},
-        loop=LoopConfig(
-            steps=250_000, batch=96, learning_rate=1e-4, betas=(0.5, 0.9), warmup=1000, ema=0.999, precision="bf16"
-        ),
+        loop=AUTOENCODING,
     ),
     # Half the width, encoder fixed: 9.7M (9.8M).
     # paper: PSNR 30.2, SSIM 0.84, LPIPS 0.032 (read-P); cost: 2 A100-days
@@ -46,9 +56,7 @@ MOBILEDIFFUSION = (
         parents={"vae": "md-vae"},
         data=CROPS,
         network={"row": "ours-lite", "width": 128},
-        loop=LoopConfig(
-            steps=250_000, batch=96, learning_rate=1e-4, betas=(0.5, 0.9), warmup=1000, ema=0.999, precision="bf16"
-        ),
+        loop=AUTOENCODING,
     ),
     # 385.1M, 182.2 GMAC (386M and 182, read-S), softmax attention. AdamW, 1e-3, 0.01, 2048 and 750,000 are recalled.
     # paper: FID 8.65, CLIP 0.325 on COCO 30K in 50 DDIM steps (read-S; after T5); cost: 390 A100-days
@@ -61,7 +69,7 @@ MOBILEDIFFUSION = (
         data=PICTURES,
         network={"class": "MobileDiffusionUNet"},
         noise=V_FROM_PURE_NOISE,
-        options={"drop": 0.1},
+        options=DROP,
         loop=LoopConfig(
             steps=750_000,
             batch=2048,
@@ -73,7 +81,7 @@ MOBILEDIFFUSION = (
             precision="bf16",
             checkpoint_every=2000,
         ),
-        sampling={"steps": 50, "guidance": 7.5},
+        sampling=DRAWN,
     ),
     # T5: 10,000 iterations (read-S).
     # paper: FID 12.50 -> 12.31 in its ablation (read-S); cost: 5 A100-days
@@ -84,11 +92,11 @@ MOBILEDIFFUSION = (
         parents={"vae": "md-vae", "unet": "md-base"},
         pretrained={"text": CLIP},
         data=PICTURES,
-        options={"drop": 0.1},
+        options=DROP,
         loop=LoopConfig(
             steps=10_000, batch=2048, accumulation=8, learning_rate=1e-4, warmup=500, ema=0.999, precision="bf16"
         ),
-        sampling={"steps": 50, "guidance": 7.5},
+        sampling=DRAWN,
     ),
     # v1's 8-step model by SnapFusion's guidance-aware distillation (read-P), first half of the chain.
     # paper: nothing on 16 steps; cost: 15 A100-days
@@ -100,9 +108,7 @@ MOBILEDIFFUSION = (
         pretrained={"text": CLIP},
         data=PICTURES,
         options={"steps": 16, **DISTILLATION},
-        loop=LoopConfig(
-            steps=20_000, batch=2048, accumulation=16, learning_rate=5e-5, warmup=500, ema=0.999, precision="bf16"
-        ),
+        loop=MD_STEPS,
         sampling={"steps": 16, "guidance": 7.5},
     ),
     # paper: 8 steps are the fewest without visible loss (read-S), its FID and CLIP not found; cost: 15 A100-days
@@ -114,9 +120,7 @@ MOBILEDIFFUSION = (
         pretrained={"text": CLIP},
         data=PICTURES,
         options={"steps": 8, **DISTILLATION},
-        loop=LoopConfig(
-            steps=20_000, batch=2048, accumulation=16, learning_rate=5e-5, warmup=500, ema=0.999, precision="bf16"
-        ),
+        loop=MD_STEPS,
         sampling={"steps": 8, "guidance": 7.5},
     ),
     # Section 1.5, UFOGen: under 10,000 iterations (read-S); settings of the reference code of UFOGen's first author.
@@ -156,11 +160,9 @@ SNAPFUSION = (
         data=PICTURES,
         network={"class": "EvolvableUNet"},
         noise=V,
-        options={"drop": 0.1},
-        loop=LoopConfig(
-            steps=20_000, batch=2048, accumulation=16, learning_rate=2e-5, warmup=500, ema=0.999, precision="bf16"
-        ),
-        sampling={"steps": 50, "guidance": 7.5},
+        options=DROP,
+        loop=replace(SF_TUNING, steps=20_000),
+        sampling=DRAWN,
     ),
     # The last teacher: SD-1.5, directly 32 -> 16 steps, guidance-aware (read-P).
     # paper: nothing on 16 steps; cost: 13 A100-days
@@ -172,9 +174,7 @@ SNAPFUSION = (
         pretrained=SD_LATENT,
         data=PICTURES,
         options={"steps": 16, **DISTILLATION},
-        loop=LoopConfig(
-            steps=10_000, batch=2048, accumulation=16, learning_rate=2e-5, warmup=500, ema=0.999, precision="bf16"
-        ),
+        loop=SF_TUNING,
         sampling={"steps": 16, "guidance": 7.5},
     ),
     # Section 2.2: blocks are skipped; neither p nor the length is in the paper.
@@ -187,10 +187,8 @@ SNAPFUSION = (
         pretrained=SD_LATENT,
         data=PICTURES,
         options={"skip_probability": 0.1},
-        loop=LoopConfig(
-            steps=10_000, batch=2048, accumulation=16, learning_rate=2e-5, warmup=500, ema=0.999, precision="bf16"
-        ),
-        sampling={"steps": 50, "guidance": 7.5},
+        loop=SF_TUNING,
+        sampling=DRAWN,
     ),
     # Algorithm 1, with this machine's latencies, and the negative loss of 2,000 held-out samples where the paper takes
     # the CLIP score of 2,000 images (2.5 A100-hours an action, read-P). The target is its Table 5: 26.2 of 51.2 ms.
@@ -204,7 +202,7 @@ SNAPFUSION = (
         data=PICTURES,
         options={"share": 0.51, "rounds": 20, "group": 2, "skip_probability": 0.1, "validation": 2000},
         loop=LoopConfig(steps=200, batch=2048, accumulation=16, learning_rate=2e-5, ema=0.99, precision="bf16"),
-        sampling={"steps": 50, "guidance": 7.5},
+        sampling=DRAWN,
     ),
     # The evolved network, trained on whole.
     # paper: no number before distillation; cost: 13 A100-days
@@ -215,11 +213,9 @@ SNAPFUSION = (
         parents={"unet": "sf-evolved"},
         pretrained=SD_LATENT,
         data=PICTURES,
-        options={"drop": 0.1},
-        loop=LoopConfig(
-            steps=20_000, batch=2048, accumulation=16, learning_rate=2e-5, warmup=500, ema=0.999, precision="bf16"
-        ),
-        sampling={"steps": 50, "guidance": 7.5},
+        options=DROP,
+        loop=replace(SF_TUNING, steps=20_000),
+        sampling=DRAWN,
     ),
     # Its own 16-step version, where the last student begins (read-P).
     # paper: nothing on 16 steps; cost: 10 A100-days
@@ -231,9 +227,7 @@ SNAPFUSION = (
         pretrained=SD_LATENT,
         data=PICTURES,
         options={"steps": 16, **DISTILLATION},
-        loop=LoopConfig(
-            steps=10_000, batch=2048, accumulation=16, learning_rate=2e-5, warmup=500, ema=0.999, precision="bf16"
-        ),
+        loop=SF_TUNING,
         sampling={"steps": 16, "guidance": 7.5},
     ),
     # The product: student sf-16, teacher the 16-step SD-1.5 (read-P).
@@ -247,9 +241,7 @@ SNAPFUSION = (
         pretrained=SD_LATENT,
         data=PICTURES,
         options={"steps": 8, **DISTILLATION},
-        loop=LoopConfig(
-            steps=10_000, batch=2048, accumulation=16, learning_rate=2e-5, warmup=500, ema=0.999, precision="bf16"
-        ),
+        loop=SF_TUNING,
         sampling={"steps": 8, "guidance": 4.5},
     ),
     # Section 2.4: half of SD's decoder (12.4M; the paper says 13M) on latents of 50 DDIM steps; prompts, steps and rate
@@ -263,7 +255,7 @@ SNAPFUSION = (
         data=PICTURES,
         network={"share": 0.5},
         noise=SD_NOISE,
-        options={"steps": 50, "guidance": 7.5},
+        options=DRAWN,
         loop=LoopConfig(steps=20_000, batch=64, learning_rate=1e-4, warmup=500, ema=0.999, precision="bf16"),
     ),
 )

@@ -7,14 +7,24 @@ The scale is BK-SDM's: one A100, batches of 256, 0.2M pairs (its own are LAION-A
 Wanted on this machine: as for `mdrepro.training.recipes_paper`. Latents and text features of 0.2M captions are 30 GB.
 """
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from mdrepro.training.config import LoopConfig
 from mdrepro.training.levels import SD_NOISE, V_FROM_PURE_NOISE, V
+from mdrepro.training.places import CLIP, SD15
 from mdrepro.training.recipe import Recipe
-from mdrepro.training.recipes_paper import CLIP, DISTILLATION, SD15, SD_LATENT
+from mdrepro.training.recipes_paper import DISTILLATION, DRAWN, DROP, SD_LATENT
 
 PICTURES = MappingProxyType({"source": "captions", "size": 256})
+
+AUTOENCODING = LoopConfig(
+    steps=100_000, batch=32, learning_rate=1e-4, betas=(0.5, 0.9), warmup=1000, ema=0.999, precision="bf16"
+)
+MD_TUNING = LoopConfig(steps=20_000, batch=256, learning_rate=1e-4, warmup=200, ema=0.999, precision="bf16")
+SF_TUNING = LoopConfig(
+    steps=10_000, batch=128, accumulation=4, learning_rate=2e-5, warmup=200, ema=0.999, precision="bf16"
+)
 
 # ---------------------------------------------------------------------------------------------------- MobileDiffusion
 MOBILEDIFFUSION = (
@@ -27,9 +37,7 @@ MOBILEDIFFUSION = (
         data=PICTURES,
         network={"row": "ours", "width": 64},
         options={"start": 30_000},
-        loop=LoopConfig(
-            steps=100_000, batch=32, learning_rate=1e-4, betas=(0.5, 0.9), warmup=1000, ema=0.999, precision="bf16"
-        ),
+        loop=AUTOENCODING,
     ),
     # wanted: as proxy-vae with a quarter of its decoder's parameters (paper: 30.2 against 30.0, read-P); cost: 3 h
     Recipe(
@@ -40,9 +48,7 @@ MOBILEDIFFUSION = (
         data=PICTURES,
         network={"row": "ours-lite", "width": 64},
         options={"start": 30_000},
-        loop=LoopConfig(
-            steps=100_000, batch=32, learning_rate=1e-4, betas=(0.5, 0.9), warmup=1000, ema=0.999, precision="bf16"
-        ),
+        loop=AUTOENCODING,
     ),
     # MobileDiffusion's design at 0.6 of its width: 115M, 15.6 GMAC.
     # wanted: a CLIP score with its captions above that with others' by ten standard errors; cost: 7 h
@@ -60,7 +66,7 @@ MOBILEDIFFUSION = (
             "mid_transformer_blocks": 9,
         },
         noise=V_FROM_PURE_NOISE,
-        options={"drop": 0.1},
+        options=DROP,
         loop=LoopConfig(
             steps=100_000,
             batch=256,
@@ -71,7 +77,7 @@ MOBILEDIFFUSION = (
             precision="bf16",
             checkpoint_every=2000,
         ),
-        sampling={"steps": 50, "guidance": 7.5},
+        sampling=DRAWN,
     ),
     # T5. wanted: FID not above proxy-base's beyond noise (paper: 12.50 -> 12.31, read-S); cost: 0.5 h
     Recipe(
@@ -81,9 +87,9 @@ MOBILEDIFFUSION = (
         parents={"vae": "proxy-vae", "unet": "proxy-base"},
         pretrained={"text": CLIP},
         data=PICTURES,
-        options={"drop": 0.1},
-        loop=LoopConfig(steps=5000, batch=256, learning_rate=1e-4, warmup=200, ema=0.999, precision="bf16"),
-        sampling={"steps": 50, "guidance": 7.5},
+        options=DROP,
+        loop=replace(MD_TUNING, steps=5000),
+        sampling=DRAWN,
     ),
     # wanted: as proxy-relu at 50 steps; cost: 2.5 h
     Recipe(
@@ -94,7 +100,7 @@ MOBILEDIFFUSION = (
         pretrained={"text": CLIP},
         data=PICTURES,
         options={"steps": 16, **DISTILLATION},
-        loop=LoopConfig(steps=20_000, batch=256, learning_rate=1e-4, warmup=200, ema=0.999, precision="bf16"),
+        loop=MD_TUNING,
         sampling={"steps": 16, "guidance": 7.5},
     ),
     # wanted: better than proxy-relu run for 8 steps (paper: no visible loss at 8, read-S); cost: 2.5 h
@@ -106,7 +112,7 @@ MOBILEDIFFUSION = (
         pretrained={"text": CLIP},
         data=PICTURES,
         options={"steps": 8, **DISTILLATION},
-        loop=LoopConfig(steps=20_000, batch=256, learning_rate=1e-4, warmup=200, ema=0.999, precision="bf16"),
+        loop=MD_TUNING,
         sampling={"steps": 8, "guidance": 7.5},
     ),
     # UFOGen.
@@ -144,11 +150,9 @@ SNAPFUSION = (
         data=PICTURES,
         network={"class": "EvolvableUNet"},
         noise=V,
-        options={"drop": 0.1},
-        loop=LoopConfig(
-            steps=20_000, batch=128, accumulation=4, learning_rate=2e-5, warmup=500, ema=0.999, precision="bf16"
-        ),
-        sampling={"steps": 50, "guidance": 7.5},
+        options=DROP,
+        loop=replace(SF_TUNING, steps=20_000, warmup=500),
+        sampling=DRAWN,
     ),
     # wanted: as proxy-sd at 50 steps; cost: 3.5 h
     Recipe(
@@ -159,9 +163,7 @@ SNAPFUSION = (
         pretrained=SD_LATENT,
         data=PICTURES,
         options={"steps": 16, **DISTILLATION},
-        loop=LoopConfig(
-            steps=10_000, batch=128, accumulation=4, learning_rate=2e-5, warmup=200, ema=0.999, precision="bf16"
-        ),
+        loop=SF_TUNING,
         sampling={"steps": 16, "guidance": 7.5},
     ),
     # wanted: FID as proxy-sd; without a transformer block of the way down, better than proxy-sd without it; cost: 2 h
@@ -173,10 +175,8 @@ SNAPFUSION = (
         pretrained=SD_LATENT,
         data=PICTURES,
         options={"skip_probability": 0.1},
-        loop=LoopConfig(
-            steps=10_000, batch=128, accumulation=4, learning_rate=2e-5, warmup=200, ema=0.999, precision="bf16"
-        ),
-        sampling={"steps": 50, "guidance": 7.5},
+        loop=SF_TUNING,
+        sampling=DRAWN,
     ),
     # wanted: 0.51 of the latency by this machine's table (paper, Table 5: 26.2 of 51.2 ms, read-P); cost: 1 h
     Recipe(
@@ -188,7 +188,7 @@ SNAPFUSION = (
         data=PICTURES,
         options={"share": 0.51, "rounds": 12, "group": 3, "skip_probability": 0.1, "validation": 1000},
         loop=LoopConfig(steps=250, batch=128, accumulation=4, learning_rate=2e-5, ema=0.99, precision="bf16"),
-        sampling={"steps": 50, "guidance": 7.5},
+        sampling=DRAWN,
     ),
     # wanted: FID as proxy-sd; cost: 3 h
     Recipe(
@@ -198,11 +198,9 @@ SNAPFUSION = (
         parents={"unet": "proxy-evolved"},
         pretrained=SD_LATENT,
         data=PICTURES,
-        options={"drop": 0.1},
-        loop=LoopConfig(
-            steps=20_000, batch=128, accumulation=4, learning_rate=2e-5, warmup=500, ema=0.999, precision="bf16"
-        ),
-        sampling={"steps": 50, "guidance": 7.5},
+        options=DROP,
+        loop=replace(SF_TUNING, steps=20_000, warmup=500),
+        sampling=DRAWN,
     ),
     # wanted: as proxy-snap at 50 steps; cost: 3 h
     Recipe(
@@ -213,9 +211,7 @@ SNAPFUSION = (
         pretrained=SD_LATENT,
         data=PICTURES,
         options={"steps": 16, **DISTILLATION},
-        loop=LoopConfig(
-            steps=10_000, batch=128, accumulation=4, learning_rate=2e-5, warmup=200, ema=0.999, precision="bf16"
-        ),
+        loop=SF_TUNING,
         sampling={"steps": 16, "guidance": 7.5},
     ),
     # wanted: at equal FID, CLIP score in 8 steps not below proxy-sd's in 50 (paper: 0.004 to 0.010 above, read-P);
@@ -228,9 +224,7 @@ SNAPFUSION = (
         pretrained=SD_LATENT,
         data=PICTURES,
         options={"steps": 8, **DISTILLATION},
-        loop=LoopConfig(
-            steps=10_000, batch=128, accumulation=4, learning_rate=2e-5, warmup=200, ema=0.999, precision="bf16"
-        ),
+        loop=SF_TUNING,
         sampling={"steps": 8, "guidance": 4.5},
     ),
     # Half of SD's decoder on latents that SD-1.5 makes at 256 px, which it was not trained for: not what it draws
@@ -244,7 +238,7 @@ SNAPFUSION = (
         data=PICTURES,
         network={"share": 0.5},
         noise=SD_NOISE,
-        options={"steps": 50, "guidance": 7.5},
+        options=DRAWN,
         loop=LoopConfig(steps=5000, batch=32, learning_rate=1e-4, warmup=200, ema=0.999, precision="bf16"),
     ),
 )

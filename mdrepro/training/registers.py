@@ -18,7 +18,9 @@ from mdrepro.data.shapes import BACKGROUNDS, COLOURS, OPPOSITE, REGISTERS, SHAPE
 
 OBJECTS = 3
 KINDS = (
-    *((len(BACKGROUNDS),), (OBJECTS,), (1 + len(OPPOSITE),)),
+    (len(BACKGROUNDS),),
+    (OBJECTS,),
+    (1 + len(OPPOSITE),),
     *[(len(COLOURS) + 1, len(SHAPES) + 1, len(SIZES) + 1)] * OBJECTS,
 )
 """Choices of each question to each register; the last choice of those about an object is that there is none."""

@@ -64,7 +64,6 @@ class SyntheticLatents(DecoderDistillation):
     ) -> None:
         super().__init__(student, teacher)
         self.frozen |= {"unet": unet, "text_encoder": text_encoder}
-        self.encoder = text_encoder
         self.schedule, self.null_text, self.tokenizer = NoiseSchedule.from_scheduler(scheduler), null_text, tokenizer
         self.times, self.guidance = self.schedule.trailing(steps), guidance
         self.channels: int = unet.config.in_channels  # type: ignore[union-attr, assignment]
@@ -77,7 +76,8 @@ class SyntheticLatents(DecoderDistillation):
     def sample(self, batch: Mapping[str, Any], draws: Draws) -> Tensor:
         """Scaled latents of the captions, (b, channels, height / 8, width / 8) for pixels of height and width."""
         height, width = (side // latents.factor(self.model) for side in batch["pixels"].shape[-2:])
-        text_btc = text.encode(self.tokenizer, self.encoder, batch["caption"]).float()
+        encoder: Any = self.frozen["text_encoder"]
+        text_btc = text.encode(self.tokenizer, encoder, batch["caption"]).float()
         x_t = draws.normal(self.channels, height, width)
         times = [time.expand(len(x_t)).to(x_t.device) for time in self.times]
         guidance_b = None if self.guidance == 1 else torch.full((len(x_t),), self.guidance, device=x_t.device)

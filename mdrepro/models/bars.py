@@ -1,0 +1,18 @@
+"""transformers shows a bar of progress for each file that it reads or writes, however small: not inside `hidden`."""
+
+import contextlib
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def hidden() -> Iterator[None]:
+    """Without bars; afterwards as before."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
