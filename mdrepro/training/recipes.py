@@ -114,7 +114,7 @@ QUICK = (
         sampling={"steps": 50, "guidance": 3.0},
     ),
     # SnapFusion 2.5, the first half of the chain.
-    # not measured by itself; 4 min of one core
+    # not measured by itself; not trained at this length yet
     Recipe(
         name="shapes-16",
         tier="quick",
@@ -122,12 +122,12 @@ QUICK = (
         parents={**SHAPES_LATENT, "unet": "shapes-base"},
         data=SHAPES,
         options={"steps": 16, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
-        loop=replace(FEW_STEPS, steps=400),
+        loop=FEW_STEPS,
         sampling={"steps": 16, "guidance": 3.0},
     ),
     # SnapFusion 2.5: 16 -> 8 steps; p, range and gamma are the paper's.
-    # measured: 94.3 % of attributes and 70 % of scenes right in 8 steps (256 validation captions, w 3; shapes-base has
-    # 94.9 and 73 in 25 steps, 93.8 and 71 in 8); 7 min of one core
+    # measured at half its length: 94.3 % of attributes and 70 % of scenes right in 8 steps (256 validation captions, w 3;
+    # shapes-base has 94.9 and 73 in 25 steps, 93.8 and 71 in 8)
     Recipe(
         name="shapes-8",
         tier="quick",
@@ -135,11 +135,11 @@ QUICK = (
         parents={**SHAPES_LATENT, "unet": "shapes-16"},
         data=SHAPES,
         options={"steps": 8, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
-        loop=FEW_STEPS,
+        loop=replace(FEW_STEPS, steps=1200),
         sampling={"steps": 8, "guidance": 3.0},
     ),
     # UFOGen (section 3), MobileDiffusion 1.5.
-    # measured: 87.3 % of attributes and 55 % of scenes right in one step (256 validation captions); 15 min of one core
+    # measured at half its length: 87.3 % of attributes and 55 % of scenes right in one step (256 validation captions)
     Recipe(
         name="shapes-1",
         tier="quick",
@@ -148,11 +148,11 @@ QUICK = (
         data=SHAPES,
         options={"jumps": 1, "last": 0.5, "gamma": "x0", "reconstruction": 0.5, "every": 2},
         loop=LoopConfig(
-            steps=1200,
+            steps=2400,
             batch=64,
             learning_rate=2e-4,
             phase_betas={"discriminator": (0.0, 0.999)},
-            ema=0.99,
+            ema=0.995,
             warmup=20,
             threads=1,
         ),
