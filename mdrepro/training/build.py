@@ -27,6 +27,7 @@ UNET = "MobileDiffusionUNet"
 OBJECTIVES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "reader": ("reading", "Reading"),
+        "clip": ("contrastive", "Contrastive"),
         "autoencoder": ("autoencoder", "Autoencoding"),
         "decoder": ("decoder_distillation", "LiteDecoder"),
         "synthetic": ("synthetic", "SyntheticLatents"),
@@ -125,6 +126,7 @@ def build(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Trainin
     """
     makers: Mapping[str, Callable[[Recipe, Mapping[str, Parts], Path], Training]] = {
         "reader": _reader,
+        "clip": _clip,
         "autoencoder": _autoencoder,
         "decoder": _decoder,
         "synthetic": _synthetic,
@@ -145,6 +147,15 @@ def _reader(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Train
     return Training(
         objective_class("reader")(reader), sources.examples(recipe.data), lambda nets: {"reader": nets["reader"]}
     )
+
+
+def _clip(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
+    from mdrepro.metrics.scene_clip import SceneClip
+
+    clip = SceneClip(**recipe.network)
+    widths = {name: clip.config[name] for name in ("features", "image_width")}
+    objective = objective_class("clip")(clip.tokenizer, clip.text.encoder, **widths, **recipe.options)
+    return Training(objective, sources.examples(recipe.data), lambda nets: {"clip": clip.of(nets)})
 
 
 def _autoencoder(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:

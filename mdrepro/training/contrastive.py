@@ -2,7 +2,8 @@
 
 It stands in for CLIP (arXiv 2103.00020), on whose frozen text features both papers condition their UNet. CLIP's loss:
 symmetric InfoNCE over the captions and images of a batch, with a learned temperature. The text feature is taken at the
-end token; the UNet is later given the features of all tokens (`mdrepro.models.text.encode`).
+end token; the UNet is later given the features of all tokens (`mdrepro.models.text.encode`). Another such pair, both
+towers of which are kept, scores images (`mdrepro.metrics.scene_clip`).
 
 Contrast may be helped by a read-out of single tokens: see `mdrepro.training.registers`.
 
@@ -21,6 +22,7 @@ from transformers import CLIPTextModel
 
 from mdrepro.errors import BadInput
 from mdrepro.models import latents, text
+from mdrepro.models.towers import ImageTower, TextTower
 from mdrepro.training.draws import Draws
 from mdrepro.training.objective import Batch, Phase
 from mdrepro.training.registers import ReadOut, answers, readout_loss
@@ -38,60 +40,6 @@ def info_nce(image_bd: Tensor, text_bd: Tensor, scale: Tensor | float) -> Tensor
     logits_bb = scale * image_bd.float() @ text_bd.float().T
     own = torch.arange(len(logits_bb), device=logits_bb.device)
     return 0.5 * (F.cross_entropy(logits_bb, own) + F.cross_entropy(logits_bb.T, own))
-
-
-class ImageTower(nn.Module):
-    """A small CNN: pixels in [-1, 1], (b, 3, h, w), to features of length 1, (b, features).
-
-    Four convolutions of stride 2; their means over a grid of 4 x 4 are kept apart, so that it can tell left from right.
-
-    Args:
-        features: length of the feature.
-        width: channels of the first convolution, a multiple of 8.
-    """
-
-    def __init__(self, features: int = 128, width: int = 32) -> None:
-        super().__init__()
-        parts: list[nn.Module] = []
-        channels = 3
-        for level in (1, 2, 4, 8):
-            conv = nn.Conv2d(channels, level * width, 3, stride=2, padding=1)
-            parts += [conv, nn.GroupNorm(8, level * width), nn.SiLU()]
-            channels = level * width
-        self.body = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(4), nn.Flatten())
-        self.projection = nn.Linear(16 * channels, features, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(self.projection(self.body(x)).float(), dim=1)
-
-
-class TextTower(nn.Module):
-    """CLIP's text model with a projection of its feature at the end token, and a read-out of its registers.
-
-    Args:
-        encoder: CLIP's text model.
-        features: length of the projected feature.
-        readout: whether there is one.
-    """
-
-    def __init__(self, encoder: CLIPTextModel, features: int = 128, readout: bool = False) -> None:
-        super().__init__()
-        self.encoder = encoder
-        width = encoder.config.hidden_size
-        self.projection = nn.Linear(width, features, bias=False)
-        self.readout = ReadOut(width) if readout else None
-
-    def forward(self, ids: Tensor, noise: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Token numbers (b, tokens) to features of length 1, (b, features), and logits of the read-out, if any.
-
-        ``noise`` (b, tokens, width) is added to the features that are read out.
-        """
-        out = self.encoder(ids)
-        feature_bd = F.normalize(self.projection(out.pooler_output).float(), dim=1)
-        if self.readout is None:
-            return feature_bd, []
-        read = out.last_hidden_state if noise is None else out.last_hidden_state + noise
-        return feature_bd, self.readout(read)
 
 
 class Temperature(nn.Module):
@@ -136,8 +84,11 @@ class Contrastive:
             raise BadInput(f"weight {weight}, noise {noise}: allowed are numbers from 0")
         self.tokenizer, self.encoder, self.weight, self.noise = tokenizer, encoder, weight, noise
         self.tokens = text.length(tokenizer, encoder)
+        texts = TextTower(encoder, features)
+        if weight:
+            texts.readout = ReadOut(encoder.config.hidden_size)
         self.networks: dict[str, nn.Module] = {
-            "text": TextTower(encoder, features, weight > 0),
+            "text": texts,
             "image": ImageTower(features, image_width),
             "temperature": Temperature(),
         }

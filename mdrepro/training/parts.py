@@ -27,7 +27,7 @@ OF_ROLE: Mapping[str, tuple[str, ...]] = {
     "teacher": ("unet",),
 }
 """The parts that a role of a recipe takes, its network first."""
-KINDS = ("reader", "vae", "unet", "text_encoder", "tokenizer", "scheduler")
+KINDS = ("reader", "clip", "vae", "unet", "text_encoder", "tokenizer", "scheduler")
 
 
 class Parts(Protocol):
@@ -71,6 +71,7 @@ def _kind(folder: Path, part: str) -> Any:
 
     allowed: Mapping[str, str] = {
         "reader": {"SceneReader": "mdrepro.metrics.scenes"},
+        "clip": {"SceneClip": "mdrepro.metrics.scene_clip"},
         "vae": {"Autoencoder": "mdrepro.models.vae", "AutoencoderKL": "diffusers"},
         "unet": UNETS,
         "scheduler": SCHEDULERS,

@@ -19,6 +19,7 @@ LATENT = ("vae", "text")
 NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "reader": (),
+        "clip": (),
         "autoencoder": (),
         "decoder": ("vae",),
         "synthetic": (*LATENT, "unet"),

@@ -54,8 +54,8 @@ class Run:
         return self.folder / RECORD
 
     def load(self, part: str) -> Any:
-        """``unet``, ``vae``, ``text_encoder``, ``reader``: a network in eval mode, float32, on the CPU; ``tokenizer``;
-        ``scheduler``. Raises BadInput where the run has no such part."""
+        """``unet``, ``vae``, ``text_encoder``, ``reader``, ``clip``: a network in eval mode, float32, on the CPU;
+        ``tokenizer``; ``scheduler``. Raises BadInput where the run has no such part."""
         if not (self.folder / part).is_dir():
             have = [folder.name for folder in sorted(self.folder.iterdir()) if folder.is_dir()]
             raise unknown(f"part of {self.recipe.name}", part, have)

@@ -92,6 +92,7 @@ def _takes(function: Callable[..., Any] | type) -> dict[str, Any]:
 
 
 def _network(recipe: Recipe) -> dict[str, Any]:
+    from mdrepro.metrics.scene_clip import SceneClip
     from mdrepro.metrics.scenes import SceneReader
     from mdrepro.models import text, vae
     from mdrepro.models.discriminator import UNETS
@@ -99,6 +100,7 @@ def _network(recipe: Recipe) -> dict[str, Any]:
 
     kinds: Mapping[str, Any] = {
         "reader": SceneReader,
+        "clip": SceneClip,
         "autoencoder": vae.build,
         "decoder": vae.build,
         "synthetic": pruned,
@@ -131,4 +133,6 @@ def _options(recipe: Recipe) -> dict[str, Any]:
         return _takes(Options)
     terms = _takes(Terms) if recipe.kind in ("autoencoder", "decoder") else {}
     types = _takes(build.objective_class(recipe.kind))
+    if recipe.kind == "clip":  # the widths of its towers are the network's
+        return {name: kind for name, kind in types.items() if name not in _network(recipe)}
     return types | terms | {"gan": {"logits": str}, "relu": {"relu_scaling": str}}.get(recipe.kind, {})

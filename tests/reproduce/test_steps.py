@@ -9,8 +9,9 @@ from mdrepro.metrics.scenes import Judgement, Reading, SceneReader, judge
 from mdrepro.metrics.statistics import Statistics
 from mdrepro.papers import ledger
 from mdrepro.reproduce.record import complete
-from mdrepro.reproduce.tables import steps
-from mdrepro.reproduce.tables.steps import Measured
+from mdrepro.reproduce.tables import quality, steps
+from mdrepro.reproduce.tables.quality import Found
+from mdrepro.training import runs
 
 N = 80
 
@@ -21,13 +22,13 @@ def right(value: bool, things: int = 1) -> Judgement:
 
 def test_an_attribute_counts_as_much_in_a_full_scene_as_in_an_empty_one() -> None:
     values = [np.ones(5), np.zeros(11), np.ones(11)]
-    assert steps._share(values).value == pytest.approx(16 / 27)  # not 2 / 3, the mean of the images
+    assert quality.share(values).value == pytest.approx(16 / 27)  # not 2 / 3, the mean of the images
 
 
 def test_the_interval_is_that_of_a_share() -> None:
     chance = np.random.default_rng(0)
     values = [chance.random(1) < 0.8 for _ in range(2000)]
-    found = steps._share([v.astype(float) for v in values])
+    found = quality.share([v.astype(float) for v in values])
     half = 1.96 * np.sqrt(found.value * (1 - found.value) / 2000)
     assert found.high - found.value == pytest.approx(half, rel=0.1)
     assert found.value - found.low == pytest.approx(half, rel=0.1)
@@ -37,15 +38,15 @@ def test_the_same_images_differ_by_nothing_and_pairs_are_kept() -> None:
     chance = np.random.default_rng(1)
     first = [(chance.random(7) < 0.5).astype(float) for _ in range(300)]
     second = [np.concatenate([v[:-1], [1.0]]) for v in first]  # never worse, sometimes better
-    nothing, better = steps._share_difference(first, first), steps._share_difference(second, first)
+    nothing, better = quality.share_difference(first, first), quality.share_difference(second, first)
     assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
     assert 0 < better.low < better.value
-    alone = steps._share(second)
+    alone = quality.share(second)
     assert better.high - better.low < alone.high - alone.low
 
 
 @pytest.fixture(scope="module")
-def measured() -> dict[str, Measured]:
+def measured() -> dict[str, Found]:
     """All rows, made of renders, more of them of the wrong scene the farther from 50 steps."""
     torch.manual_seed(0)
     reader = SceneReader(width=16, depth=2).eval()
@@ -55,16 +56,16 @@ def measured() -> dict[str, Measured]:
         judgements = [
             judge(s.graph, Reading(s.graph.background, ())) if i < wrong else right(True) for i, s in enumerate(scenes)
         ]
-        done[row] = Measured(
-            row, pixels, judgements, steps.features(reader, pixels) + wrong, None if row == "real" else 8.0
-        )
+        seen, near = quality.features(reader, pixels) + wrong, np.full(N, 0.9 - 0.1 * wrong)
+        done[row] = Found(row, pixels, judgements, seen, near, None if row == "real" else 8.0)
     return done
 
 
-def test_rows_are_the_declared_ones(measured: dict[str, Measured]) -> None:
+def test_rows_are_the_declared_ones(measured: dict[str, Found]) -> None:
     real = Statistics.of(measured["50"].features)
     cells = {(row.row, row.column): row for row in steps.rows(measured, real, "a scorer")}
     complete(ledger.find("mobilediffusion-steps"), list(cells.values()))
+    assert cells["8", "clip_shapes"].value == pytest.approx(0.8)
     assert cells["50", "fid_shapes"].value == pytest.approx(0, abs=1e-6)
     assert cells["8", "fid_shapes"].value == pytest.approx(16, rel=1e-6)  # 16 features moved by 1
     assert cells["8", "fid_shapes_minus_8_ddim"].value == pytest.approx(16 * (1 - 9), rel=1e-6)
@@ -74,9 +75,19 @@ def test_rows_are_the_declared_ones(measured: dict[str, Measured]) -> None:
     assert ("real", "seconds_per_image") not in cells
 
 
-def test_the_grid_frames_what_is_wrong(measured: dict[str, Measured]) -> None:
+def test_the_grid_frames_what_is_wrong(measured: dict[str, Found]) -> None:
     scenes = Shapes("test", N).scenes(range(N))
     figure = steps.grid_figure(measured, scenes, 4)
     framed = [[axis.spines["left"].get_visible() for axis in figure.axes[i * 4 : i * 4 + 4]] for i in range(4)]
     assert framed == [[False] * 4, [True, False, False, False], [True, True, False, False], [True, True, True, False]]
     assert len(steps.quality_figure(steps.rows(measured, Statistics.of(measured["50"].features), "x")).axes) == 2
+
+
+def test_scorers_find_in_renders_what_the_captions_say() -> None:
+    trained = {name: run for name in quality.SCORERS if (run := runs.find(name))}
+    scenes = Shapes("validation", 100).scenes(range(100))
+    real = quality.renders(scenes, quality.scorers(trained))
+    assert quality.share(real.attributes()).value >= 0.99
+    others = quality.found("others' captions", real.images, scenes[1:] + scenes[:1], quality.scorers(trained))
+    assert real.similarity.mean() > others.similarity.mean() + 0.3
+    assert quality.share(others.attributes()).value < 0.6

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mdrepro.training import recipes
 from mdrepro.training.config import LoopConfig
+from mdrepro.training.levels import V_FROM_PURE_NOISE
 from mdrepro.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def tiny() -> list[Recipe]:
     sd = {"class": "EvolvableUNet", "sample_size": 8, "in_channels": 8, "out_channels": 8, "cross_attention_dim": 32}
     sd |= {"block_out_channels": (16, 16), "cross_attention": (True, True), "attention_heads": 2}
     sd |= {"norm_num_groups": 8, "layers_per_block": 1}
-    noise, sampling = recipes.V_FROM_PURE_NOISE, {"steps": 2, "guidance": 2.0}
+    noise, sampling = V_FROM_PURE_NOISE, {"steps": 2, "guidance": 2.0}
 
     def row(name: str, kind: str, **more: object) -> Recipe:
         fields: dict = {"name": name, "tier": "quick", "kind": kind, "data": FEW, "loop": loop()}

@@ -10,9 +10,10 @@ from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 from mdrepro.data import shapes
 from mdrepro.errors import BadInput
 from mdrepro.models import text
-from mdrepro.training.contrastive import Contrastive, ImageTower, Temperature, TextTower, info_nce
+from mdrepro.models.towers import ImageTower, TextTower
+from mdrepro.training.contrastive import Contrastive, Temperature, info_nce
 from mdrepro.training.draws import Draws
-from mdrepro.training.registers import answers
+from mdrepro.training.registers import ReadOut, answers
 from tests.training.bare import Held, fit
 
 WORDS = ["red", "blue", "left", "right", "square"]
@@ -95,7 +96,8 @@ def test_loss_is_info_nce_of_both_towers(objective, scenes):
 
 
 def test_what_is_added_for_the_readout_leaves_the_end_tokens_feature(objective):
-    tower = TextTower(objective.encoder, 16, readout=True)
+    tower = TextTower(objective.encoder, 16)
+    tower.readout = ReadOut(objective.encoder.config.hidden_size)
     ids = text.tokenize(objective.tokenizer, ["red square", "blue"], 8)
     noise = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
