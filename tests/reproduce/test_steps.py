@@ -63,12 +63,14 @@ def measured() -> dict[str, Found]:
 
 def test_rows_are_the_declared_ones(measured: dict[str, Found]) -> None:
     real = Statistics.of(measured["50"].features)
-    cells = {(row.row, row.column): row for row in steps.rows(measured, real, "a scorer")}
+    of_eight = {row: measured[row].features[None] for row in ("8", "8-ddim", "8-dpm++")}
+    cells = {(row.row, row.column): row for row in steps.rows(measured, real, "a scorer", of_eight)}
     complete(ledger.find("mobilediffusion-steps"), list(cells.values()))
     assert cells["8", "clip_shapes"].value == pytest.approx(0.8)
     assert cells["50", "fid_shapes"].value == pytest.approx(0, abs=1e-6)
     assert cells["8", "fid_shapes"].value == pytest.approx(16, rel=1e-6)  # 16 features moved by 1
     assert cells["8", "fid_shapes_minus_8_ddim"].value == pytest.approx(16 * (1 - 9), rel=1e-6)
+    assert cells["8", "fid_shapes_minus_8_dpm"].value == pytest.approx(16 * (1 - 16), rel=1e-6)
     assert cells["1", "scene_accuracy"].value == pytest.approx(1 - 2 / N)
     assert cells["8", "attribute_accuracy_minus_50"].value < 0
     assert cells["50", "seconds_per_image"].value == pytest.approx(8.0 / N)
@@ -80,7 +82,42 @@ def test_the_grid_frames_what_is_wrong(measured: dict[str, Found]) -> None:
     figure = steps.grid_figure(measured, scenes, 4)
     framed = [[axis.spines["left"].get_visible() for axis in figure.axes[i * 4 : i * 4 + 4]] for i in range(4)]
     assert framed == [[False] * 4, [True, False, False, False], [True, True, False, False], [True, True, True, False]]
-    assert len(steps.quality_figure(steps.rows(measured, Statistics.of(measured["50"].features), "x")).axes) == 2
+    of_eight = {row: measured[row].features[None] for row in ("8", "8-ddim", "8-dpm++")}
+    cells = steps.rows(measured, Statistics.of(measured["50"].features), "x", of_eight)
+    assert len(steps.quality_figure(cells).axes) == 2
+
+
+def test_more_noises_make_the_difference_of_two_distances_surer() -> None:
+    chance = np.random.default_rng(0)
+    real = Statistics.of(chance.normal(size=(4000, 4)))
+    first, second = chance.normal(size=(8, 100, 4)), chance.normal(0.3, 1.2, size=(8, 100, 4))
+    one, many = (quality.distance_difference(real, first[:k], second[:k]) for k in (1, 8))
+    truth = -4 * (0.3**2 + 0.2**2)  # squared distance of N(0, 1) less that of N(0.3, 1.2^2), in each direction
+    assert many.low < truth < many.high < 0
+    assert many.high - many.low < 0.6 * (one.high - one.low)
+    assert many.n == 800
+
+
+def test_images_of_one_caption_are_drawn_together() -> None:
+    chance = np.random.default_rng(1)
+    real = Statistics.of(chance.normal(size=(4000, 4)))
+    first, second = chance.normal(size=(1, 200, 4)), chance.normal(0.3, 1.0, size=(1, 200, 4))
+    once = quality.distance_difference(real, first, second)
+    again = quality.distance_difference(real, np.repeat(first, 4, 0), np.repeat(second, 4, 0))
+    assert again.high - again.low == pytest.approx(once.high - once.low, rel=0.05)  # no news from the same images
+
+
+def test_compute_is_evaluations_times_branches() -> None:
+    run = runs.find("shapes-base")
+    assert run is not None
+    pipelines = dict.fromkeys(["shapes-base", "shapes-8", "shapes-1"], runs.pipeline("shapes-base"))
+    cells = {row.row: row.value for row in steps.compute(pipelines, 3.0)}
+    assert cells["50"] == pytest.approx(100 * cells["1"])
+    assert cells["8"] == cells["8-ddim"] == cells["8-dpm++"] == pytest.approx(16 * cells["1"])
+    linear = sum(p.numel() for p in run.load("unet").parameters() if p.ndim == 2) / 1e9
+    assert cells["1"] is not None
+    assert cells["1"] > linear  # each matrix is used once at least
+    complete(ledger.find("mobilediffusion-steps"), steps.compute(pipelines, 3.0))
 
 
 def test_scorers_find_in_renders_what_the_captions_say() -> None:

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdrepro import paths
-from mdrepro.data.shapes import Scene, Shapes, caption, render
+from mdrepro.data.shapes import SIZE, Scene, Shapes, caption, render
 from mdrepro.metrics import bootstrap, frechet
 from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.clip_score import clip_score
+from mdrepro.metrics.cost import measure_module
 from mdrepro.metrics.scene_clip import SceneClip
 from mdrepro.metrics.scenes import Judgement, SceneReader, judge
 from mdrepro.metrics.statistics import Convention, Statistics
+from mdrepro.models.presets import LATENT_FACTOR
 from mdrepro.reproduce.rows import Row
 from mdrepro.training.runs import Run
 
@@ -171,6 +173,37 @@ def rows(row: str, ours: Found, real: Statistics, scored_by: str) -> list[Row]:
         how = f"{how}; {torch.get_num_threads()} CPU threads, decoder and text encoder included"
         cells.append(Row(row=row, column="seconds_per_image", value=each, unit="s", protocol=how))
     return cells
+
+
+def distance_difference(real: Statistics, first: NDArray[np.float64], second: NDArray[np.float64]) -> Interval:
+    """Fréchet distance of ``first`` less that of ``second``, of the same captions and noises; captions are drawn.
+
+    Args:
+        real: from `reference`.
+        first, second: features, (noises, captions, width); [k, i] of both began with the same noise.
+    """
+    noises, captions, width = first.shape
+    both = [x.reshape(noises * captions, width) for x in (first, second)]
+    counts = np.tile(frechet.draws(captions, RESAMPLES, seed=0), noises)
+    ours, other = (frechet.distance(real, Statistics.of(x, real.convention)).value for x in both)
+    drawn = [frechet.distances_of_resamples(real, x, counts) for x in both]
+    return frechet.centred_interval(ours - other, drawn[0] - drawn[1], noises * captions)
+
+
+def evaluation_gmacs(unet: Any, tokens: int) -> float:
+    """Multiply-accumulates of one evaluation of a denoiser of scenes, batch 1, 10^9.
+
+    Args:
+        unet: with diffusers' configuration.
+        tokens: text features that it is given.
+    """
+    side = SIZE // LATENT_FACTOR
+    inputs = {
+        "sample": torch.zeros(1, unet.config.in_channels, side, side, device="meta"),
+        "timestep": torch.zeros(1, dtype=torch.long, device="meta"),
+        "encoder_hidden_states": torch.zeros(1, tokens, unet.config.cross_attention_dim, device="meta"),
+    }
+    return measure_module(unet, inputs, name=type(unet).__name__, resolution=SIZE).macs / 1e9
 
 
 def against(real: Statistics, how: str) -> str:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mdrepro.data.shapes import Scene
-from mdrepro.metrics import frechet
 from mdrepro.metrics.statistics import Statistics
+from mdrepro.models import text
 from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables import quality
 from mdrepro.reproduce.tables.quality import Found, Scorers
@@ -37,6 +40,8 @@ WAYS: Mapping[str, Way] = MappingProxyType(
         "1-ddim": Way("shapes-base", 1, "ddim"),
     }
 )
+DIFFERENCES = MappingProxyType({"8-ddim": "fid_shapes_minus_8_ddim", "8-dpm++": "fid_shapes_minus_8_dpm"})
+"""Undistilled ways of 8 steps, and the column of the distilled way's difference to each."""
 RECIPES = (*quality.SCORERS, *dict.fromkeys(way.recipe for way in WAYS.values()))
 
 
@@ -76,16 +81,44 @@ def measure(
     return done
 
 
-def rows(measured: Mapping[str, Found], real: Statistics, scored_by: str) -> list[Row]:
+def eight(
+    pipelines: Mapping[str, Any],
+    scored_by: Scorers,
+    scenes: Sequence[Scene],
+    *,
+    seeds: Sequence[int],
+    guidance: float,
+    batch: int = 50,
+) -> dict[str, NDArray[np.float64]]:
+    """Features of the images of the three ways of 8 steps, from several noises: (seeds, scenes, width) each.
+
+    Args:
+        pipelines, scored_by, scenes, guidance, batch: as for `measure`.
+        seeds: of the noises.
+    """
+    texts = quality.prompts(scenes)
+
+    def made(way: Way, seed: int) -> NDArray[np.float64]:
+        pipeline, how = pipelines[way.recipe], {"steps": way.steps, "guidance": guidance, "sampler": way.sampler}
+        images = generate.images(pipeline, texts, **how, seed=seed, batch=batch)
+        return quality.features(scored_by.reader, images)
+
+    return {row: np.stack([made(WAYS[row], seed) for seed in seeds]) for row in ("8", *DIFFERENCES)}
+
+
+def rows(
+    measured: Mapping[str, Found], real: Statistics, scored_by: str, of_eight: Mapping[str, NDArray[np.float64]]
+) -> list[Row]:
     """Quality with intervals, differences between ways on the same prompts and noise, and time.
 
     Args:
         measured: from `measure`.
         real: from `quality.reference`.
         scored_by: what scored, in words.
+        of_eight: from `eight`.
     """
     cells = []
-    base, few = measured["50"], measured["8-ddim"]
+    base = measured["50"]
     for row, ours in measured.items():
         how = f"{ours.how}; {len(ours.images)} captions of the test split; {scored_by}"
         cells += quality.rows(row, ours, real, scored_by)
@@ -93,10 +126,35 @@ def rows(measured: Mapping[str, Found], real: Statistics, scored_by: str) -> lis
             pairs = quality.share_difference(ours.attributes(), base.attributes())
             told = f"paired with row 50; {how}; {quality.SPREAD}"
             cells.append(quality.cell(row, "attribute_accuracy_minus_50", pairs, told))
-        if row == "8":
-            pairs = frechet.paired_distance_interval(real, ours.features, few.features, resamples=quality.RESAMPLES)
-            told = f"paired with row 8-ddim; {quality.against(real, how)}"
-            cells.append(quality.cell(row, "fid_shapes_minus_8_ddim", pairs, told))
+        for other in DIFFERENCES if row == "8" else ():
+            pairs = quality.distance_difference(real, of_eight["8"], of_eight[other])
+            told = (
+                f"paired with row {other}; {len(of_eight[other])} noises a caption; whole captions are drawn; "
+                f"{quality.against(real, how)}"
+            )
+            cells.append(quality.cell(row, DIFFERENCES[other], pairs, told))
+    return cells
+
+
+def compute(pipelines: Mapping[str, Any], guidance: float) -> list[Row]:
+    """Multiply-accumulates of the denoiser for one image, each way: evaluations times those of one.
+
+    Args:
+        pipelines: by recipe.
+        guidance: w of the guided ways, which evaluate two branches a step.
+    """
+    cells = []
+    for row, way in WAYS.items():
+        pipeline = pipelines[way.recipe]
+        tokens = text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
+        branches = 1 if way.sampler == "renoise" or guidance == 1 else 2
+        each = quality.evaluation_gmacs(pipeline.unet, tokens)
+        how = (
+            f"{way.recipe}: {way.steps} steps x {branches} branches x {each:.4g} GMAC, counted at the dispatcher; text "
+            "encoder and decoder left out"
+        )
+        value = way.steps * branches * each
+        cells.append(Row(row=row, column="gmacs_per_image", value=value, unit="GMAC", protocol=how))
     return cells
 
 
@@ -116,8 +174,8 @@ def grid_figure(measured: Mapping[str, Found], scenes: Sequence[Scene], count: i
             axis.spines[:].set_visible(not all(ours.judgements[column].attributes()))
             axis.spines[:].set(color="#c8501e", linewidth=2.5)
         line[0].set_ylabel(row, rotation=0, ha="right", va="center", fontsize=11)
-    for axis, text in zip(axes[0], quality.prompts(scenes[:count]), strict=True):
-        axis.set_title("\n".join(textwrap.wrap(text, 22)), fontsize=7)
+    for axis, prompt in zip(axes[0], quality.prompts(scenes[:count]), strict=True):
+        axis.set_title("\n".join(textwrap.wrap(prompt, 22)), fontsize=7)
     plt.close(figure)
     return figure
 
