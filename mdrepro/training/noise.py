@@ -4,10 +4,11 @@ Notation of SnapFusion section 2.5: z_t = a_t x + s_t e with a = sqrt(alpha-bar)
 v = a_t e - s_t x (arXiv 2202.00512, appendix D).
 """
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdrepro.errors import BadInput, unknown
 
@@ -116,7 +117,7 @@ class NoiseSchedule:
         return torch.tensor([*times, CLEAN])
 
 
-def predict(net: nn.Module, x_t: Tensor, t_b: Tensor, text_btc: Tensor) -> Tensor:
+def predict(net: Callable[..., Any], x_t: Tensor, t_b: Tensor, text_btc: Tensor) -> Tensor:
     """What a denoiser says, shaped as ``x_t``, in float32 at least whatever the type that it computes in."""
     out: Tensor = net(x_t, t_b, text_btc, return_dict=False)[0]
     return out.to(torch.promote_types(out.dtype, torch.float32))

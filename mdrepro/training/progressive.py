@@ -6,7 +6,7 @@ the network), which its students then need no more.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ def guide(conditional: Tensor, null: Tensor, guidance_b: Tensor) -> Tensor:
 
 
 def predict_guided(
-    net: nn.Module, x_t: Tensor, t_b: Tensor, text_btc: Tensor, null_tc: Tensor, guidance_b: Tensor | None
+    net: Callable[..., Any], x_t: Tensor, t_b: Tensor, text_btc: Tensor, null_tc: Tensor, guidance_b: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The prediction without and with guidance, from one call of the network.
 
@@ -48,10 +48,10 @@ def predict_guided(
 
 
 def two_steps(
-    net: nn.Module,
+    net: Callable[..., Any],
     schedule: NoiseSchedule,
     x_t: Tensor,
-    times: tuple[Tensor, Tensor, Tensor],
+    times: Sequence[Tensor],
     text_btc: Tensor,
     null_tc: Tensor,
     guidance_b: Tensor | None,
@@ -61,7 +61,7 @@ def two_steps(
 
 
 def ddim(
-    net: nn.Module,
+    net: Callable[..., Any],
     schedule: NoiseSchedule,
     x_t: Tensor,
     times: Sequence[Tensor],
@@ -93,17 +93,35 @@ def truncated_snr_weight(schedule: NoiseSchedule, t_b: Tensor) -> Tensor:
     return schedule.snr(t_b).clamp(min=1)
 
 
-def student_times(schedule: NoiseSchedule, steps: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-    """t, t', t'', each (b,): a random one of the student's ``steps`` steps, halved by its teacher's 2 x ``steps``.
+def student_times(
+    schedule: NoiseSchedule, steps: int, draws: Draws, teacher_steps: int | None = None
+) -> tuple[Tensor, ...]:
+    """t, t', t'', ..., each (b,): a random one of the student's ``steps`` steps, divided into those of its teacher.
 
     They are the times that a scheduler with ``timestep_spacing="trailing"`` visits, so that the student is trained
     where it will be asked; the last step ends at CLEAN.
+
+    Args:
+        schedule: noise levels.
+        steps: N of the student.
+        draws: the chance of the step.
+        teacher_steps: of the teacher, a multiple of ``steps``; None for twice as many, which gives three times.
+
+    Raises:
+        BadInput: more steps than the schedule has, or fewer than one, or teacher's steps that are no such multiple.
     """
     if not 1 <= 2 * steps <= schedule.total:
         raise BadInput(f"a student of {steps} steps: allowed are 1 to {schedule.total // 2}")
-    step_b = 2 * draws.integers(0, steps)
-    times = schedule.trailing(2 * steps).to(step_b.device)
-    return times[step_b], times[step_b + 1], times[step_b + 2]
+    taught = 2 * steps if teacher_steps is None else teacher_steps
+    if taught % steps or not 2 * steps <= taught <= schedule.total:
+        raise BadInput(
+            f"a teacher of {taught} steps for a student of {steps}: allowed are {2 * steps}, {3 * steps} and so on to "
+            f"{schedule.total}"
+        )
+    each = taught // steps
+    step_b = each * draws.integers(0, steps)
+    times = schedule.trailing(taught).to(step_b.device)
+    return tuple(times[step_b + index] for index in range(each + 1))
 
 
 class ProgressiveDistillation:

@@ -7,10 +7,16 @@ that a paper gives carry its name there; all others are ours.
 from collections.abc import Iterable
 
 from mdrepro.errors import BadInput, unknown
-from mdrepro.training import recipes_paper, recipes_proxy, recipes_quick, recipes_rules
+from mdrepro.training import recipes_paper, recipes_proxy, recipes_quick, recipes_rules, recipes_students
 from mdrepro.training.recipe import TIERS, Recipe
 
-ROWS = (*recipes_quick.QUICK, *recipes_rules.QUICK, *recipes_proxy.PROXY, *recipes_paper.PAPER)
+ROWS = (
+    *recipes_quick.QUICK,
+    *recipes_rules.QUICK,
+    *recipes_students.STUDENTS,
+    *recipes_proxy.PROXY,
+    *recipes_paper.PAPER,
+)
 
 
 def _table(rows: Iterable[Recipe]) -> dict[str, Recipe]:

@@ -48,6 +48,7 @@ def tiny() -> list[Recipe]:
         row("t-base", "diffusion", parents=LATENT, network=unet, noise=noise, loop=loop(ema=0.9), sampling=sampling),
         of_base("t-relu", "relu"),
         of_base("t-steps", "steps", options={"steps": 4}),
+        of_base("t-slower", "steps", options={"steps": 4, "teacher_steps": 16, "scaling": "constant"}),
         of_base("t-halved", "progressive", options={"steps": 4}),
         of_base("t-lcm", "consistency", options={"solver_steps": 10}, loop=loop(ema=0.9)),
         of_base("t-1", "gan", sampling={"steps": 1, "guidance": 1.0}),

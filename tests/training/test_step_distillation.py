@@ -20,26 +20,26 @@ COUNT = 64
 
 
 class Ideal(nn.Module):
-    """What a perfect student of ``steps`` steps says: from it diffusers' DDIM goes in one step where it goes in two
-    from the exact denoiser with guidance w. Since a step is linear in what is said, that is solved for.
+    """What a perfect student of ``steps`` steps says: from it diffusers' DDIM goes in one step where it goes in two, or
+    ``each``, from the exact denoiser with guidance w. Since a step is linear in what is said, that is solved for.
 
     Said without a text: the exact answer; with one: such that guidance by w leads to the perfect answer. ``theta`` is
     added to the conditional answer.
     """
 
-    def __init__(self, kind: str, steps: int, w: float = 1.0, theta: float = 0.0) -> None:
+    def __init__(self, kind: str, steps: int, w: float = 1.0, theta: float = 0.0, each: int = 2) -> None:
         super().__init__()
-        self.exact, self.steps, self.w = bed.exact(kind), steps, w
+        self.exact, self.steps, self.w, self.each = bed.exact(kind), steps, w, each
         self.theta = nn.Parameter(torch.tensor(float(theta)))
         self.one, self.two = bed.scheduler(kind), bed.scheduler(kind)
         self.one.set_timesteps(steps)
-        self.two.set_timesteps(2 * steps)
+        self.two.set_timesteps(each * steps)
         self.calls = 0
 
     def perfect(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
         first = int((self.two.timesteps == t).nonzero())
         goal = x
-        for now in self.two.timesteps[first : first + 2]:
+        for now in self.two.timesteps[first : first + self.each]:
             said, null = (self.exact(goal, now, given)[0] for given in (text, torch.zeros_like(text)))
             goal = self.two.step(self.w * said + (1 - self.w) * null, now, goal).prev_sample
         zero, one = (self.one.step(torch.full_like(x, value), t, x).prev_sample for value in (0.0, 1.0))
@@ -57,7 +57,8 @@ class Ideal(nn.Module):
 def objective(kind: str = "v_prediction", w: float = 3.0, steps: int = 4, **changes: Any) -> StepDistillation:
     settings = {"probability": 1.0, "guidance": (w, w), "gamma": 0.0} | changes
     theta = settings.pop("theta", 0.0)
-    ideal = Ideal(kind, steps, w if settings["probability"] else 1.0, theta).double()
+    each = settings.get("teacher_steps", 2 * steps) // steps
+    ideal = Ideal(kind, steps, w if settings["probability"] else 1.0, theta, each).double()
     return StepDistillation(
         ideal, bed.exact(kind), bed.scheduler(kind, set_alpha_to_one=True), bed.NULL, steps, **settings
     )
@@ -74,6 +75,60 @@ def losses(made: StepDistillation | ProgressiveDistillation, step: int = 0) -> d
 def test_a_perfect_student_has_no_loss(kind: str, probability: float, steps: int) -> None:
     """Vanilla and CFG-aware, down to diffusers' rounding, also in the last step, which ends without noise."""
     assert losses(objective(kind, steps=steps, probability=probability))["distillation"] < 1e-5
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+@pytest.mark.parametrize(("steps", "teacher_steps"), [(4, 12), (4, 16), (1, 8), (2, 4)])
+def test_a_student_learns_all_steps_of_a_slower_teacher(steps: int, teacher_steps: int, probability: float) -> None:
+    """Fig. 7c: one step of the perfect student is ``teacher_steps / steps`` of the exact denoiser's."""
+    made = objective(steps=steps, probability=probability, teacher_steps=teacher_steps)
+    perfect = losses(made)["distillation"]
+    assert perfect < 1e-4
+    if teacher_steps > 2 * steps:
+        made.teacher_steps = 2 * steps
+        assert losses(made)["distillation"] > 1000 * perfect
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "epsilon"])
+def test_the_default_is_two_steps_and_dynamic_to_the_last_bit(kind: str) -> None:
+    """Against SnapFusion's equations 7 to 11 written out for t, t', t'' in the order that recipes were trained in."""
+    made = objective(kind, probability=1.0, gamma=0.2, theta=0.1)
+    found, draws = losses(made), Draws(0, 0, 0, COUNT)
+    batch = {name: value.double() for name, value in bed.examples().batch(range(COUNT)).items()}
+    schedule, x0, text, net = made.schedule, batch["latent"], batch["text"], made.networks["unet"]
+    first, times = 2 * draws.integers(0, 4), schedule.trailing(8)
+    t, middle, last = (times[first + index] for index in range(3))
+    noise = draws.normal(2, 1, 1)
+    x_t = schedule.add_noise(x0, noise, t)
+    draws.seed()
+    w, exact = draws.uniform(3.0, 3.0), bed.exact(kind)
+    with torch.no_grad():
+        x_later = x_t
+        for now, after in ((t, middle), (middle, last)):
+            said = progressive.predict_guided(exact, x_later, now, text, bed.NULL, w)[1]
+            clean, left = schedule.x0(said, x_later, now), schedule.noise(said, x_later, now)
+            x_later = schedule.add_noise(clean, left, after)
+        target = progressive.clean_target(schedule, x_t, x_later, t, last)
+    conditional, guided = progressive.predict_guided(net, x_t, t, text, bed.NULL, w)
+    distillation = distillation_loss(schedule, guided, target, x_t, t)
+    original = original_loss(schedule, conditional, x0, noise, x_t, t)
+    assert torch.equal(found["distillation"], distillation)
+    assert torch.equal(found["loss"], distillation + dynamic(0.2, original, distillation))
+    said_so = objective(kind, probability=1.0, gamma=0.2, theta=0.1, teacher_steps=8, scaling="dynamic")
+    assert torch.equal(losses(said_so)["loss"], found["loss"])
+
+
+def test_a_constant_weight_takes_the_original_loss_as_it_is() -> None:
+    """Fig. 7b: value and gradient of L_dstl + gamma L_ori, whose sizes differ by a factor of more than ten."""
+    made = objective(gamma=0.5, theta=0.1, probability=0.0, scaling="constant")
+    found, theta = losses(made), made.networks["unet"].theta
+    distillation, original = found["distillation"], found["original"]
+    assert original > 10 * distillation
+    torch.testing.assert_close(found["loss"], distillation + 0.5 * original)
+    slopes = [
+        torch.autograd.grad(part, theta, retain_graph=True)[0] for part in (found["loss"], distillation, original)
+    ]
+    torch.testing.assert_close(slopes[0], slopes[1] + 0.5 * slopes[2])
 
 
 def _second_step_at_t(net: Any, schedule: Any, x: Tensor, times: Any, text: Tensor, null: Tensor, w: Any) -> Tensor:
@@ -100,13 +155,13 @@ def _vanilla_student(net: Any, x: Tensor, t: Tensor, text: Tensor, null: Tensor,
     return said, said
 
 
-def _first_half(schedule: Any, steps: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+def _first_half(schedule: Any, steps: int, draws: Draws, teacher_steps: None) -> tuple[Tensor, ...]:
     times = progressive.student_times(schedule, steps, draws)
     return times[0], times[1], times[1]
 
 
 FAULTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-    "second step evaluated at t, not t'": (step_distillation, "two_steps", _second_step_at_t),
+    "second step evaluated at t, not t'": (step_distillation, "ddim", _second_step_at_t),
     "guidance 1 + w": (progressive, "guide", _guided(lambda c, n, w: (1 + w) * c - w * n)),
     "guidance with w for w - 1": (progressive, "guide", _guided(lambda c, n, w: w * c - w * n)),
     "sign of guidance": (progressive, "guide", _guided(lambda c, n, w: w * c + (w - 1) * n)),
@@ -220,7 +275,7 @@ def test_guidance_is_chosen_by_iteration_and_w_by_sample(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(step_distillation, "predict_guided", record)
     made = objective(probability=0.1, guidance=(2.0, 14.0))
-    monkeypatch.setattr(step_distillation, "two_steps", lambda net, schedule, x, *given: x)
+    monkeypatch.setattr(step_distillation, "ddim", lambda net, schedule, x, *given: x)
     for step in range(400):
         losses(made, step)
     aware = [w for w in drawn if w is not None]
@@ -246,6 +301,18 @@ def test_students_start_where_their_sampler_will() -> None:
     assert rows == set(zip(starts, middles, ends, strict=True))
 
 
+def test_a_slower_teachers_times_divide_the_students() -> None:
+    """8 of 64: the student's own times, and between them the eight that a scheduler of 64 steps visits."""
+    schedule, sampler = NoiseSchedule.from_scheduler(bed.scheduler()), bed.scheduler()
+    times = torch.stack(progressive.student_times(schedule, 8, Draws(0, 0, 0, 1000), 64), dim=1)
+    assert times.shape == (1000, 9)
+    sampler.set_timesteps(64)
+    visited = [*sampler.timesteps.tolist(), -1]
+    assert set(map(tuple, times.tolist())) == {tuple(visited[first : first + 9]) for first in range(0, 64, 8)}
+    sampler.set_timesteps(8)
+    assert times[:, 0].unique().tolist() == sampler.timesteps.tolist()[::-1]
+
+
 def test_the_teacher_gets_no_gradient() -> None:
     teacher = testbed.ToyDenoiser(4)
     student = testbed.ToyDenoiser(4)
@@ -259,6 +326,13 @@ def test_what_is_not_allowed_is_said() -> None:
     for bad in ({"probability": 1.1}, {"guidance": (0.5, 2.0)}, {"guidance": (3.0, 2.0)}, {"gamma": -1.0}):
         with pytest.raises(BadInput, match="allowed"):
             objective(**bad)
+    with pytest.raises(BadInput, match="allowed: dynamic, constant"):
+        objective(scaling="dynamical")
+    for taught in (4, 6, 13, 1004):
+        made = objective()
+        made.teacher_steps = taught
+        with pytest.raises(BadInput, match="allowed are 8, 12 and so on to 1000"):
+            losses(made)
     for steps in (0, 501):
         made = StepDistillation(nn.Identity(), nn.Identity(), bed.scheduler(), bed.NULL, steps)
         with pytest.raises(BadInput, match="allowed are 1 to 500"):
