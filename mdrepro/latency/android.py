@@ -1,0 +1,78 @@
+"""Latency of a ``.tflite`` on an attached Android phone, by LiteRT's own ``benchmark_model``."""
+
+from pathlib import Path
+
+from mdrepro import paths
+from mdrepro.errors import BadInput
+from mdrepro.latency import benchmark_model
+from mdrepro.latency.adb import Phone
+from mdrepro.latency.records import Component, Record, today
+
+ACCELERATED = {"cpu": "CPU, XNNPACK", "gpu": "GPU delegate"}
+
+
+def measure(
+    file: Path,
+    tool: Path,
+    phone: Phone,
+    accelerator: str = "cpu",
+    threads: int = 4,
+    *,
+    model: str = "",
+    component: Component = "other",
+    precision: str = "",
+    runs: int = benchmark_model.RUNS,
+) -> Record:
+    """Push a file and the tool, run it, read what it prints, and take both away again.
+
+    Args:
+        file: the network.
+        tool: ``benchmark_model`` built for the phone.
+        phone: from `mdrepro.latency.adb.phone`.
+        accelerator: ``cpu`` or ``gpu``.
+        threads: on the CPU.
+        model, component, precision: what the file is; its name where nothing is said.
+        runs: at least so many.
+
+    Raises:
+        BadInput: a file is missing, or the phone or the tool refused.
+    """
+    for what, path in (("model", file), ("tool", tool)):
+        if not path.is_file():
+            raise BadInput(f"{what} {path}: no such file")
+    names = "benchmark_model", file.name
+    try:
+        there, graph = phone.push(tool, names[0]), phone.push(file, names[1])
+        phone.shell(["chmod", "755", there])
+        command = benchmark_model.command(there, graph, accelerator, threads, runs)
+        report = benchmark_model.parse(phone.shell(command))
+    finally:
+        _clean(phone, names)
+    refused = accelerator == "gpu" and (report.delegated is None or report.delegated[0] == 0)
+    notes = (*report.notes, *(["the GPU delegate took no node: this is the CPU's time"] if refused else []))
+    return Record(
+        origin="measured",
+        model=model or file.stem,
+        component=component,
+        device=phone.device(),
+        runtime=f"LiteRT benchmark_model {paths.sha256(tool)[:12]}",
+        accelerator="CPU" if refused else ACCELERATED[accelerator],
+        precision=precision,
+        threads=threads,
+        times=report.times,
+        memory_mb=report.memory_mb,
+        delegated=report.delegated,
+        model_sha256=paths.sha256(file),
+        source=" ".join(command),
+        date=today(),
+        notes=notes,
+    )
+
+
+def _clean(phone: Phone, names: tuple[str, ...]) -> None:
+    from mdrepro.latency.adb import REMOTE
+
+    try:
+        phone.shell(["rm", "-f", *(f"{REMOTE}/{name}" for name in names)])
+    except BadInput as error:
+        print(f"left on the phone: {error}")

@@ -1,0 +1,117 @@
+"""LiteRT's ``benchmark_model``: its command line, and what it prints.
+
+Both editions are read: that of TensorFlow Lite (also inside LiteRT's Android builds) and newer ones that add
+percentiles. Times are printed in microseconds, rounded to six digits at times (2.95034e+06).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mdrepro.errors import BadInput
+from mdrepro.latency.records import Times
+
+ACCELERATORS = {"cpu": ("--use_xnnpack=true",), "gpu": ("--use_gpu=true",)}
+"""What computes, and the options for it."""
+RUNS, WARM_UP, LIMIT = 10, 3, 600
+"""At least so many runs, so many before them, and seconds that either may take."""
+NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+ITERATIONS = re.compile(r"count=(\d+)\b(?=.*\b(?:curr|avg)=)(.*)")
+FIELD = re.compile(rf"\b(first|curr|min|max|avg|std|p5|p10|median|p50|p90|p95)={NUMBER}")
+SUMMARY = re.compile(
+    rf"Inference timings in us: Init: {NUMBER}, First inference: {NUMBER}, Warmup \(avg\): {NUMBER}, "
+    rf"Inference \(avg\): {NUMBER}"
+)
+MEMORY = re.compile(rf"(?:[Mm]emory footprint)[^:\n]*:\s*(?:init={NUMBER}\s+overall={NUMBER}|{NUMBER}\s*$)", re.M)
+DELEGATED = re.compile(r"Replacing (\d+) out of (\d+) node\(s\) with delegate")
+FELL_BACK = re.compile(
+    r"will not be executed by the delegate|falling back|Failed to apply|not supported on this device"
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one call printed.
+
+    Args:
+        times: of the runs after the warm-up.
+        memory_mb: overall footprint since the tool began.
+        delegated: (nodes on the delegate, nodes); None where it says nothing.
+        notes: lines that limit the number, such as a delegate that was refused.
+    """
+
+    times: Times
+    memory_mb: float | None
+    delegated: tuple[int, int] | None
+    notes: tuple[str, ...]
+
+
+def command(
+    tool: str, model: str, accelerator: str, threads: int, runs: int = RUNS, warm_up: int = WARM_UP
+) -> list[str]:
+    """The call.
+
+    Args:
+        tool, model: paths on the machine that runs it.
+        accelerator: one of `ACCELERATORS`.
+        threads: on the CPU.
+        runs, warm_up: at least so many.
+
+    Raises:
+        BadInput: an unknown accelerator, or numbers below 1.
+    """
+    if accelerator not in ACCELERATORS:
+        raise BadInput(f"unknown accelerator {accelerator}: allowed are {', '.join(ACCELERATORS)}")
+    if min(threads, runs, warm_up) < 1:
+        raise BadInput(f"threads {threads}, runs {runs}, warm-up {warm_up}: allowed are numbers from 1")
+    return [
+        tool,
+        f"--graph={model}",
+        f"--num_threads={threads}",
+        f"--num_runs={runs}",
+        f"--warmup_runs={warm_up}",
+        f"--max_secs={LIMIT}",
+        "--report_peak_memory_footprint=true",
+        *ACCELERATORS[accelerator],
+    ]
+
+
+def parse(printed: str) -> Report:
+    """What a call printed, standard output and error together.
+
+    Raises:
+        BadInput: it has no result; the message has the tool's own error where there is one.
+    """
+    summary = SUMMARY.search(printed)
+    if summary is None:
+        raise BadInput(f"benchmark_model gave no timings: {_complaint(printed)}")
+    init, first, _, mean = (float(value) / 1000 for value in summary.groups())
+    counted = ITERATIONS.findall(printed)
+    if len(counted) < 2:
+        raise BadInput("benchmark_model gave no line of its runs (count=...): the output was cut")
+    runs, told = counted[-1]
+    fields = {name: float(value) / 1000 for name, value in FIELD.findall(told)}
+    times = Times(
+        runs=int(runs),
+        mean_ms=mean,
+        median_ms=fields.get("median", fields.get("p50")),
+        p10_ms=fields.get("p10"),
+        p90_ms=fields.get("p90"),
+        min_ms=fields.get("min"),
+        max_ms=fields.get("max"),
+        std_ms=fields.get("std"),
+        first_ms=first,
+        load_ms=init,
+    )
+    memory = MEMORY.findall(printed)
+    overall = next((float(both or alone) for _, both, alone in reversed(memory) if both or alone), None)
+    placed = [(int(part), int(whole)) for part, whole in DELEGATED.findall(printed)]
+    notes = tuple(dict.fromkeys(line.strip() for line in printed.splitlines() if FELL_BACK.search(line)))
+    return Report(times, overall or None, placed[-1] if placed else None, notes)
+
+
+def _complaint(printed: str) -> str:
+    """The line that says why, or else the last one."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    blamed: Sequence[str] = [line for line in lines if re.search(r"error|fail|cannot|not found|denied", line, re.I)]
+    return (blamed or lines or ["it printed nothing"])[-1]

@@ -1,0 +1,165 @@
+"""Everything to measure networks on a machine that has a phone, as one folder: no Python, no mdrepro needed there.
+
+    bundle/run.sh            pushes each network, runs benchmark_model on CPU and GPU, writes results/
+    bundle/models/*.tflite   the networks
+    bundle/manifest.json     names, sizes and SHA-256 of the networks
+    bundle/README.txt
+
+What comes back in results/ is read by `collect`.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdrepro import paths
+from mdrepro.errors import BadInput
+from mdrepro.latency import benchmark_model, imports
+from mdrepro.latency.adb import PROPERTIES, REMOTE
+from mdrepro.latency.records import Record, record
+from mdrepro.reproduce.results import write_json
+
+MANIFEST, RESULTS = "manifest.json", "results"
+RUN = """#!/bin/sh
+# Usage: sh run.sh BENCHMARK_MODEL [SERIAL]
+# BENCHMARK_MODEL is LiteRT's tool for the phone, such as android_aarch64_benchmark_model.
+set -eu
+cd "$(dirname "$0")"
+tool=${{1:?name the benchmark_model for the phone}}
+[ -f "$tool" ] || {{ echo "error: $tool: no such file" >&2; exit 2; }}
+phone() {{ if [ -n "${{serial:-}}" ]; then adb -s "$serial" "$@"; else adb "$@"; fi; }}
+serial=${{2:-}}
+phone get-state >/dev/null || {{ echo "error: no phone takes commands: adb devices" >&2; exit 2; }}
+mkdir -p {results}
+for name in {properties}; do echo "$name=$(phone shell getprop "$name" | tr -d '\\r')"; done > {results}/device.txt
+phone shell mkdir -p {remote}
+phone push "$tool" {remote}/benchmark_model
+phone shell chmod 755 {remote}/benchmark_model
+for model in models/*.tflite; do
+  file=$(basename "$model")
+  phone push "$model" {remote}/"$file"
+  for how in {accelerators}; do
+    case $how in
+{cases}
+    esac
+    out={results}/${{file%.tflite}}.$how.txt
+    echo "$file on $how"
+    phone shell {remote}/benchmark_model --graph={remote}/"$file" {options} $options > "$out.part" 2>&1 \\
+      || echo "failed: see $out" >&2
+    mv "$out.part" "$out"
+  done
+  phone shell rm -f {remote}/"$file"
+done
+phone shell rm -rf {remote}
+echo "done: carry this folder back, then: mdrepro latency --collect THIS_FOLDER"
+"""
+README = """Latency of {count} networks on an Android phone
+
+1. A machine with adb, a phone with USB debugging, and LiteRT's benchmark_model for Android:
+   https://ai.google.dev/edge/litert/models/measurement
+2. sh run.sh android_aarch64_benchmark_model
+3. Carry this folder back, then: mdrepro latency --collect THIS_FOLDER
+
+Let the phone cool down, take it out of its case, set it to flight mode, and keep it above 50 % of charge.
+"""
+THREADS = 4
+
+
+def make(files: Sequence[Path], folder: Path) -> Path:
+    """Write a bundle; the folder appears whole.
+
+    Args:
+        files: networks, ``.tflite``.
+        folder: a new one.
+
+    Raises:
+        BadInput: no files, a file that is missing or no ``.tflite``, two of one name, or a folder that is there.
+    """
+    if folder.exists():
+        raise BadInput(f"{folder} is there already: allowed is a new folder")
+    if not files:
+        raise BadInput("a bundle needs networks: name one .tflite or more")
+    for file in files:
+        if not file.is_file() or file.suffix != ".tflite":
+            raise BadInput(f"{file}: allowed are .tflite files")
+    if len({file.name for file in files}) < len(files):
+        raise BadInput("two networks have the same file name: rename one")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        (place / "models").mkdir()
+        for file in files:
+            shutil.copyfile(file, place / "models" / file.name)
+        told = [{"name": file.name, "bytes": file.stat().st_size, "sha256": paths.sha256(file)} for file in files]
+        write_json(place / MANIFEST, {"format": 1, "threads": THREADS, "models": told})
+        (place / "run.sh").write_text(_script(), encoding="utf-8")
+        (place / "README.txt").write_text(README.format(count=len(files)), encoding="utf-8")
+        (place / "run.sh").chmod(0o755)
+        place.chmod(0o755)
+        place.rename(folder)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return folder
+
+
+def _script() -> str:
+    shared = benchmark_model.command("", "", "cpu", THREADS)[2 : -len(benchmark_model.ACCELERATORS["cpu"])]
+    rows = benchmark_model.ACCELERATORS.items()
+    return RUN.format(
+        results=RESULTS,
+        properties=" ".join(PROPERTIES),
+        remote=REMOTE,
+        accelerators=" ".join(benchmark_model.ACCELERATORS),
+        cases="\n".join(f"      {name}) options='{' '.join(options)}' ;;" for name, options in rows),
+        options=" ".join(shared),
+    )
+
+
+def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
+    """What a bundle brought back.
+
+    Args:
+        folder: a bundle whose ``run.sh`` ran.
+
+    Returns:
+        records, marked as measured, as our own script ran on our own files; and the runs without a result, with why.
+
+    Raises:
+        BadInput: no bundle, no results, or a network that is not the one that was packed.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        models = {Path(one["name"]).stem: one["sha256"] for one in manifest["models"]}
+        threads = int(manifest["threads"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{folder}: no bundle of `mdrepro latency --bundle` ({type(error).__name__})") from error
+    device = _device(folder / RESULTS / "device.txt")
+    found, failed = [], {}
+    for name, digest in models.items():
+        if paths.sha256(folder / "models" / f"{name}.tflite") != digest:
+            raise BadInput(f"{folder}/models/{name}.tflite is not the file that was packed")
+        for accelerator in benchmark_model.ACCELERATORS:
+            file = folder / RESULTS / f"{name}.{accelerator}.txt"
+            if not file.is_file():
+                failed[f"{name} on {accelerator}"] = "it did not run"
+                continue
+            about = {"model": name, "component": "other", "device": device, "threads": threads, "model_sha256": digest}
+            try:
+                (one,) = imports.read("benchmark-model", file, about)
+            except BadInput as error:
+                failed[f"{name} on {accelerator}"] = str(error)
+                continue
+            found.append(record({**one.model_dump(), "origin": "measured"}, str(file)))
+    return found, failed
+
+
+def _device(file: Path) -> dict[str, str]:
+    try:
+        told = dict(line.split("=", 1) for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
+    except OSError as error:
+        raise BadInput(f"{file} is missing: run.sh has not run in this bundle") from error
+    maker, model, version, chip = (told.get(name, "").strip() for name in PROPERTIES)
+    name = model if not maker or model.lower().startswith(maker.lower()) else f"{maker} {model}"
+    return {"name": name or "an Android phone", "system": f"Android {version}".strip(), "chip": chip}

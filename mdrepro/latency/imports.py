@@ -1,0 +1,172 @@
+"""Latencies that others measured, brought under the one schema: each is marked as imported, with its file's hash.
+
+| kind | file |
+| --- | --- |
+| benchmark-model | what LiteRT's ``benchmark_model`` printed |
+| ai-hub | Qualcomm AI Hub's profile (``job.download_profile()`` as JSON); times in microseconds, memory in bytes |
+| mlperf-mobile | a result of the MLPerf Mobile app, one record a benchmark; throughput of a single stream |
+| xcode | a form (YAML or JSON) with what Xcode's performance report shows: its own file has no published format |
+"""
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mdrepro import paths
+from mdrepro.errors import BadInput, unknown
+from mdrepro.latency import benchmark_model
+from mdrepro.latency.records import Record, record
+
+Told = Mapping[str, Any]
+XCODE = ("model", "device", "prediction_ms")
+"""Fields that the form of an Xcode report must have. The rest: component, system, chip, load_ms, compute_units (in the
+words of the report), neural_engine, gpu, cpu (operations on each), precision, resolution, runs, date."""
+
+
+def read(kind: str, file: Path, about: Told) -> list[Record]:
+    """The records of a report.
+
+    Args:
+        kind: a row of the table above.
+        file: the report.
+        about: fields of `Record` that the report does not tell, such as ``model``, ``component`` and ``device``.
+
+    Raises:
+        BadInput: an unknown kind, a file that is no such report, or fields that are missing.
+    """
+    if kind not in KINDS:
+        raise unknown("kind of report", kind, KINDS)
+    try:
+        content = file.read_text(encoding="utf-8", errors="strict")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file}: no readable report ({error})") from error
+    try:
+        found = KINDS[kind](content)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, yaml.YAMLError) as error:
+        if isinstance(error, BadInput):
+            raise BadInput(f"{file}: {error}") from error
+        raise BadInput(f"{file}: no {kind} report ({type(error).__name__}: {error})") from error
+    if not found:
+        raise BadInput(f"{file}: no {kind} report with a time")
+    source = f"{kind}: {file.name}, SHA-256 {paths.sha256(file)}"
+    given = {name: value for name, value in about.items() if value not in (None, "")}
+    fixed = {"origin": "imported", "source": source}
+    return [record({**one, **given, **fixed}, f"{file}: record {n}") for n, one in enumerate(found, start=1)]
+
+
+def _benchmark_model(content: str) -> list[Told]:
+    report = benchmark_model.parse(content)
+    gpu = report.delegated is not None and "Gpu" in content
+    return [
+        {
+            "runtime": "LiteRT benchmark_model",
+            "accelerator": "GPU delegate" if gpu else "CPU",
+            "times": report.times,
+            "memory_mb": report.memory_mb,
+            "delegated": report.delegated,
+            "notes": report.notes,
+        }
+    ]
+
+
+def _ai_hub(content: str) -> list[Told]:
+    told = json.loads(content)
+    summary, detail = told["execution_summary"], told.get("execution_detail", [])
+    runs = [value / 1000 for value in summary.get("all_inference_times", [])]
+    times: dict[str, Any] = {"runs": len(runs) or 1}
+    if runs:
+        low, high = np.percentile(runs, [10, 90]).tolist()
+        times |= {"mean_ms": statistics.fmean(runs), "median_ms": statistics.median(runs), "min_ms": min(runs)}
+        times |= {"max_ms": max(runs), "p10_ms": low, "p90_ms": high}
+    else:
+        times["mean_ms"] = summary["estimated_inference_time"] / 1000
+    if warm := summary.get("warm_load_time"):
+        times["load_ms"] = warm / 1000
+    peak = summary.get("estimated_inference_peak_memory")
+    units = Counter(one.get("compute_unit", "unknown") for one in detail)
+    most = units.most_common(1)[0][0] if units else "not told"
+    off_cpu = sum(count for unit, count in units.items() if unit != "CPU")
+    return [
+        {
+            "runtime": "Qualcomm AI Hub",
+            "accelerator": ", ".join(f"{unit} ({count})" for unit, count in units.most_common()) or most,
+            "times": times,
+            "memory_mb": peak / 1e6 if peak else None,
+            "delegated": (off_cpu, sum(units.values())) if units else None,
+            "notes": () if runs else ("the profile has an estimate alone, not its runs",),
+        }
+    ]
+
+
+def _mlperf(content: str) -> list[Told]:
+    told = json.loads(content)
+    info = told["environment_info"]
+    system = info["value"][info["platform"]]
+    device = {
+        "name": system.get("model_name") or system.get("model_code") or system.get("cpu_full_name"),
+        "system": f"{info['platform']} {system.get('os_version', '')}".strip(),
+        "chip": system.get("soc_name") or system.get("proc_cpuinfo_soc_name") or "",
+    }
+    found: list[Told] = []
+    for result in told["results"]:
+        run = result.get("performance_run")
+        if not run or result["loadgen_scenario"] != "SingleStream":
+            continue
+        rate = run["throughput"]
+        each = 1000 / (rate["value"] if isinstance(rate, dict) else rate)
+        backend = result["backend_info"]
+        valid = run.get("loadgen_info", {}).get("validity", True)
+        found.append(
+            {
+                "model": result["benchmark_id"],
+                "component": "image" if "diffusion" in result["benchmark_id"] else "other",
+                "device": device,
+                "runtime": f"MLPerf Mobile {told['build_info']['version']}, {result['backend_settings']['framework']}",
+                "accelerator": backend.get("accelerator_name") or "not told",
+                "times": {"runs": run["measured_samples"], "mean_ms": each},
+                "date": run["start_datetime"][:10],
+                "notes": () if valid else ("the app marks this run as not valid",),
+            }
+        )
+    return found
+
+
+def _xcode(content: str) -> list[Told]:
+    told = yaml.safe_load(content)
+    if not isinstance(told, dict):
+        raise BadInput(f"a form with {', '.join(XCODE)} is needed")
+    if missing := [name for name in XCODE if name not in told]:
+        raise BadInput(f"the form lacks {', '.join(missing)}")
+    counts = {unit: told.get(unit) for unit in ("neural_engine", "gpu", "cpu")}
+    placed = {unit: int(count) for unit, count in counts.items() if count is not None}
+    off_cpu = sum(count for unit, count in placed.items() if unit != "cpu")
+    optional = {name: told[name] for name in ("component", "precision", "resolution", "date") if name in told}
+    load = {"load_ms": told["load_ms"]} if "load_ms" in told else {}
+    return [
+        {
+            "component": "other",
+            **{name: str(value) if name == "date" else value for name, value in optional.items()},
+            "model": told["model"],
+            "device": {"name": told["device"], "system": str(told.get("system", "")), "chip": told.get("chip", "")},
+            "runtime": "Core ML, Xcode performance report",
+            "accelerator": told.get("compute_units", "not told"),
+            "times": {"runs": told.get("runs", 1), "median_ms": told["prediction_ms"], **load},
+            "delegated": (off_cpu, sum(placed.values())) if placed else None,
+            "notes": () if "runs" in told else ("copied by hand; the number of runs is not told",),
+        }
+    ]
+
+
+KINDS: Mapping[str, Callable[[str], list[Told]]] = {
+    "benchmark-model": _benchmark_model,
+    "ai-hub": _ai_hub,
+    "mlperf-mobile": _mlperf,
+    "xcode": _xcode,
+}
+"""Kinds of report, and what reads each."""

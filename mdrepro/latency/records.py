@@ -1,0 +1,178 @@
+"""One schema for every latency: measured by us on this host or on an attached phone, or imported from elsewhere.
+
+A record says what ran, where, with what and how often. Measured and imported ones never stand in one row or one mean:
+`split` is the only way to read a mixed list.
+"""
+
+import datetime
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import model_validator as validator
+
+from mdrepro.errors import BadInput
+from mdrepro.reproduce.results import write_json
+
+FORMAT = 1
+Origin = Literal["measured", "imported"]
+Component = Literal["text-encoder", "unet", "decoder", "image", "other"]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Times(_Data):
+    """Milliseconds of one run after warm-up; what a tool does not tell is None.
+
+    Args:
+        runs: how many.
+        mean_ms, median_ms, p10_ms, p90_ms, min_ms, max_ms, std_ms: over these runs; a mean or a median there must be.
+        low_ms, high_ms: 95 % interval of the median.
+        first_ms: the first run, before or as part of the warm-up.
+        load_ms: making it ready: reading, compiling, allocating.
+    """
+
+    runs: PositiveInt
+    mean_ms: PositiveFloat | None = None
+    median_ms: PositiveFloat | None = None
+    p10_ms: PositiveFloat | None = None
+    p90_ms: PositiveFloat | None = None
+    min_ms: PositiveFloat | None = None
+    max_ms: PositiveFloat | None = None
+    std_ms: NonNegativeFloat | None = None
+    low_ms: PositiveFloat | None = None
+    high_ms: PositiveFloat | None = None
+    first_ms: PositiveFloat | None = None
+    load_ms: NonNegativeFloat | None = None
+
+    @validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.mean_ms is None and self.median_ms is None:
+            raise ValueError("neither a mean nor a median")
+        middle = [value for value in (self.median_ms, self.mean_ms) if value is not None]
+        if self.min_ms is not None and min(middle) < self.min_ms * 0.999:
+            raise ValueError("a mean or median below the minimum")
+        if self.max_ms is not None and max(middle) > self.max_ms * 1.001:
+            raise ValueError("a mean or median above the maximum")
+        return self
+
+    @property
+    def ms(self) -> float:
+        """The median, or the mean where a tool gives no median."""
+        found = self.median_ms if self.median_ms is not None else self.mean_ms
+        assert found is not None
+        return found
+
+
+class Device(_Data):
+    """Where it ran.
+
+    Args:
+        name: as sold, such as "Pixel 8" or a CPU's model.
+        system: operating system with its version.
+        chip: system on a chip, or CPU; "" where it is not known.
+    """
+
+    name: str = Field(min_length=1)
+    system: str = ""
+    chip: str = ""
+
+
+class Record(_Data):
+    """One network's latency in one place.
+
+    Args:
+        origin: ``measured`` by this program, or ``imported`` from another's report.
+        model: preset, recipe, or the name in the report.
+        component: which network of a text-to-image system; ``image`` for a whole image.
+        device: where.
+        runtime: with its version, such as "LiteRT 2.3.0".
+        accelerator: what computed, such as "CPU, XNNPACK", "GPU delegate", "CPU and Neural Engine".
+        precision: of the weights, as exported, such as "fp16".
+        batch: guidance branches in one evaluation.
+        resolution: of the image, px.
+        threads: on the CPU; None elsewhere.
+        times: milliseconds.
+        memory_mb: peak or footprint while running, as the tool defines it.
+        delegated: (nodes that ran on the accelerator, nodes), where the tool tells.
+        macs: multiply-accumulates of one run.
+        model_sha256: of the file that ran.
+        source: tool, command or file, and what else is needed to trace it.
+        date: of the measurement; "" where a report has none.
+        notes: what limits the number.
+    """
+
+    origin: Origin
+    model: str = Field(min_length=1)
+    component: Component
+    device: Device
+    runtime: str = Field(min_length=1)
+    accelerator: str = Field(min_length=1)
+    precision: str = ""
+    batch: PositiveInt = 1
+    resolution: PositiveInt | None = None
+    threads: PositiveInt | None = None
+    times: Times
+    memory_mb: PositiveFloat | None = None
+    delegated: tuple[int, int] | None = None
+    macs: PositiveInt | None = None
+    model_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    source: str = Field(min_length=1)
+    date: str = Field(default="", pattern=r"^(\d{4}-\d{2}-\d{2})?$")
+    notes: tuple[str, ...] = ()
+
+    @validator(mode="after")
+    def _plausible(self) -> Self:
+        if self.delegated and not 0 <= self.delegated[0] <= self.delegated[1]:
+            raise ValueError(f"delegated {self.delegated}: more nodes than there are")
+        if self.date and self.date > today():
+            raise ValueError(f"date {self.date} is to come")
+        return self
+
+
+def today() -> str:
+    """The date, in UTC."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def save(path: Path, records: Iterable[Record]) -> None:
+    """Write records as JSON; the file appears whole."""
+    told = [record.model_dump(mode="json", exclude_defaults=True) for record in records]
+    write_json(path, {"format": FORMAT, "records": told})
+
+
+def load(path: Path) -> list[Record]:
+    """Read records.
+
+    Raises:
+        BadInput: unreadable, of another format, or a record that is not allowed; the message names it.
+    """
+    try:
+        told: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: no readable file of latency records ({error})") from error
+    if not isinstance(told, dict) or told.get("format") != FORMAT or not isinstance(told.get("records"), list):
+        raise BadInput(f"{path}: allowed is a file of latency records, format {FORMAT}")
+    return [record(one, f"{path}: record {number}") for number, one in enumerate(told["records"], start=1)]
+
+
+def record(fields: Any, where: str) -> Record:
+    """A record of plain fields. Raises BadInput that names ``where``, the field and what is wrong with it."""
+    try:
+        return Record.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"])) or "as a whole"
+        raise BadInput(f"{where}: {name}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def split(records: Iterable[Record]) -> dict[Origin, list[Record]]:
+    """Measured and imported records apart, in their order; both keys are always there."""
+    apart: dict[Origin, list[Record]] = {"measured": [], "imported": []}
+    for one in records:
+        apart[one.origin].append(one)
+    return apart

@@ -1,0 +1,212 @@
+"""The way to a phone: what adb and benchmark_model say, by a recorded conversation and by the real client and server."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mdrepro.errors import BadInput, NotAttempted
+from mdrepro.latency import adb, android, benchmark_model, bundle
+from tests.latency import dialogue
+
+
+def test_times_are_those_after_the_warm_up() -> None:
+    report = benchmark_model.parse(dialogue.CPU)
+    times = report.times
+    assert (times.runs, times.mean_ms, times.min_ms, times.max_ms) == (12, 2950.34, 2727.568, 3189.954)
+    assert (times.first_ms, times.load_ms, times.std_ms, times.median_ms) == (3512.391, 17.187, 109.798, None)
+    assert times.ms == 2950.34
+    assert report.memory_mb == 51.2
+    assert report.delegated is None
+
+
+def test_newer_editions_tell_the_median_and_the_delegate() -> None:
+    report = benchmark_model.parse(dialogue.GPU)
+    assert (report.times.runs, report.times.median_ms, report.times.mean_ms) == (25, 141.253, 143.528)
+    assert (report.delegated, report.memory_mb, report.notes) == ((310, 312), 73.4102, ())
+
+
+def test_a_refused_delegate_is_noted() -> None:
+    report = benchmark_model.parse(dialogue.REFUSED)
+    assert report.notes == ("The graph will not be executed by the delegate.",)
+
+
+@pytest.mark.parametrize(
+    ("printed", "says"),
+    [
+        ("", "it printed nothing"),
+        ("STARTING!\nERROR: Could not open 'x.tflite'.\nbye", "Could not open"),
+        ("/system/bin/sh: ./benchmark_model: Permission denied\n", "Permission denied"),
+        (dialogue.CPU.replace("count=12", "total=12"), "the output was cut"),
+    ],
+)
+def test_output_without_a_result_is_an_error_with_the_tools_own_words(printed: str, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        benchmark_model.parse(printed)
+
+
+def test_the_command_says_threads_and_accelerator() -> None:
+    assert "--num_threads=2" in benchmark_model.command("b", "m", "cpu", 2)
+    assert "--use_gpu=true" in benchmark_model.command("b", "m", "gpu", 2)
+    with pytest.raises(BadInput, match="allowed are cpu, gpu"):
+        benchmark_model.command("b", "m", "npu", 2)
+    with pytest.raises(BadInput, match="from 1"):
+        benchmark_model.command("b", "m", "cpu", 0)
+
+
+def test_states_of_devices() -> None:
+    printed = "* daemon started successfully\nList of devices attached\nA1\tdevice\nB2\tunauthorized\nC3\tno permissions; see\n\n"
+    assert adb.parse_devices(printed) == {"A1": "device", "B2": "unauthorized", "C3": "no permissions"}
+    assert adb.parse_devices("List of devices attached\n\n") == {}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    model, tool = tmp_path / "unet.tflite", tmp_path / "benchmark_model"
+    model.write_bytes(b"a network")
+    tool.write_bytes(b"a tool")
+    return model, tool
+
+
+def test_a_phone_is_measured_and_left_clean(
+    tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = dialogue.install(tmp_path)
+    monkeypatch.setenv("PATH", dialogue.path(tmp_path))
+    record = android.measure(*files, adb.phone(), "gpu", component="unet", precision="fp16")
+    assert (record.device.name, record.device.system, record.device.chip) == (
+        "Google Pixel 8",
+        "Android 14",
+        "Tensor G3",
+    )
+    assert (record.origin, record.accelerator, record.delegated, record.times.ms) == (
+        "measured",
+        "GPU delegate",
+        (310, 312),
+        141.253,
+    )
+    asked = log.read_text().splitlines()
+    pushed = [line.split()[-1] for line in asked if " push " in line]
+    assert pushed == [f"{adb.REMOTE}/benchmark_model", f"{adb.REMOTE}/unet.tflite"]
+    assert asked.index(f"-s 28291FDH shell rm -f {' '.join(pushed)}") > max(
+        n for n, line in enumerate(asked) if "--graph" in line
+    )
+
+
+def test_a_refused_delegate_is_never_called_the_gpu(
+    tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialogue.install(tmp_path, gpu=dialogue.REFUSED)
+    monkeypatch.setenv("PATH", dialogue.path(tmp_path))
+    record = android.measure(*files, adb.phone(), "gpu")
+    assert record.accelerator == "CPU"
+    assert "the GPU delegate took no node: this is the CPU's time" in record.notes
+
+
+def test_what_is_on_the_phone_goes_even_where_the_tool_fails(
+    tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = dialogue.install(tmp_path, cpu="ERROR: Failed to load the model\n")
+    monkeypatch.setenv("PATH", dialogue.path(tmp_path))
+    with pytest.raises(BadInput, match="Failed to load the model"):
+        android.measure(*files, adb.phone())
+    assert "shell rm -f" in log.read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("listed", "serial", "says"),
+    [
+        ("A1\\tunauthorized", None, "accept the question about USB debugging"),
+        ("A1\\toffline", None, "unplug it"),
+        ("A1\\tdevice\\nB2\\tdevice", None, "name one with --serial: A1, B2"),
+        ("A1\\tdevice", "B2", "allowed are A1"),
+    ],
+)
+def test_phones_that_cannot_be_used_say_why(
+    listed: str, serial: str | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialogue.install(tmp_path, listed=listed)
+    monkeypatch.setenv("PATH", dialogue.path(tmp_path))
+    with pytest.raises(BadInput, match=says):
+        adb.phone(serial)
+
+
+def test_without_adb_the_commands_for_later_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(NotAttempted, match=r"adb is not installed[\s\S]*adb devices[\s\S]*--bundle DIR"):
+        adb.phone()
+
+
+@pytest.mark.skipif(shutil.which("adb") is None, reason="adb is not installed")
+def test_the_real_client_and_server_without_a_phone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "5137")  # a server of its own
+    try:
+        with pytest.raises(NotAttempted, match="no phone is attached"):
+            adb.phone()
+        with pytest.raises(BadInput, match="adb shell failed on nobody: .*device 'nobody' not found"):
+            adb.Phone("nobody", shutil.which("adb") or "").shell(["true"])
+    finally:
+        subprocess.run(["adb", "kill-server"], capture_output=True, check=False)
+
+
+def test_a_bundle_is_run_by_sh_and_read_back(
+    tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tool = files
+    place = bundle.make([model], tmp_path / "packed")
+    with pytest.raises(BadInput, match=r"run\.sh has not run"):
+        bundle.collect(place)
+    away = shutil.move(place, tmp_path / "elsewhere")
+    dialogue.install(tmp_path)
+    environment = os.environ | {"PATH": dialogue.path(tmp_path)}
+    subprocess.run(["sh", "run.sh", str(tool)], cwd=away, env=environment, check=True, capture_output=True)
+    found, failed = bundle.collect(Path(away))
+    assert failed == {}
+    assert [(one.origin, one.accelerator, one.times.ms) for one in found] == [
+        ("measured", "CPU", 2950.34),
+        ("measured", "GPU delegate", 141.253),
+    ]
+    assert {one.device.name for one in found} == {"Google Pixel 8"}
+    assert {one.model_sha256 for one in found} == {
+        json.loads((Path(away) / "manifest.json").read_text())["models"][0]["sha256"]
+    }
+    (Path(away) / "results" / "unet.gpu.txt").write_text("ERROR: no OpenCL\n")
+    found, failed = bundle.collect(Path(away))
+    assert len(found) == 1
+    assert "no OpenCL" in failed["unet on gpu"]
+    (Path(away) / "models" / "unet.tflite").write_bytes(b"another")
+    with pytest.raises(BadInput, match="not the file that was packed"):
+        bundle.collect(Path(away))
+
+
+def test_a_bundle_without_a_phone_ends_with_one_line(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    model, tool = files
+    place = bundle.make([model], tmp_path / "packed")
+    done = subprocess.run(["sh", "run.sh", str(tmp_path / "no-tool")], cwd=place, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'no-tool'}: no such file\n")
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [([], "one .tflite or more"), (["a.bin"], "allowed are .tflite"), (["x/a.tflite", "y/a.tflite"], "same file name")],
+)
+def test_a_bundle_of_other_files_is_refused_and_leaves_nothing(names: list[str], says: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(BadInput, match=says):
+        bundle.make([tmp_path / name for name in names], tmp_path / "packed")
+    assert not [entry for entry in tmp_path.iterdir() if "packed" in entry.name]
+
+
+def test_the_command_line_without_a_phone(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    call = [sys.executable, "-m", "mdrepro", "latency", str(files[0]), "--on", "android"]
+    environment = os.environ | {"PATH": str(tmp_path)}
+    done = subprocess.run(call, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: adb is not installed")
+    assert "Traceback" not in done.stderr

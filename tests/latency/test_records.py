@@ -1,0 +1,173 @@
+"""Latency records: what they allow, that they survive a file, and reports of other programs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mdrepro.errors import BadInput
+from mdrepro.latency import host, imports, records
+from mdrepro.latency.records import Record
+from tests.latency import dialogue
+
+PLAIN: dict[str, Any] = {
+    "origin": "measured",
+    "model": "mobilediffusion",
+    "component": "unet",
+    "device": {"name": "a phone"},
+    "runtime": "LiteRT",
+    "accelerator": "CPU",
+    "times": {"runs": 10, "median_ms": 5.0},
+    "source": "a test",
+}
+
+
+def test_a_record_survives_its_file(tmp_path: Path) -> None:
+    first = records.record(PLAIN | {"delegated": [3, 4], "notes": ["hot"]}, "x")
+    records.save(tmp_path / "a.json", [first, records.record(PLAIN, "x")])
+    assert records.load(tmp_path / "a.json") == [first, records.record(PLAIN, "x")]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"times": {"runs": 10}}, "neither a mean nor a median"),
+        ({"times": {"runs": 0, "mean_ms": 1}}, r"times\.runs"),
+        ({"times": {"runs": 3, "mean_ms": 1, "min_ms": 2}}, "below the minimum"),
+        ({"times": {"runs": 3, "median_ms": 3, "max_ms": 2}}, "above the maximum"),
+        ({"origin": "guessed"}, "origin"),
+        ({"delegated": [5, 4]}, "more nodes than there are"),
+        ({"model_sha256": "abc"}, "model_sha256"),
+        ({"date": "2999-01-01"}, "is to come"),
+        ({"colour": "red"}, "colour"),
+        ({"model": ""}, "model"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_name(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        records.record(PLAIN | change, "file: record 1")
+
+
+def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
+    for content in ("", "[]", '{"format": 2, "records": []}', '{"format": 1}'):
+        (tmp_path / "a.json").write_text(content)
+        with pytest.raises(BadInput, match="latency records"):
+            records.load(tmp_path / "a.json")
+
+
+def test_measured_and_imported_are_kept_apart() -> None:
+    ours, theirs = records.record(PLAIN, "x"), records.record(PLAIN | {"origin": "imported"}, "x")
+    assert records.split([theirs, ours, theirs]) == {"measured": [ours], "imported": [theirs, theirs]}
+    assert records.split([]) == {"measured": [], "imported": []}
+
+
+def test_the_summary_is_numpys_and_its_interval_holds_the_median() -> None:
+    chance = np.random.default_rng(0)
+    times = chance.lognormal(3, 0.2, 40)
+    told = host.summary(times.tolist(), first_ms=99.0)
+    assert told.median_ms == pytest.approx(np.median(times))
+    assert told.p90_ms == pytest.approx(np.quantile(times, 0.9))
+    assert told.low_ms is not None
+    assert told.high_ms is not None
+    assert told.low_ms < np.median(times) < told.high_ms
+    held = 0
+    for _ in range(100):
+        some = host.summary(chance.lognormal(3, 0.2, 25).tolist())
+        assert some.low_ms is not None
+        assert some.high_ms is not None
+        held += some.low_ms <= np.exp(3) <= some.high_ms
+    assert held >= 88
+
+
+ABOUT = {"model": "unet", "component": "unet", "device": {"name": "a phone"}}
+AI_HUB = {
+    "execution_summary": {
+        "estimated_inference_time": 189000,
+        "all_inference_times": [190000, 189000, 195000, 191000],
+        "estimated_inference_peak_memory": 250_000_000,
+        "warm_load_time": 1_200_000,
+    },
+    "execution_detail": [{"compute_unit": "NPU"}] * 7 + [{"compute_unit": "CPU"}],
+}
+MLPERF = {
+    "environment_info": {
+        "platform": "android",
+        "value": {"android": {"os_version": "14", "model_name": "Galaxy S24", "soc_name": "SM8650"}},
+    },
+    "build_info": {"version": "5.0"},
+    "results": [
+        {
+            "benchmark_id": "stable_diffusion",
+            "loadgen_scenario": "SingleStream",
+            "backend_settings": {"framework": "QNN"},
+            "backend_info": {"accelerator_name": "NPU"},
+            "performance_run": {
+                "throughput": {"value": 0.25, "unit": "samples/s"},
+                "measured_samples": 8,
+                "start_datetime": "2024-12-26T16:02:35.528656",
+                "loadgen_info": {"validity": False},
+            },
+        },
+        {
+            "benchmark_id": "image_classification_offline",
+            "loadgen_scenario": "Offline",
+            "backend_settings": {"framework": "QNN"},
+            "backend_info": {},
+            "performance_run": {"throughput": 900.0, "measured_samples": 9, "start_datetime": "2024-12-26T16:02:35"},
+        },
+    ],
+}
+
+
+def imported(kind: str, content: str, tmp_path: Path, about: dict[str, Any]) -> list[Record]:
+    (tmp_path / "report").write_text(content)
+    return imports.read(kind, tmp_path / "report", about)
+
+
+def test_a_profile_of_ai_hub(tmp_path: Path) -> None:
+    (one,) = imported("ai-hub", json.dumps(AI_HUB), tmp_path, ABOUT)
+    assert (one.times.median_ms, one.times.mean_ms, one.times.runs) == (190.5, 191.25, 4)
+    assert (one.times.load_ms, one.memory_mb, one.delegated) == (1200, 250, (7, 8))
+    assert (one.origin, one.accelerator) == ("imported", "NPU (7), CPU (1)")
+    assert "SHA-256" in one.source
+    summary = {"estimated_inference_time": 189000}
+    (one,) = imported("ai-hub", json.dumps({"execution_summary": summary}), tmp_path, ABOUT)
+    assert (one.times.ms, one.times.runs) == (189, 1)
+    assert one.notes
+
+
+def test_a_result_of_mlperf_mobile(tmp_path: Path) -> None:
+    (one,) = imported("mlperf-mobile", json.dumps(MLPERF), tmp_path, {})  # the offline one is no latency
+    assert (one.model, one.component, one.times.ms, one.times.runs) == ("stable_diffusion", "image", 4000, 8)
+    assert (one.device.name, one.device.chip, one.date) == ("Galaxy S24", "SM8650", "2024-12-26")
+    assert one.notes == ("the app marks this run as not valid",)
+
+
+def test_a_form_of_xcodes_report(tmp_path: Path) -> None:
+    form = "model: unet\ncomponent: unet\ndevice: iPhone 15 Pro\nprediction_ms: 142.5\nload_ms: 900\nneural_engine: 310\ncpu: 4\n"
+    (one,) = imported("xcode", form, tmp_path, {})
+    assert (one.times.ms, one.times.load_ms, one.delegated) == (142.5, 900, (310, 314))
+    assert one.notes
+    with pytest.raises(BadInput, match="lacks device, prediction_ms"):
+        imported("xcode", "model: unet\n", tmp_path, {})
+
+
+def test_what_benchmark_model_printed(tmp_path: Path) -> None:
+    (one,) = imported("benchmark-model", dialogue.GPU, tmp_path, ABOUT)
+    assert (one.origin, one.accelerator, one.times.ms) == ("imported", "GPU delegate", 141.253)
+
+
+@pytest.mark.parametrize("kind", imports.KINDS)
+@pytest.mark.parametrize("content", ["", "{}", "[1]", "\x00\x01", '{"execution_summary": {}, "results": 3}'])
+def test_other_files_are_refused_by_name(kind: str, content: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="report"):
+        imported(kind, content, tmp_path, ABOUT)
+
+
+def test_unknown_kinds_and_what_is_not_told_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="did you mean xcode"):
+        imported("xcod", "", tmp_path, {})
+    with pytest.raises(BadInput, match="record 1: model: Field required"):
+        imported("benchmark-model", dialogue.CPU, tmp_path, {})
