@@ -11,15 +11,17 @@ from mdrepro.errors import BadInput, unknown
 if TYPE_CHECKING:
     from mdrepro.latency.records import Record
 
-PLACES = ("host", "android")
+PLACES = ("host", "android", "apple")
 
 
 def latency(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="Networks (.tflite), or a report with --import.")
     ] = None,
-    where: Annotated[str, typer.Option("--on", help="host or android.")] = "host",
-    accelerator: Annotated[str, typer.Option("--accelerator", help="On Android: cpu or gpu.")] = "cpu",
+    where: Annotated[str, typer.Option("--on", help="host, android or apple.")] = "host",
+    accelerator: Annotated[
+        str | None, typer.Option("--accelerator", help="On Android: cpu, gpu; on Apple: all, cpu, gpu, ane.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; 1 here, 4 on a phone.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="At least so many runs, after the warm-up.")] = 10,
     tool: Annotated[Path | None, typer.Option(help="On Android: benchmark_model for the phone.")] = None,
@@ -65,7 +67,11 @@ def latency(
         about["device"] = {"name": device} if device else None
         found = [one for file in named for one in imports.read(kind, file, about)]
     elif where == "android":
-        found = _on_android(named, accelerator, threads, runs, tool, serial)
+        found = _on_android(named, accelerator or "cpu", threads, runs, tool, serial)
+    elif where == "apple":
+        from mdrepro.latency import apple
+
+        found = [apple.measure(file, accelerator or "all", runs=runs) for file in named]
     elif where == "host":
         found, state = _on_host(named, threads or 1, runs)
     else:

@@ -60,7 +60,7 @@ class Playground:
         reader: str | None = "shapes-reader",
         caption: str = "a small red star left of a large blue circle on a white background",
     ) -> None:
-        import ipywidgets as widgets
+        import ipywidgets as widgets  # type: ignore[import-untyped]
 
         if not recipes:
             raise BadInput("no recipe: allowed are names of trained denoisers; mdrepro train --list has them")
@@ -78,7 +78,7 @@ class Playground:
         self._quiet = False
         self.model.observe(lambda _: self._begin(), "value")
         for control in (self.caption, self.steps, self.guidance, self.seed, self.count):
-            control.observe(lambda _: self._quiet or self.draw(), "value")
+            control.observe(lambda _: self._changed(), "value")
         self._begin()
 
     @property
@@ -96,6 +96,10 @@ class Playground:
         self.steps.value, self.guidance.value = int(config["default_steps"]), float(config["default_guidance"])
         self._quiet = False
         self.draw()
+
+    def _changed(self) -> None:
+        if not self._quiet:
+            self.draw()
 
     def images(self) -> Tensor:
         """Images of the caption as the widgets stand: uint8, (count, 3, 64, 64); image i starts from noise i."""

@@ -14,7 +14,7 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, asked["cores"])
     import numpy as np
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
     load_before = os.getloadavg()[0]
     peak = _peak(asked["side"])

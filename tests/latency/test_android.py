@@ -1,4 +1,4 @@
-"""The way to a phone: what adb and benchmark_model say, by a recorded conversation and by the real client and server."""
+"""The way to a phone: what adb and benchmark_model say, from a recorded conversation and by the real client."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_the_command_says_threads_and_accelerator() -> None:
 
 
 def test_states_of_devices() -> None:
-    printed = "* daemon started successfully\nList of devices attached\nA1\tdevice\nB2\tunauthorized\nC3\tno permissions; see\n\n"
+    printed = "* daemon started\nList of devices attached\nA1\tdevice\nB2\tunauthorized\nC3\tno permissions; see\n\n"
     assert adb.parse_devices(printed) == {"A1": "device", "B2": "unauthorized", "C3": "no permissions"}
     assert adb.parse_devices("List of devices attached\n\n") == {}
 
@@ -78,11 +78,7 @@ def test_a_phone_is_measured_and_left_clean(
     log = dialogue.install(tmp_path)
     monkeypatch.setenv("PATH", dialogue.path(tmp_path))
     record = android.measure(*files, adb.phone(), "gpu", component="unet", precision="fp16")
-    assert (record.device.name, record.device.system, record.device.chip) == (
-        "Google Pixel 8",
-        "Android 14",
-        "Tensor G3",
-    )
+    assert record.device.model_dump() == {"name": "Google Pixel 8", "system": "Android 14", "chip": "Tensor G3"}
     assert (record.origin, record.accelerator, record.delegated, record.times.ms) == (
         "measured",
         "GPU delegate",
@@ -147,7 +143,7 @@ def test_the_real_client_and_server_without_a_phone(monkeypatch: pytest.MonkeyPa
     try:
         with pytest.raises(NotAttempted, match="no phone is attached"):
             adb.phone()
-        with pytest.raises(BadInput, match="adb shell failed on nobody: .*device 'nobody' not found"):
+        with pytest.raises(BadInput, match=r"adb shell failed on nobody: .*device 'nobody' not found"):
             adb.Phone("nobody", shutil.which("adb") or "").shell(["true"])
     finally:
         subprocess.run(["adb", "kill-server"], capture_output=True, check=False)
@@ -171,9 +167,8 @@ def test_a_bundle_is_run_by_sh_and_read_back(
         ("measured", "GPU delegate", 141.253),
     ]
     assert {one.device.name for one in found} == {"Google Pixel 8"}
-    assert {one.model_sha256 for one in found} == {
-        json.loads((Path(away) / "manifest.json").read_text())["models"][0]["sha256"]
-    }
+    packed = json.loads((Path(away) / "manifest.json").read_text())["models"]
+    assert {one.model_sha256 for one in found} == {packed[0]["sha256"]}
     (Path(away) / "results" / "unet.gpu.txt").write_text("ERROR: no OpenCL\n")
     found, failed = bundle.collect(Path(away))
     assert len(found) == 1
@@ -184,8 +179,7 @@ def test_a_bundle_is_run_by_sh_and_read_back(
 
 
 def test_a_bundle_without_a_phone_ends_with_one_line(tmp_path: Path, files: tuple[Path, Path]) -> None:
-    model, tool = files
-    place = bundle.make([model], tmp_path / "packed")
+    place = bundle.make([files[0]], tmp_path / "packed")
     done = subprocess.run(["sh", "run.sh", str(tmp_path / "no-tool")], cwd=place, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'no-tool'}: no such file\n")
 
@@ -207,6 +201,6 @@ def test_the_command_line_without_a_phone(tmp_path: Path, files: tuple[Path, Pat
     call = [sys.executable, "-m", "mdrepro", "latency", str(files[0]), "--on", "android"]
     environment = os.environ | {"PATH": str(tmp_path)}
     done = subprocess.run(call, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: adb is not installed")
+    assert done.returncode == 1
+    assert "adb is not installed" in done.stderr.splitlines()[0]
     assert "Traceback" not in done.stderr

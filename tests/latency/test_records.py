@@ -146,7 +146,8 @@ def test_a_result_of_mlperf_mobile(tmp_path: Path) -> None:
 
 
 def test_a_form_of_xcodes_report(tmp_path: Path) -> None:
-    form = "model: unet\ncomponent: unet\ndevice: iPhone 15 Pro\nprediction_ms: 142.5\nload_ms: 900\nneural_engine: 310\ncpu: 4\n"
+    form = "model: unet\ncomponent: unet\ndevice: iPhone 15 Pro\nprediction_ms: 142.5\nload_ms: 900\n"
+    form += "neural_engine: 310\ncpu: 4\n"
     (one,) = imported("xcode", form, tmp_path, {})
     assert (one.times.ms, one.times.load_ms, one.delegated) == (142.5, 900, (310, 314))
     assert one.notes

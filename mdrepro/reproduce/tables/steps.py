@@ -99,8 +99,10 @@ def eight(
     texts = quality.prompts(scenes)
 
     def made(way: Way, seed: int) -> NDArray[np.float64]:
-        pipeline, how = pipelines[way.recipe], {"steps": way.steps, "guidance": guidance, "sampler": way.sampler}
-        images = generate.images(pipeline, texts, **how, seed=seed, batch=batch)
+        pipeline = pipelines[way.recipe]
+        images = generate.images(
+            pipeline, texts, steps=way.steps, guidance=guidance, sampler=way.sampler, seed=seed, batch=batch
+        )
         return quality.features(scored_by.reader, images)
 
     return {row: np.stack([made(WAYS[row], seed) for seed in seeds]) for row in ("8", *DIFFERENCES)}

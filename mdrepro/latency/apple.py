@@ -1,0 +1,102 @@
+"""Latency of a Core ML package by ``predict`` on the Mac that runs this. iPhones: by Xcode's performance report."""
+
+import importlib
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdrepro import paths
+from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.latency.host import RUNS, SECONDS, WARM_UP, summary
+from mdrepro.latency.records import Component, Device, Record, today
+
+UNITS = {
+    "all": ("ALL", "all"),
+    "cpu": ("CPU_ONLY", "CPU"),
+    "gpu": ("CPU_AND_GPU", "CPU and GPU"),
+    "ane": ("CPU_AND_NE", "CPU and Neural Engine"),
+}
+"""Compute units by name: coremltools' name, and ours."""
+ELSEWHERE = """Core ML runs on macOS alone. On a Mac:
+    mdrepro latency MODEL.mlpackage --on apple --accelerator ane
+For an iPhone, open the package in Xcode, make a performance report, write what it shows into a form (docs/use.md), and:
+    mdrepro latency FORM.yaml --import xcode"""
+
+
+def measure(
+    package: Path,
+    units: str = "all",
+    *,
+    model: str = "",
+    component: Component = "other",
+    precision: str = "",
+    runs: int = RUNS,
+    seconds: float = SECONDS,
+) -> Record:
+    """Latency of a package on this Mac.
+
+    Args:
+        package: an ``.mlpackage``.
+        units: a row of `UNITS`.
+        model, component, precision: what it is; its name where nothing is said.
+        runs, seconds: both are at least reached.
+
+    Raises:
+        BadInput: other units, or no such package.
+        NotAttempted: this is no Mac, or coremltools is not installed; the message has the commands.
+    """
+    if units not in UNITS:
+        raise unknown("compute units", units, UNITS)
+    if not package.is_dir():
+        raise BadInput(f"{package}: no such package")
+    if sys.platform != "darwin":
+        raise NotAttempted(ELSEWHERE)
+    try:
+        coremltools: Any = importlib.import_module("coremltools")
+    except ModuleNotFoundError:
+        raise NotAttempted("coremltools is not installed: pip install mdrepro[export]") from None
+    began = time.perf_counter()
+    loaded = coremltools.models.MLModel(str(package), compute_units=getattr(coremltools.ComputeUnit, UNITS[units][0]))
+    load = time.perf_counter() - began
+    inputs = {told.name: _values(told) for told in loaded.get_spec().description.input}
+    first = _run(loaded, inputs)
+    for _ in range(WARM_UP - 1):
+        _run(loaded, inputs)
+    times: list[float] = []
+    while len(times) < runs or sum(times) < seconds:
+        times.append(_run(loaded, inputs))
+    return Record(
+        origin="measured",
+        model=model or package.stem,
+        component=component,
+        device=Device(name=platform.machine(), system=f"macOS {platform.mac_ver()[0]}"),
+        runtime=f"Core ML, coremltools {coremltools.__version__}",
+        accelerator=UNITS[units][1],
+        precision=precision,
+        times=summary([1000 * value for value in times], first_ms=1000 * first, load_ms=1000 * load),
+        source=f"mdrepro latency by predict; weights {_digest(package)}",
+        date=today(),
+        notes=("predict copies inputs and outputs through Python",),
+    )
+
+
+def _run(model: Any, inputs: dict[str, Any]) -> float:
+    began = time.perf_counter()
+    model.predict(inputs)
+    return time.perf_counter() - began
+
+
+def _values(told: Any) -> Any:
+    array = told.type.multiArrayType
+    shape = tuple(array.shape)
+    whole = array.ArrayDataType.Name(array.dataType) == "INT32"
+    return np.ones(shape, np.int32) if whole else np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def _digest(package: Path) -> str:
+    weights = sorted(package.rglob("weight.bin"))
+    return f"SHA-256 {paths.sha256(weights[0])}" if weights else "in the program"
