@@ -1,0 +1,62 @@
+"""LiteRT on this machine: a process of its own, pinned, with the peak of a matrix product beside it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mdrepro.errors import BadInput
+from mdrepro.latency import host
+
+MAKE = """
+import sys, torch, litert_torch
+side, file = int(sys.argv[1]), sys.argv[2]
+layer = torch.nn.Linear(side, side, bias=False).eval()
+litert_torch.convert(layer, (torch.zeros(side, side),)).export(file)
+"""
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that is one product of two 768 x 768 matrices."""
+    file = tmp_path_factory.mktemp("networks") / "product.tflite"
+    subprocess.run([sys.executable, "-c", MAKE, "768", str(file)], check=True, capture_output=True)
+    return file
+
+
+@pytest.mark.slow
+def test_a_matrix_product_runs_near_the_peak_that_is_measured_beside_it(product: Path) -> None:
+    record, state = host.measure(product, 1, macs=768**3, runs=15, seconds=0.5)
+    assert record.times.runs >= 15
+    assert record.times.median_ms is not None
+    assert state["gmacs"] == pytest.approx(768**3 / record.times.median_ms / 1e6)
+    assert 0.15 < state["share"] < 3  # one and the same work, by two libraries, on a machine that may be busy
+    assert record.memory_mb is not None
+    assert record.memory_mb > 768**2 * 4 / 1e6
+    assert record.accelerator == "CPU, XNNPACK"
+
+
+@pytest.mark.slow
+def test_both_the_runs_and_the_seconds_are_reached(product: Path) -> None:
+    record, _ = host.measure(product, 1, runs=1, seconds=1.0)
+    assert record.times.mean_ms is not None
+    assert record.times.runs * record.times.mean_ms >= 1000
+
+
+def test_the_process_imports_no_torch() -> None:
+    program = "import sys, mdrepro.latency.host_child; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", f"import json; {program}"], capture_output=True, text=True, check=True)
+    assert not {"torch", "diffusers", "transformers"} & set(json.loads(done.stdout))
+
+
+def test_files_that_litert_cannot_run_end_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.tflite").write_bytes(b"no network")
+    with pytest.raises(BadInput, match=r"LiteRT cannot run .*a\.tflite: ValueError"):
+        host.measure(tmp_path / "a.tflite")
+    with pytest.raises(BadInput, match="no such file"):
+        host.measure(tmp_path / "b.tflite")
+    with pytest.raises(BadInput, match="allowed are 1 to"):
+        host.measure(tmp_path / "a.tflite", (os.cpu_count() or 1) + 1)
