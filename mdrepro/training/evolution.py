@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -39,6 +39,7 @@ from mdrepro.latency.blocks import LatencyTable, write_whole
 from mdrepro.models.blocks import Layout
 from mdrepro.models.evolvable import EvolvableUNet
 from mdrepro.training import checkpoint, loop, processes
+from mdrepro.training.action_log import LOG, Candidate, Round
 
 Quality = Callable[[EvolvableUNet], float]
 """How good the images of a network are, more is better. It is given the network in eval mode, without gradients, some
@@ -50,58 +51,7 @@ TrainRound = Callable[[EvolvableUNet, int, Path, float | None], EvolvableUNet | 
 (None: no end). Returns the trained network, or None where time ran out. Called again for the same round after a kill,
 it must give the same weights. The network may have other parameters than in the round before: a new optimiser."""
 
-LOG = "evolution.jsonl"
 EVALUATIONS = "evaluations.json"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What removing one block would do.
-
-    Args:
-        block: its name.
-        quality: of the network without it.
-        quality_lost: delta quality, of the whole network less that.
-        saved_ms: delta latency.
-        score: quality_lost / saved_ms; None where it saves nothing.
-    """
-
-    block: str
-    quality: float
-    quality_lost: float
-    saved_ms: float
-    score: float | None
-
-
-@dataclass(frozen=True)
-class Round:
-    """A line of the action log.
-
-    Args:
-        round: its number, from 1.
-        actions: what was done, for `EvolvableUNet.replay`.
-        target_ms: the latency aimed at.
-        latency_before_ms, latency_after_ms: of the network by the table, before and after the actions.
-        quality_before, quality_after: likewise; both after this round's training.
-        candidates: all blocks before the actions, lowest score first.
-        blocks: how many there are afterwards, by stage and kind, as in the paper's Table 3.
-    """
-
-    round: int
-    actions: tuple[str, ...]
-    target_ms: float
-    latency_before_ms: float
-    latency_after_ms: float
-    quality_before: float
-    quality_after: float
-    candidates: tuple[Candidate, ...]
-    blocks: dict[str, int]
-
-    @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Self:
-        """From what JSON made of it."""
-        candidates = tuple(Candidate(**candidate) for candidate in told["candidates"])
-        return cls(**{**told, "actions": tuple(told["actions"]), "candidates": candidates})
 
 
 @dataclass(frozen=True)
@@ -349,15 +299,6 @@ class _Run:
 
     def outcome(self, finished: bool) -> Evolution:
         return Evolution(self.unet.eval(), tuple(self.log), self.latency, finished)
-
-
-def read_log(folder: Path) -> list[Round]:
-    """The action log of a run's folder. Raises BadInput where there is none, or it is damaged."""
-    path = folder / LOG
-    try:
-        return [Round.read(json.loads(line)) for line in path.read_text().splitlines()]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{path} is no action log ({type(error).__name__}: {error})") from error
 
 
 def _check(unet: EvolvableUNet, table: LatencyTable, target: float, rounds: int, group: int) -> None:

@@ -14,13 +14,12 @@ from mdrepro.latency import blocks
 from mdrepro.models import text
 from mdrepro.models.evolvable import EvolvableUNet
 from mdrepro.training import build, curve, evolution
+from mdrepro.training.action_log import LATENCY, LOG
 from mdrepro.training.diffusion import Diffusion
 from mdrepro.training.objective import Batch, Examples, Objective
 from mdrepro.training.parts import Parts
 from mdrepro.training.recipe import Recipe
 from mdrepro.training.robust import RobustDiffusion, negative_loss, robust_rounds
-
-LATENCY = "latency.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ def run(
     seconds = sum(row["seconds"] for row in losses if row["step"] % recipe.loop.steps == 0)
     return build.Made(
         parts={"unet": found.unet, "scheduler": scheduler} if found.finished else {},
-        files={name: (folder / name).read_text() for name in (LATENCY, evolution.LOG) if (folder / name).is_file()},
+        files={name: (folder / name).read_text() for name in (LATENCY, LOG) if (folder / name).is_file()},
         parameters=sum(p.numel() for p in found.unet.parameters()),
         losses=losses,
         steps=len(found.log) * recipe.loop.steps,
@@ -111,7 +110,7 @@ def _clear(folder: Path) -> None:
     for path in folder.glob("round-*"):
         shutil.rmtree(path)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    for name in (LATENCY, evolution.LOG, evolution.EVALUATIONS):
+    for name in (LATENCY, LOG, evolution.EVALUATIONS):
         (folder / name).unlink(missing_ok=True)
 
 

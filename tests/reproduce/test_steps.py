@@ -79,7 +79,7 @@ def test_rows_are_the_declared_ones(measured: dict[str, Found]) -> None:
 
 def test_the_grid_frames_what_is_wrong(measured: dict[str, Found]) -> None:
     scenes = Shapes("test", N).scenes(range(N))
-    figure = steps.grid_figure(measured, scenes, 4)
+    figure = quality.grid_figure(measured, scenes, 4)
     framed = [[axis.spines["left"].get_visible() for axis in figure.axes[i * 4 : i * 4 + 4]] for i in range(4)]
     assert framed == [[False] * 4, [True, False, False, False], [True, True, False, False], [True, True, True, False]]
     of_eight = {row: measured[row].features[None] for row in ("8", "8-ddim", "8-dpm++")}

@@ -11,8 +11,9 @@ import torch
 
 from mdrepro.errors import BadInput
 from mdrepro.models.evolvable import EvolvableUNet
-from mdrepro.training import checkpoint, evolution, loop
-from mdrepro.training.evolution import evolve, rank, read_log
+from mdrepro.training import action_log, checkpoint, evolution, loop
+from mdrepro.training.action_log import read_log
+from mdrepro.training.evolution import evolve, rank
 from tests.training.evolving import Known, families, ran, table, tiny, worth_of
 
 torch.set_num_threads(1)
@@ -195,7 +196,7 @@ def test_a_block_that_saves_no_time_is_left_alone(tmp_path):
     assert (last.block, last.saved_ms, last.score) == ("down-2 resnet 0", 0, None)
     assert "remove down-2 resnet 0" not in found.actions
     assert found.latency_ms <= 20
-    assert json.loads((tmp_path / evolution.LOG).read_text().splitlines()[0])["candidates"][-1]["score"] is None
+    assert json.loads((tmp_path / action_log.LOG).read_text().splitlines()[0])["candidates"][-1]["score"] is None
 
 
 def test_when_nothing_can_be_copied_it_ends(tmp_path):
@@ -251,7 +252,7 @@ def test_evaluating_changes_nothing(tmp_path):
     assert ran(unet) == list(BLOCKS)
     assert same(weights(unet), before)
     assert dict(unet.config) == config
-    assert not (tmp_path / evolution.LOG).exists()
+    assert not (tmp_path / action_log.LOG).exists()
 
 
 def test_each_round_trains_what_the_one_before_made_in_a_folder_of_its_own(tmp_path):
@@ -292,7 +293,7 @@ class Mortal(Known):
 def undisturbed(tmp_path_factory):
     folder, quality = tmp_path_factory.mktemp("undisturbed"), Known(WORTH)
     found = run(folder, train_round=trained, quality=quality)
-    return (folder / evolution.LOG).read_bytes(), weights(found.unet), found.actions, quality.calls
+    return (folder / action_log.LOG).read_bytes(), weights(found.unet), found.actions, quality.calls
 
 
 def test_killed_again_and_again_it_comes_to_the_same_end(tmp_path, undisturbed):
@@ -306,7 +307,7 @@ def test_killed_again_and_again_it_comes_to_the_same_end(tmp_path, undisturbed):
         spent += quality.calls
     quality = Known(WORTH)
     found = run(tmp_path, train_round=trained, quality=quality)
-    assert (tmp_path / evolution.LOG).read_bytes() == log
+    assert (tmp_path / action_log.LOG).read_bytes() == log
     assert same(weights(found.unet), expected)
     assert found.actions == actions == list(found.unet.config.actions)
     assert calls <= spent + quality.calls <= calls + 1  # the one after the actions is made again
@@ -327,9 +328,9 @@ def test_killed_while_it_writes_it_comes_to_the_same_end(tmp_path, undisturbed, 
         patch.setattr(checkpoint, "save", dead)
         with pytest.raises(Killed):
             run(tmp_path, train_round=trained, rounds=4)
-    assert (tmp_path / evolution.LOG).read_bytes().splitlines() == log[:3]
+    assert (tmp_path / action_log.LOG).read_bytes().splitlines() == log[:3]
     found = run(tmp_path, train_round=trained, rounds=4)
-    assert (tmp_path / evolution.LOG).read_bytes().splitlines() == log[:4]
+    assert (tmp_path / action_log.LOG).read_bytes().splitlines() == log[:4]
     assert found.actions == undisturbed[2][:4]
 
 
@@ -356,7 +357,7 @@ def test_when_time_runs_out_it_can_go_on(tmp_path, undisturbed, monkeypatch):
     found = run(tmp_path, train_round=trained, quality=quality)
     assert found.finished
     assert quality.calls == calls
-    assert (tmp_path / evolution.LOG).read_bytes() == log
+    assert (tmp_path / action_log.LOG).read_bytes() == log
     assert same(weights(found.unet), expected)
 
 
@@ -386,10 +387,10 @@ def test_a_finished_run_is_not_run_again_and_more_rounds_go_on(tmp_path):
 )
 def test_a_folder_of_another_evolution_is_refused(tmp_path, change, named):
     run(tmp_path, rounds=1)
-    log = (tmp_path / evolution.LOG).read_bytes()
+    log = (tmp_path / action_log.LOG).read_bytes()
     with pytest.raises(BadInput, match=f"{re.escape(named)}.*allowed are the same, or another folder"):
         run(tmp_path, **change)
-    assert (tmp_path / evolution.LOG).read_bytes() == log
+    assert (tmp_path / action_log.LOG).read_bytes() == log
 
 
 @pytest.mark.parametrize(
@@ -416,7 +417,7 @@ def test_a_quality_that_is_no_number_stops_it(tmp_path):
 
 @pytest.mark.parametrize("text", ["{", '{"round": 1}', "[]"])
 def test_a_damaged_log(tmp_path, text):
-    (tmp_path / evolution.LOG).write_text(text)
+    (tmp_path / action_log.LOG).write_text(text)
     with pytest.raises(BadInput, match="is no action log"):
         read_log(tmp_path)
     with pytest.raises(BadInput, match="is no action log"):

@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler
 from torch import nn
 
 from mdrepro.errors import BadInput
-from mdrepro.training import evolution, loop
+from mdrepro.training import action_log, evolution, loop
 from mdrepro.training.diffusion import Diffusion
 from mdrepro.training.draws import Draws
 from mdrepro.training.evolution import evolve
@@ -213,7 +213,7 @@ def test_an_evolution_killed_in_a_round_comes_to_the_same_network(tmp_path, monk
     parts = evolved(tmp_path / "parts")
     assert parts.log == whole.log
     assert same(parts.unet, whole.unet)
-    assert (tmp_path / "parts" / evolution.LOG).read_bytes() == (tmp_path / "whole" / evolution.LOG).read_bytes()
+    assert (tmp_path / "parts" / action_log.LOG).read_bytes() == (tmp_path / "whole" / action_log.LOG).read_bytes()
 
 
 # Quality.
@@ -286,7 +286,7 @@ def test_killed_for_good(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.communicate()
     finish(start(folder=folder))
-    assert (folder / evolution.LOG).read_bytes() == (tmp_path / "whole" / evolution.LOG).read_bytes()
+    assert (folder / action_log.LOG).read_bytes() == (tmp_path / "whole" / action_log.LOG).read_bytes()
     assert same(evolved(folder).unet, whole.unet)
 
 
@@ -294,7 +294,7 @@ def test_killed_for_good(tmp_path):
 def test_two_processes_do_what_one_does(tmp_path):
     whole = evolved(tmp_path / "one")
     finish(start("-m", *LAUNCHERS["torchrun"], free_port(), folder=tmp_path / "two"))
-    assert (tmp_path / "two" / evolution.LOG).read_bytes() == (tmp_path / "one" / evolution.LOG).read_bytes()
+    assert (tmp_path / "two" / action_log.LOG).read_bytes() == (tmp_path / "one" / action_log.LOG).read_bytes()
     assert len(whole.log) == 3
     for number in (1, 2, 3):
         curves = [

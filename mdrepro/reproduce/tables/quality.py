@@ -7,7 +7,7 @@ CLIP score[shapes].
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from mdrepro.metrics.statistics import Convention, Statistics
 from mdrepro.models.presets import LATENT_FACTOR
 from mdrepro.reproduce.rows import Row
 from mdrepro.training.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REFERENCE = 5000  # real renders of other scenes of the test split
 RESAMPLES = 1000
@@ -245,3 +248,28 @@ def _ratio(right: NDArray[np.float64], count: NDArray[np.int64], seed: int) -> I
     low, high = np.quantile(shares, [(1 - bootstrap.LEVEL) / 2, (1 + bootstrap.LEVEL) / 2])
     value = float(right.sum() / count.sum())
     return Interval(value, min(float(low), value), max(float(high), value), len(right))
+
+
+def grid_figure(measured: Mapping[str, Found], scenes: Sequence[Scene], count: int = 8) -> "Figure":
+    """The first captions' images, a column a caption, a row a way: same prompts, same noise.
+
+    Framed are images in which something is not what the caption says.
+    """
+    import textwrap
+
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        len(measured), count, figsize=(1.45 * count, 1.45 * len(measured) + 0.8), layout="constrained", squeeze=False
+    )
+    for line, (row, ours) in zip(axes, measured.items(), strict=True):
+        for column, axis in enumerate(line):
+            axis.imshow(ours.images[column].permute(1, 2, 0).numpy(), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(not all(ours.judgements[column].attributes()))
+            axis.spines[:].set(color="#c8501e", linewidth=2.5)
+        line[0].set_ylabel("\n".join(textwrap.wrap(row, 22)), rotation=0, ha="right", va="center", fontsize=11)
+    for axis, prompt in zip(axes[0], prompts(scenes[:count]), strict=True):
+        axis.set_title("\n".join(textwrap.wrap(prompt, 22)), fontsize=7)
+    plt.close(figure)
+    return figure

@@ -160,28 +160,6 @@ def compute(pipelines: Mapping[str, Any], guidance: float) -> list[Row]:
     return cells
 
 
-def grid_figure(measured: Mapping[str, Found], scenes: Sequence[Scene], count: int = 8) -> "Figure":
-    """The first captions' images, a column a caption, a row a way: same prompts, same noise."""
-    import textwrap
-
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        len(measured), count, figsize=(1.45 * count, 1.45 * len(measured) + 0.8), layout="constrained", squeeze=False
-    )
-    for line, (row, ours) in zip(axes, measured.items(), strict=True):
-        for column, axis in enumerate(line):
-            axis.imshow(ours.images[column].permute(1, 2, 0).numpy(), interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(not all(ours.judgements[column].attributes()))
-            axis.spines[:].set(color="#c8501e", linewidth=2.5)
-        line[0].set_ylabel(row, rotation=0, ha="right", va="center", fontsize=11)
-    for axis, prompt in zip(axes[0], quality.prompts(scenes[:count]), strict=True):
-        axis.set_title("\n".join(textwrap.wrap(prompt, 22)), fontsize=7)
-    plt.close(figure)
-    return figure
-
-
 def quality_figure(cells: Sequence[Row]) -> "Figure":
     """Attribute accuracy and FID[shapes] of each way, with intervals."""
     from matplotlib import pyplot as plt

@@ -1,0 +1,178 @@
+"""Table ``mobilediffusion-ablation-quality``: small networks that differ in one design rule, quality beside cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from mdrepro.metrics.statistics import Statistics
+from mdrepro.models import text
+from mdrepro.reproduce.rows import Row
+from mdrepro.reproduce.tables import alike, quality
+from mdrepro.reproduce.tables.quality import Found
+from mdrepro.training.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BASE = "base"
+TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "base": "base",
+        "t1": "T1 transformers to the middle",
+        "t1-narrow-input": "T1, input narrowed too",
+        "t2": "T2 no self-attention outside",
+        "t2-no-cross-attention": "no attention outside",
+        "t3": "T3 key = value",
+        "t4": "T4 swish",
+        "t5": "T5 ReLU attention",
+        "t6": "T6 feed-forward 3",
+        "c1": "C1 separable",
+        "c2": "C2 one ResNet a level",
+        "base-tuned": "base, trained on",
+    }
+)
+"""Rows that are measured, in a few words."""
+NOT_ADOPTED = ("t1-narrow-input", "t2-no-cross-attention")
+LEFT_OUT: Mapping[str, str] = MappingProxyType(
+    {
+        "c1-large-kernels": "nothing to act on at this size: the levels with separable convolutions have 4 x 4 and "
+        "2 x 2 latent pixels, and a kernel of 7 or 9 covers all of them"
+    }
+)
+
+
+def recipe(row: str) -> str:
+    """The recipe of a row's network."""
+    return f"shapes-rule-{row}"
+
+
+RECIPES = (*quality.SCORERS, *map(recipe, TITLES))
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters, 10^6, and multiply-accumulates of one evaluation, 10^9."""
+
+    params: float
+    gmacs: float
+
+
+def words() -> dict[str, str]:
+    """What each row's network is."""
+    return {row: recipe(row) for row in TITLES}
+
+
+def sizes(pipelines: Mapping[str, Any]) -> dict[str, Size]:
+    """Size and cost of each row's denoiser.
+
+    Args:
+        pipelines: by row.
+    """
+    found = {}
+    for row, pipeline in pipelines.items():
+        tokens = text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
+        params = sum(parameter.numel() for parameter in pipeline.unet.parameters())
+        found[row] = Size(params / 1e6, quality.evaluation_gmacs(pipeline.unet, tokens))
+    return found
+
+
+def rows(
+    measured: Mapping[str, Found],
+    sized: Mapping[str, Size],
+    trained: Mapping[str, Run],
+    real: Statistics,
+    scored_by: str,
+) -> list[Row]:
+    """Quality, its share of the base's on the same captions and noise, size and cost, and how long was fine-tuned.
+
+    Args:
+        measured: from `alike.measure`.
+        sized: from `sizes`.
+        trained: runs by recipe.
+        real: from `quality.reference`.
+        scored_by: what scored, in words.
+    """
+    cells = alike.rows(measured, real, scored_by, against=BASE)
+    for row, size in sized.items():
+        how = f"denoiser of {recipe(row)}"
+        counted = (
+            f"{how}; one evaluation, batch 1, 8 x 8 latent; torch's dispatcher counter, attention products included"
+        )
+        cells += [
+            Row(row=row, column="params", value=size.params, unit="M", protocol=how),
+            Row(row=row, column="macs", value=size.gmacs, unit="GMAC", protocol=counted),
+        ]
+    for row in ("t5", "base-tuned"):
+        steps = trained[recipe(row)].recipe.loop.steps
+        how = f"{recipe(row)}, after {trained[recipe(BASE)].recipe.loop.steps} of {recipe(BASE)}"
+        cells.append(Row(row=row, column="finetuning_iterations", value=steps, unit="", protocol=how))
+    for row, reason in LEFT_OUT.items():
+        cells.append(Row(row=row, column="fid_shapes", value=None, unit="", protocol="", reason=reason))
+    return cells
+
+
+def figure(cells: Sequence[Row]) -> "Figure":
+    """Quality against cost: FID[shapes] and CLIP score[shapes] over multiply-accumulates, with intervals."""
+    from matplotlib import pyplot as plt
+
+    def of(column: str) -> dict[str, Row]:
+        return {cell.row: cell for cell in cells if cell.column == column}
+
+    cost = of("macs")
+    drawn, axes = plt.subplots(1, 2, figsize=(12, 5.2), layout="constrained")
+    for axis, (column, title) in zip(
+        axes, (("fid_shapes", "FID[shapes], lower is better"), ("clip_shapes", "CLIP score[shapes]")), strict=True
+    ):
+        found = {row: cell for row, cell in of(column).items() if row in cost}
+        ordered = sorted(found, key=lambda row: found[row].value or 0.0)
+        spans = [found[row].value or 0.0 for row in ordered]
+        ends = [end for cell in found.values() for end in (cell.ci_low, cell.ci_high) if end is not None]
+        low, high = min(ends), max(ends)
+        right = max(1e3 * (cell.value or 0.0) for cell in cost.values())
+        left = min(1e3 * (cell.value or 0.0) for cell in cost.values())
+        edge = right + 0.06 * (right - left)
+        for row, label in zip(ordered, apart(spans, (high - low) / 16), strict=True):
+            cell, x = found[row], 1e3 * (cost[row].value or 0.0)
+            assert cell.value is not None
+            assert cell.ci_low is not None
+            assert cell.ci_high is not None
+            colour = "#1d4f91" if row == BASE else "#c8501e" if row in NOT_ADOPTED else "#4b5563"
+            axis.errorbar(
+                x,
+                cell.value,
+                [[cell.value - cell.ci_low], [cell.ci_high - cell.value]],
+                fmt="o",
+                color=colour,
+                capsize=3,
+            )
+            axis.annotate(
+                TITLES[row],
+                (x, cell.value),
+                (edge, label),
+                color=colour,
+                fontsize=9,
+                va="center",
+                arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.6},
+            )
+        axis.axhline(found[BASE].value, color="#1d4f91", lw=0.8, alpha=0.4)
+        axis.set_xlim(left - 0.06 * (right - left), edge + 0.75 * (right - left))
+        axis.set(xlabel="multiply-accumulates of one evaluation, $10^6$", ylabel=title)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    plt.close(drawn)
+    return drawn
+
+
+def apart(places: Sequence[float], gap: float) -> list[float]:
+    """Places for labels near rising ``places``, each at least ``gap`` above the one before, together as near as can be.
+
+    Labels that would touch are moved as one group about the middle of what they name.
+    """
+    groups: list[list[float]] = []  # of a group: the mean of (place - index x gap) over its members, and their number
+    for place in places:
+        groups.append([place, 1])
+        while len(groups) > 1 and groups[-1][0] < groups[-2][0] + gap * groups[-2][1]:
+            (low, many), (high, more) = groups[-2:]
+            groups[-2:] = [[(low * many + (high - gap * many) * more) / (many + more), many + more]]
+    return [low + gap * index for low, many in groups for index in range(int(many))]

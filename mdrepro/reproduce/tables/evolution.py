@@ -1,0 +1,243 @@
+"""Table ``snapfusion-evolution``: what robust training bears, what Algorithm 1 makes of a network; rows and figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from mdrepro.latency.blocks import LatencyTable
+from mdrepro.metrics.statistics import Statistics
+from mdrepro.models import text
+from mdrepro.models.blocks import KINDS, Layout
+from mdrepro.reproduce.rows import Row
+from mdrepro.reproduce.tables import alike, quality
+from mdrepro.reproduce.tables.quality import Found
+from mdrepro.training import runs
+from mdrepro.training.action_log import LATENCY, Round
+from mdrepro.training.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STANDARD, ROBUST = "shapes-sd", "shapes-robust"
+EVOLVED, EVOLVED_STANDARD = "shapes-evolved", "shapes-evolved-standard"
+
+
+def nothing(layout: Layout) -> list[str]:
+    """No block."""
+    return []
+
+
+def down_cross_attention(layout: Layout) -> list[str]:
+    """All cross-attention blocks of the down stages."""
+    return [b.name for b in layout.blocks() if b.stage.startswith("down") and b.kind == "cross-attention"]
+
+
+def last_cross_attention(layout: Layout) -> list[str]:
+    """The last cross-attention block of each stage that has several."""
+    return _last(layout, "cross-attention")
+
+
+def last_resnets(layout: Layout) -> list[str]:
+    """The ResNets before the blocks of `last_cross_attention`: as many, in the same places."""
+    return _last(layout, "resnet")
+
+
+def _last(layout: Layout, kind: str) -> list[str]:
+    places = [stage[-1] for stage in layout.stages.values() if len(stage) > 1]
+    return [b.name for place in places if {b.kind for b in place} == set(KINDS) for b in place if b.kind == kind]
+
+
+REMOVALS: Mapping[Callable[[Layout], list[str]], str] = MappingProxyType(
+    {
+        down_cross_attention: "all cross-attention blocks of the down stages",
+        last_cross_attention: "the last cross-attention block of each stage that has several",
+        last_resnets: "the ResNet before the last cross-attention block of each stage that has several",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row's network: a trained one, and the blocks that are removed from it before it is run."""
+
+    recipe: str
+    removed: Callable[[Layout], list[str]] = nothing
+
+    @property
+    def words(self) -> str:
+        """What it is."""
+        return self.recipe + (f", removed: {REMOVALS[self.removed]}" if self.removed in REMOVALS else "")
+
+
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        "standard": Variant(STANDARD),
+        "standard-without-down-cross-attention": Variant(STANDARD, down_cross_attention),
+        "robust": Variant(ROBUST),
+        "robust-without-down-cross-attention": Variant(ROBUST, down_cross_attention),
+        "robust-without-cross-attention": Variant(ROBUST, last_cross_attention),
+        "robust-without-resnets": Variant(ROBUST, last_resnets),
+        "evolved-untrained": Variant(EVOLVED),
+        "evolved": Variant("shapes-snap"),
+        "evolved-without-robust-untrained": Variant(EVOLVED_STANDARD),
+        "evolved-without-robust": Variant("shapes-snap-standard"),
+    }
+)
+RECIPES = (*quality.SCORERS, *dict.fromkeys(variant.recipe for variant in VARIANTS.values()))
+
+
+def pipelines() -> dict[str, Any]:
+    """Text to image with each row's network, blocks removed as `EvolvableUNet.remove` does."""
+    made = {}
+    for row, variant in VARIANTS.items():
+        made[row] = runs.pipeline(variant.recipe)
+        unet = made[row].unet
+        unet.replay(f"remove {name}" for name in variant.removed(unet.layout))
+    return made
+
+
+def words() -> dict[str, str]:
+    """What each row's network is."""
+    return {row: variant.words for row, variant in VARIANTS.items()}
+
+
+def latencies(run: Run) -> LatencyTable:
+    """The latency table that an evolution rests on."""
+    return LatencyTable.load(run.folder / LATENCY)
+
+
+def rows(
+    measured: Mapping[str, Found],
+    networks: Mapping[str, Any],
+    trained: Mapping[str, Run],
+    real: Statistics,
+    scored_by: str,
+) -> list[Row]:
+    """Quality of every row and its share of the standard network's, cost, latency, and how it was trained robustly.
+
+    Args:
+        measured: from `alike.measure`.
+        networks: pipelines by row.
+        trained: runs by recipe.
+        real: from `quality.reference`.
+        scored_by: what scored, in words.
+    """
+    cells = alike.rows(measured, real, scored_by, against="standard")
+    table = latencies(trained[EVOLVED])
+    told = words()
+    for row, pipeline in networks.items():
+        tokens = text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
+        gmacs, ms = quality.evaluation_gmacs(pipeline.unet, tokens), table.total(pipeline.unet.layout)
+        counted = f"{told[row]}; one evaluation, batch 1; torch's dispatcher counter, attention products included"
+        how = (
+            f"{told[row]}; batch {table.batch}, {table.host.threads} thread(s) of {table.host.machine}; sum of the "
+            f"latency table of {EVOLVED}, medians of {table.whole.runs} runs"
+        )
+        cells += [
+            Row(row=row, column="macs", value=gmacs, unit="GMAC", protocol=counted),
+            Row(row=row, column="latency_ms", value=ms, unit="ms", protocol=how),
+        ]
+    return cells + settings(trained[ROBUST], trained[EVOLVED])
+
+
+def settings(robust: Run, evolved: Run) -> list[Row]:
+    """How it was trained robustly, and on what an action was evaluated."""
+    share, steps = robust.recipe.options["skip_probability"], robust.recipe.loop.steps
+    captions = evolved.recipe.options["validation"]
+    how = f"{robust.recipe.name}: a step leaves out each block with this probability"
+    loss = f"{evolved.recipe.name}: scenes of the validation split; the mean loss stands for the CLIP score"
+    return [
+        Row(row="robust-recipe", column="skip_probability", value=share, unit="", protocol=how),
+        Row(row="robust-recipe", column="iterations", value=steps, unit="", protocol=how),
+        Row(row="action", column="captions", value=captions, unit="", protocol=loss),
+    ]
+
+
+def log_table(log: Sequence[Round]) -> Any:
+    """The action log as a data frame, a line a round."""
+    import pandas as pd
+
+    lines = [
+        {
+            "round": entry.round,
+            "actions": "; ".join(entry.actions) or "none",
+            "latency (ms)": f"{entry.latency_before_ms:.1f} → {entry.latency_after_ms:.1f}",
+            "target (ms)": round(entry.target_ms, 1),
+            "loss": f"{-entry.quality_before:.4f} → {-entry.quality_after:.4f}",
+            "blocks": sum(entry.blocks.values()),
+        }
+        for entry in log
+    ]
+    return pd.DataFrame(lines).set_index("round")
+
+
+def log_figure(logs: Mapping[str, Sequence[Round]]) -> "Figure":
+    """Every block's score in every round, and what was done: − removed, + copied.
+
+    Args:
+        logs: action logs by title, side by side.
+    """
+    from matplotlib import pyplot as plt
+    from matplotlib.colors import SymLogNorm
+
+    names = _ordered({c.block for log in logs.values() for entry in log for c in entry.candidates})
+    scores = [c.score for log in logs.values() for entry in log for c in entry.candidates if c.score is not None]
+    linear = sorted(map(abs, scores))[len(scores) // 2] or 1e-9
+    bound = max(map(abs, scores))
+    norm = SymLogNorm(linear, vmin=-bound, vmax=bound, base=10)
+    widest = max(map(len, logs.values()))
+    drawn, axes = plt.subplots(
+        1,
+        len(logs),
+        figsize=(2.6 + (1.2 + 0.55 * widest) * len(logs), 1.6 + 0.23 * len(names)),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
+    for axis, (title, log) in zip(axes[0], logs.items(), strict=True):
+        shown = _scores(axis, names, log, norm)
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set(xticks=range(len(log)), xlabel="round")
+        axis.set_xticklabels([str(entry.round) for entry in log])
+        axis.set_yticks(range(len(names)), names, fontsize=7.5)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    bar = drawn.colorbar(shown, ax=axes[0], shrink=0.6)
+    bar.set_label("score: rise of the loss without the block, a millisecond saved")
+    plt.close(drawn)
+    return drawn
+
+
+def _scores(axis: "Axes", names: Sequence[str], log: Sequence[Round], norm: Any) -> Any:
+    """One evolution as an image of scores (blocks x rounds) with its actions."""
+    import numpy as np
+
+    grid = np.full((len(names), len(log)), np.nan)
+    for place, entry in enumerate(log):
+        for candidate in entry.candidates:
+            if candidate.score is not None:
+                grid[names.index(candidate.block), place] = candidate.score
+        for sign, line in done(entry, names):
+            axis.text(place, line, sign, ha="center", va="center", fontsize=11, fontweight="bold")
+    return axis.imshow(grid, aspect="auto", cmap="RdBu_r", norm=norm, interpolation="nearest")
+
+
+def done(entry: Round, names: Sequence[str]) -> list[tuple[str, int]]:
+    """What a round did to the blocks of ``names``: its sign and their place, each action one."""
+    signs = {"remove": "−", "duplicate": "+"}
+    acted = [action.split(" ", 1) for action in entry.actions]
+    return [(signs[verb], names.index(name)) for verb, name in acted if name in names]
+
+
+def _ordered(blocks: set[str]) -> list[str]:
+    """Names in the order of computation: down, middle, up; the ResNet of an index before its cross-attention."""
+    sides = {"down": 0, "mid": 1, "up": 2}
+
+    def place(name: str) -> tuple[int, int, int, int]:
+        stage, kind, index = name.split()
+        side, _, number = stage.partition("-")
+        return sides[side], int(number or 0), int(index), KINDS.index(kind)
+
+    return sorted(blocks, key=place)
