@@ -37,12 +37,16 @@ class Parts(Protocol):
         """One of `KINDS`: a network in eval mode, float32; a tokenizer; a scheduler."""
 
 
-def load(folder: Path, part: str) -> Any:
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def load(folder: Path, part: str, rest: Path | None = None) -> Any:
     """What lies in ``folder``; networks in eval mode, float32, on the CPU.
 
     Args:
         folder: as ``save_pretrained`` wrote it.
         part: one of `KINDS`.
+        rest: another network's folder, whose weights of the same names stand for those that ``folder`` lacks.
 
     Raises:
         BadInput: a class that is not allowed there, or a folder that is not there.
@@ -62,7 +66,18 @@ def load(folder: Path, part: str) -> Any:
     kind = _kind(folder, part)
     if part == "scheduler":
         return kind.from_pretrained(folder)
+    if rest is not None:
+        return _completed(kind, folder, rest)
     return kind.from_pretrained(folder, low_cpu_mem_usage=False).float().eval()
+
+
+def _completed(kind: Any, folder: Path, rest: Path) -> Any:
+    from safetensors.torch import load_file
+
+    network = kind.from_config(kind.load_config(folder))
+    both = load_file(rest / WEIGHTS) | load_file(folder / WEIGHTS)
+    network.load_state_dict({name: both[name].float() for name in network.state_dict() if name in both})
+    return network.float().eval()
 
 
 def _kind(folder: Path, part: str) -> Any:

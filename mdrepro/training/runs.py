@@ -26,10 +26,14 @@ from mdrepro.training.scratch import from_scratch
 from mdrepro.training.session import RECORD
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mdrepro.models.pipeline import MobileDiffusionPipeline
 
 UNCOUNTED = ("checkpoint_every", "log_every")
 """Settings of the loop that leave the weights as they are."""
+SHARED = "shared"
+"""In a published run's record: parts whose file lacks the weights that they share with a published parent's."""
 LIMIT = 25 * 10**6
 """Bytes of a tier's published checkpoints together."""
 
@@ -59,7 +63,9 @@ class Run:
         if not (self.folder / part).is_dir():
             have = [folder.name for folder in sorted(self.folder.iterdir()) if folder.is_dir()]
             raise unknown(f"part of {self.recipe.name}", part, have)
-        return parts.load(self.folder / part, part)
+        shared = self.record.get(SHARED, {}).get(part)
+        rest = None if shared is None else published_folder(recipes.get(shared["recipe"])) / part
+        return parts.load(self.folder / part, part, rest)
 
 
 def key(recipe: Recipe) -> str:
@@ -137,9 +143,8 @@ def find(recipe: Recipe | str) -> Run | None:
     if told is None or told.record["key"] != key(row):
         return None
     if bad := _changed(told):
-        raise BadInput(
-            f"{paths.relative(told.folder / bad[0])} was changed or is gone since it was published; restore it"
-        )
+        file = paths.relative((told.folder / bad[0]).resolve())
+        raise BadInput(f"{file} was changed or is gone since it was published; restore it")
     return told
 
 
@@ -154,10 +159,13 @@ def _read(recipe: Recipe, place: Path) -> Run | None:
 
 
 def _changed(run: Run) -> list[str]:
-    """Files that are gone or not what the record says."""
+    """Files that are gone or not what the record says, those of a parent that it shares weights with included."""
+    files = dict(run.record["files"])
+    for part, shared in run.record.get(SHARED, {}).items():
+        files[f"../{shared['recipe']}/{part}/{parts.WEIGHTS}"] = shared["sha256"]
     return [
         name
-        for name, written in run.record["files"].items()
+        for name, written in files.items()
         if not (run.folder / name).is_file() or paths.sha256(run.folder / name) != written
     ]
 
@@ -326,10 +334,11 @@ def _publishable(row: Recipe) -> Run:
 
 
 def _copy_halved(run: Run, place: Path) -> None:
-    """The run's files, floating-point weights in float16, and its record with their hashes."""
+    """The run's files, weights in float16 and without those that a published parent has too, and its record."""
     import torch
     from safetensors.torch import load_file, save_file
 
+    shared: dict[str, dict[str, str]] = {}
     for name in run.record["files"]:
         target = place / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -341,9 +350,31 @@ def _copy_halved(run: Run, place: Path) -> None:
         for key, value in halved.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise BadInput(f"{run.recipe.name}: {key} is not finite in float16: such weights cannot be published")
+        if (parent := _parent_of(run.recipe, part := name.partition("/")[0])) is not None:
+            known = load_file(parent.folder / name)
+            own = {key: value for key, value in halved.items() if not _same(value, known.get(key))}
+            if len(own) < len(halved):
+                halved, source = own, parent.recipe.name
+                shared[part] = {"recipe": source, "sha256": parent.record["files"][name]}
         save_file(halved, target, metadata={"format": "pt"})
     place.chmod(0o755)
-    session.write_record(place, run.record | {"weights": "float16", "trained_files": run.record["files"]})
+    more = {"weights": "float16", "trained_files": run.record.get("trained_files", run.record["files"])} | (
+        {SHARED: shared} if shared else {}
+    )
+    session.write_record(place, run.record | more)
+
+
+def _parent_of(recipe: Recipe, part: str) -> Run | None:
+    """The published parent, of the recipe as it stands, with such a part."""
+    row = recipes.get(recipe.parents[part]) if part in recipe.parents else None
+    told = None if row is None else _read(row, published_folder(row))
+    if told is None or told.record["key"] != key(told.recipe) or f"{part}/{parts.WEIGHTS}" not in told.record["files"]:
+        return None
+    return told
+
+
+def _same(one: "Tensor", other: "Tensor | None") -> bool:
+    return other is not None and one.shape == other.shape and bool((one == other).all())
 
 
 def _check_size(home: Path, made: Sequence[tuple[Path, Path]], limit: int) -> None:

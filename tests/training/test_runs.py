@@ -20,7 +20,7 @@ from mdrepro.data import cache
 from mdrepro.data.shapes import Shapes
 from mdrepro.errors import BadInput, NotAttempted
 from mdrepro.models import latents
-from mdrepro.training import build, jobs, runs, scratch
+from mdrepro.training import build, jobs, parts, runs, scratch
 from mdrepro.training.recipe import Recipe
 from mdrepro.training.session import Unfinished
 from tests.training.rows import put, put_in_package, tiny
@@ -254,6 +254,35 @@ def test_what_may_not_be_published(
     put([replace(tiny()[0], version=2)], monkeypatch)
     with pytest.raises(BadInput, match="no finished run"):
         runs.publish(["t-reader"])
+
+
+def test_weights_that_a_published_parent_has_too_are_stored_once(workspace: Path, rows: dict[str, Recipe]) -> None:
+    exact = runs.load_or_train("t-lite").load("vae").state_dict()
+    whole, alone = runs.publish(["t-vae"]), runs.publish(["t-lite"])[0]
+    parent, file = whole[0] / "vae" / parts.WEIGHTS, alone / "vae" / parts.WEIGHTS
+    assert not [name for name in load_file(file) if name.startswith(("encoder.", "quant_conv."))]
+    assert [name for name in load_file(file) if name.startswith("decoder.")]
+    for name in ("t-vae", "t-lite"):
+        runs.folder(rows[name]).rename(workspace / f"gone-{name}")
+    found = runs.find("t-lite")
+    assert found is not None
+    assert found.folder == alone
+    loaded = found.load("vae").state_dict()
+    assert all(torch.equal(loaded[name], value.half().float()) for name, value in exact.items())
+    other = load_file(parent)
+    other["encoder.conv_in.weight"][0] += 1
+    save_file(other, parent, metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=r"results/quick/checkpoints/t-vae/vae/.*safetensors was changed"):
+        runs.find("t-lite")
+
+
+def test_a_parent_that_is_not_published_as_it_stands_shares_nothing(
+    workspace: Path, rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.load_or_train("t-lite")
+    (alone,) = runs.publish(["t-lite"])
+    assert [name for name in load_file(alone / "vae" / parts.WEIGHTS) if name.startswith("encoder.")]
+    assert "shared" not in json.loads((alone / "training.json").read_text())
 
 
 def test_weights_too_large_for_float16_are_not_published(reader: runs.Run) -> None:
