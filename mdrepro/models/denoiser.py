@@ -9,6 +9,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
 from mdrepro.errors import BadInput
+from mdrepro.models.conditioned import width_of
 from mdrepro.models.safe import SafeModelMixin
 
 
@@ -36,6 +37,7 @@ class Denoiser(SafeModelMixin, ConfigMixin):
         timestep: Tensor | float,
         encoder_hidden_states: Tensor,
         return_dict: bool = True,
+        timestep_cond: Tensor | None = None,
     ) -> UNet2DConditionOutput | tuple[Tensor]:
         """Predict what the training objective asks for (noise, v or x0) from a noisy latent.
 
@@ -44,17 +46,20 @@ class Denoiser(SafeModelMixin, ConfigMixin):
             timestep: diffusion time, one number for the batch or a tensor of (batch,) of any real type.
             encoder_hidden_states: text features, (batch, tokens, cross_attention_dim).
             return_dict: False returns a tuple of one.
+            timestep_cond: the embedded guidance scale, (batch, time_cond_proj_dim), of networks that take it as an
+                input, and of those alone.
 
         Returns:
             ``UNet2DConditionOutput`` with ``sample`` of (batch, out_channels, height, width).
 
         Raises:
-            BadInput: channels, text width or batch sizes do not fit, or height or width is not a multiple of
-                `resolution_multiple`.
+            BadInput: channels, text width or batch sizes do not fit, height or width is not a multiple of
+                `resolution_multiple`, or ``timestep_cond`` is missing or not allowed.
         """
         self._check_inputs(sample, encoder_hidden_states)
+        self._check_condition(len(sample), timestep_cond)
         time = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
-        time_bt = self.time_embedding(self.time_proj(time).to(sample.dtype))
+        time_bt = self.time_embedding(self.time_proj(time).to(sample.dtype), timestep_cond)
         out_bchw = self.denoise(sample, time_bt, encoder_hidden_states)
         return UNet2DConditionOutput(sample=out_bchw) if return_dict else (out_bchw,)
 
@@ -69,4 +74,13 @@ class Denoiser(SafeModelMixin, ConfigMixin):
             raise BadInput(
                 f"encoder_hidden_states has shape {tuple(text.shape)}: allowed is (batch {sample.shape[0]}, tokens, "
                 f"{width})"
+            )
+
+    def _check_condition(self, count: int, condition: Tensor | None) -> None:
+        width = width_of(self)
+        wanted = None if width is None else (count, width)
+        if (None if condition is None else tuple(condition.shape)) != wanted:
+            raise BadInput(
+                f"timestep_cond is {'missing' if condition is None else tuple(condition.shape)}: allowed is "
+                + ("none, as this network has no such input" if wanted is None else f"an embedded guidance {wanted}")
             )

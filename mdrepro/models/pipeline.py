@@ -19,6 +19,7 @@ from mdrepro import models
 from mdrepro.errors import BadInput, unknown
 from mdrepro.models import latents as convention
 from mdrepro.models import text
+from mdrepro.models.conditioned import guidance_embedding, width_of
 from mdrepro.models.safe import SafetensorsOnly
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -111,7 +112,8 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
             height, width: px, multiples of `size_multiple`; None for the size that the denoiser was made for.
             num_inference_steps: evaluations of the denoiser; None for the checkpoint's own.
             guidance_scale: w in v = w v(text) - (w - 1) v(negative), SnapFusion section 2.5; 1 is none and costs one
-                branch in place of two; None for the checkpoint's own.
+                branch in place of two; None for the checkpoint's own. A denoiser that takes w as an input is given it
+                and costs one branch.
             num_images_per_prompt: images for each prompt; they lie beside each other in the result.
             eta: share of noise in DDIM's steps; used by schedulers that have it.
             generator: one for each image, or a single one where a single image is made.
@@ -144,7 +146,12 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
                 f"{steps} steps at guidance {guidance}: allowed are 1 step or more, guidance 1 (none) or more"
             )
 
-        device, guided = self._execution_device, guidance != 1
+        device, told = self._execution_device, width_of(self.unet)
+        guided = guidance != 1 and told is None
+        if told is not None and not (negative_prompt is None and negative_prompt_embeds is None):
+            raise BadInput(
+                "this denoiser takes the guidance scale as an input: allowed are calls without negative ones"
+            )
         text_btc = self._embeds(prompt, prompt_embeds, "prompt")
         count = len(text_btc) * num_images_per_prompt
         text_btc = text_btc.repeat_interleave(num_images_per_prompt, dim=0)
@@ -241,12 +248,17 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
     def _predict(
         self, x_bchw: Tensor, timestep: Tensor, text_btc: Tensor, null_btc: Tensor | None, guidance: float
     ) -> Tensor:
-        """The denoiser's prediction, guided if there is a negative one; float32."""
+        """The denoiser's prediction, guided if there is a negative one or if it takes w as an input; float32."""
         x_bchw = self.scheduler.scale_model_input(x_bchw, timestep)
         if null_btc is not None:
             x_bchw, text_btc = torch.cat([x_bchw, x_bchw]), torch.cat([null_btc, text_btc])
-        kind = self.unet.dtype
-        out = self.unet(x_bchw.to(kind), timestep, encoder_hidden_states=text_btc.to(kind), return_dict=False)[0]
+        kind, width = self.unet.dtype, width_of(self.unet)
+        given: dict[str, Tensor] = {}
+        if width is not None:
+            guidance_b = torch.full((len(x_bchw),), guidance, device=x_bchw.device)
+            given["timestep_cond"] = guidance_embedding(guidance_b, width).to(kind)
+        given["encoder_hidden_states"] = text_btc.to(kind)
+        out = self.unet(x_bchw.to(kind), timestep, return_dict=False, **given)[0]
         if null_btc is None:
             return out.float()
         null, conditional = out.float().chunk(2)

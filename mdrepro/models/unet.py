@@ -127,6 +127,8 @@ class MobileDiffusionUNet(Denoiser):
         attention_head_dim: channels of an attention head. Not given in the paper.
         norm_num_groups: groups of the group norms.
         time_embed_dim: width of the time embedding; None for 4 times the first level's width.
+        time_cond_proj_dim: width of the embedded guidance scale that the network takes as an input, beside the time
+            (arXiv 2210.03142; see `mdrepro.models.conditioned`); None for a network without that input.
 
     Raises:
         BadInput: a value that is not allowed, per-level values of different lengths, or a width that is not a multiple
@@ -160,6 +162,7 @@ class MobileDiffusionUNet(Denoiser):
         attention_head_dim: int = 64,
         norm_num_groups: int = 32,
         time_embed_dim: int | None = None,
+        time_cond_proj_dim: int | None = None,
     ) -> None:
         super().__init__()
         widths = list(block_out_channels)
@@ -204,7 +207,7 @@ class MobileDiffusionUNet(Denoiser):
             return [stack(widths[level], depth, *attends) for _ in range(count)]
 
         self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
-        self.time_embedding = TimestepEmbedding(widths[0], time_width)
+        self.time_embedding = TimestepEmbedding(widths[0], time_width, cond_proj_dim=time_cond_proj_dim)
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
 
         skip_widths = [widths[0]]

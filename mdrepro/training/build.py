@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mdrepro.data import cache
 from mdrepro.errors import BadInput, unknown
-from mdrepro.models import text, vae
+from mdrepro.models import conditioned, text, vae
 from mdrepro.models.discriminator import LOGITS, UNETS, Discriminator
 from mdrepro.training import loop, processes, sources
 from mdrepro.training.encoding import Encoding
@@ -36,6 +36,8 @@ OBJECTIVES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "relu": ("diffusion", "Diffusion"),
         "steps": ("step_distillation", "StepDistillation"),
         "progressive": ("progressive", "ProgressiveDistillation"),
+        "guidance": ("guidance_distillation", "GuidanceDistillation"),
+        "conditioned": ("guidance_distillation", "ConditionedProgressiveDistillation"),
         "consistency": ("consistency", "ConsistencyDistillation"),
         "gan": ("diffusion_gan", "DiffusionGAN"),
         "robust": ("robust", "RobustDiffusion"),
@@ -231,6 +233,8 @@ def _on_latents(
     teachers = []
     if "teacher" in inspect.signature(kind).parameters:
         teachers.append(parents.get("teacher", parents["unet"]).load("unet"))
+    if recipe.kind == "guidance":
+        unet = conditioned.conditioned(unet)
     if recipe.kind == "relu":
         unet.set_attention("relu", options.pop("relu_scaling", None))
     made = kind(unet, *teachers, scheduler, null_text, **options)

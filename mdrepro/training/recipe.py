@@ -28,6 +28,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "relu": (*LATENT, "unet"),
         "steps": (*LATENT, "unet"),
         "progressive": (*LATENT, "unet"),
+        "guidance": (*LATENT, "unet"),
+        "conditioned": (*LATENT, "unet"),
         "consistency": (*LATENT, "unet"),
         "gan": (*LATENT, "unet"),
         "robust": (*LATENT, "unet"),

@@ -96,6 +96,11 @@ STUDENTS = (
     # wanted: a lower highest CLIP score[shapes] than shapes-8-direct; not trained yet
     _student("shapes-16-plain", 16, "shapes-base", {"steps": 16}, kind="progressive"),
     _student("shapes-8-plain", 8, "shapes-16-plain", {"steps": 8}, kind="progressive"),
+    # Distillation conditioned on guidance (arXiv 2210.03142): w becomes an input, then the steps are halved.
+    # wanted: a higher FID[shapes] and a lower highest CLIP score[shapes] than shapes-8-direct; not trained yet
+    _student("shapes-w", 50, "shapes-base", {"guidance": (1.0, 14.0)}, kind="guidance", updates=200),
+    _student("shapes-16-w", 16, "shapes-w", {"steps": 16, "guidance": (1.0, 14.0)}, kind="conditioned", updates=125),
+    _student("shapes-8-w", 8, "shapes-16-w", {"steps": 8, "guidance": (1.0, 14.0)}, kind="conditioned", updates=125),
     # Latent consistency distillation (arXiv 2310.04378) with w of shapes-base; no guidance is left to be done.
     # wanted: nothing; the paper does not compare with it. Not trained yet
     _student("shapes-8-lcm", 8, "shapes-base", {"guidance": (3.0, 3.0)}, kind="consistency", updates=450, guidance=1.0),

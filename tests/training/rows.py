@@ -50,6 +50,8 @@ def tiny() -> list[Recipe]:
         of_base("t-steps", "steps", options={"steps": 4}),
         of_base("t-slower", "steps", options={"steps": 4, "teacher_steps": 16, "scaling": "constant"}),
         of_base("t-halved", "progressive", options={"steps": 4}),
+        of_base("t-w", "guidance"),
+        of_base("t-w-4", "conditioned", parents={**LATENT, "unet": "t-w"}, options={"steps": 4}),
         of_base("t-lcm", "consistency", options={"solver_steps": 10}, loop=loop(ema=0.9)),
         of_base("t-1", "gan", sampling={"steps": 1, "guidance": 1.0}),
         row("t-sd", "diffusion", parents=LATENT, network=sd, noise=noise),

@@ -174,6 +174,8 @@ def test_every_kind_trains_from_its_parents(rows: dict[str, Recipe]) -> None:
     log = [json.loads(line) for line in (evolved.folder / "evolution.jsonl").read_text().splitlines()]
     assert evolved.load("unet").config.actions == [action for entry in log for action in entry["actions"]] != []
     assert {"evolution.jsonl", "latency.json"} <= set(evolved.record["files"])
+    assert made["t-w-4"].load("unet").config.time_cond_proj_dim == 256
+    _make_images("t-w-4", "DDIMScheduler")
     _make_images("t-lcm", "LCMScheduler")
     _make_images("t-evolved", "DDIMScheduler")
     held = [len(cache.load(folder)) for folder in sorted((paths.runs() / "quick/latents").iterdir())]

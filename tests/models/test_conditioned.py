@@ -1,0 +1,101 @@
+"""Networks that take the guidance scale as an input, against diffusers' features of it and a loop written out."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import LatentConsistencyModelPipeline
+
+from mdrepro.errors import BadInput
+from mdrepro.models.conditioned import WIDTH, at, conditioned, guidance_embedding, width_of
+from mdrepro.models.unet import MobileDiffusionUNet
+from tests.models import tiny
+
+PROMPTS = ["a red star", "a blue circle"]
+
+
+def trained(scale: float = 0.3) -> Any:
+    """A conditioned network whose projection is not zero."""
+    net = conditioned(tiny.unet())
+    torch.manual_seed(1)
+    net.time_embedding.cond_proj.weight.data.normal_(0, scale)
+    return net
+
+
+def inputs(count: int = 2) -> tuple[torch.Tensor, ...]:
+    chance = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(count, 8, 4, 4, generator=chance),
+        torch.tensor([999, 10])[:count],
+        torch.randn(count, 5, tiny.CROSS, generator=chance),
+    )
+
+
+@pytest.mark.parametrize("width", [8, 256])
+def test_the_guidance_is_embedded_as_in_diffusers_pipelines(width: int) -> None:
+    w = torch.tensor([1.0, 1.5, 3.0, 14.0])
+    theirs = LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, w - 1, width)
+    torch.testing.assert_close(guidance_embedding(w, width), theirs, rtol=0, atol=2e-3)  # sines of thousands
+    assert (guidance_embedding(w[1:2], width) - theirs[2]).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_a_network_begins_as_the_one_it_is_made_of_and_then_tells_scales_apart() -> None:
+    base = tiny.unet()
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    net, (x, t, text) = conditioned(base), inputs()
+    assert (width_of(base), width_of(net)) == (None, WIDTH)
+    assert not net.training
+    said = base(x, t, text).sample
+    for w in (1.0, 7.0):
+        torch.testing.assert_close(at(net, torch.full((2,), w), WIDTH)(x, t, text).sample, said)
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+    told = [at(trained(), torch.tensor([w, 3.0]), WIDTH)(x, t, text).sample for w in (3.0, 3.5)]
+    assert (told[0][0] - told[1][0]).abs().max() > 1e-3
+    torch.testing.assert_close(told[0][1], told[1][1])  # each sample has its own
+
+
+def test_the_input_is_wanted_where_there_is_one_and_nowhere_else() -> None:
+    x, t, text = inputs()
+    with pytest.raises(BadInput, match=r"timestep_cond is missing: allowed is an embedded guidance \(2, 256\)"):
+        trained()(x, t, text)
+    with pytest.raises(BadInput, match=r"timestep_cond is \(1, 256\)"):
+        trained()(x, t, text, timestep_cond=torch.zeros(1, 256))
+    with pytest.raises(BadInput, match="allowed is none"):
+        tiny.unet()(x, t, text, timestep_cond=torch.zeros(2, 256))
+    for other in (tiny.sd_unet(), trained()):
+        with pytest.raises(BadInput, match="allowed is a MobileDiffusionUNet without that input"):
+            conditioned(other)
+
+
+def test_it_is_saved_and_loaded_as_what_it_is(tmp_path: Any) -> None:
+    net = trained()
+    net.save_pretrained(tmp_path)
+    again = MobileDiffusionUNet.from_pretrained(tmp_path)
+    assert width_of(again) == WIDTH
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in net.state_dict().items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("w", [1.0, 4.0])
+def test_the_pipeline_gives_it_the_scale_and_calls_one_branch(w: float) -> None:
+    pipe, batches = tiny.pipeline(unet=trained()), []
+    pipe.set_progress_bar_config(disable=True)
+    hook = pipe.unet.register_forward_pre_hook(lambda _, given: batches.append(len(given[0])))
+    noise = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(2))
+    made = pipe(PROMPTS, latents=noise, num_inference_steps=3, guidance_scale=w, output_type="latent").images
+    hook.remove()
+    assert batches == [2, 2, 2]
+    text, x = pipe.encode_prompt(PROMPTS), noise
+    features = LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, torch.full((2,), w - 1), WIDTH)
+    pipe.scheduler.set_timesteps(3)
+    for t in pipe.scheduler.timesteps:
+        said = pipe.unet(x, t, text, timestep_cond=features).sample
+        x = pipe.scheduler.step(said, t, x).prev_sample
+    torch.testing.assert_close(made, x, rtol=1e-3, atol=1e-3)
+
+
+def test_it_has_no_negative_prompts() -> None:
+    pipe = tiny.pipeline(unet=trained())
+    with pytest.raises(BadInput, match="allowed are calls without negative ones"):
+        pipe(PROMPTS[0], negative_prompt="a blue star")
