@@ -330,7 +330,7 @@ def generate(
     steps: Annotated[int | None, typer.Option(min=1, help="Steps; the checkpoint's own by default.")] = None,
     guidance: Annotated[float | None, typer.Option(help="w, 1 is none; the checkpoint's own by default.")] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="ddim, dpm++, euler, renoise; the checkpoint's by default.")
+        str | None, typer.Option(help="ddim, dpm, dpm++, euler, renoise; the checkpoint's by default.")
     ] = None,
     decoder: Annotated[str | None, typer.Option(help="A recipe of another decoder for the same latents.")] = None,
     seed: int = 0,

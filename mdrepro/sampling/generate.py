@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -40,13 +41,24 @@ SAMPLERS: Mapping[str, tuple[type, Mapping[str, Any]]] = MappingProxyType(
                 "use_karras_sigmas": False,
             },
         ),
+        "dpm": (
+            DPMSolverMultistepScheduler,
+            {
+                "algorithm_type": "dpmsolver",
+                "solver_order": 2,
+                "final_sigmas_type": "sigma_min",  # in terms of the noise, whose last step to none is not defined
+                "use_karras_sigmas": False,
+            },
+        ),
         "euler": (EulerDiscreteScheduler, {"use_karras_sigmas": False, "final_sigmas_type": "zero"}),
         "renoise": (RenoisingScheduler, {}),
     }
 )
 """Samplers by name: the scheduler's class, and what is set whatever the pipeline's own says.
 
-All have the trailing spacing too (Lin et al. 2023, arXiv 2305.08891): from T - 1 to the clean latent.
+All have the trailing spacing too (Lin et al. 2023, arXiv 2305.08891): from T - 1 to the clean latent, or with ``dpm``
+to the least noise level. ``dpm`` is DPM-Solver (arXiv 2206.00927), ``dpm++`` DPM-Solver++ (arXiv 2211.01095), both of
+second order over past steps.
 """
 
 
@@ -74,7 +86,9 @@ def scheduler_for(name: str, scheduler: Any) -> Any:
         )
     taken = {key: value for key, value in config.items() if key in known}
     spacing = {"timestep_spacing": "trailing"} if "timestep_spacing" in known else {}
-    return kind(**{**taken, **spacing, **fixed})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*algorithm_type dpmsolver is deprecated", FutureWarning)
+        return kind(**{**taken, **spacing, **fixed})
 
 
 def seeds(seed: int, count: int) -> list[int]:

@@ -259,9 +259,9 @@ def test_in_one_step_every_sampler_gives_the_clean_latent_out_of_pure_noise(pipe
             ).images
             assert float(pipe.scheduler.timesteps[0]) == 999
         assert pipe.scheduler is schedule
-    for name, latent in made.items():  # Euler starts at sigma in place of sqrt(sigma^2 + 1)
+    for name, latent in made.items():  # Euler starts at sigma, not sqrt(sigma^2 + 1); dpm ends at the least noise
         error = (latent - made["renoise"]).norm() / made["renoise"].norm()
-        assert error < (0.02 if name == "euler" else 1e-3), name
+        assert error < {"euler": 0.02, "dpm": 0.1}.get(name, 1e-3), name
     assert made["renoise"].abs().max() > 1.1  # DDIM clips at 1 unless it is told not to
 
 
