@@ -147,8 +147,8 @@ QUICK = (
         sampling={"steps": 8, "guidance": 3.0},
     ),
     # UFOGen (section 3), MobileDiffusion 1.5.
-    # measured: 89.4 % of attributes and 60 % of scenes right in one step (512 validation captions; 87.3 and 55 after half
-    # as many steps); 64 min of a core with much other work, where half as many steps took 15 min of a quiet one
+    # measured: 89.4 % of attributes and 60 % of scenes right in one step (512 validation captions; 87.3 and 55 after
+    # half as many steps); 64 min of a core with much other work, where half as many steps took 15 min of a quiet one
     Recipe(
         name="shapes-1",
         tier="quick",
