@@ -28,7 +28,7 @@ SD_LIKE = MappingProxyType(
         "cross_attention": (True, True, True),
         "shared_key_value": "none",
         "ffn_activation": "gelu",
-        "ffn_ratio": 4,
+        "ffn_ratio": 4.0,
         "separable_conv": (False, False, False),
         "mid_separable_conv": False,
         "attention_head_dim": 16,
@@ -63,7 +63,7 @@ RULES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # 2.229M
         "t4": {"ffn_activation": "swish"},
         # 2.104M
-        "t6": {"ffn_ratio": 3},
+        "t6": {"ffn_ratio": 3.0},
         # 1.470M
         "c1": {"separable_conv": (False, True, True), "mid_separable_conv": True},
         # 1.495M: the transformer behind a ResNet goes with it; the middle keeps its two ResNets
