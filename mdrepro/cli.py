@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdrepro import cli_evaluate, cli_latency
+from mdrepro import cli_evaluate, cli_export, cli_latency
 from mdrepro.errors import BadInput, NotAttempted
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_evaluate.app, name="evaluate")
+app.command("export")(cli_export.export)
 app.command("latency")(cli_latency.latency)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -1,0 +1,315 @@
+"""What is exported: the three networks of a text-to-image system, each with inputs and outputs of fixed shape and name.
+
+| component | inputs | output |
+| --- | --- | --- |
+| text-encoder | input_ids (batch, tokens), int32 | text (batch, features, width): what the denoiser takes |
+| unet | sample (batch, channels, h, w); timestep (1,); encoder_hidden_states (batch, features, width) | prediction |
+| decoder | latent (1, channels, h, w): the sampler's last | image (1, height, width, 3), in 0..1 |
+
+All but the tokens are float32. The batch of the denoiser is the number of guidance branches: 2 with the negative prompt
+first, or 1; that of the text encoder is always 1. A denoiser that takes the guidance scale as an input has one branch
+and one input more, guidance (1,). The autoencoder's scaling factor and pixel range are inside the
+decoder, so that nobody can forget them.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdrepro.errors import BadInput, unknown
+from mdrepro.models import autoencoders, latents, presets, text
+from mdrepro.models.conditioned import guidance_embedding, width_of
+from mdrepro.training import recipes, verbs
+
+COMPONENTS = ("text-encoder", "unet", "decoder")
+
+PRESETS: Mapping[str, str] = {
+    "mobilediffusion": "mobilediffusion",
+    "mobilediffusion-lite": "mobilediffusion-lite",
+    "snapfusion": "snapfusion",
+    "sd15": "sd",
+}
+"""Systems at full size, with random weights: the preset of the denoiser, and its autoencoder."""
+SEED = 0
+"""Of random weights."""
+TIMES = (999.0, 500.0, 1.0, 749.0, 250.0)
+"""Timesteps that a denoiser is compared at."""
+
+Inputs = dict[str, Tensor]
+
+
+class TextEncoder(nn.Module):
+    """Tokens to text features: all positions or the registers alone, as `mdrepro.models.text.encode`."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids: Tensor) -> Inputs:
+        features = self.network(input_ids).last_hidden_state
+        return {"text": features[:, -getattr(self.network.config, "registers", 0) :]}
+
+
+class Denoiser(nn.Module):
+    """One evaluation of the denoiser, at one timestep for all of the batch."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Inputs:
+        time_b = timestep.expand(sample.shape[0])
+        return {"prediction": self.network(sample, time_b, encoder_hidden_states, return_dict=False)[0]}
+
+
+class GuidedDenoiser(nn.Module):
+    """A denoiser that takes the guidance scale w as an input, (1,), and so has one branch."""
+
+    def __init__(self, network: Any, width: int) -> None:
+        super().__init__()
+        self.network, self.width = network, width
+
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, guidance: Tensor) -> Inputs:
+        said = guidance_embedding(guidance, self.width)
+        found = self.network(sample, timestep, encoder_hidden_states, return_dict=False, timestep_cond=said)
+        return {"prediction": found[0]}
+
+
+class Decoder(nn.Module):
+    """Latents of the diffusion model to pixels: `mdrepro.models.latents.to_image` with range 0..1, channels last."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
+        self.vae_config, self.signed = vae.config, latents.model_range(vae) == "-1..1"
+
+    def forward(self, latent: Tensor) -> Inputs:
+        z_bchw = latents.unscale(_Configured(self.vae_config), latent)
+        if self.post_quant_conv is not None:
+            z_bchw = self.post_quant_conv(z_bchw)
+        pixels_bchw = self.decoder(z_bchw)
+        unit_bchw = pixels_bchw * 0.5 + 0.5 if self.signed else pixels_bchw
+        return {"image": unit_bchw.permute(0, 2, 3, 1).clamp(0, 1)}
+
+
+@dataclass
+class _Configured:
+    config: Any
+
+
+@dataclass(frozen=True)
+class Component:
+    """One network, ready to be exported.
+
+    Args:
+        name: one of `COMPONENTS`.
+        module: takes inputs by name and returns a dictionary; in eval mode, float32, on the CPU.
+        draw: inputs of the file's shapes from a number; those of different numbers differ.
+        output: name of the output.
+        config: the network's configuration, as JSON values.
+        facts: what else the file says of itself.
+    """
+
+    name: str
+    module: nn.Module = field(repr=False)
+    draw: Callable[[int], Inputs] = field(repr=False)
+    output: str
+    config: Mapping[str, Any] = field(repr=False)
+    facts: Mapping[str, Any]
+
+    @property
+    def parameters(self) -> int:
+        """Weights, in numbers."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    def run(self, inputs: Inputs) -> Tensor:
+        """What torch makes of inputs."""
+        with torch.inference_mode():
+            found: Tensor = self.module(**inputs)[self.output]
+        return found
+
+
+@dataclass(frozen=True)
+class Model:
+    """A text-to-image system whose components can be exported.
+
+    Args:
+        name: as on the command line.
+        weights, licence: where the weights come from, and theirs, in words.
+        guidance: that it is meant to be run with; 1 is none.
+        pipeline: of a checkpoint; None for random weights.
+        build: makes ``text_encoder``, ``unet`` or ``vae``, in eval mode, float32.
+        tokens, features: of a prompt, and how many of them the denoiser takes.
+        factor: image pixels a latent pixel.
+        resolution: image side, px.
+    """
+
+    name: str
+    weights: str
+    licence: str
+    guidance: float
+    pipeline: Any = field(repr=False)
+    build: Callable[[str], Any] = field(repr=False)
+    tokens: int
+    features: int
+    factor: int
+    resolution: int
+
+    def component(self, name: str, branches: int | None = None) -> Component:
+        """One of `COMPONENTS`.
+
+        Args:
+            name: which.
+            branches: batch of the denoiser, 1 or 2; None for 2 where the model is run with guidance, 1 elsewhere.
+
+        Raises:
+            BadInput: another name or number, or a resolution that the network cannot take.
+        """
+        if name not in COMPONENTS:
+            raise unknown("component", name, COMPONENTS)
+        if branches not in (None, 1, 2):
+            raise BadInput(f"branches is {branches}: allowed are 1 (no guidance) and 2")
+        if name == "text-encoder":
+            return _text_encoder(self.build("text_encoder"), self.tokens)
+        if name == "decoder":
+            return _decoder(self.build("vae"), self._side(1))
+        unet = self.build("unet")
+        side = self._side(2 ** (len(unet.config.block_out_channels) - 1))
+        own = 1 if self.guidance == 1 or width_of(unet) is not None else 2
+        return _unet(unet, side, own if branches is None else branches, self.features)
+
+    def _side(self, multiple: int) -> int:
+        step = self.factor * multiple
+        if not 0 < self.resolution <= presets.LARGEST or self.resolution % step:
+            raise BadInput(
+                f"{self.name} cannot be exported at {self.resolution} px: allowed are multiples of {step} up to "
+                f"{presets.LARGEST}"
+            )
+        return self.resolution // self.factor
+
+
+def _text_encoder(network: Any, tokens: int) -> Component:
+    config = network.config
+    end = config.eos_token_id if config.eos_token_id < config.vocab_size else config.vocab_size - 1
+
+    def draw(number: int) -> Inputs:
+        random = torch.Generator().manual_seed(number)
+        ids = torch.randint(config.vocab_size, (1, tokens), generator=random)
+        ids[:, int(torch.randint(2, tokens, (), generator=random)) :] = end
+        return {"input_ids": ids.int()}
+
+    facts = {"tokens": tokens, "registers": getattr(config, "registers", 0)}
+    return Component("text-encoder", TextEncoder(network).eval(), draw, "text", _plain(config.to_dict()), facts)
+
+
+def _unet(network: Any, side: int, branches: int, features: int) -> Component:
+    config, width = network.config, width_of(network)
+    if width is not None and branches == 2:
+        raise BadInput("this denoiser takes the guidance scale as an input: allowed is 1 branch")
+
+    def draw(number: int) -> Inputs:
+        random = torch.Generator().manual_seed(number)
+        guidance = {} if width is None else {"guidance": torch.tensor([1.0 + 2 * number])}
+        return guidance | {
+            "sample": torch.randn(branches, config.in_channels, side, side, generator=random),
+            "timestep": torch.tensor([TIMES[number % len(TIMES)]]),
+            "encoder_hidden_states": torch.randn(branches, features, config.cross_attention_dim, generator=random),
+        }
+
+    facts = {"branches": branches, "features": features}
+    module = Denoiser(network) if width is None else GuidedDenoiser(network, width)
+    return Component("unet", module.eval(), draw, "prediction", _plain(dict(config)), facts)
+
+
+def _decoder(vae: Any, side: int) -> Component:
+    config = vae.config
+
+    def draw(number: int) -> Inputs:
+        random = torch.Generator().manual_seed(number)
+        return {"latent": torch.randn(1, config.latent_channels, side, side, generator=random)}
+
+    convention = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+    facts = {name: config.get(name) for name in convention} | {"scaled": "inside", "pixel_range": [0, 1]}
+    return Component("decoder", Decoder(vae).eval(), draw, "image", _plain(dict(config)), facts)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON values, without this machine's paths."""
+    public = {name: value for name, value in config.items() if not name.startswith("_")}
+    plain: dict[str, Any] = json.loads(json.dumps(public, default=str))
+    return plain
+
+
+def find(name: str, resolution: int | None = None, decoder: str | None = None) -> Model:
+    """A model by name.
+
+    Args:
+        name: one of `PRESETS`; a recipe such as ``shapes-1``; a folder of a diffusers pipeline.
+        resolution: image side in px; None for the one that the model was made for.
+        decoder: a recipe of another decoder for the same latents; of recipes alone.
+
+    Raises:
+        BadInput: none of these, or no text-to-image pipeline of a denoiser, CLIP and AutoencoderKL.
+        NotAttempted: a recipe that is not trained.
+    """
+    if name in PRESETS:
+        if decoder is not None:
+            raise BadInput(f"--decoder is of recipes, not of {name}: leave it out")
+        return _random(name, resolution)
+    if name not in recipes.RECIPES and not Path(name).is_dir():
+        raise unknown("model", name, [*PRESETS, *recipes.RECIPES, "a folder of a diffusers pipeline"])
+    own = name in recipes.RECIPES
+    model = find_pipeline(verbs.pipeline(name, decoder), name if own else Path(name).name, resolution)
+    return replace(model, weights=f"recipe {name}", licence="Apache-2.0") if own else model
+
+
+def find_pipeline(pipeline: Any, name: str, resolution: int | None = None) -> Model:
+    """The model of a diffusers pipeline. Raises BadInput where it is not of a denoiser, CLIP and AutoencoderKL."""
+    for part in ("text_encoder", "unet", "vae", "tokenizer"):
+        if getattr(pipeline, part, None) is None:
+            raise BadInput(f"{name} has no {part}: allowed are pipelines of a CLIP text encoder, a UNet and a VAE")
+    encoder, factor = pipeline.text_encoder, latents.factor(pipeline.vae)
+    tokens = text.length(pipeline.tokenizer, encoder)
+    return Model(
+        name=name,
+        weights="a folder",
+        licence="that of the checkpoint",
+        guidance=float(pipeline.config.get("default_guidance") or 7.5),
+        pipeline=pipeline,
+        build=lambda part: getattr(pipeline, part).float().eval(),
+        tokens=tokens,
+        features=getattr(encoder.config, "registers", 0) or tokens,
+        factor=factor,
+        resolution=pipeline.unet.config.sample_size * factor if resolution is None else resolution,
+    )
+
+
+def _random(name: str, resolution: int | None) -> Model:
+    """A system at full size with random weights."""
+
+    def build(part: str) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            if part == "vae":
+                return autoencoders.build(PRESETS[name])
+            return presets.build(name if part == "unet" else "text-encoder")
+
+    row = presets.get(name)
+    guided = {"mobilediffusion": 1.0, "mobilediffusion-lite": 1.0}
+    return Model(
+        name=name,
+        weights=f"random, seed {SEED}: not trained",
+        licence="Apache-2.0",
+        guidance=guided.get(name, 7.5),
+        pipeline=None,
+        build=build,
+        tokens=row.context_tokens,
+        features=row.context_tokens,
+        factor=presets.LATENT_FACTOR,
+        resolution=row.resolution if resolution is None else resolution,
+    )

@@ -1,0 +1,139 @@
+"""A component as a Core ML package, through ``torch.export`` and coremltools.
+
+``fp32`` computes in float32. The others compute in float16, but for the embedding of time, whose sines would be of
+angles up to 999 rounded to halves; of them ``int8`` has linear weights, one scale for each output channel, and
+``palette8`` weights of 256 values for each tensor. A package runs on macOS alone: elsewhere `mdrepro.export.mil`
+reads its program and computes what it says.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mdrepro import paths
+from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.export import mil, parity
+from mdrepro.export.components import Component
+from mdrepro.export.flatbuffer import METADATA
+from mdrepro.export.needs import needed
+from mdrepro.export.parity import Parity
+from mdrepro.export.stages import Stages
+
+SUFFIX = ".mlpackage"
+PRECISIONS = ("fp32", "fp16", "int8", "palette8")
+BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1, "palette8": 1}
+"""Of a weight, by precision."""
+EXACT = ("sin", "cos")
+"""Operations that stay in float32, with what leads to them."""
+
+
+def check(component: Component, precision: str) -> int:
+    """Bytes of disk that an export needs meanwhile. Raises BadInput for an unknown precision."""
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    return component.parameters * 3 * BYTES[precision] + 2**26
+
+
+def stages(precisions: Sequence[str]) -> int:
+    """How many stages an export has, comparing included."""
+    return 1 + 2 * len(precisions)
+
+
+def export(
+    component: Component, precisions: Sequence[str], place: Path, metadata: Mapping[str, Any], shown: Stages
+) -> Iterator[tuple[str, Path]]:
+    """Trace a component once, and write it in each precision. See `mdrepro.export.litert.export`."""
+    tools = needed("coremltools")
+    with shown.stage("converting"):
+        program = torch.export.export(component.module, (), kwargs=component.draw(0)).run_decompositions({})
+    halves: Any = None
+    for precision in precisions:
+        made = place / f"{component.name}-{precision}{SUFFIX}"
+        with shown.stage(f"writing {precision}"):
+            if precision == "fp32":
+                model = _convert(tools, component, program, tools.precision.FLOAT32)
+            else:
+                kept = tools.transform.FP16ComputePrecision(op_selector=_may_be_half)
+                halves = halves or _convert(tools, component, program, kept)
+                model = _smaller(halves, precision)
+            _describe(model, dict(metadata) | {"precision": precision})
+            model.save(str(made))
+            del model
+        yield precision, made
+
+
+def _may_be_half(operation: Any) -> bool:
+    """Whether an operation may compute in float16: not sines, nor what their angles come from."""
+    return operation.op_type not in EXACT and not any(
+        user.op_type in EXACT for result in operation.outputs for user in result.child_ops
+    )
+
+
+def _convert(tools: Any, component: Component, program: Any, precision: Any) -> Any:
+    inputs = [
+        tools.TensorType(name=name, shape=tuple(value.shape), dtype=np.int32 if name == "input_ids" else np.float32)
+        for name, value in component.draw(0).items()
+    ]
+    try:
+        return tools.convert(
+            program,
+            inputs=inputs,
+            outputs=[tools.TensorType(name=component.output, dtype=np.float32)],
+            convert_to="mlprogram",
+            minimum_deployment_target=tools.target.iOS17,
+            compute_precision=precision,
+            skip_model_load=True,
+        )
+    except (OSError, MemoryError, NotAttempted):
+        raise
+    except Exception as error:  # coremltools raises many kinds
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise BadInput(f"{component.name} cannot be converted to Core ML: {reason.strip()}") from error
+
+
+def _smaller(model: Any, precision: str) -> Any:
+    tools = needed("coremltools.optimize.coreml")
+    if precision == "int8":
+        config = tools.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8")
+        return tools.linear_quantize_weights(model, tools.OptimizationConfig(global_config=config))
+    if precision == "palette8":
+        config = tools.OpPalettizerConfig(mode="uniform", nbits=8)
+        return tools.palettize_weights(model, tools.OptimizationConfig(global_config=config))
+    return model
+
+
+def _describe(model: Any, metadata: Mapping[str, Any]) -> None:
+    model.author, model.license, model.version = "mdrepro", metadata["licence"], str(metadata["commit"])
+    model.short_description = f"{metadata['model']} {metadata['component']}, {metadata['precision']}"
+    model.user_defined_metadata[METADATA] = json.dumps(metadata, ensure_ascii=False)
+
+
+def measure(file: Path, component: Component, threads: int | None = None) -> Parity:
+    """How far a package is from torch: run by Core ML on macOS, its program computed by `mil` elsewhere."""
+    program = mil.Program(file)
+    program.check(component)
+    if sys.platform != "darwin":
+        return parity.measure(component, lambda inputs: program(inputs)[component.output], draws=1)
+    tools = needed("coremltools")
+    model = tools.models.MLModel(str(file), compute_units=tools.ComputeUnit.ALL)
+    return parity.measure(component, lambda inputs: model.predict(dict(inputs))[component.output])
+
+
+def describe(file: Path) -> dict[str, Any]:
+    """Size, hash over program and weights, inputs, outputs and operations of a package, as JSON values."""
+    found = mil.read(file)
+    parts = sorted((part for part in file.rglob("*") if part.is_file()), key=lambda part: part.suffix == ".json")
+    return {
+        "bytes": sum(part.stat().st_size for part in parts),
+        "sha256": hashlib.sha256("".join(map(paths.sha256, parts[:2])).encode()).hexdigest(),
+        "inputs": [port.words() for port in found.inputs],
+        "outputs": [port.words() for port in found.outputs],
+        "operations": dict(found.operations),
+        "checked": "Core ML" if sys.platform == "darwin" else "its program, computed by mdrepro: Core ML is on macOS",
+    }

@@ -1,0 +1,53 @@
+"""Files that are there whole or not at all, and room for them looked for beforehand."""
+
+import contextlib
+import errno
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from mdrepro.errors import BadInput
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def room(folder: Path, needed: int) -> None:
+    """Make a folder, and do nothing else where it has room. Raises BadInput where it has not, or cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
+    if free < needed:
+        raise BadInput(
+            f"{folder} has {free / 1e9:.2f} GB free, and {needed / 1e9:.2f} GB are needed meanwhile: free some, or "
+            "choose another folder"
+        )
+
+
+@contextlib.contextmanager
+def aside(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside ``folder`` for unfinished files, gone afterwards.
+
+    Raises:
+        BadInput: the disk filled up inside.
+    """
+    place = folder / f".{uuid.uuid4().hex}.part"
+    try:
+        place.mkdir()
+        yield place
+    except OSError as error:
+        if error.errno in FULL:
+            raise BadInput(f"{folder}: no space left; nothing was written") from error
+        raise
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def put(made: Path, target: Path) -> None:
+    """Rename a finished file or folder into place, over one that is there."""
+    if target.is_dir():
+        old = made.parent / "old"
+        target.rename(old)
+    made.rename(target)

@@ -1,0 +1,211 @@
+"""``.tflite`` files read and written as data: what goes in and out, which operations, what they say of themselves.
+
+A file is a flatbuffer, small, with the weights behind it: buffers of a kilobyte or more lie after the flatbuffer and
+are named in it by place and size, so that no file is too large for it and none is held in memory. Importing this module
+imports neither torch nor a converter.
+"""
+
+import json
+import mmap
+import os
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdrepro.errors import BadInput
+from mdrepro.export.needs import needed
+
+METADATA = "mdrepro"
+"""The name of our entry in a file's metadata, which is JSON."""
+OUTSIDE = 1024
+"""Buffers of so many bytes or more lie behind the flatbuffer."""
+ALIGNED = 64
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output: name, shape, and type as numpy calls it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def words(self) -> str:
+        """Such as ``sample: float32 (1, 8, 64, 64)``."""
+        return f"{self.name}: {self.dtype} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a file holds.
+
+    Args:
+        inputs, outputs: of its one signature, in alphabetical order.
+        operations: how often each operation occurs.
+        metadata: ours; empty in a file that is not.
+        size: bytes.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    operations: Mapping[str, int]
+    metadata: Mapping[str, Any]
+    size: int
+
+
+def read(path: str | os.PathLike[str]) -> Summary:
+    """What a file holds, every buffer's place checked.
+
+    Raises:
+        BadInput: it cannot be read, is no ``.tflite`` file, is cut off, or has no single signature.
+        NotAttempted: ai-edge-litert is not installed.
+    """
+    file = Path(path)
+    with _mapped(file) as view:
+        schema = needed("ai_edge_litert.schema_py_generated")
+        try:
+            model = schema.Model.GetRootAs(view, 0)
+            _check_buffers(model, len(view))
+            operations = Counter(_operations(model, schema))
+            inputs, outputs = _ports(model, schema)
+            found = Summary(inputs, outputs, dict(operations.most_common()), _metadata(model), len(view))
+        except (struct.error, IndexError, TypeError, ValueError, OverflowError, AttributeError, MemoryError) as error:
+            raise BadInput(f"{file} is cut off or damaged: export it again") from error
+    if not inputs:
+        raise BadInput(f"{file} has no signature, or several: allowed are files of `mdrepro export`")
+    return found
+
+
+class _mapped:
+    """``with _mapped(file) as view:`` the bytes of a ``.tflite`` file, without reading them."""
+
+    def __init__(self, file: Path) -> None:
+        try:
+            with open(file, "rb") as opened:
+                head = opened.read(8)
+                self.view = None if len(head) < 8 else mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise BadInput(f"{file} cannot be read ({error.strerror})") from error
+        if head[4:] != b"TFL3":
+            raise BadInput(f"{file} is no .tflite file: allowed are files of `mdrepro export --target litert`")
+
+    def __enter__(self) -> mmap.mmap:
+        assert self.view is not None
+        return self.view
+
+    def __exit__(self, *_: object) -> None:
+        """The mapping is closed with the last array that looks into it."""
+
+
+def _check_buffers(model: Any, size: int) -> None:
+    for index in range(model.BuffersLength()):
+        buffer = model.Buffers(index)
+        inside = buffer.DataLength()
+        ends = buffer._tab.Vector(buffer._tab.Offset(4)) + inside if inside else buffer.Offset() + buffer.Size()
+        if ends > size:
+            raise IndexError(f"buffer {index} ends at {ends} of {size}")
+
+
+def _operations(model: Any, schema: Any) -> Iterator[str]:
+    names = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+    for part in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(part)
+        for index in range(graph.OperatorsLength()):
+            code = model.OperatorCodes(graph.Operators(index).OpcodeIndex())
+            custom = code.CustomCode()
+            yield custom.decode() if custom else names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+
+
+def _ports(model: Any, schema: Any) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    if model.SignatureDefsLength() != 1:
+        return (), ()
+    signature, kinds = model.SignatureDefs(0), vars(schema.TensorType).items()
+    graph = model.Subgraphs(signature.SubgraphIndex())
+    types = {number: name.lower() for name, number in kinds if isinstance(number, int)}
+
+    def port(entry: Any) -> Port:
+        tensor = graph.Tensors(entry.TensorIndex())
+        shape = tuple(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))
+        return Port(entry.Name().decode(), shape, types[tensor.Type()])
+
+    inputs = [port(signature.Inputs(index)) for index in range(signature.InputsLength())]
+    outputs = [port(signature.Outputs(index)) for index in range(signature.OutputsLength())]
+    return tuple(sorted(inputs, key=lambda p: p.name)), tuple(sorted(outputs, key=lambda p: p.name))
+
+
+def _metadata(model: Any) -> dict[str, Any]:
+    for index in range(model.MetadataLength()):
+        entry = model.Metadata(index)
+        if entry.Name() == METADATA.encode():
+            found: dict[str, Any] = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+            return found
+    return {}
+
+
+def rewrite(
+    source: Path, target: Path, metadata: Mapping[str, Any], change: Callable[[Any], None] | None = None
+) -> None:
+    """Write a file again, with metadata of ours and its weights outside of the flatbuffer.
+
+    Args:
+        source: a ``.tflite`` file.
+        target: another path.
+        metadata: JSON values; they take the place of ours in ``source``.
+        change: is given the file as a ``ModelT`` to alter in place.
+
+    Raises:
+        BadInput: ``source`` cannot be read.
+        OSError: ``target`` cannot be written.
+    """
+    schema = needed("ai_edge_litert.schema_py_generated")
+    with _mapped(source) as view:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(view, 0))
+        for buffer in model.buffers:
+            if buffer.data is None and buffer.offset > 1:
+                buffer.data = np.frombuffer(view, np.uint8, buffer.size, buffer.offset)
+                buffer.offset = buffer.size = 0
+        if change is not None:
+            change(model)
+        kept = [entry for entry in model.metadata or [] if entry.name != METADATA.encode()]
+        model.buffers.append(schema.BufferT(data=np.frombuffer(_json(metadata), np.uint8)))
+        model.metadata = [*kept, schema.MetadataT(name=METADATA, buffer=len(model.buffers) - 1)]
+        model.description = f"{metadata['model']} {metadata['component']} by mdrepro"
+        _write(model, target, inside={entry.buffer for entry in model.metadata})
+
+
+def _write(model: Any, target: Path, inside: set[int]) -> None:
+    """``inside``: buffers that stay in the flatbuffer, where other programs look for metadata."""
+    import flatbuffers  # type: ignore[import-untyped]
+
+    schema = needed("ai_edge_litert.schema_py_generated")
+    tools = needed("ai_edge_litert.tools.flatbuffer_utils")
+    outside: dict[int, np.ndarray] = {}
+    for index, buffer in enumerate(model.buffers):
+        if buffer.data is not None and len(buffer.data) >= OUTSIDE and index not in inside:
+            outside[index] = np.ascontiguousarray(buffer.data).view(np.uint8).reshape(-1)
+            buffer.data, buffer.offset, buffer.size = None, 1, 1
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    head = builder.Output()
+    packed, place = schema.Model.GetRootAs(head, 0), _aligned(len(head))
+    for index, data in outside.items():
+        tools.update_packed_buffer(packed.Buffers(index), place, len(data))
+        place = _aligned(place + len(data))
+    with open(target, "wb") as file:
+        file.write(head)
+        for data in outside.values():
+            file.write(bytes(_aligned(file.tell()) - file.tell()))
+            file.write(data.data)
+
+
+def _aligned(place: int) -> int:
+    return -(-place // ALIGNED) * ALIGNED
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()

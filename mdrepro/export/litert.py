@@ -1,0 +1,143 @@
+"""A component as a LiteRT file: converted by litert-torch, its layers written again, its weights made smaller.
+
+fp16 and int8 are of weights alone: the operations compute in float32 on a processor and in float16 where a phone's
+delegate chooses to. int8 has one scale for each output channel. See docs/export.md for what was measured.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mdrepro import paths
+from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.export import flatbuffer, parity
+from mdrepro.export.components import Component, Inputs
+from mdrepro.export.needs import needed
+from mdrepro.export.parity import Parity
+from mdrepro.export.reauthor import Reauthored
+from mdrepro.export.runner import Network
+from mdrepro.export.stages import Stages
+
+SUFFIX = ".tflite"
+PRECISIONS = ("fp32", "fp16", "int8")
+BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+"""Of a weight, by precision."""
+LARGEST = 2**31
+"""Bytes that a file of float32 weights may have: what a flatbuffer can address."""
+
+
+class _Rewritten(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, **inputs: Tensor) -> Inputs:
+        with Reauthored():
+            found: Inputs = self.module(**inputs)
+        return found
+
+
+def check(component: Component, precision: str) -> int:
+    """Bytes of disk that an export needs meanwhile.
+
+    Raises:
+        BadInput: an unknown precision, or a network that is too large for it.
+    """
+    if precision not in BYTES:
+        raise unknown("precision", precision, BYTES)
+    if precision == "fp32" and component.parameters * BYTES["fp32"] > LARGEST:
+        raise BadInput(
+            f"{component.name} has {component.parameters / 1e6:.0f}M weights: in fp32 they are over 2 GB, more than a "
+            ".tflite file should hold; allowed are fp16 and int8"
+        )
+    return component.parameters * (BYTES["fp32"] + 2 * BYTES[precision]) + 2**26
+
+
+def stages(precisions: Sequence[str]) -> int:
+    """How many stages an export has, comparing included."""
+    return 1 + 2 * len(precisions)
+
+
+def export(
+    component: Component, precisions: Sequence[str], place: Path, metadata: Mapping[str, Any], shown: Stages
+) -> Iterator[tuple[str, Path]]:
+    """Convert a component once, and write it in each precision.
+
+    Args:
+        component: the network.
+        precisions: of its weights, keys of `BYTES`.
+        place: a folder of its own for unfinished files.
+        metadata: JSON values for the files.
+        shown: shows the progress.
+
+    Yields:
+        each precision with its file, in ``place``.
+
+    Raises:
+        BadInput: an operation of the network is not known to LiteRT.
+        NotAttempted: a package is not installed.
+    """
+    raw = place / "raw.tflite"
+    with shown.stage("converting"):
+        _convert(component, raw)
+    for precision in precisions:
+        smaller, made = raw, place / f"{component.name}-{precision}{SUFFIX}"
+        with shown.stage(f"writing {precision}"):
+            if precision != "fp32":
+                smaller = place / f"raw-{precision}.tflite"
+                _shrink(raw, smaller, precision)
+            flatbuffer.rewrite(smaller, made, dict(metadata) | {"precision": precision})
+            if smaller is not raw:
+                smaller.unlink()
+        if precision == precisions[-1]:
+            raw.unlink()
+        yield precision, made
+
+
+def _convert(component: Component, target: Path) -> None:
+    converter = needed("litert_torch")
+    layouts = converter.config.layout_optimize_partitioner
+    try:
+        converter.config.layout_optimize_partitioner = "GREEDY"  # channels last wherever they can be
+        converter.convert(_Rewritten(component.module).eval(), sample_kwargs=component.draw(0)).export(str(target))
+    except (OSError, MemoryError, NotAttempted):
+        raise
+    except Exception as error:  # torch and the converter raise many kinds
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise BadInput(f"{component.name} cannot be converted to LiteRT: {reason.strip()}") from error
+    finally:
+        converter.config.layout_optimize_partitioner = layouts
+
+
+def _shrink(source: Path, target: Path, precision: str) -> None:
+    quantizer, kinds = needed("ai_edge_quantizer.quantizer"), needed("ai_edge_quantizer.qtyping")
+    tool = quantizer.Quantizer(str(source))
+    if precision == "int8":
+        tool.load_quantization_recipe(needed("ai_edge_quantizer.recipe").weight_only_wi8_afp32())
+    else:
+        halves = kinds.TensorQuantizationConfig(num_bits=16, dtype=kinds.TensorDataType.FLOAT)
+        config = kinds.OpQuantizationConfig(weight_tensor_config=halves, compute_precision=kinds.ComputePrecision.FLOAT)
+        for operation in ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP"):
+            name = kinds.TFLOperationName[operation]
+            tool.update_quantization_recipe(".*", name, config, quantizer.AlgorithmName.FLOAT_CASTING)
+    tool.quantize(serialize_to_path=str(target), enable_progress_report=False)
+
+
+def measure(file: Path, component: Component, threads: int | None = None) -> Parity:
+    """How far a file is from torch. See `mdrepro.export.parity`."""
+    network = Network(file, threads)
+    return parity.measure(component, lambda inputs: network(**inputs)[component.output])
+
+
+def describe(file: Path) -> dict[str, Any]:
+    """Size, hash, inputs, outputs and operations of a file, as JSON values."""
+    found = flatbuffer.read(file)
+    return {
+        "bytes": found.size,
+        "sha256": paths.sha256(file),
+        "inputs": [port.words() for port in found.inputs],
+        "outputs": [port.words() for port in found.outputs],
+        "operations": dict(found.operations),
+    }

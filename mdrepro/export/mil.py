@@ -1,0 +1,293 @@
+"""The program inside a Core ML package, read and computed without Core ML.
+
+Core ML runs on macOS alone, but what a package says can be looked at anywhere: names, shapes and types of inputs and
+outputs, operations, weights as they are stored. `Program` computes it with torch, one operation after the other, each
+result in float32 or, where the program says float16, rounded to it: what Core ML's own engines do but for the order of
+sums. That finds a wrong conversion, a wrong weight and a wrong name; it says nothing of speed.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from mdrepro.errors import BadInput
+from mdrepro.export.components import Component
+from mdrepro.export.flatbuffer import METADATA, Port, Summary
+from mdrepro.export.needs import needed
+
+Values = dict[str, Any]
+"""The arguments of an operation by name: tensors, numbers, strings, lists of them; None where there is none."""
+
+ARRAYS = {65552: "float16", 65568: "float32", 131104: "int32"}
+"""Types of inputs and outputs by Core ML's number."""
+
+
+def read(path: Path) -> Summary:
+    """What a package says of itself.
+
+    Raises:
+        BadInput: it is no whole package with a program.
+        NotAttempted: coremltools is not installed.
+    """
+    spec = _spec(path)
+
+    def ports(features: Any) -> tuple[Port, ...]:
+        found = []
+        for feature in features:
+            kind = feature.type.multiArrayType
+            found.append(Port(feature.name, tuple(kind.shape), ARRAYS.get(kind.dataType, "other")))
+        return tuple(sorted(found, key=lambda port: port.name))
+
+    operations: Counter[str] = Counter()
+    for function in spec.mlProgram.functions.values():
+        for block in function.block_specializations.values():
+            operations.update(operation.type for operation in block.operations)
+    kept = {name: number for name, number in operations.most_common() if name != "const"}
+    told = spec.description.metadata.userDefined
+    metadata = json.loads(told[METADATA]) if METADATA in told else {}
+    size = sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+    return Summary(ports(spec.description.input), ports(spec.description.output), kept, metadata, size)
+
+
+def _spec(path: Path) -> Any:
+    utils = needed("coremltools.models.utils")
+    try:
+        spec = utils.load_spec(str(path))
+    except Exception as error:  # it raises Exception and protobuf's own
+        raise BadInput(f"{path} is no package of Core ML that can be read ({error}): export it again") from error
+    if spec.WhichOneof("Type") != "mlProgram":
+        raise BadInput(f"{path} holds no ML program: allowed are packages of `mdrepro export --target coreml`")
+    return spec
+
+
+class Program:
+    """The program of a package, ready to be computed.
+
+    Raises:
+        BadInput: it is no whole package.
+        NotAttempted: coremltools is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.summary = path, read(path)
+        loader = needed("coremltools.converters.mil.frontend.milproto.load")
+        spec = _spec(path)
+        weights = path / "Data" / "com.apple.CoreML" / "weights"
+        try:
+            program = loader.load(spec, spec.specificationVersion, str(weights))
+        except Exception as error:  # a missing or short file of weights
+            raise BadInput(f"{path} is cut off or damaged ({error}): export it again") from error
+        self._function = program.functions["main"]
+
+    def check(self, component: Component) -> None:
+        """Do nothing where inputs, outputs and operations are as they should be. Raises BadInput."""
+        draws = component.draw(0)
+        wanted = {name: tuple(value.shape) for name, value in draws.items()}
+        given = {port.name: port.shape for port in self.summary.inputs}
+        if given != wanted:
+            raise BadInput(f"{self.path.name} takes {given}: needed is {wanted}")
+        if [port.name for port in self.summary.outputs] != [component.output]:
+            raise BadInput(f"{self.path.name} gives {self.summary.outputs}: needed is {component.output}")
+        if unknown := sorted(set(self.summary.operations) - set(OPERATIONS) - DECOMPRESSING):
+            raise BadInput(f"{self.path.name} has operations that are not known here: {', '.join(unknown)}")
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name, for inputs by name."""
+        held: dict[str, Any] = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        uses = Counter(var.name for op in self._function.operations for var in _variables(op))
+        wanted = [var.name for var in self._function.outputs]
+
+        def value(var: Any) -> Any:
+            if isinstance(var, (list, tuple)):
+                return [value(one) for one in var]
+            if var is None or var.name in held:
+                return None if var is None else held[var.name]
+            return _constant(var.val)
+
+        for operation in self._function.operations:
+            if operation.op_type == "const":
+                continue
+            if operation.op_type in DECOMPRESSING:
+                found: Any = _constant(operation.materialized_val_inference())
+            else:
+                arguments = {name: value(var) for name, var in operation.inputs.items()}
+                found = OPERATIONS[operation.op_type](arguments)
+            results = found if isinstance(found, (list, tuple)) else [found]
+            for var, result in zip(operation.outputs, results, strict=True):
+                held[var.name] = _rounded(result, var)
+            for var in _variables(operation):
+                uses[var.name] -= 1
+                if not uses[var.name] and var.name not in wanted:
+                    held.pop(var.name, None)
+        return {name: held[name].numpy() for name in wanted}
+
+
+def _variables(operation: Any) -> list[Any]:
+    found: list[Any] = []
+    for var in operation.inputs.values():
+        found += var if isinstance(var, (list, tuple)) else [] if var is None else [var]
+    return found
+
+
+def _constant(value: Any) -> Any:
+    """A constant's value: arrays as tensors, halves widened; numbers, strings and truth as they are."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.astype(np.float32) if value.dtype == np.float16 else value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _rounded(result: Tensor, var: Any) -> Tensor:
+    """A result as its type holds it."""
+    name = var.dtype.__name__ if isinstance(var.dtype, type) else str(var.dtype)
+    if name == "fp16":
+        return result.half().float()
+    return result.float() if result.is_floating_point() else result
+
+
+def _list(value: Any) -> list[int]:
+    return [int(one) for one in (value.tolist() if isinstance(value, Tensor) else value)]
+
+
+def _tensor(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32)
+
+
+def _conv(a: Values) -> Tensor:
+    x, kind, sides = a["x"], a["pad_type"], a["x"].ndim - 2
+    if kind == "custom":
+        pads = _list(a["pad"])
+        x = F.pad(x, [edge for axis in reversed(range(sides)) for edge in pads[2 * axis : 2 * axis + 2]])
+    elif kind != "valid":
+        raise BadInput(f"convolutions of padding {kind} are not known here")
+    convolve: Any = {1: F.conv1d, 2: F.conv2d}[sides]
+    options = {"stride": _list(a["strides"]), "dilation": _list(a["dilations"]), "groups": int(a["groups"])}
+    return convolve(x, a["weight"], a["bias"], **options)
+
+
+def _matmul(a: Values) -> Tensor:
+    x, y = _tensor(a["x"]), _tensor(a["y"])
+    return (x.mT if a["transpose_x"] else x) @ (y.mT if a["transpose_y"] else y)
+
+
+def _layer_norm(a: Values) -> Tensor:
+    axes = _list(a["axes"])
+    assert axes in ([-1], [a["x"].ndim - 1])
+    return F.layer_norm(a["x"], a["x"].shape[-1:], a["gamma"], a["beta"], float(a["epsilon"]))
+
+
+def _slice(a: Values) -> Tensor:
+    x = a["x"]
+    begin, end = _list(a["begin"]), _list(a["end"])
+
+    def flags(name: str) -> list[bool]:
+        return [False] * x.ndim if a[name] is None else [bool(one) for one in a[name]]
+
+    strides = [1] * x.ndim if a["stride"] is None else _list(a["stride"])
+    first, last, squeezed = flags("begin_mask"), flags("end_mask"), flags("squeeze_mask")
+    places: list[Any] = []
+    for axis in range(x.ndim):
+        if squeezed[axis]:
+            places.append(begin[axis])
+        else:
+            places.append(slice(None if first[axis] else begin[axis], None if last[axis] else end[axis], strides[axis]))
+    return x[tuple(places)]
+
+
+def _split(a: Values) -> Sequence[Tensor]:
+    x, axis = a["x"], int(a["axis"])
+    if a["split_sizes"] is not None:
+        return x.split(_list(a["split_sizes"]), axis)
+    return x.chunk(int(a["num_splits"]), axis)
+
+
+def _attention(a: Values) -> Tensor:
+    return F.scaled_dot_product_attention(a["query"], a["key"], a["value"], a.get("attn_mask"))
+
+
+def _cast(a: Values) -> Tensor:
+    kinds = {"fp16": torch.float32, "fp32": torch.float32, "int32": torch.int32, "bool": torch.bool}
+    return _tensor(a["x"]).to(kinds.get(a["dtype"], torch.int32))
+
+
+def _gather(a: Values) -> Tensor:
+    x, indices, axis = a["x"], _tensor(a["indices"]).long(), int(a["axis"])
+    return (
+        x.index_select(axis, indices.reshape(-1)).unflatten(axis, indices.shape)
+        if indices.ndim
+        else x.select(axis, int(indices))
+    )
+
+
+def _upsample(a: Values) -> Tensor:
+    factors = [float(a["scale_factor_height"]), float(a["scale_factor_width"])]
+    return F.interpolate(a["x"], scale_factor=factors, mode="nearest")
+
+
+def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Values], Tensor]:
+    return lambda a: function(_tensor(a["x"]), _tensor(a["y"]))
+
+
+def _unary(function: Callable[[Tensor], Tensor]) -> Callable[[Values], Tensor]:
+    return lambda a: function(a["x"])
+
+
+OPERATIONS: Mapping[str, Callable[[Values], Any]] = {
+    "add": _binary(torch.add),
+    "sub": _binary(torch.sub),
+    "mul": _binary(torch.mul),
+    "real_div": _binary(torch.div),
+    "pow": _binary(torch.pow),
+    "maximum": _binary(torch.maximum),
+    "minimum": _binary(torch.minimum),
+    "exp": _unary(torch.exp),
+    "sin": _unary(torch.sin),
+    "cos": _unary(torch.cos),
+    "sqrt": _unary(torch.sqrt),
+    "square": _unary(torch.square),
+    "relu": _unary(torch.relu),
+    "sigmoid": _unary(torch.sigmoid),
+    "silu": _unary(F.silu),
+    "rsqrt": lambda a: torch.rsqrt(a["x"] + float(a["epsilon"])),
+    "gelu": lambda a: F.gelu(a["x"], approximate="none" if a["mode"] == "EXACT" else "tanh"),
+    "clip": lambda a: a["x"].clamp(float(a["alpha"]), float(a["beta"])),
+    "softmax": lambda a: a["x"].softmax(int(a["axis"])),
+    "reduce_mean": lambda a: a["x"].mean(_list(a["axes"]), keepdim=bool(a["keep_dims"])),
+    "layer_norm": _layer_norm,
+    "conv": _conv,
+    "linear": lambda a: F.linear(a["x"], a["weight"], a["bias"]),
+    "matmul": _matmul,
+    "scaled_dot_product_attention": _attention,
+    "upsample_nearest_neighbor": _upsample,
+    "cast": _cast,
+    "gather": _gather,
+    "concat": lambda a: torch.cat([_tensor(one) for one in a["values"]], int(a["axis"])),
+    "split": _split,
+    "slice_by_index": _slice,
+    "reshape": lambda a: a["x"].reshape(_list(a["shape"])),
+    "transpose": lambda a: a["x"].permute(_list(a["perm"])),
+    "expand_dims": lambda a: a["x"].reshape(_expanded(a["x"].shape, _list(a["axes"]))),
+    "squeeze": lambda a: a["x"].squeeze(_list(a["axes"])),
+    "tile": lambda a: a["x"].repeat(_list(a["reps"])),
+    "identity": _unary(torch.clone),
+}
+"""What can be computed, by Core ML's names."""
+
+DECOMPRESSING = frozenset(
+    {"constexpr_affine_dequantize", "constexpr_lut_to_dense", "constexpr_blockwise_shift_scale", "constexpr_cast"}
+)
+"""Operations that make a weight out of how it is stored."""
+
+
+def _expanded(shape: Sequence[int], axes: Sequence[int]) -> list[int]:
+    rank = len(shape) + len(axes)
+    new, sides = {axis % rank for axis in axes}, iter(shape)
+    return [1 if axis in new else next(sides) for axis in range(rank)]

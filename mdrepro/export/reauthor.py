@@ -1,0 +1,134 @@
+"""Layers written again for LiteRT: the same numbers with fewer operations, and feature maps that keep their layout.
+
+LiteRT's convolutions want channels last. What a converter makes of torch's own layers is right, but it turns feature
+maps round on the way into every group norm and out of it, copies queries, keys and weights around the two products of
+attention, and turns a picture twice where it becomes a sequence. The functions here say the same so that no feature map
+is ever turned, on tensors of four dimensions at most, in operations that mobile delegates have. `docs/export.md` has
+the counts before and after.
+
+They take effect inside ``with Reauthored():``, whatever class of layer calls them: this project's, diffusers' and
+transformers' alike.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+FAR = -30000.0
+"""Added to what attention must not see: exp(FAR) is 0, and float16 still holds the sum."""
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """`torch.nn.functional.group_norm`, of (batch, channels, ...).
+
+    Means over the picture come first, then those over a group's channels: all that is between is small.
+    """
+    x_bchw = input if input.ndim == 4 else input.flatten(2).unsqueeze(-1)
+    batch, channels = input.shape[:2]
+    shape = (1, num_groups, channels // num_groups)
+
+    def of_groups(values_bchw: Tensor) -> Tensor:
+        return values_bchw.mean((2, 3), keepdim=True).view(batch, num_groups, -1).mean(-1, keepdim=True)
+
+    def of_channels(values_bgc: Tensor) -> Tensor:
+        return values_bgc.expand(batch, *shape[1:]).reshape(batch, channels, 1, 1)
+
+    away_bchw = x_bchw - of_channels(of_groups(x_bchw))
+    gain_bgc = torch.rsqrt(of_groups(away_bchw.square()) + eps)
+    out_bchw = away_bchw * of_channels(gain_bgc if weight is None else gain_bgc * weight.view(shape))
+    if bias is not None:
+        out_bchw = out_bchw + bias.view(1, channels, 1, 1)
+    return out_bchw if input.ndim == 4 else out_bchw.view(input.shape)
+
+
+def layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """`torch.nn.functional.layer_norm` over the last dimension."""
+    away = input - input.mean(-1, keepdim=True)
+    out = away * torch.rsqrt(away.square().mean(-1, keepdim=True) + eps)
+    out = out if weight is None else out * weight
+    return out if bias is None else out + bias
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`torch.nn.functional.scaled_dot_product_attention` of (batch, heads, positions, channels), without dropout.
+
+    The scale goes to the queries, which are smaller than the weights; both products stay in four dimensions.
+    """
+    product = _product()
+    weights_bhnm = product(query * (query.shape[-1] ** -0.5 if scale is None else scale), key)
+    if is_causal:
+        attn_mask = torch.ones(weights_bhnm.shape[-2:], dtype=torch.bool).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros(attn_mask.shape).masked_fill(~attn_mask, FAR)
+    if attn_mask is not None:
+        weights_bhnm = weights_bhnm + attn_mask
+    return product(weights_bhnm.softmax(-1), value.transpose(-1, -2))
+
+
+def _product() -> Callable[[Tensor, Tensor], Tensor]:
+    """a b^T of four-dimensional tensors, of which LiteRT's converter makes one operation."""
+    from litert_torch.generative.custom_ops import bmm_4d  # type: ignore[import-untyped]
+
+    return bmm_4d.bmm_4d
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """`torch.Tensor.flatten`; of a picture, see `reshape`."""
+    if input.ndim == 4 and start_dim == 2 and end_dim in (-1, 3):
+        return reshape(input, *input.shape[:2], -1)
+    return input.flatten(start_dim, end_dim)
+
+
+def reshape(input: Tensor, *shape: Any) -> Tensor:
+    """`torch.Tensor.reshape`; from a picture (batch, channels, h, w) to a sequence (batch, channels, h w) and back, by
+    way of channels last, so that the transposition which follows or goes before cancels out."""
+    if isinstance(shape[0], torch.dtype):
+        return input.view(shape[0])
+    wanted = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+    if input.ndim in (3, 4):
+        batch, channels, *sides = input.shape
+        if input.ndim == 4 and wanted in [(batch, channels, n) for n in (-1, math.prod(sides))]:
+            return input.permute(0, 2, 3, 1).reshape(batch, -1, channels).transpose(1, 2)
+        if input.ndim == 3 and len(wanted) == 4 and (*wanted[:2], math.prod(wanted[2:])) == (batch, channels, *sides):
+            return input.transpose(1, 2).reshape(batch, *wanted[2:], channels).permute(0, 3, 1, 2)
+    return input.reshape(wanted)
+
+
+LAYERS: Mapping[str, Mapping[Any, Callable[..., Tensor]]] = {
+    "group_norm": {F.group_norm: group_norm},
+    "layer_norm": {F.layer_norm: layer_norm},
+    "attention": {F.scaled_dot_product_attention: attention},
+    "pictures": {Tensor.flatten: flatten, Tensor.reshape: reshape, Tensor.view: reshape},
+}
+"""What is written again, by name: torch's functions and those that stand in for them."""
+
+
+class Reauthored(TorchFunctionMode):
+    """Inside it, those of `LAYERS` named (None: all) stand in for torch's."""
+
+    def __init__(self, names: tuple[str, ...] | None = None) -> None:
+        super().__init__()
+        self._layers: dict[Any, Callable[..., Tensor]] = {}
+        for name in LAYERS if names is None else names:
+            self._layers |= LAYERS[name]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._layers.get(func, func)(*args, **(kwargs or {}))

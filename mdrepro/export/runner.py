@@ -1,0 +1,233 @@
+"""From a prompt to an image with three ``.tflite`` files, numpy and the tokenizer: no torch, no transformers.
+
+A folder of `mdrepro.export.bundle` holds the files, ``tokenizer.json`` and ``bundle-fp32.json``, which says how they go
+together. It is what an app on a phone does, in a page of Python, and gives the torch pipeline's image::
+
+    images = Runner("bundle").images(["a red star"])  # uint8 (1, height, width, 3)
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrepro import paths
+from mdrepro.errors import BadInput
+from mdrepro.export import flatbuffer
+from mdrepro.export.needs import needed
+from mdrepro.export.solvers import Array, Schedule
+
+FORMAT = 1
+
+logger = logging.getLogger(__name__)
+
+Values = Mapping[str, NDArray[Any]]
+
+
+class Network:
+    """One ``.tflite`` file, ready to run.
+
+    Args:
+        path: the file.
+        threads: of the processor; None for as many as there are cores.
+
+    Attributes:
+        summary: what the file says of itself.
+
+    Raises:
+        BadInput: it is no such file, is cut off, or needs an operation that this runtime lacks.
+        NotAttempted: ai-edge-litert is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        self.summary = flatbuffer.read(path)
+        self.path = Path(path)
+        litert = needed("ai_edge_litert.interpreter")
+        try:
+            interpreter = litert.Interpreter(os.fspath(path), num_threads=threads or os.cpu_count())
+            interpreter.allocate_tensors()
+            self._run = interpreter.get_signature_runner()
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise BadInput(
+                f"{path} cannot be run here ({reason}); it needs {', '.join(self.summary.operations)}"
+            ) from error
+
+    def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Outputs by name, for inputs by name. Raises BadInput for other names, shapes or types than the file has."""
+        wanted = {port.name: port for port in self.summary.inputs}
+        found = {name: flatbuffer.Port(name, value.shape, str(value.dtype)) for name, value in inputs.items()}
+        if found != wanted:
+            given, needs = ("; ".join(port.words() for _, port in sorted(p.items())) for p in (found, wanted))
+            raise BadInput(f"{self.path.name} was given {given}: allowed is {needs}")
+        outputs: dict[str, NDArray[Any]] = self._run(**inputs)
+        return outputs
+
+
+class Runner:
+    """A text-to-image system out of a folder.
+
+    Args:
+        bundle: a ``bundle-*.json``, or a folder that holds one.
+        threads: of the processor; None for as many as there are cores.
+
+    Attributes:
+        told: what the bundle says.
+        branches, latent: of the denoiser: its batch, and the shape of a latent.
+        told_guidance: whether it takes the guidance scale as an input.
+
+    Raises:
+        BadInput: the bundle is not whole, or its files do not fit together.
+        NotAttempted: ai-edge-litert or tokenizers is not installed.
+    """
+
+    def __init__(self, bundle: str | os.PathLike[str], threads: int | None = None) -> None:
+        file = _found(Path(bundle))
+        self.told = _read(file)
+        self.schedule = Schedule.of(self.told["schedule"])
+        self.tokenizer = _tokenizer(file.parent / self.told["tokenizer"]["file"])
+        networks = {name: Network(file.parent / name_of, threads) for name, name_of in self.told["files"].items()}
+        self.text_encoder, self.unet, self.decoder = (networks[name] for name in ("text-encoder", "unet", "decoder"))
+        ports = {port.name: port.shape for port in self.unet.summary.inputs}
+        self.branches, self.latent = ports["sample"][0], ports["sample"][1:]
+        self.told_guidance = "guidance" in ports
+
+    def tokens(self, prompt: str) -> NDArray[np.int32]:
+        """Token numbers of a prompt, (1, tokens). A longer one loses its last words, and keeps its end; a warning."""
+        told = self.told["tokenizer"]
+        ids = self.tokenizer.encode(prompt).ids
+        if told["unknown"] in ids:
+            logger.warning("words outside the vocabulary in %r", prompt)
+        if len(ids) > (length := told["length"]):
+            logger.warning("%d of %d tokens are left out at the end of %r", len(ids) - length, len(ids), prompt)
+            ids = [*ids[: length - 1], ids[-1]]
+        return np.array([ids + [told["padding"]] * (length - len(ids))], np.int32)
+
+    def encode(self, prompt: str) -> Array:
+        """Text features of a prompt, (1, features, width)."""
+        return self.text_encoder(input_ids=self.tokens(prompt))["text"]
+
+    def images(
+        self,
+        prompts: Sequence[str],
+        *,
+        negative_prompt: str = "",
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        noise: Array | None = None,
+        on_step: Callable[[int, int, Array], None] | None = None,
+    ) -> NDArray[np.uint8]:
+        """An image for each prompt, uint8 (prompts, height, width, 3).
+
+        Args:
+            prompts: texts.
+            negative_prompt: what guidance leads away from.
+            steps, guidance: None for the checkpoint's own; guidance w is w v(text) - (w - 1) v(negative), 1 is none.
+            seed: of the noise: that of image i depends on seed and i alone.
+            noise: in place of drawn: (prompts, draws, channels, h, w) of variance 1, where ``draws`` is 1 for DDIM and
+                the number of steps for re-noising.
+            on_step: called as (image, step, latent) after each step.
+
+        Raises:
+            BadInput: no prompt, or an argument that is not allowed.
+        """
+        steps = self.told["steps"] if steps is None else steps
+        guidance = self.told["guidance"] if guidance is None else guidance
+        if isinstance(prompts, str) or not prompts:
+            raise BadInput("prompts: needed is a list of texts that is not empty")
+        if guidance < 1:
+            raise BadInput(f"guidance is {guidance}: allowed are 1 (none) or more")
+        times, shape = self.schedule.timesteps(steps), (self.schedule.draws(steps), *self.latent)
+        if noise is not None and noise.shape != (len(prompts), *shape):
+            raise BadInput(f"noise has shape {noise.shape}: allowed is {(len(prompts), *shape)}")
+        if self.told_guidance and negative_prompt:
+            raise BadInput(
+                "this denoiser takes the guidance scale as an input: allowed are calls without a negative prompt"
+            )
+        null = self.encode(negative_prompt) if guidance != 1 and not self.told_guidance else None
+        made = []
+        for index, prompt in enumerate(prompts):
+            drawn = _draw(seed, index, shape) if noise is None else noise[index].astype(np.float32)
+            text, x = self.encode(prompt), drawn[:1]
+            for step, time in enumerate(times):
+                prediction = self.predict(x, time, text, null, guidance)
+                fresh = drawn[step + 1 : step + 2] if step + 1 < len(drawn) else None
+                x = self.schedule.step(x, prediction, times, step, fresh)
+                if on_step is not None:
+                    on_step(index, step, x)
+            made.append(self.decode(x))
+        return np.concatenate(made)
+
+    def predict(self, x: Array, time: int, text: Array, null: Array | None, guidance: float) -> Array:
+        """The denoiser's prediction for one latent, guided where there is a null branch or it takes w as an input."""
+        now = np.array([time], np.float32)
+        if self.told_guidance:
+            said = np.array([guidance], np.float32)
+            return self.unet(sample=x, timestep=now, encoder_hidden_states=text, guidance=said)["prediction"]
+        texts = [text] if null is None else [null, text]
+        if self.branches == 2:
+            both = np.concatenate([texts[0], texts[-1]])
+            out = self.unet(sample=np.concatenate([x, x]), timestep=now, encoder_hidden_states=both)["prediction"]
+            outs = [out[:1], out[1:]][-len(texts) :]
+        else:
+            outs = [self.unet(sample=x, timestep=now, encoder_hidden_states=one)["prediction"] for one in texts]
+        if null is None:
+            return outs[-1]
+        return outs[0] + np.float32(guidance) * (outs[1] - outs[0])
+
+    def decode(self, x: Array) -> NDArray[np.uint8]:
+        """Pixels of a latent, uint8 (1, height, width, 3), rounded."""
+        return (self.decoder(latent=x)["image"] * 255).round().astype(np.uint8)
+
+
+def _draw(seed: int, index: int, shape: tuple[int, ...]) -> Array:
+    return np.random.default_rng([seed, index]).standard_normal(shape, dtype=np.float32)
+
+
+def bundle_name(precision: str) -> str:
+    """The name of a bundle's file."""
+    return f"bundle-{precision}.json"
+
+
+def _found(place: Path) -> Path:
+    if not place.is_dir():
+        return place
+    there = sorted(place.glob(bundle_name("*")))
+    if len(there) != 1:
+        names = ", ".join(file.name for file in there) or "none"
+        raise BadInput(
+            f"{place} holds {names}: allowed is one {bundle_name('*')} of `mdrepro export`, or name the file"
+        )
+    return there[0]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a bundle says, its networks' hashes checked."""
+    try:
+        told = json.loads(file.read_bytes())
+        wanted = {name: (file.parent / told["files"][name], told["sha256"][name]) for name in told["files"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{file} is no bundle of `mdrepro export` ({error})") from error
+    if told.get("format") != FORMAT or sorted(wanted) != ["decoder", "text-encoder", "unet"]:
+        raise BadInput(f"{file} is of another version: export the model again")
+    for path, digest in wanted.values():
+        if not path.is_file() or paths.sha256(path) != digest:
+            raise BadInput(f"{path} is {'not what was exported' if path.is_file() else 'missing'}: export it again")
+    return dict(told)
+
+
+def _tokenizer(file: Path) -> Any:
+    tokenizers = needed("tokenizers")
+    try:
+        found = tokenizers.Tokenizer.from_file(os.fspath(file))
+    except Exception as error:  # the library raises Exception itself
+        raise BadInput(f"{file} is no tokenizer ({error}): export the model again") from error
+    found.no_truncation()
+    found.no_padding()
+    return found

@@ -1,0 +1,119 @@
+"""Samplers in numpy: DDIM (arXiv 2010.02502, eta 0) and UFOGen's re-noising (arXiv 2311.09257), as torch's ones.
+
+Levels are alpha-bar of every timestep, as the checkpoint's scheduler had them: they are read from the file, so that no
+noise schedule is written a second time. With a = sqrt(alpha-bar) and s = sqrt(1 - alpha-bar), a prediction is noise e
+(``epsilon``), a e - s x0 (``v_prediction``) or x0 (``sample``). Importing this module imports numpy alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrepro.errors import BadInput, unknown
+
+Array = NDArray[Any]
+
+SAMPLERS = ("ddim", "renoise")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+SPACINGS = ("trailing", "leading", "linspace")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How an image is sampled.
+
+    Args:
+        sampler: one of `SAMPLERS`.
+        prediction: what the denoiser gives, one of `PREDICTIONS`.
+        levels: alpha-bar of every timestep, from the cleanest on.
+        clean: alpha-bar after the last step, of DDIM.
+        spacing: of DDIM's steps, one of `SPACINGS`; ``leading`` adds ``offset``.
+        clip: DDIM's x0 is clipped to -clip..clip; None for not at all.
+
+    Raises:
+        BadInput: an unknown name.
+    """
+
+    sampler: str
+    prediction: str
+    levels: tuple[float, ...]
+    clean: float = 1.0
+    spacing: str = "trailing"
+    offset: int = 0
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        for kind, name, allowed in (
+            ("sampler", self.sampler, SAMPLERS),
+            ("prediction", self.prediction, PREDICTIONS),
+            ("spacing", self.spacing, SPACINGS),
+        ):
+            if name not in allowed:
+                raise unknown(kind, name, allowed)
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Self:
+        """From the JSON values of `told`. Raises BadInput where some are missing or not known."""
+        try:
+            return cls(**told | {"levels": tuple(told["levels"])})
+        except (KeyError, TypeError) as error:
+            raise BadInput(f"this is no schedule of sampling ({error}): export the model again") from error
+
+    def timesteps(self, steps: int) -> list[int]:
+        """Timesteps of ``steps`` evaluations, from the noisiest on. Raises BadInput unless there are 1 to all."""
+        total = len(self.levels)
+        if not 1 <= steps <= total:
+            raise BadInput(f"steps is {steps}: allowed are 1 to {total}")
+        if self.sampler == "renoise":
+            return [round(total - i * total / steps) - 1 for i in range(steps)]
+        if self.spacing == "trailing":
+            found = np.round(np.arange(total, 0, -total / steps)).astype(np.int64) - 1
+        elif self.spacing == "leading":
+            found = (np.arange(steps) * (total // steps))[::-1] + self.offset
+        else:
+            found = np.linspace(0, total - 1, steps).round()[::-1].astype(np.int64)
+        if found[0] < total / 2:
+            raise BadInput(
+                f"{steps} step(s) with {self.spacing} spacing start at timestep {found[0]} of {total}, where there is "
+                "little noise, but an image starts as pure noise: allowed are more steps"
+            )
+        return [int(t) for t in found]
+
+    def step(self, x: Array, prediction: Array, times: Sequence[int], index: int, noise: Array | None) -> Array:
+        """From the level of ``times[index]`` to the next.
+
+        Args:
+            x: noisy latents, any shape.
+            prediction: the denoiser's, as x.
+            times: of `timesteps`.
+            index: which of them x is at.
+            noise: fresh, as x: needed by ``renoise`` before the last step.
+        """
+        a, s = self._level(times[index])
+        if self.prediction == "epsilon":
+            clean, spread = (x - s * prediction) / a, prediction
+        elif self.prediction == "v_prediction":
+            clean, spread = a * x - s * prediction, a * prediction + s * x
+        else:
+            clean, spread = prediction, (x - a * prediction) / s if s else np.zeros_like(x)
+        if self.sampler == "renoise":
+            if index == len(times) - 1:
+                return clean
+            assert noise is not None
+            a, s = self._level(times[index + 1])
+            return a * clean + s * noise
+        if self.clip is not None:
+            clean = clean.clip(-self.clip, self.clip)
+        a, s = self._level(times[index] - len(self.levels) // len(times))
+        return a * clean + s * spread
+
+    def draws(self, steps: int) -> int:
+        """Arrays of noise that an image takes."""
+        return steps if self.sampler == "renoise" else 1
+
+    def _level(self, time: int) -> tuple[Array, Array]:
+        kept = np.array(self.levels[time] if time >= 0 else self.clean, np.float32)
+        return np.asarray(np.sqrt(kept)), np.asarray(np.sqrt(1 - kept))

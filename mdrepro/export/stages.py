@@ -1,0 +1,102 @@
+"""Long work shown while it runs: the stage it is at, time and memory, with the converters' own output kept away."""
+
+import contextlib
+import io
+import logging
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Self, TextIO
+
+import psutil
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+SECONDS = 0.5
+"""Between two looks at the process's memory."""
+
+
+class Stages:
+    """The stages of one export: a bar on a terminal, seconds of each, and the most memory that was held.
+
+    Attributes:
+        seconds: by stage, in their order.
+        peak: bytes of memory, the most that the process held meanwhile; what it held before is in it.
+    """
+
+    def __init__(self, title: str, count: int) -> None:
+        self.seconds: dict[str, float] = {}
+        self.peak = 0
+        self._title, self._count = title, count
+        self._process = psutil.Process()
+
+    def __enter__(self) -> Self:
+        self._before = _largest()
+        self._screen: TextIO = _screen()
+        self._bar = tqdm(total=self._count, desc=self._title, file=self._screen, disable=not self._screen.isatty())
+        self._name, self._ended = "", threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._watcher.join()
+        if (largest := _largest()) > self._before:
+            self.peak = largest
+        self._bar.close()
+        self._screen.close()
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """One stage, named as a person would: ``converting``. What it prints is kept away from the terminal."""
+        self._name, begun = name, time.perf_counter()
+        with quiet():
+            yield
+        self.seconds[name] = round(time.perf_counter() - begun, 2)
+        self._bar.update()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(SECONDS):
+            held = self._process.memory_info().rss
+            self.peak = max(self.peak, held)
+            self._bar.set_postfix_str(f"{self._name}, {held / 1e9:.1f} GB")
+
+
+def _largest() -> int:
+    """Bytes of memory, the most that this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _screen() -> TextIO:
+    """Standard error, also while `quiet` leads it away."""
+    try:
+        return os.fdopen(os.dup(sys.stderr.fileno()), "w")
+    except (OSError, ValueError, AttributeError, io.UnsupportedOperation):  # a notebook's is no file
+        return open(os.devnull, "w")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What Python and C++ write to standard output and standard error inside goes nowhere; and no log is written."""
+    level = logging.root.manager.disable
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    kept = os.dup(1), os.dup(2)
+    logging.disable(logging.CRITICAL)
+    with (
+        open(os.devnull, "w") as sink,
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
+    ):
+        try:
+            for number in (1, 2):
+                os.dup2(sink.fileno(), number)
+            yield
+        finally:
+            for number, before in zip((1, 2), kept, strict=True):
+                os.dup2(before, number)
+                os.close(before)
+            logging.disable(level)

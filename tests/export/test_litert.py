@@ -1,0 +1,285 @@
+"""One small network as a LiteRT file: parity, names, metadata, and every way in which it can go wrong."""
+
+import errno
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mdrepro.errors import BadInput, NotAttempted
+from mdrepro.export import components, flatbuffer, litert, parity, verbs
+from mdrepro.export.components import Component
+from mdrepro.export.runner import Network
+from mdrepro.export.stages import quiet
+
+SHAPE = (2, 4, 8, 8)
+
+
+class Small(nn.Module):
+    """Convolutions, a group norm, attention between pixels, a layer norm and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(4, 32, 3, padding=1), nn.Conv2d(32, 4, 3, padding=1)
+        self.norm, self.layer_norm, self.linear = nn.GroupNorm(4, 32), nn.LayerNorm(32), nn.Linear(32, 32)
+
+    def forward(self, sample: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        x_bchw = F.silu(self.norm(self.first(sample))) * scale[:, None, None, None]
+        x_bnc = self.linear(self.layer_norm(x_bchw.flatten(2).transpose(1, 2)))
+        heads = x_bnc.unflatten(-1, (2, 16)).transpose(1, 2)
+        x_bnc = x_bnc + F.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2)
+        return {"prediction": self.last(x_bnc.transpose(1, 2).reshape(x_bchw.shape) + x_bchw)}
+
+
+def draw(number: int) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(number)
+    return {"sample": torch.randn(SHAPE, generator=random), "scale": torch.rand(1, generator=random) + 1}
+
+
+def component(module: nn.Module) -> Component:
+    return Component("unet", module.eval(), draw, "prediction", {"width": 32}, {"branches": 2})
+
+
+@pytest.fixture(scope="module")
+def network() -> Component:
+    torch.manual_seed(0)
+    module = Small()
+    for norm in (module.norm, module.layer_norm):
+        nn.init.normal_(norm.weight, 1)
+        nn.init.normal_(norm.bias)
+    return component(module)
+
+
+class Fake:
+    """A model of one component."""
+
+    name, weights, licence, resolution, pipeline = "small", "drawn", "Apache-2.0", 64, None
+
+    def __init__(self, network: Component) -> None:
+        self._network = network
+
+    def component(self, name: str, branches: int | None) -> Component:
+        return self._network
+
+
+def export(network: Component, out: Path, monkeypatch: pytest.MonkeyPatch, *precisions: str) -> dict[str, Any]:
+    monkeypatch.setattr(components, "find", lambda *_: Fake(network))
+    return verbs.export("small", out, wanted=["unet"], precisions=precisions, threads=1)
+
+
+@pytest.fixture(scope="module")
+def made(network: Component, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("made") / "new"
+    with pytest.MonkeyPatch.context() as patch:
+        return out, export(network, out, patch, "fp32", "fp16", "int8")
+
+
+def test_parity_falls_with_precision_and_passes_the_gate(made: tuple[Path, dict[str, Any]]) -> None:
+    entries = made[1]["files"]
+    assert [entry["precision"] for entry in entries] == ["fp32", "fp16", "int8"]
+    fp32, fp16, int8 = (entry["parity"]["psnr_db"] for entry in entries)
+    assert fp32 > 110
+    assert 60 < fp16 < 100
+    assert 45 < int8 < fp16 - 10
+    assert sorted(file.name for file in made[0].iterdir()) == sorted(entry["file"] for entry in entries)
+
+
+def test_files_say_what_they_are(made: tuple[Path, dict[str, Any]]) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    for precision in ("fp32", "fp16", "int8"):
+        file = made[0] / f"unet-{precision}.tflite"
+        found = flatbuffer.read(file)
+        assert [port.words() for port in found.inputs] == [f"sample: float32 {SHAPE}", "scale: float32 (1,)"]
+        assert [port.words() for port in found.outputs] == [f"prediction: float32 {SHAPE}"]
+        told = found.metadata
+        assert (told["model"], told["component"], told["precision"]) == ("small", "unet", precision)
+        assert {"licence", "commit", "config", "weights", "versions", "resolution", "branches"} <= set(told)
+        with quiet():
+            signatures = Interpreter(str(file)).get_signature_list()
+        assert list(signatures.values()) == [{"inputs": ["sample", "scale"], "outputs": ["prediction"]}]
+        theirs = flatbuffer_utils.read_model(str(file))
+        names = [entry.name for entry in theirs.metadata]
+        assert flatbuffer.METADATA.encode() in names
+        operators = sum(len(graph.operators) for graph in theirs.subgraphs)
+        assert operators == sum(found.operations.values())
+
+
+def test_feature_maps_keep_their_layout(made: tuple[Path, dict[str, Any]]) -> None:
+    """Turned are the input, the output, and queries, values and result of attention."""
+    operations = made[1]["files"][0]["operations"]
+    assert operations["TRANSPOSE"] == 5
+    assert operations["BATCH_MATMUL"] == 2
+    assert "DEQUANTIZE" not in operations
+    assert made[1]["files"][1]["operations"]["DEQUANTIZE"] == made[1]["files"][2]["operations"]["DEQUANTIZE"] == 3
+
+
+def test_weights_shrink(network: Component, tmp_path: Path) -> None:
+    """On a network large enough that weights are most of it, the file has their bytes."""
+    for precision, each in litert.BYTES.items():
+        wide = Component("unet", nn.Linear(1000, 300, device="meta"), draw, "y", {}, {})
+        needed = litert.check(wide, precision)
+        assert needed >= 300_000 * (4 + each)
+
+
+def test_over_two_gigabytes_in_fp32_is_refused() -> None:
+    huge = Component("unet", nn.Linear(25_000, 25_000, device="meta"), draw, "y", {}, {})
+    with pytest.raises(BadInput, match=r"over 2 GB.*fp16 and int8"):
+        litert.check(huge, "fp32")
+    assert litert.check(huge, "fp16") > 4 * 625e6
+    with pytest.raises(BadInput, match="fp32, fp16, int8"):
+        litert.check(huge, "fp8")
+
+
+def test_a_file_cut_off_is_refused(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    whole = (made[0] / "unet-fp32.tflite").read_bytes()
+    short = tmp_path / "short.tflite"
+    for size in (0, 5, 100, 2000, len(whole) // 2, len(whole) - 1):
+        short.write_bytes(whole[:size])
+        with pytest.raises(BadInput, match=r"cut off|no \.tflite"):
+            Network(short)
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.tflite"
+    for content in (b"GGUF" * 100, b"\0\0\0\0TFL3" + b"\xff" * 100, b"\x10\0\0\0TFL3" + bytes(100)):
+        foreign.write_bytes(content)
+        with pytest.raises(BadInput, match="foreign"):
+            Network(foreign)
+    with pytest.raises(BadInput, match="cannot be read"):
+        Network(tmp_path / "nothing.tflite")
+    with pytest.raises(BadInput, match="cannot be read"):
+        Network(tmp_path)
+
+
+def test_wrong_inputs_are_named(made: tuple[Path, dict[str, Any]]) -> None:
+    with quiet():
+        network = Network(made[0] / "unet-fp32.tflite", 1)
+    good = {name: value.numpy() for name, value in draw(0).items()}
+    assert network(**good)["prediction"].shape == SHAPE
+    wrong: list[dict[str, Any]] = [
+        {"sample": good["sample"]},
+        good | {"more": good["scale"]},
+        good | {"sample": good["sample"][:1]},
+        good | {"sample": good["sample"].astype(np.float64)},
+    ]
+    for inputs in wrong:
+        with pytest.raises(BadInput, match=r"allowed is sample: float32 \(2, 4, 8, 8\); scale: float32 \(1,\)"):
+            network(**inputs)
+
+
+def test_a_file_with_an_operation_that_nobody_has(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    def change(model: Any) -> None:
+        code = model.operatorCodes[model.subgraphs[0].operators[3].opcodeIndex]
+        code.builtinCode, code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM, schema.BuiltinOperator.CUSTOM
+        code.customCode = "Mystery"
+
+    strange = tmp_path / "strange.tflite"
+    flatbuffer.rewrite(made[0] / "unet-fp32.tflite", strange, {"model": "m", "component": "c"}, change)
+    with quiet(), pytest.raises(BadInput, match=r"cannot be run here .*Mystery"):
+        Network(strange)
+
+
+class Strange(nn.Module):
+    def forward(self, sample: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        return {"prediction": torch.linalg.qr(sample)[0] * scale}
+
+
+def test_an_operation_that_cannot_be_converted_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match=r"unet cannot be converted to LiteRT: .*qr"):
+        export(component(Strange()), tmp_path / "out", monkeypatch, "fp32")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def _copying(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversion is a copy of the file that is there."""
+    monkeypatch.setattr(litert, "_convert", lambda _, target: shutil.copyfile(made / "unet-fp32.tflite", target))
+
+
+def test_a_missed_gate_leaves_nothing(
+    network: Component, made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _copying(made[0], monkeypatch)
+    monkeypatch.setitem(parity.GATES, "int8", 200.1)  # type: ignore[arg-type]
+    with pytest.raises(parity.GateMissed, match="unet in int8"):
+        export(network, tmp_path / "out", monkeypatch, "fp32", "int8")
+    assert list((tmp_path / "out").iterdir()) == []
+    other = Small().eval()
+    with pytest.raises(parity.GateMissed, match="unet in fp32"):
+        export(component(other), tmp_path / "out", monkeypatch, "fp32")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_older_files_are_replaced_whole(
+    network: Component, made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _copying(made[0], monkeypatch)
+    old = tmp_path / "unet-fp32.tflite"
+    old.write_text("old")
+    export(network, tmp_path, monkeypatch, "fp32")
+    assert flatbuffer.read(old).metadata["model"] == "small"
+    assert [file.name for file in tmp_path.iterdir()] == [old.name]
+
+
+def test_a_full_disk_is_said_before_and_meanwhile(
+    network: Component, made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _copying(made[0], monkeypatch)
+    real = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: real._replace(free=1000))
+        with pytest.raises(BadInput, match=r"0\.00 GB free"):
+            export(network, tmp_path / "out", monkeypatch, "fp32")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(flatbuffer, "_write", full)
+    with pytest.raises(BadInput, match="no space left"):
+        export(network, tmp_path / "out", monkeypatch, "fp32")
+    assert list((tmp_path / "out").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="choose another folder"):
+        export(network, tmp_path / "file", monkeypatch, "fp32")
+
+
+@pytest.mark.parametrize("module", ["litert_torch", "ai_edge_litert.interpreter", "ai_edge_quantizer.quantizer"])
+def test_a_missing_package_is_named(
+    module: str, network: Component, made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if module != "litert_torch":
+        _copying(made[0], monkeypatch)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(NotAttempted, match=rf"{module.split('.')[0]}, .*: pip install mdrepro\[export\]"):
+        export(network, tmp_path / "out", monkeypatch, "fp32", "fp16")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_bad_arguments_are_named(network: Component, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(components, "find", lambda *_: Fake(network))
+    for options, says in (
+        ({"target": "onnx"}, "litert, coreml"),
+        ({"wanted": ["vae"]}, "text-encoder, unet, decoder"),
+        ({"wanted": ["unet"], "precisions": ["fp64"]}, "fp32, fp16, int8"),
+        ({"wanted": ["unet"], "precisions": []}, "needed is one"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            verbs.export("small", tmp_path / "out", **options)  # type: ignore[arg-type]
+
+
+def test_quiet_keeps_what_c_writes(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet():
+        os.write(2, b"from C")
+        print("from Python")
+    print("afterwards")
+    assert capfd.readouterr() == ("afterwards\n", "")
