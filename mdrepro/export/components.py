@@ -215,11 +215,11 @@ def _unet(network: Any, side: int, branches: int, features: int) -> Component:
     def draw(number: int) -> Inputs:
         random = torch.Generator().manual_seed(number)
         guidance = {} if width is None else {"guidance": torch.tensor([1.0 + 2 * number])}
-        return guidance | {
+        return {
             "sample": torch.randn(branches, config.in_channels, side, side, generator=random),
             "timestep": torch.tensor([TIMES[number % len(TIMES)]]),
             "encoder_hidden_states": torch.randn(branches, features, config.cross_attention_dim, generator=random),
-        }
+        } | guidance
 
     facts = {"branches": branches, "features": features}
     module = Denoiser(network) if width is None else GuidedDenoiser(network, width)

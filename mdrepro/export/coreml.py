@@ -31,6 +31,8 @@ BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1, "palette8": 1}
 """Of a weight, by precision."""
 EXACT = ("sin", "cos")
 """Operations that stay in float32, with what leads to them."""
+ANGLES = ("mul", "add", "sub", "real_div", "expand_dims", "squeeze", "reshape", "tile", "concat", "cast")
+"""Operations that can lead to them: what angles are made of."""
 
 
 def check(component: Component, precision: str) -> int:
@@ -52,6 +54,7 @@ def export(
     tools = needed("coremltools")
     with shown.stage("converting"):
         program = torch.export.export(component.module, (), kwargs=component.draw(0)).run_decompositions({})
+        _without_aliases(program)
     halves: Any = None
     for precision in precisions:
         made = place / f"{component.name}-{precision}{SUFFIX}"
@@ -68,11 +71,25 @@ def export(
         yield precision, made
 
 
+def _without_aliases(program: Any) -> None:
+    """Take out nodes that only name a tensor again, which coremltools does not know."""
+    for node in list(program.graph.nodes):
+        if node.target is torch.ops.aten.alias.default:
+            node.replace_all_uses_with(node.args[0])
+            program.graph.erase_node(node)
+    program.graph_module.recompile()
+
+
 def _may_be_half(operation: Any) -> bool:
     """Whether an operation may compute in float16: not sines, nor what their angles come from."""
-    return operation.op_type not in EXACT and not any(
-        user.op_type in EXACT for result in operation.outputs for user in result.child_ops
-    )
+    return not _towards_a_sine(operation)
+
+
+def _towards_a_sine(operation: Any) -> bool:
+    if operation.op_type in EXACT:
+        return True
+    users = (user for result in operation.outputs for user in result.child_ops)
+    return operation.op_type in ANGLES and any(map(_towards_a_sine, users))
 
 
 def _convert(tools: Any, component: Component, program: Any, precision: Any) -> Any:

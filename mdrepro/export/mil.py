@@ -7,7 +7,7 @@ sums. That finds a wrong conversion, a wrong weight and a wrong name; it says no
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ class Program:
             if operation.op_type in DECOMPRESSING:
                 found: Any = _constant(operation.materialized_val_inference())
             else:
-                arguments = {name: value(var) for name, var in operation.inputs.items()}
+                arguments = defaultdict(lambda: None, {name: value(var) for name, var in operation.inputs.items()})
                 found = OPERATIONS[operation.op_type](arguments)
             results = found if isinstance(found, (list, tuple)) else [found]
             for var, result in zip(operation.outputs, results, strict=True):
@@ -182,6 +182,10 @@ def _layer_norm(a: Values) -> Tensor:
     axes = _list(a["axes"])
     assert axes in ([-1], [a["x"].ndim - 1])
     return F.layer_norm(a["x"], a["x"].shape[-1:], a["gamma"], a["beta"], float(a["epsilon"]))
+
+
+def _batch_norm(a: Values) -> Tensor:
+    return F.batch_norm(a["x"], a["mean"], a["variance"], a["gamma"], a["beta"], eps=float(a["epsilon"]))
 
 
 def _slice(a: Values) -> Tensor:
@@ -248,6 +252,8 @@ OPERATIONS: Mapping[str, Callable[[Values], Any]] = {
     "pow": _binary(torch.pow),
     "maximum": _binary(torch.maximum),
     "minimum": _binary(torch.minimum),
+    "greater_equal": _binary(torch.ge),
+    "select": lambda a: torch.where(a["cond"].bool(), _tensor(a["a"]), _tensor(a["b"])),
     "exp": _unary(torch.exp),
     "sin": _unary(torch.sin),
     "cos": _unary(torch.cos),
@@ -262,6 +268,7 @@ OPERATIONS: Mapping[str, Callable[[Values], Any]] = {
     "softmax": lambda a: a["x"].softmax(int(a["axis"])),
     "reduce_mean": lambda a: a["x"].mean(_list(a["axes"]), keepdim=bool(a["keep_dims"])),
     "layer_norm": _layer_norm,
+    "batch_norm": _batch_norm,
     "conv": _conv,
     "linear": lambda a: F.linear(a["x"], a["weight"], a["bias"]),
     "matmul": _matmul,

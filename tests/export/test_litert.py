@@ -11,67 +11,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mdrepro.errors import BadInput, NotAttempted
 from mdrepro.export import components, flatbuffer, litert, parity, verbs
 from mdrepro.export.components import Component
 from mdrepro.export.runner import Network
 from mdrepro.export.stages import quiet
-
-SHAPE = (2, 4, 8, 8)
-
-
-class Small(nn.Module):
-    """Convolutions, a group norm, attention between pixels, a layer norm and a linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = nn.Conv2d(4, 32, 3, padding=1), nn.Conv2d(32, 4, 3, padding=1)
-        self.norm, self.layer_norm, self.linear = nn.GroupNorm(4, 32), nn.LayerNorm(32), nn.Linear(32, 32)
-
-    def forward(self, sample: Tensor, scale: Tensor) -> dict[str, Tensor]:
-        x_bchw = F.silu(self.norm(self.first(sample))) * scale[:, None, None, None]
-        x_bnc = self.linear(self.layer_norm(x_bchw.flatten(2).transpose(1, 2)))
-        heads = x_bnc.unflatten(-1, (2, 16)).transpose(1, 2)
-        x_bnc = x_bnc + F.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2)
-        return {"prediction": self.last(x_bnc.transpose(1, 2).reshape(x_bchw.shape) + x_bchw)}
-
-
-def draw(number: int) -> dict[str, Tensor]:
-    random = torch.Generator().manual_seed(number)
-    return {"sample": torch.randn(SHAPE, generator=random), "scale": torch.rand(1, generator=random) + 1}
-
-
-def component(module: nn.Module) -> Component:
-    return Component("unet", module.eval(), draw, "prediction", {"width": 32}, {"branches": 2})
+from tests.export.small import SHAPE, Fake, Small, component, draw, export, small
 
 
 @pytest.fixture(scope="module")
 def network() -> Component:
-    torch.manual_seed(0)
-    module = Small()
-    for norm in (module.norm, module.layer_norm):
-        nn.init.normal_(norm.weight, 1)
-        nn.init.normal_(norm.bias)
-    return component(module)
-
-
-class Fake:
-    """A model of one component."""
-
-    name, weights, licence, resolution, pipeline = "small", "drawn", "Apache-2.0", 64, None
-
-    def __init__(self, network: Component) -> None:
-        self._network = network
-
-    def component(self, name: str, branches: int | None) -> Component:
-        return self._network
-
-
-def export(network: Component, out: Path, monkeypatch: pytest.MonkeyPatch, *precisions: str) -> dict[str, Any]:
-    monkeypatch.setattr(components, "find", lambda *_: Fake(network))
-    return verbs.export("small", out, wanted=["unet"], precisions=precisions, threads=1)
+    return small()
 
 
 @pytest.fixture(scope="module")
