@@ -213,6 +213,7 @@ def log_figure(logs: Mapping[str, Sequence[Round]]) -> "Figure":
 def _scores(axis: "Axes", names: Sequence[str], log: Sequence[Round], norm: Any) -> Any:
     """One evolution as an image of scores (blocks x rounds) with its actions."""
     import numpy as np
+    from matplotlib.patheffects import withStroke
 
     grid = np.full((len(names), len(log)), np.nan)
     for place, entry in enumerate(log):
@@ -220,7 +221,8 @@ def _scores(axis: "Axes", names: Sequence[str], log: Sequence[Round], norm: Any)
             if candidate.score is not None:
                 grid[names.index(candidate.block), place] = candidate.score
         for sign, line in done(entry, names):
-            axis.text(place, line, sign, ha="center", va="center", fontsize=11, fontweight="bold")
+            mark = axis.text(place, line, sign, ha="center", va="center", fontsize=11, fontweight="bold")
+            mark.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     return axis.imshow(grid, aspect="auto", cmap="RdBu_r", norm=norm, interpolation="nearest")
 
 
