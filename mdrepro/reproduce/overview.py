@@ -134,10 +134,12 @@ def trade_figure(seen: Mapping[str, RunView]) -> "Figure":
         axis.scatter(
             data[column], 100 * data["attribute_accuracy"], s=55, c=["#2563a8" if d else "#9aa3ad" for d in distilled]
         )
+        told: list[tuple[float, float]] = []
         for row, line in data.iterrows():
-            axis.annotate(
-                str(row), (line[column], 100 * line["attribute_accuracy"]), (5, 5), textcoords="offset points"
-            )
+            x, y = line[column], 100 * line["attribute_accuracy"]
+            above = sum(0.5 < x / other < 2 and abs(y - height) < 5 for other, height in told)  # labels stand in a pile
+            axis.annotate(str(row), (x, y), (5, 5 + 11 * above), textcoords="offset points")
+            told.append((x, y))
         axis.set(xscale="log", xlabel=label)
         axis.margins(0.15)
         axis.grid(alpha=0.25)
