@@ -67,6 +67,7 @@ def test_defaults_are_the_classes_own():
         "sample_size",
         "attention_head_dim",
         "norm_num_groups",
+        "time_cond_proj_dim",  # None in every preset
         "self",
     }
     assert set(defaults(MobileDiffusionUNet.__init__)) == free | {"norm_num_groups", *closed_form.MOBILEDIFFUSION}

@@ -219,7 +219,7 @@ def test_arguments_that_make_no_images_are_refused(pipe, tmp_path):
         ({"shard": (3, 3)}, "shard 3 of 3: allowed are 0 to one less"),
         (
             {"sampler": "ddmi"},
-            r"unknown sampler 'ddmi' \(did you mean ddim\?\); allowed: ddim, dpm\+\+, euler, renoise",
+            r"unknown sampler 'ddmi' \(did you mean ddim\?\); allowed: ddim, dpm\+\+, dpm, euler, renoise",
         ),
     ):
         with pytest.raises(BadInput, match=message):
