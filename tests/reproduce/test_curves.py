@@ -66,30 +66,33 @@ def test_the_common_points_are_a_tenth_above_and_a_hundredth_below_the_worst_bes
 def test_a_panel_is_compared_as_the_columns_say() -> None:
     better, worse = drawn([4, 2, 3], [0.2, 0.3, 0.4]), drawn([5, 3, 4], [0.2, 0.25, 0.35])
     found = curves.compare({"better": better, "worse": worse})
-    assert found["better"]["best_fid_shapes"].value == 2
-    assert found["worse"]["best_clip_shapes"].value == pytest.approx(0.35)
+    assert found["better"]["best_fid_shapes"][0] == 2
+    assert found["worse"]["best_clip_shapes"][0] == pytest.approx(0.35)
     # common FID 3.3: all of the better curve's right side, three tenths of the worse one's last segment
-    assert found["better"]["clip_at_common_fid"].value == pytest.approx(0.4)
-    assert found["worse"]["clip_at_common_fid"].value == pytest.approx(0.25 + 0.3 * 0.1)
+    assert found["better"]["clip_at_common_fid"][0] == pytest.approx(0.4)
+    assert found["worse"]["clip_at_common_fid"][0] == pytest.approx(0.25 + 0.3 * 0.1)
     # common CLIP score 0.3465
-    assert found["better"]["fid_at_common_clip"].value == pytest.approx(2.465)
-    assert found["worse"]["fid_at_common_clip"].value == pytest.approx(3 + 0.965)
-    assert all(one.n == N for row in found.values() for one in row.values())
+    assert found["better"]["fid_at_common_clip"][0] == pytest.approx(2.465)
+    assert found["worse"]["fid_at_common_clip"][0] == pytest.approx(3 + 0.965)
+    assert all(one.shape == (201,) for row in found.values() for one in row.values())
 
 
 def test_intervals_hold_the_spread_of_the_resamples_around_the_value() -> None:
     found = curves.compare({"a": drawn([4, 2, 3], [0.2, 0.3, 0.4], spread=0.1, resamples=4000)})["a"]
-    best = found["best_fid_shapes"]
+    best = curves.interval(found["best_fid_shapes"], N)
+    assert (best.value, best.n) == (2, N)
     assert best.high - best.value == pytest.approx(0.196, rel=0.1)
     assert best.value - best.low == pytest.approx(0.196, rel=0.1)
-    assert found["best_clip_shapes"].high - 0.4 == pytest.approx(0.00196, rel=0.1)
+    skewed = curves.interval(np.array([1.0, 5.0, 5.0, 5.0, 9.0]), N)  # moved to have the measured one as their mean
+    assert (skewed.low, skewed.value) == (pytest.approx(0, abs=0.01), 1)
+    assert skewed.high == pytest.approx(1 + 2.7, abs=0.1)
 
 
 def test_a_common_point_moves_with_the_resample() -> None:
     """Chance that moves the FID of all curves together hardly moves what lies at their common FID."""
     moved = drawn([40, 20, 30], [0.2, 0.3, 0.4], spread=1.0, resamples=1000)
     one = Levels("by hand", moved.scales, N, moved.fid, np.broadcast_to(moved.clip[:1], moved.clip.shape))
-    at_common = curves.compare({"one": one, "two": one})["one"]["clip_at_common_fid"]
+    at_common = curves.interval(curves.compare({"one": one, "two": one})["one"]["clip_at_common_fid"], N)
     assert at_common.value == pytest.approx(0.32)
     assert at_common.high - at_common.low == pytest.approx(3.92 * 0.001, rel=0.15)  # the tenth of a moved lowest FID
     at_fixed = highest_clip(one.fid, one.clip, np.full(len(one.fid), 22.0))
@@ -150,16 +153,29 @@ def test_levels_are_distances_and_means_as_measured_and_in_the_same_resamples() 
 
 def test_rows_name_the_curves_that_share_a_common_point() -> None:
     made = curves.levels({"a": curve(), "b": curve((2, 1, 3), seed=1)}, RENDERS, resamples=50)
-    rows = curves.rows(made, "a scorer")
-    assert [(row.row, row.column) for row in rows] == [(row, column) for row in "ab" for column in curves.COLUMNS]
+    against = {("a", "best_fid_shapes"): "b", ("b", "best_clip_shapes"): "c"}
+    rows = curves.rows(made, "a scorer", against)
+    wanted = [(row, column) for row in "ab" for column in curves.COLUMNS]
+    assert [(row.row, row.column) for row in rows] == [wanted[0], ("a", "best_fid_shapes_ratio"), *wanted[1:]]
     cells = {(row.row, row.column): row for row in rows}
     assert all(row.ci_low <= row.value <= row.ci_high for row in rows)
     common = f"{common_fid(made.values())[0]:.4g}, common to a, b"
     assert common in cells["a", "clip_at_common_fid"].protocol
     assert "guidance 1, 2, 5" in cells["b", "best_fid_shapes"].protocol
     assert cells["a", "best_fid_shapes"].value == pytest.approx(made["a"].fid[0].min())
-    only = curves.rows(made, "a scorer", columns=["best_clip_shapes"])
-    assert {row.column for row in only} == {"best_clip_shapes"}
+    share = cells["a", "best_fid_shapes_ratio"]
+    assert share.value == pytest.approx(made["a"].fid[0].min() / made["b"].fid[0].min())
+    assert "over that of row b" in share.protocol
+
+
+def test_a_ratio_is_drawn_in_pairs() -> None:
+    """What chance does to both curves alike is in neither's ratio: one is always three quarters of the other."""
+    one = drawn([40, 20, 30], [0.2, 0.3, 0.4], spread=2.0)
+    other = Levels("", one.scales, N, one.fid / 0.75, one.clip)
+    cells = curves.rows({"one": one, "other": other}, "a scorer", {("one", "best_fid_shapes"): "other"})
+    alone, share = (next(c for c in cells if c.column == name) for name in ("best_fid_shapes", "best_fid_shapes_ratio"))
+    assert alone.ci_high - alone.ci_low > 5
+    assert (share.ci_low, share.value, share.ci_high) == pytest.approx((0.75, 0.75, 0.75))
 
 
 def test_a_curve_rises_and_knows_its_points() -> None:

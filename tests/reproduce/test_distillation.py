@@ -133,6 +133,12 @@ def test_ablations_fill_the_declared_cells() -> None:
     assert cells["fig7a-with", "attribute_accuracy"].value == pytest.approx(accuracy)
     with pytest.raises(BadInput, match="guidance 4 is no point"):
         distillation_ablations.rows(traced, levels, "a scorer", 4.0)
+    ratios = {f"{row}/{column}_ratio" for row, column in distillation_ablations.AGAINST}
+    assert ratios == {key for key in wanted if key.endswith("_ratio")}, (
+        "each ratio is of a claim, and the other way round"
+    )
+    two, other = (cells[row, "best_fid_shapes"].value for row in ("fig7c-teacher-64", "fig7c-teacher-16"))
+    assert cells["fig7c-teacher-64", "best_fid_shapes_ratio"].value == pytest.approx(two / other)
     figure = distillation_ablations.figure(levels)
     assert sum(axis.get_visible() for axis in figure.axes) == len(distillation_ablations.PANELS)
     assert len(figure.axes[3].lines) == 7
@@ -173,6 +179,11 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
     assert cells["ddim-8", "clip_shapes"].value == pytest.approx(found(0, 0.25).similarity.mean())
     assert cells["ddim-8", "attribute_accuracy"].value == pytest.approx(0.25)
     assert cells["table2-ours", "fid_shapes"].value == pytest.approx(WIDTH * (1 - 0.01) ** 2)
+    ours = cells["table2-ours", "fid_shapes"].value
+    for row in ("ddim-8", "table2-dpm", "table2-dpm++", "table2-meng"):
+        share = cells[row, "fid_shapes_ratio"]
+        assert share.value == pytest.approx(cells[row, "fid_shapes"].value / ours)
+        assert "over that of row table2-ours" in share.protocol
     assert cells["ddim-50", "steps"].value == 50
     assert cells["lcm-8", "steps"].value == 8
     assert ("ddim-8", "scene_accuracy") not in cells

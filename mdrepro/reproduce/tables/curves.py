@@ -264,8 +264,8 @@ def lowest_fid(fid_rk: Array, clip_rk: Array, at_least_r: Array) -> Array:
     return -highest_clip(-clip_rk, -fid_rk, -at_least_r)
 
 
-def compare(panel: Mapping[str, Levels]) -> dict[str, dict[str, Interval]]:
-    """The values of `COLUMNS` for each curve of a panel, with 95 % intervals over captions.
+def compare(panel: Mapping[str, Levels]) -> dict[str, dict[str, Array]]:
+    """The values of `COLUMNS` for each curve of a panel, as measured and in resamples, (1 + resamples,) each.
 
     Args:
         panel: the curves that are compared, by row.
@@ -273,10 +273,10 @@ def compare(panel: Mapping[str, Levels]) -> dict[str, dict[str, Interval]]:
     fid, clip = common_fid(panel.values()), common_clip(panel.values())
     return {
         row: {
-            BEST_FID: interval(one.fid.min(axis=1), one.n),
-            BEST_CLIP: interval(one.clip.max(axis=1), one.n),
-            CLIP_AT_FID: interval(highest_clip(one.fid, one.clip, fid), one.n),
-            FID_AT_CLIP: interval(lowest_fid(one.fid, one.clip, clip), one.n),
+            BEST_FID: one.fid.min(axis=1),
+            BEST_CLIP: one.clip.max(axis=1),
+            CLIP_AT_FID: highest_clip(one.fid, one.clip, fid),
+            FID_AT_CLIP: lowest_fid(one.fid, one.clip, clip),
         }
         for row, one in panel.items()
     }
@@ -291,13 +291,13 @@ def interval(values: Array, n: int) -> Interval:
     return Interval(found.value, min(found.low, found.value), max(found.high, found.value), n)
 
 
-def rows(panel: Mapping[str, Levels], scored_by: str, columns: Sequence[str] = COLUMNS) -> list[Row]:
-    """Cells of the curves of a panel.
+def rows(panel: Mapping[str, Levels], scored_by: str, against: Mapping[tuple[str, str], str]) -> list[Row]:
+    """Cells of the curves of a panel: `COLUMNS`, and ratios, ``..._ratio``, of two curves in the same resamples.
 
     Args:
         panel: the curves that are compared, by row.
         scored_by: what scored, in words.
-        columns: of `COLUMNS`.
+        against: the row that a row and column is divided by, where both rows are of this panel.
     """
     fid, clip = common_fid(panel.values())[0], common_clip(panel.values())[0]
     others = ", ".join(panel)
@@ -307,19 +307,20 @@ def rows(panel: Mapping[str, Levels], scored_by: str, columns: Sequence[str] = C
         CLIP_AT_FID: f"where FID is at most {fid:.4g}, common to {others}",
         FID_AT_CLIP: f"where the CLIP score is at least {clip:.4g}, common to {others}",
     }
-    measured = compare(panel)
-    return [
-        quality.cell(
-            row,
-            column,
-            measured[row][column],
-            f"{points[column]}; guidance {_listed(one.scales)}; {one.how}; {one.n} captions of the test split; "
-            f"{TO_RENDERS}; {scored_by}; 95 % bootstrap over captions, {len(one.fid) - 1} resamples, the same of all "
-            "curves",
-        )
-        for row, one in panel.items()
-        for column in columns
-    ]
+    measured, cells = compare(panel), []
+    for row, one in panel.items():
+        for column, values in measured[row].items():
+            told = (
+                f"{points[column]}; guidance {_listed(one.scales)}; {one.how}; {one.n} captions of the test split; "
+                f"{TO_RENDERS}; {scored_by}; 95 % bootstrap over captions, {len(one.fid) - 1} resamples, the same of "
+                "all curves"
+            )
+            cells.append(quality.cell(row, column, interval(values, one.n), told))
+            other = against.get((row, column))
+            if other in measured:
+                share = interval(values / measured[other][column], one.n)
+                cells.append(quality.cell(row, f"{column}_ratio", share, f"over that of row {other}; {told}"))
+    return cells
 
 
 def draw(axis: "Axes", panel: Mapping[str, Levels], title: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mdrepro.data.shapes import Scene
 from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables import curves, quality
-from mdrepro.reproduce.tables.curves import Curve, Levels, Line
+from mdrepro.reproduce.tables.curves import BEST_CLIP, BEST_FID, CLIP_AT_FID, FID_AT_CLIP, Curve, Levels, Line
 from mdrepro.reproduce.tables.quality import Scorers
 
 if TYPE_CHECKING:
@@ -60,6 +60,36 @@ PANELS: Mapping[str, Mapping[str, Line]] = MappingProxyType(
 )
 """The rows of each panel, whose curves are compared. One student may stand in several: what a panel does not vary has
 the paper's default."""
+DEFAULTS = MappingProxyType({"6d": "fig6d-range-2-14-p-0.1", "7b": "fig7b-dynamic-0.2", "7c": "fig7c-teacher-16"})
+AGAINST: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("fig6a-direct", BEST_FID): "fig6a-progressive",
+        ("fig6a-direct", BEST_CLIP): "fig6a-progressive",
+        ("fig6b-w-conditioned-8", BEST_CLIP): "fig6b-ours-8",
+        ("fig6b-w-conditioned-16", BEST_CLIP): "fig6b-ours-8",
+        ("fig6c-mixed", CLIP_AT_FID): "fig6c-vanilla",
+        ("fig6c-mixed", BEST_FID): "fig6c-vanilla",
+        ("fig6c-mixed", BEST_CLIP): "fig6c-cfg",
+        ("fig6c-cfg", BEST_FID): "fig6c-vanilla",
+        ("fig6c-cfg", BEST_CLIP): "fig6c-vanilla",
+        ("fig6d-vanilla", BEST_FID): DEFAULTS["6d"],
+        ("fig6d-vanilla", BEST_CLIP): DEFAULTS["6d"],
+        ("fig6d-range-2-14-p-1.0", BEST_FID): DEFAULTS["6d"],
+        ("fig6d-range-2-14-p-1.0", BEST_CLIP): DEFAULTS["6d"],
+        ("fig6d-range-3-p-0.1", BEST_CLIP): DEFAULTS["6d"],
+        ("fig6d-range-7-14-p-0.2", BEST_CLIP): "fig6d-range-2-14-p-0.2",
+        ("fig7a-with", FID_AT_CLIP): "fig7a-without",
+        ("fig7a-with", BEST_CLIP): "fig7a-without",
+        ("fig7b-dynamic-0.01", BEST_FID): DEFAULTS["7b"],
+        ("fig7b-dynamic-1.0", BEST_FID): DEFAULTS["7b"],
+        ("fig7b-constant-1.0", BEST_FID): DEFAULTS["7b"],
+        ("fig7c-teacher-32", BEST_FID): DEFAULTS["7c"],
+        ("fig7c-teacher-64", BEST_FID): DEFAULTS["7c"],
+        ("fig7c-teacher-32", BEST_CLIP): DEFAULTS["7c"],
+        ("fig7c-teacher-64", BEST_CLIP): "fig7c-teacher-32",
+    }
+)
+"""Ratios that claims are about; see `curves.rows`."""
 LINES = tuple(dict.fromkeys(line for panel in PANELS.values() for line in panel.values()))
 RECIPES = (*quality.SCORERS, *dict.fromkeys(line.recipe for line in LINES))
 ANOTHER_BASE = ("fig7d-sd2-8", "fig7d-sd2-50")
@@ -98,7 +128,7 @@ def rows(traced: Mapping[Line, Curve], levels: Mapping[Line, Levels], scored_by:
     """
     cells = []
     for drawn in panels(levels).values():
-        cells += curves.rows(drawn, scored_by)
+        cells += curves.rows(drawn, scored_by, AGAINST)
     for panel in PANELS.values():
         for row, line in panel.items():
             found = traced[line].at(guidance)
@@ -106,7 +136,7 @@ def rows(traced: Mapping[Line, Curve], levels: Mapping[Line, Levels], scored_by:
             cells.append(quality.cell(row, "attribute_accuracy", quality.share(found.attributes()), how))
     reason = "needs another base model, of another text encoder, and its students: there are no recipes of them yet"
     for row in ANOTHER_BASE:
-        for column in (curves.BEST_FID, curves.BEST_CLIP):
+        for column in (BEST_FID, BEST_CLIP):
             cells.append(Row(row=row, column=column, value=None, unit="", protocol="", reason=reason))
     return cells
 

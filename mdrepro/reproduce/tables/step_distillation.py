@@ -58,6 +58,17 @@ PANELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Curves that are compared."""
+AGAINST: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("progressive-8", curves.BEST_CLIP): "table2-ours",
+        ("curve-ours", curves.CLIP_AT_FID): "curve-sd15",
+        ("curve-ours", curves.BEST_FID): "curve-sd15",
+        ("teacher-self", curves.BEST_FID): "teacher-cfg-distilled",
+    }
+)
+"""Ratios that claims are about; see `curves.rows`."""
+OURS, OTHERS = "table2-ours", ("ddim-8", "table2-dpm", "table2-dpm++", "table2-meng")
+"""Rows of Table 2 whose FID is divided by that of ours."""
 RECIPES = (
     *quality.SCORERS,
     *dict.fromkeys(line.recipe for line in LINES.values()),
@@ -130,16 +141,19 @@ def rows(measured: Mapping[str, Found], levels: Mapping[str, Levels], renders: F
     cells = []
     n = len(renders.judgements)
     drawn = curves.counts(n)
+    fid = {row: curves.distances(found.features, renders.features, drawn) for row, found in measured.items()}
     for row, found in measured.items():
-        fid = curves.interval(curves.distances(found.features, renders.features, drawn), n)
         told = f"{found.how}; {n} captions of the test split; {scored_by}; {quality.SPREAD}"
-        cells.append(quality.cell(row, "fid_shapes", fid, f"{curves.TO_RENDERS}; {told}"))
+        cells.append(quality.cell(row, "fid_shapes", curves.interval(fid[row], n), f"{curves.TO_RENDERS}; {told}"))
+        if row in OTHERS:
+            share = curves.interval(fid[row] / fid[OURS], n)
+            cells.append(quality.cell(row, "fid_shapes_ratio", share, f"over that of row {OURS}; {told}"))
         cells.append(quality.cell(row, "clip_shapes", clip_score(found.similarity), f"mean cosine; {told}"))
         cells.append(quality.cell(row, "attribute_accuracy", quality.share(found.attributes()), told))
         steps = (LINES[OF_CURVES.get(row, row)] if row not in POINTS else POINTS[row].line).steps
         cells.append(Row(row=row, column="steps", value=steps, unit="", protocol=found.how))
     for panel in PANELS.values():
-        cells += curves.rows({row: levels[row] for row in panel}, scored_by)
+        cells += curves.rows({row: levels[row] for row in panel}, scored_by, AGAINST)
     reason = (
         "needs a base model with another text encoder, trained to teach: mdrepro train has no recipe of one; "
         "see mdrepro/training/recipes_students.py"
