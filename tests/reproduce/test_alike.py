@@ -1,22 +1,22 @@
-"""Rows that differ in their network alone: ratios against textbook formulas, all pipelines run alike."""
+"""Rows that differ in their network alone: differences by the textbook's formulas, all pipelines run alike."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy import linalg
 
 from mdrepro.data.shapes import Shapes, render
-from mdrepro.metrics import frechet
 from mdrepro.metrics.scene_clip import SceneClip
-from mdrepro.metrics.scenes import SceneReader
+from mdrepro.metrics.scenes import Judgement, SceneReader
 from mdrepro.metrics.statistics import Statistics
 from mdrepro.reproduce.tables import alike, quality
-from mdrepro.reproduce.tables.quality import Scorers
+from mdrepro.reproduce.tables.quality import Found, Scorers
 
 N, WIDTH = 60, 3
-Features = alike.Features
+Features = NDArray[np.float64]
 
 
 def normal(seed: int, shift: float = 0.0, n: int = N) -> Features:
@@ -30,38 +30,40 @@ def textbook(real: Features, x: Features) -> float:
     return float(gap + np.trace(one + two - 2 * np.real(linalg.sqrtm(one @ two))))
 
 
-def test_a_ratio_of_distances_is_that_of_the_formula_with_both_drawn_alike() -> None:
+def found(features: Features, similarity: Features) -> Found:
+    right = Judgement(True, True, (True,), (True,), (True,), ())
+    return Found("a way", torch.zeros(len(features), 1), [right] * len(features), features, similarity, None)
+
+
+def test_a_distance_is_less_that_of_the_other_row_with_both_drawn_alike() -> None:
     real, first, second = normal(0, n=400), normal(1, 1.0), normal(2, 0.7)
-    found = alike.distance_ratio(Statistics.of(real), first, second)
-    assert found.value == pytest.approx(textbook(real, first) / textbook(real, second), rel=1e-8)
-    drawn = []
-    for x in (first, second):
-        sets = [np.repeat(x, counts.astype(int), axis=0) for counts in frechet.draws(N, quality.RESAMPLES, 0)]
-        distances = np.array([textbook(real, some) for some in sets])
-        drawn.append(distances - distances.mean() + textbook(real, x))
-    low, high = np.quantile(drawn[0] / drawn[1], [0.025, 0.975])
-    assert (found.low, found.high, found.n) == (pytest.approx(low, rel=1e-6), pytest.approx(high, rel=1e-6), N)
+    cosines = np.zeros(N)
+    measured = {"t1": found(first, cosines), "base": found(second, cosines), "near": found(second + 0.02, cosines)}
+    one = alike.distance("t1", "fid", measured, "base", Statistics.of(real))
+    assert one.value == pytest.approx(textbook(real, first) - textbook(real, second), rel=1e-8)
+    same = alike.distance("base", "fid", measured, "base", Statistics.of(real))
+    assert (same.ci_low, same.value, same.ci_high) == (0, 0, 0)
+    near = alike.distance("near", "fid", measured, "base", Statistics.of(real))
+    assert one.ci_high is not None
+    assert one.ci_low is not None
+    assert near.ci_high is not None
+    assert near.ci_low is not None
+    assert near.ci_high - near.ci_low < 0.2 * (one.ci_high - one.ci_low)
+    assert "paired with row base; a way; 60 captions" in one.protocol
 
 
-def test_what_both_share_cancels() -> None:
-    real, first = Statistics.of(normal(0, n=400)), normal(1, 1.0)
-    same = alike.distance_ratio(real, first, first)
-    assert (same.low, same.value, same.high) == (1, 1, 1)
-    near, far = first + 0.02, normal(3, 1.02)
-    paired, loose = alike.distance_ratio(real, near, first), alike.distance_ratio(real, far, first)
-    assert paired.high - paired.low < 0.2 * (loose.high - loose.low)
-
-
-def test_a_ratio_of_means_has_the_interval_of_the_delta_method() -> None:
+def test_a_difference_of_cosines_has_the_interval_of_the_mean_of_pairs() -> None:
     chance = np.random.default_rng(4)
-    shared = chance.normal(0, 0.1, 4000)
-    first, second = 0.6 + shared + chance.normal(0, 0.05, 4000), 0.8 + shared
-    found = alike.mean_ratio(first, second)
-    ratio = first.mean() / second.mean()
-    spread = np.std(first - ratio * second) / second.mean() / np.sqrt(4000)
-    assert found.value == pytest.approx(ratio)
-    assert found.high - ratio == pytest.approx(1.96 * spread, rel=0.1)
-    assert ratio - found.low == pytest.approx(1.96 * spread, rel=0.1)
+    shared = chance.normal(0, 0.1, 2000)
+    base, other = 0.8 + shared, 0.6 + shared + chance.normal(0, 0.02, 2000)
+    features = normal(1, n=2000)
+    measured = {"base": found(features, base), "t1": found(features, other)}
+    cells = {(c.row, c.column): c for c in alike.rows(measured, Statistics.of(features), "two", against="base")}
+    clip = cells["t1", "clip_shapes_minus_base"]
+    half = 1.96 * np.std(other - base) / np.sqrt(2000)
+    assert clip.value == pytest.approx((other - base).mean())
+    assert clip.ci_high == pytest.approx(clip.value + half, abs=0.1 * half)
+    assert clip.ci_low == pytest.approx(clip.value - half, abs=0.1 * half)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +94,7 @@ def test_every_network_is_run_alike_and_compared_with_the_named_one(
 
     real = Statistics.of(normal(5, n=200)[:, [0] * 8] + np.random.default_rng(6).normal(size=(200, 8)))
     cells = {(cell.row, cell.column): cell for cell in alike.rows(measured, real, "two", against="base")}
-    ratio = cells["t1", "clip_shapes_over_base"]
-    assert ratio.value == pytest.approx(measured["t1"].similarity.mean() / measured["base"].similarity.mean())
-    assert ratio.value != pytest.approx(1, abs=1e-3)
-    assert cells["t1", "fid_shapes_over_base"].value == pytest.approx(1)  # the same images in another order
-    assert not [key for key in cells if key[0] in ("base", "real") and "over" in key[1]]
+    assert cells["t1", "fid_shapes_minus_base"].value == pytest.approx(0, abs=1e-6)  # the images in another order
+    assert cells["t1", "clip_shapes_minus_base"].value != pytest.approx(0, abs=1e-4)
+    assert not [key for key in cells if key[0] in ("base", "real") and "minus" in key[1]]
     assert ("base", "seconds_per_image") not in cells

@@ -99,8 +99,8 @@ def test_rows_are_the_declared_ones(measured: dict[str, Found], decoders: dict[s
     wanted = np.mean([peak_signal_noise_ratio(y, x, data_range=255) for x, y in pairs])
     assert of["half-width", "psnr_to_original"].value == pytest.approx(wanted)
     assert ("original", "psnr_to_original") not in of
-    assert of["half-width", "fid_shapes_over_original"].value == pytest.approx(1.21)
-    assert of["half-width", "clip_shapes_over_original"].value == pytest.approx(0.39 / 0.4)
+    assert of["half-width", "fid_shapes_minus_original"].value == pytest.approx(4 * (1.21 - 1))
+    assert of["half-width", "clip_shapes_minus_original"].value == pytest.approx(0.39 - 0.4)
     assert of["half-width", "latency_ms"].value == 1.0
     assert of["half-width", "params"].value / of["original", "params"].value < 0.28
 

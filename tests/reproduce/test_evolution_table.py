@@ -116,6 +116,13 @@ def test_rows_are_the_declared_ones(pipelines: dict[str, Any], tmp_path: Path, m
         for column in ("fid_shapes", "clip_shapes", "attribute_accuracy", "scene_accuracy")
     ]
     monkeypatch.setattr(table.alike, "rows", lambda *_, **how: quality if how == {"against": "standard"} else [])
+    pairs = []
+
+    def distance(row: str, column: str, _: Any, other: str, real: Any) -> Row:
+        pairs.append((row, other))
+        return Row(row=row, column=column, value=0.0, unit="", protocol="")
+
+    monkeypatch.setattr(table.alike, "distance", distance)
     cells = complete(ledger.find(NAME), table.rows({}, pipelines, trained, None, ""))  # type: ignore[arg-type]
     of = {(cell.row, cell.column): cell.value for cell in cells}
     blocks = len(small().layout.blocks())
@@ -127,6 +134,9 @@ def test_rows_are_the_declared_ones(pipelines: dict[str, Any], tmp_path: Path, m
     assert of["robust-recipe", "skip_probability"] == recipes.get("shapes-robust").options["skip_probability"] > 0
     assert of["robust-recipe", "iterations"] == recipes.get("shapes-robust").loop.steps
     assert of["action", "captions"] == 256
+    assert ("evolved", "evolved-without-robust") in pairs
+    assert of["evolved", "fid_shapes_minus_without_robust"] == 0
+    assert all(table.VARIANTS[one].removed is table.VARIANTS[other].removed for one, other in pairs)
 
 
 def entry(number: int, scores: dict[str, float | None], actions: tuple[str, ...]) -> Round:

@@ -84,7 +84,7 @@ def rows(
     real: Statistics,
     scored_by: str,
 ) -> list[Row]:
-    """Quality, its share of the base's on the same captions and noise, size and cost, and how long was fine-tuned.
+    """Quality, its distance from the base's on the same captions and noise, size and cost, and how long was fine-tuned.
 
     Args:
         measured: from `alike.measure`.
@@ -153,10 +153,11 @@ def figure(cells: Sequence[Row]) -> "Figure":
                 color=colour,
                 fontsize=9,
                 va="center",
-                arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.6},
+                arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.6, "relpos": (0, 0.5), "shrinkA": 2},
             )
         axis.axhline(found[BASE].value, color="#1d4f91", lw=0.8, alpha=0.4)
         axis.set_xlim(left - 0.06 * (right - left), edge + 0.75 * (right - left))
+        axis.set_xticks([tick for tick in axis.get_xticks() if left <= tick <= right])
         axis.set(xlabel="multiply-accumulates of one evaluation, $10^6$", ylabel=title)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)

@@ -4,19 +4,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mdrepro.data.shapes import Scene
 from mdrepro.metrics import bootstrap, frechet
-from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.statistics import Statistics
 from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables import quality
 from mdrepro.reproduce.tables.quality import Found, Scorers
 from mdrepro.sampling import generate
-
-Features = NDArray[np.float64]
 
 
 def measure(
@@ -56,57 +50,41 @@ def measure(
 
 
 def rows(measured: Mapping[str, Found], real: Statistics, scored_by: str, *, against: str) -> list[Row]:
-    """Quality of every row, and its share of the quality of one of them, drawn in pairs.
+    """Quality of every row, and how far it is from that of one of them, drawn in pairs.
 
     Args:
         measured: by row; image i of each is of the same caption and noise.
         real: from `quality.reference`.
         scored_by: what scored, in words.
-        against: the row compared with. The columns are ``fid_shapes_over_...`` and ``clip_shapes_over_...`` of its
+        against: the row compared with. The columns are ``fid_shapes_minus_...`` and ``clip_shapes_minus_...`` of its
             name.
     """
-    cells, other = [], measured[against]
+    cells: list[Row] = []
     for row, ours in measured.items():
         cells += quality.rows(row, ours, real, scored_by)
-        if row in (against, "real"):
-            continue
-        how = (
-            f"over that of row {against}; the same captions are drawn of both; {ours.how}; {len(ours.images)} captions"
-        )
-        fid = distance_ratio(real, ours.features, other.features)
-        clip = mean_ratio(ours.similarity, other.similarity)
-        cells.append(quality.cell(row, f"fid_shapes_over_{against}", fid, quality.against(real, how)))
-        cells.append(quality.cell(row, f"clip_shapes_over_{against}", clip, f"mean cosine {how}; {quality.SPREAD}"))
+        if row not in (against, "real"):
+            cells.append(distance(row, f"fid_shapes_minus_{against}", measured, against, real))
+            clip = bootstrap.paired_interval(
+                ours.similarity[:, None], measured[against].similarity[:, None], resamples=quality.RESAMPLES
+            )
+            how = f"mean difference of the cosines; {_paired(ours, against)}; {quality.SPREAD}"
+            cells.append(quality.cell(row, f"clip_shapes_minus_{against}", clip, how))
     return cells
 
 
-def distance_ratio(real: Statistics, first: Features, second: Features, seed: int = 0) -> Interval:
-    """Fréchet distance of ``first`` over that of ``second``, both to ``real``; the same images of both are drawn.
-
-    As in `frechet.distance_interval`, resampled distances are first moved to have the measured one as their mean.
+def distance(row: str, column: str, measured: Mapping[str, Found], against: str, real: Statistics) -> Row:
+    """FID[shapes] of one row less that of another; the same images of both are drawn.
 
     Args:
-        real: statistics that the distances are to.
-        first, second: features, (n, width); image i of both is of the same caption and noise.
-        seed: of the bootstrap.
+        row, column: of the cell.
+        measured: by row.
+        against: the other row.
+        real: from `quality.reference`.
     """
-    counts = frechet.draws(len(first), quality.RESAMPLES, seed)
-    both = []
-    for x in (first, second):
-        value = frechet.distance(real, Statistics.of(x, real.convention)).value
-        drawn = frechet.distances_of_resamples(real, x, counts)
-        both.append((value, drawn - drawn.mean() + value))
-    (value, drawn), (other, others) = both
-    return _interval(value / other, drawn / others, len(first))
+    ours, other = measured[row], measured[against]
+    fid = frechet.paired_distance_interval(real, ours.features, other.features, resamples=quality.RESAMPLES)
+    return quality.cell(row, column, fid, quality.against(real, _paired(ours, against)))
 
 
-def mean_ratio(first: Features, second: Features, seed: int = 0) -> Interval:
-    """Mean of ``first`` over that of ``second``, (n,) each; the same images of both are drawn."""
-    drawn = np.random.default_rng(seed).integers(len(first), size=(quality.RESAMPLES, len(first)))
-    ratios = first[drawn].mean(axis=1) / second[drawn].mean(axis=1)
-    return _interval(float(first.mean() / second.mean()), ratios, len(first))
-
-
-def _interval(value: float, drawn: Features, n: int) -> Interval:
-    low, high = np.quantile(drawn, [(1 - bootstrap.LEVEL) / 2, (1 + bootstrap.LEVEL) / 2])
-    return Interval(value, min(float(low), value), max(float(high), value), n)
+def _paired(ours: Found, against: str) -> str:
+    return f"paired with row {against}; {ours.how}; {len(ours.images)} captions of the test split"

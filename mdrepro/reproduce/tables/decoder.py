@@ -122,7 +122,7 @@ def rows(
     real: Statistics,
     scored_by: str,
 ) -> list[Row]:
-    """Quality of each decoder and its share of the original's, nearness of the images, parameters and latency.
+    """Quality of each decoder and its distance from the original's, nearness of the images, parameters and latency.
 
     Args:
         measured: from `measure`, at one guidance scale.

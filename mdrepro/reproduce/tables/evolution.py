@@ -85,6 +85,14 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "evolved-without-robust": Variant("shapes-snap-standard"),
     }
 )
+WITHOUT_ROBUST: Mapping[str, str] = MappingProxyType(
+    {
+        "robust-without-down-cross-attention": "standard-without-down-cross-attention",
+        "evolved-untrained": "evolved-without-robust-untrained",
+        "evolved": "evolved-without-robust",
+    }
+)
+"""Rows of robust training, and those that came about without it in the same way."""
 RECIPES = (*quality.SCORERS, *dict.fromkeys(variant.recipe for variant in VARIANTS.values()))
 
 
@@ -115,7 +123,7 @@ def rows(
     real: Statistics,
     scored_by: str,
 ) -> list[Row]:
-    """Quality of every row and its share of the standard network's, cost, latency, and how it was trained robustly.
+    """Quality of every row and its distance from others', cost, latency, and how it was trained robustly.
 
     Args:
         measured: from `alike.measure`.
@@ -125,6 +133,8 @@ def rows(
         scored_by: what scored, in words.
     """
     cells = alike.rows(measured, real, scored_by, against="standard")
+    for row, other in WITHOUT_ROBUST.items():
+        cells.append(alike.distance(row, "fid_shapes_minus_without_robust", measured, other, real))
     table = latencies(trained[EVOLVED])
     told = words()
     for row, pipeline in networks.items():
