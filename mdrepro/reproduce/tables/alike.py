@@ -64,9 +64,8 @@ def rows(measured: Mapping[str, Found], real: Statistics, scored_by: str, *, aga
         cells += quality.rows(row, ours, real, scored_by)
         if row not in (against, "real"):
             cells.append(distance(row, f"fid_shapes_minus_{against}", measured, against, real))
-            clip = bootstrap.paired_interval(
-                ours.similarity[:, None], measured[against].similarity[:, None], resamples=quality.RESAMPLES
-            )
+            both = [list(one.similarity[:, None]) for one in (ours, measured[against])]
+            clip = bootstrap.paired_interval(*both, resamples=quality.RESAMPLES)
             how = f"mean difference of the cosines; {_paired(ours, against)}; {quality.SPREAD}"
             cells.append(quality.cell(row, f"clip_shapes_minus_{against}", clip, how))
     return cells
