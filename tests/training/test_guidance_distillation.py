@@ -160,16 +160,16 @@ class Toy(nn.Module):
 
 @pytest.mark.slow
 def test_one_branch_learns_where_two_go() -> None:
-    """Trained on the ring in stage one, the same noise ends near where the exact teacher guided by w ends."""
+    """Trained on the ring in stage one, the same noise ends nearest where the exact teacher with that w ends."""
     torch.manual_seed(0)
     net = bed.fit(
         GuidanceDistillation(Toy(), bed.exact(), bed.scheduler(), bed.NULL, (1.0, 6.0)), 1500, learning_rate=2e-3
     )["unet"]
     noise, text, _ = bed.questions(2000)
-    ends = {}
-    for w in (1.0, 5.0):
+    ends = {w: testbed.sample(bed.exact(), bed.scheduler(), noise, text, 16, guidance=w) for w in (1.0, 5.0)}
+    for w, other in ((1.0, 5.0), (5.0, 1.0)):
         told = conditioned.at(net, torch.full((2000,), w), WIDTH)
         reached = testbed.sample(told, bed.scheduler(), noise, text, 16)
-        ends[w] = testbed.sample(bed.exact(), bed.scheduler(), noise, text, 16, guidance=w)
-        assert testbed.pair_distance(reached, ends[w]) < 0.3
-    assert testbed.pair_distance(ends[1.0], ends[5.0]) > 0.4
+        away = {goal: testbed.pair_distance(reached, ends[goal]) for goal in ends}
+        assert away[w] < 0.35
+        assert away[w] < away[other] - 0.01
