@@ -20,15 +20,19 @@ def _run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize(("arguments", "bar"), [(("--help",), 0.4), (("list",), 0.8)])
+@pytest.mark.parametrize(("arguments", "bar"), [(("--help",), 1.6), (("list",), 2.5)])
 def test_start_up_is_quick(arguments: tuple[str, ...], bar: float) -> None:
-    """The best of five, so that a busy machine does not decide."""
-    times = []
+    """Against the import of the libraries that it needs, in turns, the best of five: so a slow machine decides nothing."""
+    need = [sys.executable, "-c", "import typer, typer.main, rich.console, pydantic, yaml; pydantic.BaseModel"]
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for _ in range(5):
         begun = time.perf_counter()
         assert _run(*arguments).returncode == 0
-        times.append(time.perf_counter() - begun)
-    assert min(times) <= bar, times
+        times["ours"].append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+        subprocess.run(need, check=True)
+        times["theirs"].append(time.perf_counter() - begun)
+    assert min(times["ours"]) <= bar * min(times["theirs"]), times
 
 
 def test_start_up_imports_nothing_heavy() -> None:
