@@ -22,7 +22,7 @@ def _run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess
 
 @pytest.mark.parametrize(("arguments", "bar"), [(("--help",), 1.6), (("list",), 2.5)])
 def test_start_up_is_quick(arguments: tuple[str, ...], bar: float) -> None:
-    """Against the import of the libraries that it needs, in turns, the best of five: so a slow machine decides nothing."""
+    """Against the import of the libraries that it needs, in turns: so a slow machine decides nothing."""
     need = [sys.executable, "-c", "import typer, typer.main, rich.console, pydantic, yaml; pydantic.BaseModel"]
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for _ in range(5):
