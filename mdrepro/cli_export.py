@@ -27,6 +27,10 @@ def export(
     ] = None,
     decoder: Annotated[str | None, typer.Option(help="A recipe of another decoder for the same latents.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the exported network while it is compared.")] = None,
+    plain: Annotated[
+        bool,
+        typer.Option("--plain", help="Leave LiteRT's layers to the converter, to see what writing them again saves."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Write networks as files for phones, each held to torch first."""
@@ -44,6 +48,7 @@ def export(
             branches=branches,
             decoder=decoder,
             threads=threads,
+            plain=plain,
         )
     except GateMissed as error:
         print(f"error: {error}", file=sys.stderr)

@@ -121,6 +121,7 @@ class Component:
     output: str
     config: Mapping[str, Any] = field(repr=False)
     facts: Mapping[str, Any]
+    _computed: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def parameters(self) -> int:
@@ -132,6 +133,12 @@ class Component:
         with torch.inference_mode():
             found: Tensor = self.module(**inputs)[self.output]
         return found
+
+    def reference(self, number: int) -> Tensor:
+        """What torch makes of the inputs of a number; it is computed once, however many files are compared with it."""
+        if number not in self._computed:
+            self._computed[number] = self.run(self.draw(number))
+        return self._computed[number]
 
 
 @dataclass(frozen=True)

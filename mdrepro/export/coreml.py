@@ -48,9 +48,18 @@ def stages(precisions: Sequence[str]) -> int:
 
 
 def export(
-    component: Component, precisions: Sequence[str], place: Path, metadata: Mapping[str, Any], shown: Stages
+    component: Component,
+    precisions: Sequence[str],
+    place: Path,
+    metadata: Mapping[str, Any],
+    shown: Stages,
+    *,
+    plain: bool = False,
 ) -> Iterator[tuple[str, Path]]:
-    """Trace a component once, and write it in each precision. See `mdrepro.export.litert.export`."""
+    """Trace a component once, and write it in each precision. See `mdrepro.export.litert.export`.
+
+    Core ML has these layers of its own, so that they always are the converter's and ``plain`` changes nothing.
+    """
     tools = needed("coremltools")
     with shown.stage("converting"):
         program = torch.export.export(component.module, (), kwargs=component.draw(0)).run_decompositions({})

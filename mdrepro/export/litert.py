@@ -61,7 +61,13 @@ def stages(precisions: Sequence[str]) -> int:
 
 
 def export(
-    component: Component, precisions: Sequence[str], place: Path, metadata: Mapping[str, Any], shown: Stages
+    component: Component,
+    precisions: Sequence[str],
+    place: Path,
+    metadata: Mapping[str, Any],
+    shown: Stages,
+    *,
+    plain: bool = False,
 ) -> Iterator[tuple[str, Path]]:
     """Convert a component once, and write it in each precision.
 
@@ -71,6 +77,7 @@ def export(
         place: a folder of its own for unfinished files.
         metadata: JSON values for the files.
         shown: shows the progress.
+        plain: leave the layers to the converter, to see what writing them again saves.
 
     Yields:
         each precision with its file, in ``place``.
@@ -79,16 +86,16 @@ def export(
         BadInput: an operation of the network is not known to LiteRT.
         NotAttempted: a package is not installed.
     """
-    raw = place / "raw.tflite"
+    raw, told = place / "raw.tflite", {**metadata, "layers": "the converter's" if plain else "written again"}
     with shown.stage("converting"):
-        _convert(component, raw)
+        _convert(component, raw, component.module if plain else _Rewritten(component.module))
     for precision in precisions:
         smaller, made = raw, place / f"{component.name}-{precision}{SUFFIX}"
         with shown.stage(f"writing {precision}"):
             if precision != "fp32":
                 smaller = place / f"raw-{precision}.tflite"
                 _shrink(raw, smaller, precision)
-            flatbuffer.rewrite(smaller, made, dict(metadata) | {"precision": precision})
+            flatbuffer.rewrite(smaller, made, told | {"precision": precision})
             if smaller is not raw:
                 smaller.unlink()
         if precision == precisions[-1]:
@@ -96,12 +103,12 @@ def export(
         yield precision, made
 
 
-def _convert(component: Component, target: Path) -> None:
+def _convert(component: Component, target: Path, module: nn.Module) -> None:
     converter = needed("litert_torch")
     layouts = converter.config.layout_optimize_partitioner
     try:
         converter.config.layout_optimize_partitioner = "GREEDY"  # channels last wherever they can be
-        converter.convert(_Rewritten(component.module).eval(), sample_kwargs=component.draw(0)).export(str(target))
+        converter.convert(module.eval(), sample_kwargs=component.draw(0)).export(str(target))
     except (OSError, MemoryError, NotAttempted):
         raise
     except Exception as error:  # torch and the converter raise many kinds

@@ -28,6 +28,7 @@ def export(
     branches: int | None = None,
     decoder: str | None = None,
     threads: int | None = None,
+    plain: bool = False,
 ) -> dict[str, Any]:
     """Export components of a model, each held to torch before it is written.
 
@@ -40,6 +41,7 @@ def export(
         resolution, decoder: as in `components.find`.
         branches: as in `Model.component`.
         threads: of the exported network while it is compared; None for all cores.
+        plain: leave all layers to the converter; see `mdrepro.export.litert.export`.
 
     Returns:
         what was written, as JSON values: for each file its hash, size, parity, operations, seconds and peak memory.
@@ -67,7 +69,7 @@ def export(
         ready = place / "ready"
         ready.mkdir()
         for one in chosen:
-            done["files"] += _one(model.component(one, branches), form, kinds, place, ready, head, threads)
+            done["files"] += _one(model.component(one, branches), form, kinds, place, ready, head, threads, plain)
         if whole:
             done["bundles"] = [_bundle(model, ready, kind, head, threads) for kind in kinds]
         for file in sorted(ready.iterdir()):
@@ -104,13 +106,14 @@ def _one(
     ready: Path,
     head: Mapping[str, Any],
     threads: int | None,
+    plain: bool,
 ) -> list[dict[str, Any]]:
     """One component in every precision: a file of each in ``ready``, and what is to be said of it."""
     told = dict(head) | {"component": component.name, "config": dict(component.config)} | dict(component.facts)
     files.room(place, sum(form.check(component, kind) for kind in precisions))
     done = []
     with Stages(f"{head['model']} {component.name}", form.stages(precisions)) as stages:
-        for kind, file in form.export(component, precisions, place, told, stages):
+        for kind, file in form.export(component, precisions, place, told, stages, plain=plain):
             with stages.stage(f"comparing {kind}"):
                 found = form.measure(file, component, threads)
             if isinstance(found, parity.Parity):

@@ -64,8 +64,13 @@ class Fake:
 
 
 def export(
-    network: Component, out: Path, monkeypatch: pytest.MonkeyPatch, *precisions: str, target: str = "litert"
+    network: Component,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *precisions: str,
+    target: str = "litert",
+    plain: bool = False,
 ) -> dict[str, Any]:
     """`verbs.export` of it."""
     monkeypatch.setattr(components, "find", lambda *_: Fake(network))
-    return verbs.export("small", out, target=target, wanted=["unet"], precisions=precisions, threads=1)
+    return verbs.export("small", out, target=target, wanted=["unet"], precisions=precisions, threads=1, plain=plain)

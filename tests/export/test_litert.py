@@ -73,6 +73,34 @@ def test_feature_maps_keep_their_layout(made: tuple[Path, dict[str, Any]]) -> No
     assert made[1]["files"][1]["operations"]["DEQUANTIZE"] == made[1]["files"][2]["operations"]["DEQUANTIZE"] == 3
 
 
+def test_written_again_there_are_fewer_operations_and_the_same_numbers(
+    network: Component, made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = export(network, tmp_path, monkeypatch, "fp32", plain=True)["files"][0]
+    assert plain["parity"]["psnr_db"] > 110
+    again = made[1]["files"][0]["operations"]
+    assert sum(again.values()) < 0.8 * sum(plain["operations"].values())
+    assert plain["operations"]["TRANSPOSE"] > again["TRANSPOSE"]
+    said = [flatbuffer.read(place / "unet-fp32.tflite").metadata["layers"] for place in (tmp_path, made[0])]
+    assert said == ["the converter's", "written again"]
+
+
+def test_torch_computes_once_for_all_precisions(network: Component) -> None:
+    asked: list[Any] = []
+
+    class Counted(nn.Module):
+        def forward(self, sample: Tensor, scale: Tensor) -> dict[str, Tensor]:
+            asked.append(sample)
+            return {"prediction": sample * scale}
+
+    counted = component(Counted())
+    for _ in range(3):
+        found = parity.measure(counted, lambda inputs: inputs["sample"] * inputs["scale"])
+        assert (found.psnr_db, found.inputs) == (parity.CAP, parity.DRAWS)
+    assert len(asked) == parity.DRAWS
+    assert parity.measure(network, lambda inputs: inputs["sample"]).psnr_db < 30  # another component's are its own
+
+
 def test_weights_shrink(network: Component, tmp_path: Path) -> None:
     """On a network large enough that weights are most of it, the file has their bytes."""
     for precision, each in litert.BYTES.items():
@@ -154,7 +182,7 @@ def test_an_operation_that_cannot_be_converted_leaves_nothing(tmp_path: Path, mo
 
 def _copying(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Conversion is a copy of the file that is there."""
-    monkeypatch.setattr(litert, "_convert", lambda _, target: shutil.copyfile(made / "unet-fp32.tflite", target))
+    monkeypatch.setattr(litert, "_convert", lambda _, target, *__: shutil.copyfile(made / "unet-fp32.tflite", target))
 
 
 def test_a_missed_gate_leaves_nothing(
