@@ -124,8 +124,8 @@ def reproduce(
         for spec in ledger.tables().values():
             if checked not in spec.tiers:
                 print(f"{spec.id}: skipped: does not run at tier {tier}: {spec.not_at.get(checked, '')}")
-            elif spec.on_request and not every:
-                print(f"{spec.id}: skipped: runs only by name or with --all: {spec.on_request}")
+            elif (why := spec.by_name_only(checked)) and not every:
+                print(f"{spec.id}: skipped: runs only by name or with --all: {why}")
     jobs = workflow.plan(tables or [], checked, settings or [], force, every)
     checkpoints = workflow.checkpoints(jobs)
     for line in [each.explain() for each in checkpoints] + [job.explain() for job in jobs]:

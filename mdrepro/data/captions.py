@@ -199,6 +199,15 @@ def coco(annotations: Path, images: Path, how: Preparation) -> CaptionedPictures
     Raises:
         BadInput: not such a file; an image id twice, or an unknown one; see `CaptionedPictures`.
     """
+    return CaptionedPictures(_pictures(listed(annotations), images, str(annotations)), how, str(annotations))
+
+
+def listed(annotations: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """File names with their captions, both in the order of a file of COCO's captions, as `coco` takes.
+
+    Raises:
+        BadInput: not such a file; an image id twice, or an unknown one.
+    """
     shape = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}, as in captions_train2017.json'
     content = _json(_text(annotations), str(annotations), shape)
     names: dict[Any, str] = {}
@@ -215,8 +224,7 @@ def coco(annotations: Path, images: Path, how: Preparation) -> CaptionedPictures
         if key not in said:
             raise BadInput(f"{where}: image_id {key!r} is not among the images of the file")
         said[key].append(_field(entry, "caption", str, where, shape))
-    pairs = [(names[key], tuple(said[key])) for key in names]
-    return CaptionedPictures(_pictures(pairs, images, str(annotations)), how, str(annotations))
+    return [(names[key], tuple(said[key])) for key in names]
 
 
 def folder(root: Path, how: Preparation) -> CaptionedPictures:

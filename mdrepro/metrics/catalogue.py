@@ -88,3 +88,5 @@ DEFAULTS = {
     "dinov2": "facebook/dinov2-large",  # FD-DINOv2 of Stein et al. 2023
 }
 """What is taken without ``--weights``, by family."""
+VIT_G = ("laion/CLIP-ViT-g-14-laion2B-s12B-b42K", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
+"""open_clip's ViT-g/14 on the hub, and what its file may be called there."""

@@ -14,6 +14,7 @@ from mdrepro.papers.schema import (
     Claim,
     ClaimVerdict,
     Column,
+    Condition,
     Paper,
     Table,
     Tier,
@@ -104,11 +105,20 @@ def _interval(row: Mapping[str, Any]) -> Interval:
     return (value, value, value) if low is None else (low, value, high)
 
 
-def judge_claim(claim: Claim, rows: Iterable[Mapping[str, Any]]) -> tuple[ClaimVerdict, str]:
-    """The verdict on a claim from result rows (mappings as in result.json), and the numbers behind it in words."""
+def judge_claim(
+    claim: Claim, rows: Iterable[Mapping[str, Any]], on_pictures: Mapping[str, str] | None = None
+) -> tuple[ClaimVerdict, str]:
+    """The verdict on a claim from result rows (mappings as in result.json), and the numbers behind it in words.
+
+    Args:
+        claim: of a table.
+        rows: what was measured, or not attempted.
+        on_pictures: of the table; see `Table.on_pictures`. It holds where rows have its columns of pictures and none of
+            those of scenes.
+    """
     measured = {f"{row['row']}/{row['column']}": row for row in rows if row["value"] is not None}
     verdicts, words = [], []
-    for condition in claim.conditions:
+    for condition in _conditions(claim, {row["column"] for row in measured.values()}, on_pictures or {}):
         if missing := [key for key in condition.cells() if key not in measured]:
             verdicts.append(ClaimVerdict.NOT_ATTEMPTED)
             words.append(f"{condition}: not measured: {', '.join(missing)}")
@@ -123,6 +133,14 @@ def judge_claim(claim: Claim, rows: Iterable[Mapping[str, Any]]) -> tuple[ClaimV
     if claim.confidence not in CONFIRMED and verdict is not ClaimVerdict.NOT_ATTEMPTED:
         return ClaimVerdict.UNCONFIRMED, f"{claim.confidence}; as written it {_DECIDED[verdict]}: {'; '.join(words)}"
     return verdict, "; ".join(words)
+
+
+def _conditions(claim: Claim, measured: set[str], on_pictures: Mapping[str, str]) -> list[Condition]:
+    """A claim's conditions on the columns that were measured: all as they are, where no other can be judged."""
+    if not measured & set(on_pictures.values()) or measured & set(on_pictures):
+        return list(claim.conditions)
+    renamed = [condition.renamed(on_pictures) for condition in claim.conditions]
+    return [condition for condition in renamed if condition] or list(claim.conditions)
 
 
 def _words(interval: Interval) -> str:

@@ -5,7 +5,7 @@
 
 import enum
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -159,6 +159,17 @@ class Condition(_Data):
         best = test(left[2], low) if upward else test(left[0], high)
         return ClaimVerdict.HOLDS if worst else ClaimVerdict.WITHIN_NOISE if best else ClaimVerdict.FAILS
 
+    def renamed(self, columns: Mapping[str, str]) -> "Condition | None":
+        """The same on other columns; None where one of its own has no counterpart ("")."""
+
+        def side(key: str) -> str:
+            row, _, column = key.partition("/")
+            other = columns.get(column, column)
+            return f"{row}/{other}" if other else ""
+
+        left, right = side(self.left), side(self.right) if isinstance(self.right, str) else self.right
+        return None if "" in (left, right) else self.model_copy(update={"left": left, "right": right})
+
     def __str__(self) -> str:
         right = f"{self.right:g}" if isinstance(self.right, float) else self.right
         right += f" × {self.factor:g}" if self.factor != 1 else ""
@@ -191,6 +202,9 @@ class Table(_Data):
     columns: dict[ColumnName, Column]
     cells: tuple[Cell, ...] = ()
     claims: tuple[Claim, ...] = ()
+    on_pictures: dict[ColumnName, ColumnName | Literal[""]] = {}
+    """Columns of drawn scenes, and what stands for them in claims where pictures of COCO were scored; "": nothing, and
+    a condition on it is left out there."""
     tiers: dict[Tier, dict[str, Parameter]] = {}
     """For each tier at which the notebook runs, the parameters that differ from the notebook's defaults."""
     not_at: dict[Tier, str] = {}
@@ -210,11 +224,19 @@ class Table(_Data):
         known = {f"{row}/{column}" for row in self.rows for column in self.columns}
         if unknown := sorted(wanted - known):
             raise ValueError(f"{self.id}: cells outside the declared rows and columns: {', '.join(unknown)}")
+        if strange := sorted(({*self.on_pictures} | {*self.on_pictures.values()} - {""}) - self.columns.keys()):
+            raise ValueError(f"{self.id}: on_pictures names unknown columns: {', '.join(strange)}")
         if bool(self.notebook) != bool(self.tiers):
             raise ValueError(f"{self.id}: a notebook and its tiers are given together")
         if both := set(self.tiers) & set(self.not_at):
             raise ValueError(f"{self.id}: tier both available and not: {', '.join(sorted(both))}")
         return self
+
+    def by_name_only(self, tier: Tier) -> str:
+        """Why it runs at a tier only where it is named or all are asked for; "": it runs by default."""
+        if tier != "quick" and "recipes" in self.tiers.get(tier, {}):
+            return "rests on networks that take days of GPUs to train; see docs/training.md and mdrepro doctor"
+        return self.on_request
 
     def cell(self, row: str, column: str) -> Cell | None:
         """The published cell, or None where the paper has no such cell."""

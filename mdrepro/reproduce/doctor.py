@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mdrepro.data import coco
 from mdrepro.metrics.backbones import BACKBONES
+from mdrepro.metrics.catalogue import INCEPTION, VIT_G
 from mdrepro.papers.schema import Tier
 from mdrepro.paths import relative, root
 from mdrepro.training import places
@@ -83,9 +85,7 @@ def _larger() -> Iterator[Finding]:
         place = places.weights(source)
         fetch = f"hf download {source} --local-dir {relative(place)}, or link a folder there"
         yield Finding("proxy", name, place.is_dir() or _hub_model(source), True, source, fetch)
-    coco = Path(os.environ.get("COCO_ROOT", root() / "data" / "coco"))
-    fetch = "download COCO val2014, val2017 and annotations from cocodataset.org and set COCO_ROOT"
-    yield Finding("paper", "coco", (coco / "annotations").is_dir(), True, "COCO validation sets", fetch)
+    yield from _coco()
     adb = shutil.which("adb")
     yield Finding("paper", "android", adb is not None, False, adb or "adb not found", "install adb, connect a phone")
     apple = sys.platform == "darwin"
@@ -93,6 +93,25 @@ def _larger() -> Iterator[Finding]:
     for module in ("litert_torch", "coremltools"):
         there = importlib.util.find_spec(module) is not None
         yield Finding("paper", module, there, False, "for export", "install mdrepro[export]")
+
+
+def _coco() -> Iterator[Finding]:
+    """What scoring on COCO needs: pictures and captions, and weights of both metrics."""
+    for row in {row.year: row for row in coco.SETS.values()}.values():
+        of = f"captions and pictures of COCO {row.year} val in {relative(coco.place())}"
+        told = coco.lacks(row)
+        yield Finding("proxy", f"coco-{row.year}", not told, True, of, told)
+    weights = root() / "data" / "weights"
+    there = any((folder / name).is_file() for folder in (weights, hub_checkpoints()) for name in INCEPTION.names)
+    bring = f"it is downloaded when it is needed, or put {INCEPTION.url} into {relative(weights)}"
+    yield Finding("proxy", "fid-weights", there, False, f"Inception of FID, {INCEPTION.names[0]}", bring)
+    place = places.weights(VIT_G[0])
+    there = any((place / name).is_file() for name in VIT_G[1]) or _hub_model(VIT_G[0])
+    fetch = f"hf download {VIT_G[0]} {VIT_G[1][0]} --local-dir {relative(place)}"
+    bring = f"they are downloaded when they are needed, or {fetch}"
+    yield Finding("proxy", "clip-score-weights", there, False, f"CLIP ViT-g/14, {VIT_G[0]}", bring)
+    package = importlib.util.find_spec("open_clip") is not None
+    yield Finding("proxy", "open_clip", package, True, "for the CLIP score", "pip install open_clip_torch")
 
 
 def findings() -> list[Finding]:

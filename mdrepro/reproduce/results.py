@@ -37,7 +37,7 @@ def judged_claims(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, st
     """Every claim of the table with its verdict on ``rows`` and the numbers behind it."""
     claims = []
     for claim in table.claims:
-        verdict, numbers = ledger.judge_claim(claim, rows)
+        verdict, numbers = ledger.judge_claim(claim, rows, table.on_pictures)
         claims.append({"id": claim.id, "verdict": verdict.value, "numbers": numbers})
     return claims
 

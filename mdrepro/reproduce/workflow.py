@@ -132,7 +132,7 @@ def plan(
     """
     chosen = [ledger.find(name) for name in dict.fromkeys(names)]
     runnable = [table for table in ledger.tables().values() if tier in table.tiers]
-    chosen = chosen or [table for table in runnable if every or not table.on_request]
+    chosen = chosen or [table for table in runnable if every or not table.by_name_only(tier)]
     jobs = []
     for table in chosen:
         values = resolve(table, tier, settings)

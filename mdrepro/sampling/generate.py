@@ -168,9 +168,7 @@ def generate(
     target, starts = Path(folder), seeds(seed, len(prompts))
     with _prepared(pipeline, sampler):
         options = _options(pipeline, steps, guidance)
-        settings = describe(pipeline) | {"sampler": sampler, **options, "seed": seed, "batch": batch}
-        hashed = hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
-        settings |= {"images": len(prompts), "prompts_sha256": hashed}
+        settings = _settings(pipeline, prompts, sampler, options, seed, batch)
         manifest.begin(target, settings)
         mine = _batches(len(prompts), batch)[place::shards]
         missing = [rows for rows in mine if not all((target / manifest.name(i)).is_file() for i in rows)]
@@ -179,6 +177,30 @@ def generate(
             for index, pixels in zip(rows, made, strict=True):
                 _store(target / manifest.name(index), pixels)
     return manifest.end(target, settings, prompts, starts)
+
+
+def settings(
+    pipeline: Any,
+    prompts: Sequence[str],
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
+    batch: int = 8,
+) -> dict[str, Any]:
+    """What `generate` writes of a set before its first image; arguments and errors as there."""
+    _check(prompts, batch)
+    with _prepared(pipeline, sampler):
+        return _settings(pipeline, prompts, sampler, _options(pipeline, steps, guidance), seed, batch)
+
+
+def _settings(
+    pipeline: Any, prompts: Sequence[str], sampler: str | None, options: Mapping[str, Any], seed: int, batch: int
+) -> dict[str, Any]:
+    hashed = hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
+    how = {"sampler": sampler, **options, "seed": seed, "batch": batch}
+    return describe(pipeline) | how | {"images": len(prompts), "prompts_sha256": hashed}
 
 
 def describe(pipeline: Any) -> dict[str, Any]:

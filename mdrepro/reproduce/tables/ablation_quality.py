@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mdrepro.metrics.statistics import Statistics
 from mdrepro.models import text
 from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables import alike, quality
-from mdrepro.reproduce.tables.quality import Found
+from mdrepro.reproduce.tables.evaluation import Evaluation
 from mdrepro.training.runs import Run
 
 if TYPE_CHECKING:
@@ -78,11 +77,7 @@ def sizes(pipelines: Mapping[str, Any]) -> dict[str, Size]:
 
 
 def rows(
-    measured: Mapping[str, Found],
-    sized: Mapping[str, Size],
-    trained: Mapping[str, Run],
-    real: Statistics,
-    scored_by: str,
+    measured: Mapping[str, Any], sized: Mapping[str, Size], trained: Mapping[str, Run], scored: Evaluation
 ) -> list[Row]:
     """Quality, its distance from the base's on the same captions and noise, size and cost, and how long was fine-tuned.
 
@@ -90,10 +85,9 @@ def rows(
         measured: from `alike.measure`.
         sized: from `sizes`.
         trained: runs by recipe.
-        real: from `quality.reference`.
-        scored_by: what scored, in words.
+        scored: what scored.
     """
-    cells = alike.rows(measured, real, scored_by, against=BASE)
+    cells = alike.rows(measured, scored, against=BASE)
     for row, size in sized.items():
         how = f"denoiser of {recipe(row)}"
         counted = (

@@ -1,89 +1,76 @@
 """Rows that differ in their network or decoder alone: same captions, noise, steps and guidance, compared in pairs."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from mdrepro.data.shapes import Scene
-from mdrepro.metrics import bootstrap, frechet
-from mdrepro.metrics.statistics import Statistics
+from mdrepro.metrics import bootstrap
 from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables import quality
-from mdrepro.reproduce.tables.quality import Found, Scorers
-from mdrepro.sampling import generate
+from mdrepro.reproduce.tables.evaluation import Evaluation, Images
 
 
 def measure(
     pipelines: Mapping[str, Any],
     words: Mapping[str, str],
-    scored_by: Scorers,
-    scenes: Sequence[Scene],
+    scored: Evaluation,
     *,
     steps: int,
     guidance: float,
     seed: int,
-    batch: int = 50,
-) -> dict[str, Found]:
-    """Images of the scenes' captions by every pipeline, and the scenes' own renders (row ``real``).
+) -> dict[str, Any]:
+    """Images of the captions by every pipeline, and what no model made (on scenes row ``real``).
 
     Args:
         pipelines: by row.
         words: what each row's network is.
-        scored_by: the scorers.
-        scenes: of the test split.
+        scored: the captions, and what scores.
         steps: of DDIM.
         guidance: w.
         seed: of the noise.
-        batch: images at once.
     """
-    texts, done = quality.prompts(scenes), {}
+    done: dict[str, Any] = {}
     for row, pipeline in pipelines.items():
-        began = time.perf_counter()
-        images = generate.images(
-            pipeline, texts, steps=steps, guidance=guidance, sampler="ddim", seed=seed, batch=batch
-        )
-        print(f"{row}: {time.perf_counter() - began:.0f} s for {len(texts)} images", flush=True)
         how = f"{words[row]}, {steps} steps of ddim, guidance {guidance:g}, seed {seed}"
-        done[row] = quality.found(how, images, scenes, scored_by)
-    done["real"] = quality.renders(scenes, scored_by)
-    return done
+        made: Any = scored.images(pipeline, how, steps=steps, guidance=guidance, sampler="ddim", seed=seed)
+        print(f"{row}: {made.seconds or 0:.0f} s for {len(scored.captions)} images", flush=True)
+        done[row] = replace(made, seconds=None)
+    return done | dict(scored.best())
 
 
-def rows(measured: Mapping[str, Found], real: Statistics, scored_by: str, *, against: str) -> list[Row]:
+def rows(measured: Mapping[str, Any], scored: Evaluation, *, against: str) -> list[Row]:
     """Quality of every row, and how far it is from that of one of them, drawn in pairs.
 
     Args:
         measured: by row; image i of each is of the same caption and noise.
-        real: from `quality.reference`.
-        scored_by: what scored, in words.
-        against: the row compared with. The columns are ``fid_shapes_minus_...`` and ``clip_shapes_minus_...`` of its
-            name.
+        scored: what scored.
+        against: the row compared with. The columns are, on scenes, ``fid_shapes_minus_...`` and
+            ``clip_shapes_minus_...`` of its name.
     """
     cells: list[Row] = []
     for row, ours in measured.items():
-        cells += quality.rows(row, ours, real, scored_by)
+        cells += scored.rows(row, ours)
         if row not in (against, "real"):
-            cells.append(distance(row, f"fid_shapes_minus_{against}", measured, against, real))
+            cells.append(distance(row, f"fid_shapes_minus_{against}", measured, against, scored))
             both = [list(one.similarity[:, None]) for one in (ours, measured[against])]
             clip = bootstrap.paired_interval(*both, resamples=quality.RESAMPLES)
-            how = f"mean difference of the cosines; {_paired(ours, against)}; {quality.SPREAD}"
-            cells.append(quality.cell(row, f"clip_shapes_minus_{against}", clip, how))
+            how = f"mean difference of the cosines; {_paired(ours, against, scored)}; {quality.SPREAD}"
+            cells.append(quality.cell(row, scored.column(f"clip_shapes_minus_{against}"), clip, how))
     return cells
 
 
-def distance(row: str, column: str, measured: Mapping[str, Found], against: str, real: Statistics) -> Row:
-    """FID[shapes] of one row less that of another; the same images of both are drawn.
+def distance(row: str, column: str, measured: Mapping[str, Any], against: str, scored: Evaluation) -> Row:
+    """FID of one row less that of another; the same images of both are drawn.
 
     Args:
-        row, column: of the cell.
+        row, column: of the cell, named as on scenes.
         measured: by row.
         against: the other row.
-        real: from `quality.reference`.
+        scored: what scored.
     """
     ours, other = measured[row], measured[against]
-    fid = frechet.paired_distance_interval(real, ours.features, other.features, resamples=quality.RESAMPLES)
-    return quality.cell(row, column, fid, quality.against(real, _paired(ours, against)))
+    return scored.difference(row, column, ours.features[None], other.features[None], _paired(ours, against, scored))
 
 
-def _paired(ours: Found, against: str) -> str:
-    return f"paired with row {against}; {ours.how}; {len(ours.images)} captions of the test split"
+def _paired(ours: Images, against: str, scored: Evaluation) -> str:
+    return f"paired with row {against}; {ours.how}; {len(ours.similarity)} {scored.of}"

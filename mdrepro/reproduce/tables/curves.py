@@ -9,26 +9,24 @@ validation captions shapes-8 (w 1.5) has 0.28 then, with a standard error of 0.0
 has 2.6 with one of 1.4, and the 400 renders themselves have 2.1.
 """
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrepro.data.shapes import Scene
 from mdrepro.errors import BadInput
 from mdrepro.metrics import frechet
 from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.statistics import as_features
 from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables import quality
-from mdrepro.reproduce.tables.quality import Found, Scorers
-from mdrepro.sampling import generate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from mdrepro.reproduce.tables.evaluation import Evaluation, Images
 
 Key = TypeVar("Key")
 Array = NDArray[np.float64]
@@ -64,7 +62,7 @@ class Curve:
 
     how: str
     scales: tuple[float, ...]
-    points: tuple[Found, ...]
+    points: "tuple[Images, ...]"
 
     def __post_init__(self) -> None:
         rising = all(first < second for first, second in zip(self.scales, self.scales[1:], strict=False))
@@ -74,7 +72,7 @@ class Curve:
                 "than the one before, with a point each"
             )
 
-    def at(self, scale: float) -> Found:
+    def at(self, scale: float) -> Any:
         """The point of a guidance scale. Raises BadInput where the curve has none."""
         if scale not in self.scales:
             raise BadInput(f"guidance {scale:g} is no point of this curve: allowed are {_listed(self.scales)}")
@@ -109,66 +107,36 @@ def guidance_scales(words: Sequence[str]) -> tuple[float, ...]:
     return scales
 
 
-def trace(
-    line: Line,
-    pipeline: Any,
-    scenes: Sequence[Scene],
-    scored_by: Scorers,
-    *,
-    scales: Sequence[float],
-    seed: int,
-    batch: int = 50,
-) -> Curve:
-    """Images of the scenes' captions at each guidance scale, from the same noise, and what is in them.
+def trace(line: Line, pipeline: Any, scored: "Evaluation", *, scales: Sequence[float], seed: int) -> Curve:
+    """Images of the captions at each guidance scale, from the same noise, scored.
 
     Args:
         line: of which model.
         pipeline: of its recipe.
-        scenes: of the test split.
-        scored_by: the scorers.
+        scored: the captions, and what scores.
         scales: w, rising.
         seed: of the noise.
-        batch: images at once.
 
     Raises:
         BadInput: as `Curve`.
     """
-    points = [
-        point(line, pipeline, scenes, scored_by, guidance=scale, sampler="ddim", seed=seed, batch=batch)
-        for scale in scales
-    ]
+    points = [point(line, pipeline, scored, guidance=scale, sampler="ddim", seed=seed) for scale in scales]
     spent = sum(found.seconds or 0.0 for found in points)
-    print(f"{line.recipe}, {line.steps} steps: {spent:.0f} s for {len(scales)} x {len(scenes)} images", flush=True)
+    print(
+        f"{line.recipe}, {line.steps} steps: {spent:.0f} s for {len(scales)} x {len(scored.captions)} images",
+        flush=True,
+    )
     return Curve(f"{line.recipe}, {line.steps} steps of ddim, seed {seed}", tuple(scales), tuple(points))
 
 
 def point(
-    line: Line,
-    pipeline: Any,
-    scenes: Sequence[Scene],
-    scored_by: Scorers,
-    *,
-    guidance: float,
-    sampler: str | None,
-    seed: int,
-    batch: int = 50,
-) -> Found:
-    """Images of the scenes' captions at one guidance scale; arguments as for `trace`, ``sampler`` as for `generate`."""
-    began = time.perf_counter()
-    images = generate.images(
-        pipeline,
-        quality.prompts(scenes),
-        steps=line.steps,
-        guidance=guidance,
-        sampler=sampler,
-        seed=seed,
-        batch=batch,
-    )
-    seconds = time.perf_counter() - began
+    line: Line, pipeline: Any, scored: "Evaluation", *, guidance: float, sampler: str | None, seed: int
+) -> "Images":
+    """Images of the captions at one guidance scale; arguments as for `trace`, ``sampler`` as for `generate`."""
     name = sampler or type(pipeline.scheduler).__name__
     guided = f"guidance {guidance:g}" if guidance != 1 else "no guidance"
     how = f"{line.recipe}, {line.steps} steps of {name}, {guided}, seed {seed}"
-    return quality.found(how, images, scenes, scored_by, seconds)
+    return scored.images(pipeline, how, steps=line.steps, guidance=guidance, sampler=sampler, seed=seed)
 
 
 def counts(n: int, resamples: int = RESAMPLES) -> Array:
@@ -225,13 +193,18 @@ def levels(curves: Mapping[Key, Curve], renders: Any, *, resamples: int = RESAMP
         )
     n = len(renders)
     drawn = counts(n, resamples)
+    return {
+        name: level(curve, drawn, lambda found, rows: distances(found.features, renders, rows))
+        for name, curve in curves.items()
+    }
 
-    def both(curve: Curve) -> Levels:
-        fid = [distances(found.features, renders, drawn) for found in curve.points]
-        clip = [drawn @ found.similarity / n for found in curve.points]
-        return Levels(curve.how, curve.scales, n, np.stack(fid, axis=1), np.stack(clip, axis=1))
 
-    return {name: both(curve) for name, curve in curves.items()}
+def level(curve: Curve, counts_rn: Array, measure: Callable[[Any, Array], Array]) -> Levels:
+    """FID and CLIP score of a curve's points, from a point's images drawn ``counts_rn`` times."""
+    n = counts_rn.shape[1]
+    fid = [measure(found, counts_rn) for found in curve.points]
+    clip = [counts_rn @ found.similarity / n for found in curve.points]
+    return Levels(curve.how, curve.scales, n, np.stack(fid, axis=1), np.stack(clip, axis=1))
 
 
 def common_fid(compared: Iterable[Levels]) -> Array:
@@ -291,12 +264,12 @@ def interval(values: Array, n: int) -> Interval:
     return Interval(found.value, min(found.low, found.value), max(found.high, found.value), n)
 
 
-def rows(panel: Mapping[str, Levels], scored_by: str, against: Mapping[tuple[str, str], str]) -> list[Row]:
+def rows(panel: Mapping[str, Levels], scored: "Evaluation", against: Mapping[tuple[str, str], str]) -> list[Row]:
     """Cells of the curves of a panel: `COLUMNS`, and ratios, ``..._ratio``, of two curves in the same resamples.
 
     Args:
         panel: the curves that are compared, by row.
-        scored_by: what scored, in words.
+        scored: what scored.
         against: the row that a row and column is divided by, where both rows are of this panel.
     """
     fid, clip = common_fid(panel.values())[0], common_clip(panel.values())[0]
@@ -311,19 +284,21 @@ def rows(panel: Mapping[str, Levels], scored_by: str, against: Mapping[tuple[str
     for row, one in panel.items():
         for column, values in measured[row].items():
             told = (
-                f"{points[column]}; guidance {_listed(one.scales)}; {one.how}; {one.n} captions of the test split; "
-                f"{TO_RENDERS}; {scored_by}; 95 % bootstrap over captions, {len(one.fid) - 1} resamples, the same of "
+                f"{points[column]}; guidance {_listed(one.scales)}; {one.how}; {one.n} {scored.of}; "
+                f"{scored.to}; {scored.words}; 95 % bootstrap over captions, {len(one.fid) - 1} resamples, the same of "
                 "all curves"
             )
-            cells.append(quality.cell(row, column, interval(values, one.n), told))
+            cells.append(quality.cell(row, scored.column(column), interval(values, one.n), told))
             other = against.get((row, column))
             if other in measured:
                 share = interval(values / measured[other][column], one.n)
-                cells.append(quality.cell(row, f"{column}_ratio", share, f"over that of row {other}; {told}"))
+                cells.append(
+                    quality.cell(row, scored.column(f"{column}_ratio"), share, f"over that of row {other}; {told}")
+                )
     return cells
 
 
-def draw(axis: "Axes", panel: Mapping[str, Levels], title: str) -> None:
+def draw(axis: "Axes", panel: Mapping[str, Levels], title: str, of: str = "[shapes]") -> None:
     """The curves of a panel as in the paper: FID over CLIP score, a point a guidance scale."""
     import seaborn as sns
 
@@ -335,7 +310,7 @@ def draw(axis: "Axes", panel: Mapping[str, Levels], title: str) -> None:
             axis.annotate(
                 f"{one.scales[index]:g}", place, xytext=(3, 3), textcoords="offset points", fontsize=6, color=colour
             )
-    axis.set(title=title, xlabel="CLIP score[shapes]", ylabel="FID[shapes]")
+    axis.set(title=title, xlabel=f"CLIP score{of}", ylabel=f"FID{of}")
     axis.title.set_fontsize(9)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,16 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from mdrepro.data.shapes import Scene
-from mdrepro.metrics import frechet, reconstruction
+from mdrepro.metrics import images, reconstruction
 from mdrepro.metrics.bootstrap import cluster_interval
-from mdrepro.metrics.statistics import Statistics
 from mdrepro.models import latents as convention
 from mdrepro.models import vae
 from mdrepro.reproduce.rows import Row
-from mdrepro.reproduce.tables import alike, quality
-from mdrepro.reproduce.tables.quality import Found, Scorers
+from mdrepro.reproduce.tables import alike, networks, quality
+from mdrepro.reproduce.tables.evaluation import Drawn, Evaluation
+from mdrepro.reproduce.tables.networks import Names
 from mdrepro.sampling import generate
+from mdrepro.training.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,24 +30,48 @@ ORIGINAL = "original"
 DECODERS: Mapping[str, str] = MappingProxyType({ORIGINAL: "shapes-vae", "half-width": "shapes-decoder-half"})
 """Recipes of the decoders, by row."""
 RECIPES = (*quality.SCORERS, DENOISER, *DECODERS.values())
+HALF = DECODERS["half-width"]
+NETWORKS: Mapping[str, Names] = MappingProxyType(
+    {
+        "proxy": {DENOISER: "proxy-sd", HALF: "proxy-decoder"},
+        "paper": {DENOISER: networks.PUBLISHED, HALF: "sf-decoder"},
+    }
+)
+"""The original decoder is that of Stable Diffusion, which comes with the denoiser."""
+
+
+def name(row: str, tier: str = "quick") -> str:
+    """What a row's decoder is."""
+    return networks.at(NETWORKS, tier, DECODERS[row]) or "Stable Diffusion's autoencoder"
+
+
+def denoiser(tier: str) -> str:
+    """What makes the latents."""
+    return networks.at(NETWORKS, tier, DENOISER) or DENOISER
+
+
+def load(trained: Mapping[str, Run], tier: str = "quick") -> tuple[Any, dict[str, AutoencoderKL]]:
+    """The denoiser's pipeline, and the decoders by row."""
+    pipeline = networks.pipelines([denoiser(tier)])[denoiser(tier)]
+    names = {row: networks.at(NETWORKS, tier, recipe) for row, recipe in DECODERS.items()}
+    return pipeline, {row: trained[one].load("vae") if one else pipeline.vae for row, one in names.items()}
 
 
 def latents(
-    pipeline: Any, scenes: Sequence[Scene], scales: Sequence[float], *, steps: int, seed: int, batch: int = 50
+    pipeline: Any, texts: Sequence[str], scales: Sequence[float], *, steps: int, seed: int, batch: int = 50
 ) -> dict[float, Tensor]:
-    """Scaled latents of the scenes' captions, (n, channels, 8, 8), by guidance scale.
+    """Scaled latents of captions, (n, channels, height, width), by guidance scale.
 
     Each begins with the noise that `generate.images` begins with.
 
     Args:
         pipeline: of the denoiser; its decoder is not used.
-        scenes: one latent each.
+        texts: captions, one latent each.
         scales: of guidance.
         steps: of DDIM.
         seed: of the noise.
         batch: latents at once.
     """
-    texts = quality.prompts(scenes)
     pipeline.scheduler = generate.scheduler_for("ddim", pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=True)
 
@@ -67,34 +92,55 @@ def decode(decoder: AutoencoderKL, latent: Tensor, batch: int = 50) -> Tensor:
 
 
 def measure(
+    pipeline: Any,
     decoders: Mapping[str, AutoencoderKL],
-    by_scale: Mapping[float, Tensor],
-    scenes: Sequence[Scene],
-    scored_by: Scorers,
+    scales: Sequence[float],
+    scored: Evaluation,
     *,
     steps: int,
     seed: int,
-) -> dict[float, dict[str, Found]]:
-    """What is in the images of the same latents by every decoder, and in the scenes' own renders (row ``real``).
+    tier: str = "quick",
+) -> dict[float, dict[str, Any]]:
+    """The images of the same latents by every decoder, scored, and what no model made (on scenes row ``real``).
+
+    Scenes' latents are made once. On COCO each decoder's images are made from the prompts, by the same latents, as
+    `generate.generate` keeps them.
 
     Args:
+        pipeline: of the denoiser.
         decoders: by row.
-        by_scale: from `latents`.
-        scenes: whose captions the latents are of.
-        scored_by: the scorers.
+        scales: of guidance.
+        scored: the captions, and what scores.
         steps, seed: of the latents.
+        tier: whose networks.
 
     Returns:
         by guidance scale, by row.
     """
-    real, done = quality.renders(scenes, scored_by), {}
-    for w, latent in by_scale.items():
-        found = {}
+    by_scale = latents(pipeline, scored.captions, scales, steps=steps, seed=seed) if isinstance(scored, Drawn) else {}
+    done: dict[float, dict[str, Any]] = {}
+    for w in dict.fromkeys(scales):
+        done[w] = {}
         for row, decoder in decoders.items():
-            how = f"{DECODERS[row]}, latents of {DENOISER}, {steps} steps of ddim, guidance {w:g}, seed {seed}"
-            found[row] = quality.found(how, decode(decoder, latent), scenes, scored_by)
-        done[w] = found | {"real": real}
+            how = f"{name(row, tier)}, latents of {denoiser(tier)}, {steps} steps of ddim, guidance {w:g}, seed {seed}"
+            if isinstance(scored, Drawn):
+                made = decode(decoder, by_scale[w])
+                done[w][row] = quality.found(how, made, scored.scenes, scored.scorers)
+            else:
+                given: dict[str, Any] = {"steps": steps, "guidance": w, "sampler": "ddim", "seed": seed}
+                done[w][row] = replace(scored.images(with_decoder(pipeline, decoder), how, **given), seconds=None)
+        done[w] |= scored.best()
     return done
+
+
+def with_decoder(pipeline: Any, decoder: AutoencoderKL) -> Any:
+    """The pipeline with another decoder."""
+    return type(pipeline)(**{**pipeline.components, "vae": decoder})
+
+
+def latent_side(tier: str) -> int:
+    """Latent pixels a side: of 64, 256 and 512 px."""
+    return {"quick": 8, "proxy": 32, "paper": 64}[tier]
 
 
 @torch.inference_mode()
@@ -103,7 +149,7 @@ def latencies(decoders: Mapping[str, AutoencoderKL], latent: Tensor, rounds: int
 
     Args:
         decoders: by row.
-        latent: one, (1, channels, 8, 8).
+        latent: one, (1, channels, height, width).
         rounds: that count, after one that does not.
     """
     taken: dict[str, list[float]] = {row: [] for row in decoders}
@@ -116,11 +162,11 @@ def latencies(decoders: Mapping[str, AutoencoderKL], latent: Tensor, rounds: int
 
 
 def rows(
-    measured: Mapping[str, Found],
+    measured: Mapping[str, Any],
     decoders: Mapping[str, AutoencoderKL],
     ms: Mapping[str, float],
-    real: Statistics,
-    scored_by: str,
+    scored: Evaluation,
+    tier: str = "quick",
 ) -> list[Row]:
     """Quality of each decoder and its distance from the original's, nearness of the images, parameters and latency.
 
@@ -128,21 +174,22 @@ def rows(
         measured: from `measure`, at one guidance scale.
         decoders: by row.
         ms: from `latencies`.
-        real: from `quality.reference`.
-        scored_by: what scored, in words.
+        scored: what scored.
+        tier: whose networks.
     """
-    cells = alike.rows(measured, real, scored_by, against=ORIGINAL)
+    cells = alike.rows(measured, scored, against=ORIGINAL)
+    side = latent_side(tier)
     for row, decoder in decoders.items():
         params = vae.decoder_parameters(decoder) / 1e6
-        how = f"decoder of {DECODERS[row]}"
-        timed = f"{how}; one latent of 8 x 8, {torch.get_num_threads()} CPU threads, median; depends on the machine"
+        how = f"decoder of {name(row, tier)}"
+        timed = f"{how}; one latent of {side} x {side}, {torch.get_num_threads()} CPU threads, median; depends on the machine"
         cells += [
             Row(row=row, column="params", value=params, unit="M", protocol=how),
             Row(row=row, column="latency_ms", value=ms[row], unit="ms", protocol=timed),
         ]
         if row != ORIGINAL:
             ours, theirs = measured[row], measured[ORIGINAL]
-            near = cluster_interval([[value] for value in reconstruction.psnr(ours.images, theirs.images).tolist()])
+            near = cluster_interval([[value] for value in psnr(ours, theirs)])
             told = f"mean over images of the PSNR of 8-bit RGB; {ours.how}; {quality.SPREAD}"
             cells.append(
                 Row(
@@ -159,28 +206,35 @@ def rows(
     return cells
 
 
+def psnr(ours: Any, theirs: Any) -> list[float]:
+    """PSNR of each image to the other set's, dB; of images on disk, two at a time."""
+    if hasattr(ours, "images"):
+        return reconstruction.psnr(ours.images, theirs.images).tolist()
+    pairs = zip(ours.files, theirs.files, strict=True)
+    return [float(reconstruction.psnr(*(images.read(file)[None] for file in pair))) for pair in pairs]
+
+
 Curve = dict[str, list[tuple[float, float, float]]]
-"""By row: guidance, CLIP score[shapes] and FID[shapes] of each point."""
+"""By row: guidance, CLIP score and FID of each point."""
 
 
-def curves(measured: Mapping[float, Mapping[str, Found]], real: Statistics) -> Curve:
+def curves(measured: Mapping[float, Mapping[str, Any]], scored: Evaluation) -> Curve:
     """Fig. 8b: the two scores of each decoder over the guidance scale.
 
     Args:
         measured: from `measure`.
-        real: from `quality.reference`.
+        scored: what scored.
     """
     made: Curve = {row: [] for row in DECODERS}
     for guidance, found in sorted(measured.items()):
         for row, points in made.items():
             ours = found[row]
-            fid = frechet.distance(real, Statistics.of(ours.features, real.convention)).value
-            points.append((guidance, float(ours.similarity.mean()), fid))
+            points.append((guidance, float(ours.similarity.mean()), scored.distance(ours)))
     return made
 
 
-def curve_figure(curve: Curve) -> "Figure":
-    """FID[shapes] over CLIP score[shapes]; each point is a guidance scale."""
+def curve_figure(curve: Curve, of: str = "[shapes]") -> "Figure":
+    """FID over CLIP score; each point is a guidance scale. ``of``: what follows the scores' names."""
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
@@ -189,7 +243,7 @@ def curve_figure(curve: Curve) -> "Figure":
         axis.plot(clip, fid, "o-", color=colour, label=f"{row} decoder")
         for w, x, y in points:
             axis.annotate(f"{w:g}", (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=colour)
-    axis.set(xlabel="CLIP score[shapes]", ylabel="FID[shapes]")
+    axis.set(xlabel=f"CLIP score{of}", ylabel=f"FID{of}")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)

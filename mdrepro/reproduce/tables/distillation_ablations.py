@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mdrepro.data.shapes import Scene
 from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables import curves, quality
 from mdrepro.reproduce.tables.curves import BEST_CLIP, BEST_FID, CLIP_AT_FID, FID_AT_CLIP, Curve, Levels, Line
-from mdrepro.reproduce.tables.quality import Scorers
+from mdrepro.reproduce.tables.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,18 +94,9 @@ RECIPES = (*quality.SCORERS, *dict.fromkeys(line.recipe for line in LINES))
 ANOTHER_BASE = ("fig7d-sd2-8", "fig7d-sd2-50")
 
 
-def trace(
-    pipelines: Mapping[str, Any],
-    scored_by: Scorers,
-    scenes: Sequence[Scene],
-    *,
-    scales: Sequence[float],
-    seed: int,
-) -> dict[Line, Curve]:
+def trace(pipelines: Mapping[str, Any], scored: Evaluation, *, scales: Sequence[float], seed: int) -> dict[Line, Curve]:
     """Each student's curve once; arguments as for `curves.trace`, with pipelines by recipe."""
-    return {
-        line: curves.trace(line, pipelines[line.recipe], scenes, scored_by, scales=scales, seed=seed) for line in LINES
-    }
+    return {line: curves.trace(line, pipelines[line.recipe], scored, scales=scales, seed=seed) for line in LINES}
 
 
 def panels(levels: Mapping[Line, Levels]) -> dict[str, dict[str, Levels]]:
@@ -114,13 +104,13 @@ def panels(levels: Mapping[Line, Levels]) -> dict[str, dict[str, Levels]]:
     return {title: {row: levels[line] for row, line in panel.items()} for title, panel in PANELS.items()}
 
 
-def rows(traced: Mapping[Line, Curve], levels: Mapping[Line, Levels], scored_by: str, guidance: float) -> list[Row]:
+def rows(traced: Mapping[Line, Curve], levels: Mapping[Line, Levels], scored: Evaluation, guidance: float) -> list[Row]:
     """All cells of the table that can be measured at this size.
 
     Args:
         traced: from `trace`.
         levels: of the curves, from `curves.levels`.
-        scored_by: what scored, in words.
+        scored: what scored.
         guidance: w of the attribute accuracy, one of the curves' scales.
 
     Raises:
@@ -128,16 +118,16 @@ def rows(traced: Mapping[Line, Curve], levels: Mapping[Line, Levels], scored_by:
     """
     cells = []
     for drawn in panels(levels).values():
-        cells += curves.rows(drawn, scored_by, AGAINST)
+        cells += curves.rows(drawn, scored, AGAINST)
     for panel in PANELS.values():
         for row, line in panel.items():
             found = traced[line].at(guidance)
-            how = f"{found.how}; {len(found.judgements)} captions of the test split; {scored_by}; {quality.SPREAD}"
-            cells.append(quality.cell(row, "attribute_accuracy", quality.share(found.attributes()), how))
+            how = f"{found.how}; {len(found.similarity)} {scored.of}; {scored.words}; {quality.SPREAD}"
+            cells += scored.accuracy(row, found, how)
     reason = "needs another base model, of another text encoder, and its students: there are no recipes of them yet"
     for row in ANOTHER_BASE:
         for column in (BEST_FID, BEST_CLIP):
-            cells.append(Row(row=row, column=column, value=None, unit="", protocol="", reason=reason))
+            cells.append(Row(row=row, column=scored.column(column), value=None, unit="", protocol="", reason=reason))
     return cells
 
 

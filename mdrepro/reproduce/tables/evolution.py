@@ -6,14 +6,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mdrepro.latency.blocks import LatencyTable
-from mdrepro.metrics.statistics import Statistics
 from mdrepro.models import text
 from mdrepro.models.blocks import KINDS, Layout
 from mdrepro.reproduce.rows import Row
-from mdrepro.reproduce.tables import alike, quality
-from mdrepro.reproduce.tables.quality import Found
-from mdrepro.training import runs
-from mdrepro.training.action_log import LATENCY, Round
+from mdrepro.reproduce.tables import alike, networks, quality
+from mdrepro.reproduce.tables.evaluation import Evaluation
+from mdrepro.reproduce.tables.networks import Names
+from mdrepro.training.action_log import LATENCY, Round, read_log
 from mdrepro.training.runs import Run
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 STANDARD, ROBUST = "shapes-sd", "shapes-robust"
 EVOLVED, EVOLVED_STANDARD = "shapes-evolved", "shapes-evolved-standard"
+SNAP = "shapes-snap"
 
 
 def nothing(layout: Layout) -> list[str]:
@@ -80,7 +80,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "robust-without-cross-attention": Variant(ROBUST, last_cross_attention),
         "robust-without-resnets": Variant(ROBUST, last_resnets),
         "evolved-untrained": Variant(EVOLVED),
-        "evolved": Variant("shapes-snap"),
+        "evolved": Variant(SNAP),
         "evolved-without-robust-untrained": Variant(EVOLVED_STANDARD),
         "evolved-without-robust": Variant("shapes-snap-standard"),
     }
@@ -96,19 +96,48 @@ WITHOUT_ROBUST: Mapping[str, str] = MappingProxyType(
 RECIPES = (*quality.SCORERS, *dict.fromkeys(variant.recipe for variant in VARIANTS.values()))
 
 
-def pipelines() -> dict[str, Any]:
+NETWORKS: Mapping[str, Names] = MappingProxyType(
+    {
+        tier: {STANDARD: f"{name}-sd", ROBUST: f"{name}-robust", EVOLVED: f"{name}-evolved", SNAP: f"{name}-snap"}
+        for tier, name in (("proxy", "proxy"), ("paper", "sf"))
+    }
+)
+"""Nothing there came about without robust training."""
+
+
+def variants(tier: str = "quick") -> dict[str, Variant]:
+    """Each row's network, as far as the tier has it."""
+    chosen = {row: (networks.at(NETWORKS, tier, variant.recipe), variant) for row, variant in VARIANTS.items()}
+    return {row: Variant(name, variant.removed) for row, (name, variant) in chosen.items() if name}
+
+
+def recipe(name: str, tier: str) -> str:
+    """A tier's recipe in the place of `STANDARD`, `ROBUST` or `EVOLVED`."""
+    found = networks.at(NETWORKS, tier, name)
+    assert found is not None
+    return found
+
+
+def logs(trained: Mapping[str, Run], tier: str = "quick") -> dict[str, list[Round]]:
+    """The evolutions' action logs, by title."""
+    titles = {"with robust training": EVOLVED, "without": EVOLVED_STANDARD}
+    there = {title: networks.at(NETWORKS, tier, name) for title, name in titles.items()}
+    return {title: read_log(trained[name].folder) for title, name in there.items() if name}
+
+
+def pipelines(tier: str = "quick") -> dict[str, Any]:
     """Text to image with each row's network, blocks removed as `EvolvableUNet.remove` does."""
     made = {}
-    for row, variant in VARIANTS.items():
-        made[row] = runs.pipeline(variant.recipe)
+    for row, variant in variants(tier).items():
+        made[row] = networks.pipelines([variant.recipe])[variant.recipe]
         unet = made[row].unet
         unet.replay(f"remove {name}" for name in variant.removed(unet.layout))
     return made
 
 
-def words() -> dict[str, str]:
+def words(tier: str = "quick") -> dict[str, str]:
     """What each row's network is."""
-    return {row: variant.words for row, variant in VARIANTS.items()}
+    return {row: variant.words for row, variant in variants(tier).items()}
 
 
 def latencies(run: Run) -> LatencyTable:
@@ -117,39 +146,44 @@ def latencies(run: Run) -> LatencyTable:
 
 
 def rows(
-    measured: Mapping[str, Found],
-    networks: Mapping[str, Any],
+    measured: Mapping[str, Any],
+    made_by: Mapping[str, Any],
     trained: Mapping[str, Run],
-    real: Statistics,
-    scored_by: str,
+    scored: Evaluation,
+    tier: str = "quick",
 ) -> list[Row]:
     """Quality of every row and its distance from others', cost, latency, and how it was trained robustly.
 
     Args:
         measured: from `alike.measure`.
-        networks: pipelines by row.
+        made_by: pipelines by row.
         trained: runs by recipe.
-        real: from `quality.reference`.
-        scored_by: what scored, in words.
+        scored: what scored.
+        tier: whose networks.
     """
-    cells = alike.rows(measured, real, scored_by, against="standard")
+    cells = alike.rows(measured, scored, against="standard")
+    known = variants(tier)
     for row, other in WITHOUT_ROBUST.items():
-        cells.append(alike.distance(row, "fid_shapes_minus_without_robust", measured, other, real))
-    table = latencies(trained[EVOLVED])
-    told = words()
-    for row, pipeline in networks.items():
+        if row in known and other in known:
+            cells.append(alike.distance(row, "fid_shapes_minus_without_robust", measured, other, scored))
+    table = latencies(trained[recipe(EVOLVED, tier)])
+    told = words(tier)
+    for row, pipeline in made_by.items():
         tokens = text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
         gmacs, ms = quality.evaluation_gmacs(pipeline.unet, tokens), table.total(pipeline.unet.layout)
         counted = f"{told[row]}; one evaluation, batch 1; torch's dispatcher counter, attention products included"
         how = (
             f"{told[row]}; batch {table.batch}, {table.host.threads} thread(s) of {table.host.machine}; sum of the "
-            f"latency table of {EVOLVED}, medians of {table.whole.runs} runs"
+            f"latency table of {recipe(EVOLVED, tier)}, medians of {table.whole.runs} runs"
         )
         cells += [
             Row(row=row, column="macs", value=gmacs, unit="GMAC", protocol=counted),
             Row(row=row, column="latency_ms", value=ms, unit="ms", protocol=how),
         ]
-    return cells + settings(trained[ROBUST], trained[EVOLVED])
+    for row in (row for row in VARIANTS if row not in known):
+        column, reason = scored.column("fid_shapes"), networks.no_recipe(tier)
+        cells.append(Row(row=row, column=column, value=None, unit="", protocol="", reason=reason))
+    return cells + settings(trained[recipe(ROBUST, tier)], trained[recipe(EVOLVED, tier)])
 
 
 def settings(robust: Run, evolved: Run) -> list[Row]:
@@ -157,7 +191,8 @@ def settings(robust: Run, evolved: Run) -> list[Row]:
     share, steps = robust.recipe.options["skip_probability"], robust.recipe.loop.steps
     captions = evolved.recipe.options["validation"]
     how = f"{robust.recipe.name}: a step leaves out each block with this probability"
-    loss = f"{evolved.recipe.name}: scenes of the validation split; the mean loss stands for the CLIP score"
+    of = "scenes of the validation split" if evolved.recipe.tier == "quick" else "held-out samples"
+    loss = f"{evolved.recipe.name}: {of}; the mean loss stands for the CLIP score"
     return [
         Row(row="robust-recipe", column="skip_probability", value=share, unit="", protocol=how),
         Row(row="robust-recipe", column="iterations", value=steps, unit="", protocol=how),

@@ -23,7 +23,6 @@ from mdrepro.metrics.cost import measure_module
 from mdrepro.metrics.scene_clip import SceneClip
 from mdrepro.metrics.scenes import Judgement, SceneReader, judge
 from mdrepro.metrics.statistics import Convention, Statistics
-from mdrepro.models.presets import LATENT_FACTOR
 from mdrepro.reproduce.rows import Row
 from mdrepro.training.runs import Run
 
@@ -178,29 +177,38 @@ def rows(row: str, ours: Found, real: Statistics, scored_by: str) -> list[Row]:
     return cells
 
 
-def distance_difference(real: Statistics, first: NDArray[np.float64], second: NDArray[np.float64]) -> Interval:
+def distance_difference(
+    real: Statistics,
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    *,
+    resamples: int | None = None,
+    few: bool = False,
+) -> Interval:
     """Fréchet distance of ``first`` less that of ``second``, of the same captions and noises; captions are drawn.
 
     Args:
-        real: from `reference`.
+        real: of real images, such as from `reference`.
         first, second: features, (noises, captions, width); [k, i] of both began with the same noise.
+        resamples: of captions; `RESAMPLES` by default.
+        few: as for `mdrepro.metrics.frechet.distance`.
     """
     noises, captions, width = first.shape
     both = [x.reshape(noises * captions, width) for x in (first, second)]
-    counts = np.tile(frechet.draws(captions, RESAMPLES, seed=0), noises)
-    ours, other = (frechet.distance(real, Statistics.of(x, real.convention)).value for x in both)
+    counts = np.tile(frechet.draws(captions, RESAMPLES if resamples is None else resamples, seed=0), noises)
+    ours, other = (frechet.distance(real, Statistics.of(x, real.convention), few=few).value for x in both)
     drawn = [frechet.distances_of_resamples(real, x, counts) for x in both]
     return frechet.centred_interval(ours - other, drawn[0] - drawn[1], noises * captions)
 
 
 def evaluation_gmacs(unet: Any, tokens: int) -> float:
-    """Multiply-accumulates of one evaluation of a denoiser of scenes, batch 1, 10^9.
+    """Multiply-accumulates of one evaluation of a denoiser at its own size, batch 1, 10^9.
 
     Args:
         unet: with diffusers' configuration.
         tokens: text features that it is given.
     """
-    side = SIZE // LATENT_FACTOR
+    side = unet.config.sample_size
     inputs = {
         "sample": torch.zeros(1, unet.config.in_channels, side, side, device="meta"),
         "timestep": torch.zeros(1, dtype=torch.long, device="meta"),

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mdrepro.data.shapes import Scene
 from mdrepro.metrics.clip_score import clip_score
+from mdrepro.papers import ledger
 from mdrepro.reproduce.rows import Row
-from mdrepro.reproduce.tables import curves, quality
+from mdrepro.reproduce.tables import curves, networks, quality
 from mdrepro.reproduce.tables.curves import Curve, Levels, Line
-from mdrepro.reproduce.tables.quality import Found, Scorers
+from mdrepro.reproduce.tables.evaluation import Evaluation
+from mdrepro.reproduce.tables.networks import Names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,98 +77,174 @@ RECIPES = (
 )
 
 
+NETWORKS: Mapping[str, Names] = MappingProxyType(
+    {
+        "proxy": {"shapes-base": "proxy-sd", "shapes-8": "proxy-snap-8", "shapes-8-direct": "proxy-snap-8"},
+        "paper": {"shapes-base": networks.PUBLISHED, "shapes-8": "sf-8", "shapes-8-direct": "sf-8"},
+    }
+)
+FIG4 = MappingProxyType({"curve-sd15": "fig4-sd15-cfg", "curve-ours": "fig4-ours-cfg"})
+"""Rows of a curve's single points, on COCO, by the row of the curve: with the guidance scale at their end."""
+
+
+def lines(tier: str) -> dict[str, Line]:
+    """Rows that are curves, as far as the tier has their networks."""
+    chosen = {row: (networks.at(NETWORKS, tier, line.recipe), line) for row, line in LINES.items()}
+    return {row: Line(name, line.steps) for row, (name, line) in chosen.items() if name}
+
+
+def panels(tier: str) -> dict[str, tuple[str, ...]]:
+    """Curves that are compared: of each panel, two or more."""
+    known = lines(tier)
+    there = {title: tuple(row for row in panel if row in known) for title, panel in PANELS.items()}
+    return {title: panel for title, panel in there.items() if len(panel) > 1}
+
+
+def points(tier: str) -> dict[str, Point]:
+    """How each row of Table 2 is made at one guidance scale, as far as the tier has its network."""
+    known = {row: Point(line, "ddim") for row, line in lines(tier).items()}
+    made = {row: known[OF_CURVES.get(row, row)] for row in SHOWN if OF_CURVES.get(row, row) in known}
+    for row, point in POINTS.items():
+        if name := networks.at(NETWORKS, tier, point.line.recipe):
+            made[row] = Point(Line(name, point.line.steps), point.sampler, point.guided)
+    return {row: made[row] for row in SHOWN if row in made}
+
+
+def pipelines(tier: str) -> dict[str, Any]:
+    """Text to image with all networks of the table, by recipe."""
+    return networks.pipelines(
+        [point.line.recipe for point in points(tier).values()] + [line.recipe for line in lines(tier).values()]
+    )
+
+
 def trace(
-    pipelines: Mapping[str, Any],
-    scored_by: Scorers,
-    scenes: Sequence[Scene],
-    *,
-    scales: Sequence[float],
-    seed: int,
+    pipelines: Mapping[str, Any], scored: Evaluation, *, scales: Sequence[float], seed: int, tier: str = "quick"
 ) -> dict[str, Curve]:
-    """All curves of the table; arguments as for `curves.trace`, with pipelines by recipe."""
+    """All curves that are compared; arguments as for `curves.trace`, with pipelines by recipe."""
+    compared = {row for panel in panels(tier).values() for row in panel}
     return {
-        row: curves.trace(line, pipelines[line.recipe], scenes, scored_by, scales=scales, seed=seed)
-        for row, line in LINES.items()
+        row: curves.trace(line, pipelines[line.recipe], scored, scales=scales, seed=seed)
+        for row, line in lines(tier).items()
+        if row in compared
     }
 
 
 def measure(
     pipelines: Mapping[str, Any],
     traced: Mapping[str, Curve],
-    scored_by: Scorers,
-    scenes: Sequence[Scene],
+    scored: Evaluation,
     *,
     guidance: float,
     seed: int,
-) -> dict[str, Found]:
+    tier: str = "quick",
+    same: bool = True,
+) -> dict[str, Any]:
     """The rows of Table 2 at one guidance scale, from the same noise: points of curves, and other samplers.
 
     Args:
         pipelines: by recipe.
         traced: from `trace`.
-        scored_by, scenes, seed: as for `trace`.
-        guidance: w, one of the curves' scales.
+        scored: the captions, and what scores.
+        guidance: w; where curves' points are taken, one of their scales.
+        seed: of the noise.
+        tier: whose networks.
+        same: the curves are of the same captions, so that their points are taken.
 
     Raises:
         BadInput: w is no scale of the curves.
     """
-    done = {}
-    for row in SHOWN:
-        if row in POINTS:
-            point = POINTS[row]
-            done[row] = curves.point(
-                point.line,
-                pipelines[point.line.recipe],
-                scenes,
-                scored_by,
-                guidance=guidance if point.guided else 1.0,
-                sampler=point.sampler,
-                seed=seed,
-            )
-        else:
-            done[row] = traced[OF_CURVES.get(row, row)].at(guidance)
+    done: dict[str, Any] = {}
+    for row, point in points(tier).items():
+        curve = traced.get(OF_CURVES.get(row, row)) if same and row not in POINTS else None
+        if curve is not None:
+            done[row] = curve.at(guidance)
+            continue
+        w = guidance if point.guided else 1.0
+        done[row] = curves.point(
+            point.line, pipelines[point.line.recipe], scored, guidance=w, sampler=point.sampler, seed=seed
+        )
     return done
 
 
-def rows(measured: Mapping[str, Found], levels: Mapping[str, Levels], renders: Found, scored_by: str) -> list[Row]:
-    """All cells of the table that can be measured at this size.
+def rows(
+    measured: Mapping[str, Any],
+    traced: Mapping[str, Curve],
+    levels: Mapping[str, Levels],
+    of_curves: Evaluation,
+    of_rows: Evaluation,
+    tier: str = "quick",
+) -> list[Row]:
+    """All cells of the table that can be measured at this tier.
 
     Args:
         measured: from `measure`.
-        levels: of the curves, from `curves.levels`.
-        renders: the captions' own, from `quality.renders`.
-        scored_by: what scored, in words.
+        traced: from `trace`.
+        levels: of the curves.
+        of_curves, of_rows: what scored the curves, and the rows of Table 2.
+        tier: whose networks.
     """
-    cells = []
-    n = len(renders.judgements)
-    drawn = curves.counts(n)
-    fid = {row: curves.distances(found.features, renders.features, drawn) for row, found in measured.items()}
+    cells: list[Row] = []
+    n = len(of_rows.captions)
+    drawn = curves.counts(n, of_rows.resamples)
+    column = of_rows.column
+    fid = {row: of_rows.distances(found, drawn) for row, found in measured.items()}
     for row, found in measured.items():
-        told = f"{found.how}; {n} captions of the test split; {scored_by}; {quality.SPREAD}"
-        cells.append(quality.cell(row, "fid_shapes", curves.interval(fid[row], n), f"{curves.TO_RENDERS}; {told}"))
-        if row in OTHERS:
+        told = f"{found.how}; {n} {of_rows.of}; {of_rows.words}; {quality.SPREAD}"
+        cells.append(quality.cell(row, column("fid_shapes"), curves.interval(fid[row], n), f"{of_rows.to}; {told}"))
+        if row in OTHERS and OURS in fid:
             share = curves.interval(fid[row] / fid[OURS], n)
-            cells.append(quality.cell(row, "fid_shapes_ratio", share, f"over that of row {OURS}; {told}"))
-        cells.append(quality.cell(row, "clip_shapes", clip_score(found.similarity), f"mean cosine; {told}"))
-        cells.append(quality.cell(row, "attribute_accuracy", quality.share(found.attributes()), told))
-        steps = (LINES[OF_CURVES.get(row, row)] if row not in POINTS else POINTS[row].line).steps
+            cells.append(quality.cell(row, column("fid_shapes_ratio"), share, f"over that of row {OURS}; {told}"))
+        cells.append(quality.cell(row, column("clip_shapes"), clip_score(found.similarity), f"mean cosine; {told}"))
+        cells += of_rows.accuracy(row, found, told)
+        steps = points(tier)[row].line.steps
         cells.append(Row(row=row, column="steps", value=steps, unit="", protocol=found.how))
-    for panel in PANELS.values():
-        cells += curves.rows({row: levels[row] for row in panel}, scored_by, AGAINST)
+    for panel in panels(tier).values():
+        cells += curves.rows({row: levels[row] for row in panel}, of_curves, AGAINST)
+    cells += single_points(traced, levels, of_curves)
+    for row in (row for row in SHOWN if row not in measured):
+        reason = networks.no_recipe(tier)
+        cells.append(Row(row=row, column=column("fid_shapes"), value=None, unit="", protocol="", reason=reason))
     reason = (
         "needs a base model with another text encoder, trained to teach: mdrepro train has no recipe of one; "
         "see mdrepro/training/recipes_students.py"
     )
-    cells.append(Row(row="teacher-sd2", column=curves.BEST_FID, value=None, unit="", protocol="", reason=reason))
+    cells.append(
+        Row(
+            row="teacher-sd2",
+            column=of_curves.column(curves.BEST_FID),
+            value=None,
+            unit="",
+            protocol="",
+            reason=reason,
+        )
+    )
     return cells
 
 
-def curves_figure(levels: Mapping[str, Levels]) -> "Figure":
-    """The curves of each panel, side by side."""
+def single_points(traced: Mapping[str, Curve], levels: Mapping[str, Levels], scored: Evaluation) -> list[Row]:
+    """The paper's points of Fig. 4 left; on scenes there are none to set beside them."""
+    cells: list[Row] = []
+    if scored.column("fid_shapes") == "fid_shapes":
+        return cells
+    known = ledger.find("snapfusion-step-distillation").rows
+    for row in (row for row in FIG4 if row in traced):
+        for place, (scale, found) in enumerate(zip(traced[row].scales, traced[row].points, strict=True)):
+            name, one = f"{FIG4[row]}-{scale:.1f}", levels[row]
+            if name in known and round(scale, 1) == scale:
+                told = f"{found.how}; {one.n} {scored.of}; {scored.words}; {quality.SPREAD}"
+                fid = curves.interval(one.fid[:, place], one.n)
+                cells.append(quality.cell(name, "fid", fid, f"{scored.to}; {told}"))
+                cells.append(quality.cell(name, "clip", clip_score(found.similarity), f"mean cosine; {told}"))
+    return cells
+
+
+def curves_figure(levels: Mapping[str, Levels], tier: str = "quick", of: str = "[shapes]") -> "Figure":
+    """The curves of each panel, side by side; ``of``: what follows the scores' names."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(4.2 * len(PANELS), 3.6), layout="constrained")
-    for axis, (title, panel) in zip(axes, PANELS.items(), strict=True):
-        curves.draw(axis, {row: levels[row] for row in panel}, title)
+    shown = panels(tier)
+    figure, axes = plt.subplots(1, len(shown), figsize=(4.2 * len(shown), 3.6), layout="constrained", squeeze=False)
+    for axis, (title, panel) in zip(axes[0], shown.items(), strict=True):
+        curves.draw(axis, {row: levels[row] for row in panel}, title, of)
     plt.close(figure)
     return figure

@@ -1,6 +1,5 @@
 """Table ``mobilediffusion-steps``: the same prompts and noise at 50, 8 and 1 steps; rows and figures."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -9,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrepro.data.shapes import Scene
-from mdrepro.metrics.statistics import Statistics
 from mdrepro.models import text
 from mdrepro.reproduce.rows import Row
-from mdrepro.reproduce.tables import quality
-from mdrepro.reproduce.tables.quality import Found, Scorers
-from mdrepro.sampling import generate
+from mdrepro.reproduce.tables import networks, quality
+from mdrepro.reproduce.tables.evaluation import Evaluation
+from mdrepro.reproduce.tables.networks import Names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,110 +40,100 @@ WAYS: Mapping[str, Way] = MappingProxyType(
 DIFFERENCES = MappingProxyType({"8-ddim": "fid_shapes_minus_8_ddim", "8-dpm++": "fid_shapes_minus_8_dpm"})
 """Undistilled ways of 8 steps, and the column of the distilled way's difference to each."""
 RECIPES = (*quality.SCORERS, *dict.fromkeys(way.recipe for way in WAYS.values()))
+NETWORKS: Mapping[str, Names] = MappingProxyType(
+    {
+        "proxy": {"shapes-base": "proxy-relu", "shapes-8": "proxy-8", "shapes-1": "proxy-1"},
+        "paper": {"shapes-base": "md-relu", "shapes-8": "md-8", "shapes-1": "md-1"},
+    }
+)
+"""The base is what the students of 8 steps and 1 step begin with: fine-tuned to ReLU attention."""
+
+
+def ways(tier: str) -> dict[str, Way]:
+    """How each row makes its images at a tier."""
+    chosen = {row: (networks.at(NETWORKS, tier, way.recipe), way) for row, way in WAYS.items()}
+    return {row: Way(name, way.steps, way.sampler) for row, (name, way) in chosen.items() if name}
 
 
 def measure(
-    pipelines: Mapping[str, Any],
-    scored_by: Scorers,
-    scenes: Sequence[Scene],
-    *,
-    seed: int,
-    guidance: float,
-    batch: int = 50,
-) -> dict[str, Found]:
-    """Images of the scenes' captions, every way, from the same noise, and the scenes' own renders (row ``real``).
+    pipelines: Mapping[str, Any], scored: Evaluation, *, seed: int, guidance: float, tier: str = "quick"
+) -> dict[str, Any]:
+    """Images of the captions, every way, from the same noise, and what no model made (on scenes row ``real``).
 
     Args:
         pipelines: by recipe; the one of ``renoise`` is not guided.
-        scored_by: the scorers.
-        scenes: of the test split.
+        scored: the captions, and what scores.
         seed: of the noise.
         guidance: w, of all ways that are guided.
-        batch: images at once.
+        tier: whose networks.
     """
-    texts = quality.prompts(scenes)
-    done = {}
-    for row, way in WAYS.items():
+    done: dict[str, Any] = {}
+    for row, way in ways(tier).items():
         w = 1.0 if way.sampler == "renoise" else guidance
-        began = time.perf_counter()
-        images = generate.images(
-            pipelines[way.recipe], texts, steps=way.steps, guidance=w, sampler=way.sampler, seed=seed, batch=batch
-        )
-        seconds = time.perf_counter() - began
         guided = f"guidance {w:g}" if w != 1 else "no guidance"
         how = f"{way.recipe}, {way.steps} step{'s' * (way.steps > 1)} of {way.sampler}, {guided}, seed {seed}"
-        done[row] = quality.found(how, images, scenes, scored_by, seconds)
-        print(f"{row}: {seconds:.0f} s for {len(texts)} images", flush=True)
-    done["real"] = quality.renders(scenes, scored_by)
-    return done
+        done[row] = scored.images(
+            pipelines[way.recipe], how, steps=way.steps, guidance=w, sampler=way.sampler, seed=seed
+        )
+        print(f"{row}: {done[row].seconds or 0:.0f} s for {len(scored.captions)} images", flush=True)
+    return done | dict(scored.best())
 
 
 def eight(
     pipelines: Mapping[str, Any],
-    scored_by: Scorers,
-    scenes: Sequence[Scene],
+    scored: Evaluation,
     *,
     seeds: Sequence[int],
     guidance: float,
-    batch: int = 50,
+    tier: str = "quick",
 ) -> dict[str, NDArray[np.float64]]:
-    """Features of the images of the three ways of 8 steps, from several noises: (seeds, scenes, width) each.
+    """Features of the images of the three ways of 8 steps, from several noises: (seeds, captions, width) each.
 
     Args:
-        pipelines, scored_by, scenes, guidance, batch: as for `measure`.
+        pipelines, scored, guidance, tier: as for `measure`.
         seeds: of the noises.
     """
-    texts = quality.prompts(scenes)
 
     def made(way: Way, seed: int) -> NDArray[np.float64]:
-        pipeline = pipelines[way.recipe]
-        images = generate.images(
-            pipeline, texts, steps=way.steps, guidance=guidance, sampler=way.sampler, seed=seed, batch=batch
-        )
-        return quality.features(scored_by.reader, images)
+        how = {"steps": way.steps, "guidance": guidance, "sampler": way.sampler, "seed": seed}
+        return scored.features(pipelines[way.recipe], **how)
 
-    return {row: np.stack([made(WAYS[row], seed) for seed in seeds]) for row in ("8", *DIFFERENCES)}
+    known = ways(tier)
+    return {row: np.stack([made(known[row], seed) for seed in seeds]) for row in ("8", *DIFFERENCES)}
 
 
-def rows(
-    measured: Mapping[str, Found], real: Statistics, scored_by: str, of_eight: Mapping[str, NDArray[np.float64]]
-) -> list[Row]:
+def rows(measured: Mapping[str, Any], scored: Evaluation, of_eight: Mapping[str, NDArray[np.float64]]) -> list[Row]:
     """Quality with intervals, differences between ways on the same prompts and noise, and time.
 
     Args:
         measured: from `measure`.
-        real: from `quality.reference`.
-        scored_by: what scored, in words.
+        scored: what scored.
         of_eight: from `eight`.
     """
     cells = []
-    base = measured["50"]
     for row, ours in measured.items():
-        how = f"{ours.how}; {len(ours.images)} captions of the test split; {scored_by}"
-        cells += quality.rows(row, ours, real, scored_by)
+        how = f"{ours.how}; {len(ours.similarity)} {scored.of}; {scored.words}"
+        cells += scored.rows(row, ours)
         if row in ("8", "1"):
-            pairs = quality.share_difference(ours.attributes(), base.attributes())
-            told = f"paired with row 50; {how}; {quality.SPREAD}"
-            cells.append(quality.cell(row, "attribute_accuracy_minus_50", pairs, told))
+            told = f"paired with row 50; {how}"
+            cells += scored.accuracies(row, "attribute_accuracy_minus_50", ours, measured["50"], told)
         for other in DIFFERENCES if row == "8" else ():
-            pairs = quality.distance_difference(real, of_eight["8"], of_eight[other])
-            told = (
-                f"paired with row {other}; {len(of_eight[other])} noises a caption; whole captions are drawn; "
-                f"{quality.against(real, how)}"
-            )
-            cells.append(quality.cell(row, DIFFERENCES[other], pairs, told))
+            before = f"paired with row {other}; {len(of_eight[other])} noises a caption; whole captions are drawn; "
+            pair = of_eight["8"], of_eight[other]
+            cells.append(scored.difference(row, DIFFERENCES[other], *pair, how, before))
     return cells
 
 
-def compute(pipelines: Mapping[str, Any], guidance: float) -> list[Row]:
+def compute(pipelines: Mapping[str, Any], guidance: float, tier: str = "quick") -> list[Row]:
     """Multiply-accumulates of the denoiser for one image, each way: evaluations times those of one.
 
     Args:
         pipelines: by recipe.
         guidance: w of the guided ways, which evaluate two branches a step.
+        tier: whose networks.
     """
     cells = []
-    for row, way in WAYS.items():
+    for row, way in ways(tier).items():
         pipeline = pipelines[way.recipe]
         tokens = text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
         branches = 1 if way.sampler == "renoise" or guidance == 1 else 2
@@ -161,14 +148,14 @@ def compute(pipelines: Mapping[str, Any], guidance: float) -> list[Row]:
 
 
 def quality_figure(cells: Sequence[Row]) -> "Figure":
-    """Attribute accuracy and FID[shapes] of each way, with intervals."""
+    """Attribute accuracy and FID[shapes] of each way, or CLIP score and FID, with intervals."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for axis, (column, title) in zip(
-        axes, (("attribute_accuracy", "attribute accuracy"), ("fid_shapes", "FID[shapes]")), strict=True
-    ):
-        shown = [row for row in cells if row.column == column]
+    on_scenes = (("attribute_accuracy", "attribute accuracy"), ("fid_shapes", "FID[shapes]"))
+    chosen = on_scenes if any(row.column == "fid_shapes" for row in cells) else (("clip", "CLIP score"), ("fid", "FID"))
+    for axis, (column, title) in zip(axes, chosen, strict=True):
+        shown = [row for row in cells if row.column == column and row.value is not None]
         for place, row in enumerate(shown):
             assert row.value is not None
             assert row.ci_low is not None

@@ -1,0 +1,164 @@
+"""Sets of COCO's captions that images are made of for evaluation: which captions, and in which order.
+
+A set is drawn by hashes of file names, so that it is the same on every machine and with every version of every package,
+and its first n captions are a draw of n. COCO's validation sets are looked for in ``$COCO_ROOT``, or else in
+``data/coco/``. Importing this module imports no torch.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdrepro import paths
+from mdrepro.errors import BadInput, NotAttempted, unknown
+
+ROOT = "COCO_ROOT"
+DRAWS = ("picture", "pair")
+SEED = 0
+DRAWN = "drawn"
+"""In place of a file of prompts: the set's own captions."""
+
+
+@dataclass(frozen=True)
+class CocoSet:
+    """Captions of a validation set.
+
+    Args:
+        name: for notebooks.
+        year: of COCO.
+        count: how many captions; fewer may be asked for.
+        draw: ``picture``: at most one a picture; ``pair``: of all pairs of a picture and a caption.
+        what: who evaluates on it.
+    """
+
+    name: str
+    year: int
+    count: int
+    draw: str
+    what: str
+
+    @property
+    def annotations(self) -> Path:
+        """The file of captions."""
+        return place() / "annotations" / f"captions_val{self.year}.json"
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of pictures."""
+        return place() / f"val{self.year}"
+
+
+_ROWS = (
+    CocoSet("coco-2014-30k", 2014, 30_000, "picture", "MobileDiffusion, SnapFusion's Fig. 4, BK-SDM"),
+    CocoSet("coco-2014-6k", 2014, 6_000, "pair", "SnapFusion's ablations and its decoder"),
+    CocoSet("coco-2014-2k", 2014, 2_000, "picture", "an action of SnapFusion's evolution"),
+    CocoSet("coco-2017-5k", 2017, 5_000, "picture", "SnapFusion's Table 2"),
+)
+SETS: Mapping[str, CocoSet] = {row.name: row for row in _ROWS}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What images are made of, and what they are compared with.
+
+    Args:
+        row: of `SETS`.
+        captions: one an image.
+        files: the picture of each caption; none where the captions are of a file.
+        whole: all pictures of the validation set.
+        words: which captions these are.
+    """
+
+    row: CocoSet
+    captions: tuple[str, ...]
+    files: tuple[Path, ...]
+    whole: tuple[Path, ...]
+    words: str
+
+
+def place() -> Path:
+    """COCO's folder: ``$COCO_ROOT``, or ``data/coco/``."""
+    return Path(os.environ.get(ROOT) or paths.root() / "data" / "coco")
+
+
+def lacks(row: CocoSet) -> str:
+    """What of a set is not on this machine and how to get it; "" where all seems to be there."""
+    gone = [path for path in (row.annotations, row.pictures) if not path.exists()]
+    if not gone:
+        return ""
+    names = " and ".join(path.relative_to(place()).as_posix() for path in gone)
+    return (
+        f"{names} of COCO {row.year} {'are' if len(gone) > 1 else 'is'} not in {paths.relative(place())}. Unpack there "
+        f"http://images.cocodataset.org/zips/val{row.year}.zip and http://images.cocodataset.org/annotations/"
+        f"annotations_trainval{row.year}.zip, or set {ROOT} to the folder that holds annotations/ and val{row.year}/"
+    )
+
+
+def choose(name: str, count: int | None = None, prompts: Path | None = None) -> Chosen:
+    """The first captions of a set, or of a file.
+
+    Args:
+        name: in `SETS`.
+        count: how many; None for all of the set.
+        prompts: a file, as `mdrepro.sampling.prompts.read` takes, whose captions stand for the set's own draw.
+
+    Raises:
+        BadInput: an unknown set, annotations that cannot be read, or fewer captions than ``count``.
+        NotAttempted: COCO is not on this machine, or not all of its pictures.
+    """
+    if name not in SETS:
+        raise unknown("set of COCO", name, SETS)
+    row = SETS[name]
+    if told := lacks(row):
+        raise NotAttempted(f"evaluation on {name}: {told}")
+    from mdrepro.data import captions
+
+    listed = captions.listed(row.annotations)
+    whole = tuple(row.pictures / file for file, _ in sorted(listed))
+    gone = [file for file in whole if not file.is_file()]
+    if gone:
+        raise NotAttempted(
+            f"evaluation on {name}: {len(gone)} of the {len(whole)} pictures that {row.annotations.name} names are not "
+            f"in {paths.relative(row.pictures)}, first {gone[0].name}: unpack val{row.year}.zip again"
+        )
+    files: tuple[Path, ...] = ()
+    wanted = row.count if count is None else count
+    if prompts is not None:
+        from mdrepro.sampling.prompts import read
+
+        said = read(prompts)
+        words = f"captions of {prompts.name} (SHA-256 {paths.sha256(prompts)[:12]}) for COCO {row.year} val"
+    else:
+        pairs = drawn(row.draw, listed)[: row.count]
+        said, files = [text for _, text in pairs], tuple(row.pictures / file for file, _ in pairs[:wanted])
+        how = "at most one a picture" if row.draw == "picture" else "random pairs"
+        words = f"captions of COCO {row.year} val ({how}, drawn by hash, seed {SEED})"
+    if not 1 <= wanted <= len(said):
+        raise BadInput(f"{wanted} captions of {prompts or name}: allowed are 1 to {len(said)}")
+    return Chosen(row, tuple(said[:wanted]), files, whole, words)
+
+
+def drawn(draw: str, listed: Sequence[tuple[str, tuple[str, ...]]], seed: int = SEED) -> list[tuple[str, str]]:
+    """All pairs of file name and caption that may be drawn, in the order in which they are.
+
+    Args:
+        draw: of `DRAWS`; see `CocoSet`.
+        listed: file names with their captions, in any order.
+        seed: of the draw.
+    """
+    if draw not in DRAWS:
+        raise unknown("draw", draw, DRAWS)
+    pairs = [(file, place, text) for file, said in listed for place, text in enumerate(said) if text.strip()]
+    pairs.sort(key=lambda pair: _number(seed, pair[0], pair[1]))
+    if draw == "pair":
+        return [(file, text.strip()) for file, _, text in pairs]
+    first: dict[str, str] = {}
+    for file, _, text in pairs:
+        first.setdefault(file, text.strip())
+    return sorted(first.items(), key=lambda pair: _number(seed, pair[0], "picture"))
+
+
+def _number(*parts: object) -> bytes:
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
