@@ -61,6 +61,27 @@ def legacy_inception(weights, theirs):
         theirs.load_state_dict_from_url = before
 
 
+def clip(folder, most=77):
+    """A small CLIP as transformers saves it: model, image processor and a tokenizer of single bytes, up to ``most``."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    letters = sorted(ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"vocab_size": len(words), "max_position_embeddings": most, "eos_token_id": len(words) - 1}
+    vision = {"image_size": 32, "patch_size": 8}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = CLIPConfig(text_config=sizes | text, vision_config=sizes | vision, projection_dim=16)
+        model = CLIPModel(config).eval()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
 def sha256(path):
     return paths.sha256(Path(path))
 

@@ -112,7 +112,7 @@ def test_rows_are_the_declared_ones_and_judge_the_claims(
     monkeypatch.setattr(table.alike, "rows", lambda *_, **how: quality_cells() if how == {"against": "base"} else [])
     trained: Any = {name: SimpleNamespace(recipe=recipes.get(name)) for name in table.RECIPES}
     spec = ledger.find(NAME)
-    cells = complete(spec, table.rows({}, sizes, trained, None, ""))  # type: ignore[arg-type]
+    cells = complete(spec, table.rows({}, sizes, trained, None))  # type: ignore[arg-type]
     of = {(cell.row, cell.column): cell for cell in cells}
     assert of["t5", "finetuning_iterations"].value == recipes_rules.TUNING.steps
     assert of["t6", "params"].value == pytest.approx(2.103688)

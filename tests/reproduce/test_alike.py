@@ -13,7 +13,9 @@ from mdrepro.metrics.scene_clip import SceneClip
 from mdrepro.metrics.scenes import Judgement, SceneReader
 from mdrepro.metrics.statistics import Statistics
 from mdrepro.reproduce.tables import alike, quality
+from mdrepro.reproduce.tables.evaluation import Drawn
 from mdrepro.reproduce.tables.quality import Found, Scorers
+from mdrepro.sampling import generate
 
 N, WIDTH = 60, 3
 Features = NDArray[np.float64]
@@ -30,6 +32,10 @@ def textbook(real: Features, x: Features) -> float:
     return float(gap + np.trace(one + two - 2 * np.real(linalg.sqrtm(one @ two))))
 
 
+def drawn(real: Statistics) -> Drawn:
+    return Drawn(None, (), real, None, "two")  # type: ignore[arg-type]
+
+
 def found(features: Features, similarity: Features) -> Found:
     right = Judgement(True, True, (True,), (True,), (True,), ())
     return Found("a way", torch.zeros(len(features), 1), [right] * len(features), features, similarity, None)
@@ -39,11 +45,11 @@ def test_a_distance_is_less_that_of_the_other_row_with_both_drawn_alike() -> Non
     real, first, second = normal(0, n=400), normal(1, 1.0), normal(2, 0.7)
     cosines = np.zeros(N)
     measured = {"t1": found(first, cosines), "base": found(second, cosines), "near": found(second + 0.02, cosines)}
-    one = alike.distance("t1", "fid", measured, "base", Statistics.of(real))
+    one = alike.distance("t1", "fid", measured, "base", drawn(Statistics.of(real)))
     assert one.value == pytest.approx(textbook(real, first) - textbook(real, second), rel=1e-8)
-    same = alike.distance("base", "fid", measured, "base", Statistics.of(real))
+    same = alike.distance("base", "fid", measured, "base", drawn(Statistics.of(real)))
     assert (same.ci_low, same.value, same.ci_high) == (0, 0, 0)
-    near = alike.distance("near", "fid", measured, "base", Statistics.of(real))
+    near = alike.distance("near", "fid", measured, "base", drawn(Statistics.of(real)))
     assert one.ci_high is not None
     assert one.ci_low is not None
     assert near.ci_high is not None
@@ -58,7 +64,7 @@ def test_a_difference_of_cosines_has_the_interval_of_the_mean_of_pairs() -> None
     base, other = 0.8 + shared, 0.6 + shared + chance.normal(0, 0.02, 2000)
     features = normal(1, n=2000)
     measured = {"base": found(features, base), "t1": found(features, other)}
-    cells = {(c.row, c.column): c for c in alike.rows(measured, Statistics.of(features), "two", against="base")}
+    cells = {(c.row, c.column): c for c in alike.rows(measured, drawn(Statistics.of(features)), against="base")}
     clip = cells["t1", "clip_shapes_minus_base"]
     half = 1.96 * np.std(other - base) / np.sqrt(2000)
     assert clip.value == pytest.approx((other - base).mean())
@@ -81,9 +87,10 @@ def test_every_network_is_run_alike_and_compared_with_the_named_one(
         asked.append((pipeline, tuple(texts), tuple(sorted(how.items()))))
         return render(scenes[::-1] if pipeline == "worse" else scenes)
 
-    monkeypatch.setattr(alike.generate, "images", images)
+    monkeypatch.setattr(generate, "images", images)
+    scored = Drawn(scorers, scenes, None, quality.renders(scenes, scorers), "two")  # type: ignore[arg-type]
     measured = alike.measure(
-        {"base": "good", "t1": "worse"}, {"base": "b", "t1": "w"}, scorers, scenes, steps=5, guidance=2.0, seed=3
+        {"base": "good", "t1": "worse"}, {"base": "b", "t1": "w"}, scored, steps=5, guidance=2.0, seed=3
     )
     assert [name for name, _, _ in asked] == ["good", "worse"]
     assert asked[0][1:] == asked[1][1:]
@@ -93,7 +100,7 @@ def test_every_network_is_run_alike_and_compared_with_the_named_one(
     assert "guidance 2, seed 3" in measured["t1"].how
 
     real = Statistics.of(normal(5, n=200)[:, [0] * 8] + np.random.default_rng(6).normal(size=(200, 8)))
-    cells = {(cell.row, cell.column): cell for cell in alike.rows(measured, real, "two", against="base")}
+    cells = {(cell.row, cell.column): cell for cell in alike.rows(measured, drawn(real), against="base")}
     assert cells["t1", "fid_shapes_minus_base"].value == pytest.approx(0, abs=1e-6)  # the images in another order
     assert cells["t1", "clip_shapes_minus_base"].value != pytest.approx(0, abs=1e-4)
     assert not [key for key in cells if key[0] in ("base", "real") and "minus" in key[1]]

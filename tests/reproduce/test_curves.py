@@ -1,18 +1,21 @@
 """FID-CLIP curves: values at a common point against curves drawn by hand and a dense walk along them, and pairing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mdrepro.data.shapes import Shapes, render
+from mdrepro.data.shapes import Scene, Shapes, render
 from mdrepro.errors import BadInput
 from mdrepro.metrics import frechet
 from mdrepro.metrics.statistics import Statistics
 from mdrepro.reproduce.tables import curves
 from mdrepro.reproduce.tables.curves import Curve, Levels, Line, common_clip, common_fid, highest_clip, lowest_fid
+from mdrepro.reproduce.tables.evaluation import Drawn
 from mdrepro.reproduce.tables.quality import Found
+from mdrepro.sampling import generate
 
 N, WIDTH = 60, 4
 SCALES = (1.0, 2.0, 5.0)
@@ -99,6 +102,11 @@ def test_a_common_point_moves_with_the_resample() -> None:
     assert np.quantile(at_fixed, 0.975) - np.quantile(at_fixed, 0.025) > 0.03
 
 
+def drawn_by(words: str, scenes: Sequence[Scene] = ()) -> Drawn:
+    """An evaluation on scenes."""
+    return Drawn(None, scenes, None, None, words)  # type: ignore[arg-type]
+
+
 def found(shift: float, clip: float, seed: int = 0) -> Found:
     chance = np.random.default_rng(seed)
     features, similarity = chance.normal(size=(N, WIDTH)) + shift, clip + 0.1 * chance.normal(size=N)
@@ -154,7 +162,7 @@ def test_levels_are_distances_and_means_as_measured_and_in_the_same_resamples() 
 def test_rows_name_the_curves_that_share_a_common_point() -> None:
     made = curves.levels({"a": curve(), "b": curve((2, 1, 3), seed=1)}, RENDERS, resamples=50)
     against = {("a", "best_fid_shapes"): "b", ("b", "best_clip_shapes"): "c"}
-    rows = curves.rows(made, "a scorer", against)
+    rows = curves.rows(made, drawn_by("a scorer"), against)
     wanted = [(row, column) for row in "ab" for column in curves.COLUMNS]
     assert [(row.row, row.column) for row in rows] == [wanted[0], ("a", "best_fid_shapes_ratio"), *wanted[1:]]
     cells = {(row.row, row.column): row for row in rows}
@@ -172,7 +180,7 @@ def test_a_ratio_is_drawn_in_pairs() -> None:
     """What chance does to both curves alike is in neither's ratio: one is always three quarters of the other."""
     one = drawn([40, 20, 30], [0.2, 0.3, 0.4], spread=2.0)
     other = Levels("", one.scales, N, one.fid / 0.75, one.clip)
-    cells = curves.rows({"one": one, "other": other}, "a scorer", {("one", "best_fid_shapes"): "other"})
+    cells = curves.rows({"one": one, "other": other}, drawn_by("a scorer"), {("one", "best_fid_shapes"): "other"})
     alone, share = (next(c for c in cells if c.column == name) for name in ("best_fid_shapes", "best_fid_shapes_ratio"))
     assert alone.ci_high - alone.ci_low > 5
     assert (share.ci_low, share.value, share.ci_high) == pytest.approx((0.75, 0.75, 0.75))
@@ -199,9 +207,9 @@ def test_all_points_of_a_curve_begin_with_the_same_noise(monkeypatch: pytest.Mon
         return render(scenes)
 
     scenes = Shapes("test", 2).scenes(range(2))
-    monkeypatch.setattr(curves.generate, "images", images)
+    monkeypatch.setattr(generate, "images", images)
     monkeypatch.setattr(curves.quality, "found", lambda how, images, scenes, scored_by, seconds: found(0, 0.3))
-    made = curves.trace(Line("shapes-8", 8), "a pipeline", scenes, None, scales=[1.0, 3.0], seed=7)
+    made = curves.trace(Line("shapes-8", 8), "a pipeline", drawn_by("scorers", scenes), scales=[1.0, 3.0], seed=7)
     assert (made.scales, len(made.points)) == ((1.0, 3.0), 2)
     assert "shapes-8, 8 steps of ddim, seed 7" in made.how
     assert [(one.pop("guidance"), one["seed"], one["steps"], one["sampler"]) for one in asked] == [

@@ -19,6 +19,7 @@ from mdrepro.reproduce.parameters import declared
 from mdrepro.reproduce.record import complete
 from mdrepro.reproduce.tables import decoder as table
 from mdrepro.reproduce.tables import quality
+from mdrepro.reproduce.tables.evaluation import Drawn
 from mdrepro.reproduce.tables.quality import Found, Scorers
 from mdrepro.sampling import generate
 from mdrepro.training import recipes
@@ -43,7 +44,7 @@ def decoders() -> dict[str, Any]:
 
 def test_latents_are_those_that_images_are_made_of() -> None:
     pipe, scenes = tiny.pipeline(), Shapes("test", 5).scenes(range(5))
-    made = table.latents(pipe, scenes, [2.0, 4.0, 2.0], steps=2, seed=7, batch=2)
+    made = table.latents(pipe, quality.prompts(scenes), [2.0, 4.0, 2.0], steps=2, seed=7, batch=2)
     assert list(made) == [2.0, 4.0]
     assert pipe.scheduler.config.timestep_spacing == "trailing"
     for w in made:
@@ -63,10 +64,14 @@ def test_half_of_the_width_is_the_recipe_and_a_quarter_of_the_parameters(decoder
         assert vae.decoder_parameters(decoders[row]) == counted.params - squeeze
 
 
-def test_both_decoders_get_the_same_latents(decoders: dict[str, Any], scorers: Scorers) -> None:
+def test_both_decoders_get_the_same_latents(
+    decoders: dict[str, Any], scorers: Scorers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scenes = Shapes("test", 3).scenes(range(3))
     latent = torch.randn(3, 8, 8, 8, generator=torch.Generator().manual_seed(2))
-    measured = table.measure(decoders, {3.0: latent, 5.0: -latent}, scenes, scorers, steps=9, seed=4)
+    monkeypatch.setattr(table, "latents", lambda *_, **__: {3.0: latent, 5.0: -latent})
+    scored = Drawn(scorers, scenes, Statistics(), quality.renders(scenes, scorers), "two")
+    measured = table.measure(None, decoders, [3.0, 5.0], scored, steps=9, seed=4)
     assert list(measured) == [3.0, 5.0]
     assert list(measured[3.0]) == ["original", "half-width", "real"]
     with torch.no_grad():
@@ -75,6 +80,10 @@ def test_both_decoders_get_the_same_latents(decoders: dict[str, Any], scorers: S
     assert torch.equal(measured[5.0]["half-width"].images, wanted)
     assert torch.equal(measured[5.0]["real"].images, render(scenes))
     assert measured[5.0]["original"].how == "shapes-vae, latents of shapes-base, 9 steps of ddim, guidance 5, seed 4"
+
+
+def drawn(real: Statistics) -> Drawn:
+    return Drawn(None, (), real, None, "two")  # type: ignore[arg-type]
 
 
 def found(images: Tensor, shift: float) -> Found:
@@ -93,7 +102,7 @@ def measured() -> dict[str, Found]:
 
 def test_rows_are_the_declared_ones(measured: dict[str, Found], decoders: dict[str, Any]) -> None:
     real = Statistics.of(measured["real"].features)
-    rows = table.rows(measured, decoders, {"original": 4.0, "half-width": 1.0}, real, "two")
+    rows = table.rows(measured, decoders, {"original": 4.0, "half-width": 1.0}, drawn(real))
     of = {(cell.row, cell.column): cell for cell in complete(ledger.find("snapfusion-decoder"), rows)}
     pairs = zip(measured["half-width"].images.numpy(), measured["original"].images.numpy(), strict=True)
     wanted = np.mean([peak_signal_noise_ratio(y, x, data_range=255) for x, y in pairs])
@@ -108,7 +117,7 @@ def test_rows_are_the_declared_ones(measured: dict[str, Found], decoders: dict[s
 def test_the_curve_is_sorted_by_guidance(measured: dict[str, Found]) -> None:
     real = Statistics.of(measured["real"].features)
     swapped = {"original": measured["half-width"], "half-width": measured["original"]}
-    curve = table.curves({5.0: swapped, 2.0: measured}, real)
+    curve = table.curves({5.0: swapped, 2.0: measured}, drawn(real))
     assert curve["original"] == [
         (2.0, pytest.approx(0.4), pytest.approx(4 * 1.0)),
         (5.0, pytest.approx(0.39), pytest.approx(4 * 1.21)),

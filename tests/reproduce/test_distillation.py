@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mdrepro.data.shapes import Shapes
+from mdrepro.data.shapes import Scene, Shapes
 from mdrepro.errors import BadInput
 from mdrepro.metrics.scenes import Judgement
 from mdrepro.papers import ledger
@@ -15,7 +15,9 @@ from mdrepro.reproduce.parameters import declared
 from mdrepro.reproduce.record import complete
 from mdrepro.reproduce.tables import curves, distillation_ablations, quality, step_distillation
 from mdrepro.reproduce.tables.curves import Curve, Line
+from mdrepro.reproduce.tables.evaluation import Drawn
 from mdrepro.reproduce.tables.quality import Found
+from mdrepro.sampling import generate
 from mdrepro.training import recipes
 from tests.conftest import REPOSITORY
 
@@ -37,6 +39,11 @@ def found(shift: float, clip: float, how: str = "") -> Found:
     features, similarity = chance.normal(size=(N, WIDTH)) + shift, clip + 0.1 * chance.normal(size=N)
     judged = [right(index < clip * N) for index in range(N)]
     return Found(how, torch.zeros(N, 3, 1, 1, dtype=torch.uint8), judged, features, similarity, 2.0)
+
+
+def drawn(scenes: Sequence[Scene] = ()) -> Drawn:
+    """An evaluation on scenes whose renders have known features."""
+    return Drawn(None, scenes, None, found(0, 0.5), "a scorer")  # type: ignore[arg-type]
 
 
 def curve(better: float, how: str = "") -> Curve:
@@ -115,8 +122,8 @@ def of_lines(lines: Sequence[Line]) -> dict[Line, Curve]:
 def test_ablations_fill_the_declared_cells() -> None:
     table = ledger.find("snapfusion-distillation-ablations")
     traced = of_lines(distillation_ablations.LINES)
-    levels = curves.levels(traced, found(0, 0.5).features, resamples=20)
-    rows = complete(table, distillation_ablations.rows(traced, levels, "a scorer", 3.0))
+    levels, scored = curves.levels(traced, found(0, 0.5).features, resamples=20), drawn()
+    rows = complete(table, distillation_ablations.rows(traced, levels, scored, 3.0))
     cells = {(row.row, row.column): row for row in rows}
     wanted = {key for claim in table.claims for condition in claim.conditions for key in condition.cells()}
     assert wanted <= {f"{row}/{column}" for row, column in cells}
@@ -132,7 +139,7 @@ def test_ablations_fill_the_declared_cells() -> None:
     accuracy = np.ceil((0.3 + 0.01 * place) * N) / N
     assert cells["fig7a-with", "attribute_accuracy"].value == pytest.approx(accuracy)
     with pytest.raises(BadInput, match="guidance 4 is no point"):
-        distillation_ablations.rows(traced, levels, "a scorer", 4.0)
+        distillation_ablations.rows(traced, levels, scored, 4.0)
     ratios = {f"{row}/{column}_ratio" for row, column in distillation_ablations.AGAINST}
     assert ratios == {key for key in wanted if key.endswith("_ratio")}, (
         "each ratio is of a claim, and the other way round"
@@ -151,7 +158,7 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
         asked.append((pipeline, how["steps"], how["guidance"], how["sampler"], how["seed"]))
         return torch.zeros(N, 3, 64, 64, dtype=torch.uint8)
 
-    monkeypatch.setattr(curves.generate, "images", images)
+    monkeypatch.setattr(generate, "images", images)
     monkeypatch.setattr(quality, "found", lambda how, *given: found(0.5, 0.25, how))
     table, scenes = ledger.find("snapfusion-step-distillation"), Shapes("test", N).scenes(range(N))
     pipelines = {
@@ -159,7 +166,8 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
         for name in step_distillation.RECIPES
     }
     traced = {row: curve(0.01 * index, row) for index, row in enumerate(step_distillation.LINES)}
-    measured = step_distillation.measure(pipelines, traced, None, scenes, guidance=3.0, seed=5)
+    scored = drawn(scenes)
+    measured = step_distillation.measure(pipelines, traced, scored, guidance=3.0, seed=5)
     assert list(measured) == list(step_distillation.SHOWN)
     assert [(repr(pipeline), *rest) for pipeline, *rest in asked] == [
         ("shapes-base", 8, 3.0, "ddim", 5),
@@ -170,7 +178,7 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
     assert measured["ddim-50"] is traced["curve-sd15"].points[1]
     assert measured["table2-ours"] is traced["table2-ours"].points[1]
     levels = curves.levels(traced, found(0, 0.5).features, resamples=20)
-    rows = complete(table, step_distillation.rows(measured, levels, found(0, 0.5), "a scorer"))
+    rows = complete(table, step_distillation.rows(measured, traced, levels, scored, scored))
     cells = {(row.row, row.column): row for row in rows}
     wanted = {key for claim in table.claims for condition in claim.conditions for key in condition.cells()}
     assert wanted <= {f"{row}/{column}" for row, column in cells}
@@ -203,7 +211,7 @@ def test_every_curve_of_step_distillation_is_traced(monkeypatch: pytest.MonkeyPa
     for table in TABLES.values():
         traced.clear()
         names = {name: f"pipeline of {name}" for name in table.RECIPES}
-        done = table.trace(names, None, [], scales=SCALES, seed=0)
+        done = table.trace(names, drawn(), scales=SCALES, seed=0)
         assert len(done) == len(traced)
         assert all(pipeline == f"pipeline of {line.recipe}" for line, pipeline in traced)
         assert len({line for line, _ in traced}) == len(traced), "no curve is made twice"

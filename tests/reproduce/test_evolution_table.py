@@ -123,7 +123,7 @@ def test_rows_are_the_declared_ones(pipelines: dict[str, Any], tmp_path: Path, m
         return Row(row=row, column=column, value=0.0, unit="", protocol="")
 
     monkeypatch.setattr(table.alike, "distance", distance)
-    cells = complete(ledger.find(NAME), table.rows({}, pipelines, trained, None, ""))  # type: ignore[arg-type]
+    cells = complete(ledger.find(NAME), table.rows({}, pipelines, trained, None))  # type: ignore[arg-type]
     of = {(cell.row, cell.column): cell.value for cell in cells}
     blocks = len(small().layout.blocks())
     assert of["standard", "latency_ms"] == pytest.approx(3 + (blocks - 2) + 27)

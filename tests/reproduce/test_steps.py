@@ -10,10 +10,16 @@ from mdrepro.metrics.statistics import Statistics
 from mdrepro.papers import ledger
 from mdrepro.reproduce.record import complete
 from mdrepro.reproduce.tables import quality, steps
+from mdrepro.reproduce.tables.evaluation import Drawn
 from mdrepro.reproduce.tables.quality import Found
 from mdrepro.training import runs
 
 N = 80
+
+
+def drawn(real: Statistics, words: str) -> Drawn:
+    """An evaluation that has scored already."""
+    return Drawn(None, (), real, None, words)  # type: ignore[arg-type]
 
 
 def right(value: bool, things: int = 1) -> Judgement:
@@ -64,7 +70,7 @@ def measured() -> dict[str, Found]:
 def test_rows_are_the_declared_ones(measured: dict[str, Found]) -> None:
     real = Statistics.of(measured["50"].features)
     of_eight = {row: measured[row].features[None] for row in ("8", "8-ddim", "8-dpm++")}
-    cells = {(row.row, row.column): row for row in steps.rows(measured, real, "a scorer", of_eight)}
+    cells = {(row.row, row.column): row for row in steps.rows(measured, drawn(real, "a scorer"), of_eight)}
     complete(ledger.find("mobilediffusion-steps"), list(cells.values()))
     assert cells["8", "clip_shapes"].value == pytest.approx(0.8)
     assert cells["50", "fid_shapes"].value == pytest.approx(0, abs=1e-6)
@@ -83,7 +89,7 @@ def test_the_grid_frames_what_is_wrong(measured: dict[str, Found]) -> None:
     framed = [[axis.spines["left"].get_visible() for axis in figure.axes[i * 4 : i * 4 + 4]] for i in range(4)]
     assert framed == [[False] * 4, [True, False, False, False], [True, True, False, False], [True, True, True, False]]
     of_eight = {row: measured[row].features[None] for row in ("8", "8-ddim", "8-dpm++")}
-    cells = steps.rows(measured, Statistics.of(measured["50"].features), "x", of_eight)
+    cells = steps.rows(measured, drawn(Statistics.of(measured["50"].features), "x"), of_eight)
     assert len(steps.quality_figure(cells).axes) == 2
 
 

@@ -128,9 +128,14 @@ def measure(
                 done[w][row] = quality.found(how, made, scored.scenes, scored.scorers)
             else:
                 given: dict[str, Any] = {"steps": steps, "guidance": w, "sampler": "ddim", "seed": seed}
-                done[w][row] = replace(scored.images(with_decoder(pipeline, decoder), how, **given), seconds=None)
+                done[w][row] = without_time(scored.images(with_decoder(pipeline, decoder), how, **given))
         done[w] |= scored.best()
     return done
+
+
+def without_time(made: Any) -> Any:
+    """Images as they are; of these the time tells nothing, as latents may have been made before."""
+    return replace(made, seconds=None)
 
 
 def with_decoder(pipeline: Any, decoder: AutoencoderKL) -> Any:
@@ -182,7 +187,8 @@ def rows(
     for row, decoder in decoders.items():
         params = vae.decoder_parameters(decoder) / 1e6
         how = f"decoder of {name(row, tier)}"
-        timed = f"{how}; one latent of {side} x {side}, {torch.get_num_threads()} CPU threads, median; depends on the machine"
+        threads = torch.get_num_threads()
+        timed = f"{how}; one latent of {side} x {side}, {threads} CPU threads, median; depends on the machine"
         cells += [
             Row(row=row, column="params", value=params, unit="M", protocol=how),
             Row(row=row, column="latency_ms", value=ms[row], unit="ms", protocol=timed),

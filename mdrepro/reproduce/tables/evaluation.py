@@ -51,8 +51,8 @@ class Images(Protocol):
 class Evaluation(Protocol):
     """Captions to make images of, and what scores them.
 
-    ``label``: what follows the names of the scores. ``captions``: one an image. ``words``: what scores. ``of``: which captions these are. ``to``: what distances of
-    `distances` are to. ``spread``: how intervals of `distances` come about.
+    ``captions``: one an image. ``words``: what scores. ``of``: which captions these are. ``to``: what distances of
+    `distances` are to. ``resamples``: of their intervals. ``label``: what follows the names of the scores.
     """
 
     @property

@@ -261,7 +261,7 @@ class Coco:
         from PIL import Image
 
         count = min(count, len(self.captions))
-        lines = {"COCO": self.chosen.files} if self.chosen.files else {}
+        lines: dict[str, Sequence[Path]] = {"COCO": self.chosen.files} if self.chosen.files else {}
         lines |= {row: ours.files for row, ours in measured.items()}
         size = (1.45 * count, 1.45 * len(lines) + 0.8)
         figure, axes = plt.subplots(len(lines), count, figsize=size, layout="constrained", squeeze=False)

@@ -95,7 +95,7 @@ def eight(
     """
 
     def made(way: Way, seed: int) -> NDArray[np.float64]:
-        how = {"steps": way.steps, "guidance": guidance, "sampler": way.sampler, "seed": seed}
+        how: dict[str, Any] = {"steps": way.steps, "guidance": guidance, "sampler": way.sampler, "seed": seed}
         return scored.features(pipelines[way.recipe], **how)
 
     known = ways(tier)
