@@ -162,7 +162,19 @@ def test_show_and_doctor(workspace: Path, monkeypatch: pytest.MonkeyPatch, cli: 
     assert set(found) == {"quick", "proxy", "paper"}
     assert found["quick"]["ready"]
     names = {finding["name"] for tier in found.values() for finding in tier["findings"]}
-    assert {"cores", "gpu", "coco", "data", "clip-weights", "sd15-weights", "android", "browser", "lpips-alex"} <= names
+    assert {
+        "cores",
+        "gpu",
+        "coco-2014",
+        "coco-2017",
+        "fid-weights",
+        "data",
+        "clip-weights",
+        "sd15-weights",
+        "android",
+        "browser",
+        "lpips-alex",
+    } <= names
     for tier in found.values():
         assert all(finding["remedy"] for finding in tier["findings"] if not finding["found"])
 

@@ -171,6 +171,33 @@ def test_a_recalled_or_inferred_claim_never_holds_and_never_fails() -> None:
     assert unsure >= 3
 
 
+def test_on_pictures_claims_are_judged_on_the_columns_of_pictures() -> None:
+    """Conditions on what scenes alone have are left out; with scenes measured, nothing is renamed."""
+    table = ledger.find("mobilediffusion-steps")
+    claims = {one.id: one.model_copy(update={"confidence": "read-P"}) for one in table.claims}
+    pictures = [row("1", "fid", 12.0), row("1-ddim", "fid", 30.0), row("50", "fid", 9.0), row("50", "clip", 0.32)]
+    one_step = claims["one-step-beats-undistilled"]
+    verdict, words = ledger.judge_claim(one_step, pictures, table.on_pictures)
+    assert (verdict, words) == (ClaimVerdict.HOLDS, "1/fid < 1-ddim/fid × 0.5: 12 against 30")
+    near, words = ledger.judge_claim(claims["one-step-near-50-steps"], pictures, table.on_pictures)
+    assert near is ClaimVerdict.NOT_ATTEMPTED
+    assert "not measured: 1/clip" in words
+    scenes = [*pictures, row("1", "fid_shapes", 2.0), row("1-ddim", "fid_shapes", 1.0)]
+    verdict, words = ledger.judge_claim(one_step, scenes, table.on_pictures)
+    assert verdict is ClaimVerdict.FAILS
+    assert "1/fid_shapes < 1-ddim/fid_shapes" in words
+    assert "attribute_accuracy" in words
+
+
+def test_what_stands_for_scenes_covers_all_conditions_of_tables_that_run_on_pictures() -> None:
+    for table in ledger.tables().values():
+        if table.on_pictures:
+            used = {cell.split("/")[1] for claim in table.claims for one in claim.conditions for cell in one.cells()}
+            assert all(column in table.on_pictures for column in used if "shapes" in column or "accuracy" in column)
+            measured = {*table.on_pictures.values()}
+            assert not measured & {*table.on_pictures}
+
+
 def test_find_names_all_tables_for_an_unknown_one() -> None:
     with pytest.raises(BadInput) as caught:
         ledger.find("mobilediffusion-unet-costs")

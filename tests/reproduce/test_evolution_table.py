@@ -19,6 +19,7 @@ from mdrepro.reproduce.parameters import declared
 from mdrepro.reproduce.record import complete
 from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables import evolution as table
+from mdrepro.reproduce.tables import networks
 from mdrepro.training import recipes
 from mdrepro.training.action_log import LATENCY, Candidate, Round
 from tests.training.evolving import timing
@@ -41,7 +42,9 @@ def pipelines() -> dict[str, Any]:
     encoder = text.small_encoder(tokenizer, width=32, layers=1, heads=2)
     with pytest.MonkeyPatch.context() as patch:
         made = SimpleNamespace
-        patch.setattr(table.runs, "pipeline", lambda _: made(unet=small(), tokenizer=tokenizer, text_encoder=encoder))
+        patch.setattr(
+            networks.runs, "pipeline", lambda _: made(unet=small(), tokenizer=tokenizer, text_encoder=encoder)
+        )
         return table.pipelines()
 
 

@@ -19,6 +19,7 @@ from mdrepro import paths
 from mdrepro.data import coco
 from mdrepro.errors import BadInput, NotAttempted
 from mdrepro.metrics import encoders, features, networks, weights
+from mdrepro.models.latents import factor
 from mdrepro.papers import ledger
 from mdrepro.reproduce import doctor
 from mdrepro.reproduce.parameters import resolve
@@ -167,7 +168,9 @@ def test_missing_weights_are_named_and_others_refused(workspace: Path, monkeypat
         NotAttempted, match=r"Inception of FID: put weights-inception.*\.pth into data/weights \(https://"
     ):
         pictures.encoder(pictures.FID, torch.device("cpu"))
-    with pytest.raises(NotAttempted, match=r"CLIP ViT-g/14: put open_clip_model.*hf download laion[^)]*\). .*open_clip_torch"):
+    with pytest.raises(
+        NotAttempted, match=r"CLIP ViT-g/14: put open_clip_model.*hf download laion[^)]*\). .*open_clip_torch"
+    ):
         pictures.encoder(pictures.CLIP, torch.device("cpu"))
     (workspace / "data/weights").mkdir(parents=True)
     (workspace / "data/weights/weights-inception-2015-12-05-6726825d.pth").write_bytes(b"another file")
@@ -415,6 +418,13 @@ def test_larger_tiers_take_networks_of_their_own() -> None:
         for tier, chosen in table.tiers.items():
             if tier != "quick" and "recipes" in chosen:
                 assert table.by_name_only(tier)
+
+
+def test_larger_networks_make_images_of_the_size_they_were_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(larger.runs, "pipeline", lambda _: tiny.pipeline())
+    made = larger.pipelines(["proxy-sd", "md-8", "shapes-base"])
+    sizes = {name: pipeline.unet.config.sample_size * factor(pipeline.vae) for name, pipeline in made.items()}
+    assert sizes == {"proxy-sd": 256, "md-8": 512, "shapes-base": 8 * factor(made["shapes-base"].vae)}
 
 
 def test_two_decoders_on_coco_differ_by_their_decoder_alone(on_coco: Coco) -> None:
