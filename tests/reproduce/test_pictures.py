@@ -24,15 +24,17 @@ from mdrepro.papers import ledger
 from mdrepro.reproduce import doctor
 from mdrepro.reproduce.parameters import resolve
 from mdrepro.reproduce.record import RUN, complete
+from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables import decoder, evolution, pictures, step_distillation
 from mdrepro.reproduce.tables import networks as larger
 from mdrepro.reproduce.tables.pictures import Coco, Reduced
 from mdrepro.sampling import generate as sampling
 from mdrepro.sampling.manifest import Manifest
-from mdrepro.training import runs
+from mdrepro.training import recipes, runs
 from tests.conftest import REPOSITORY
 from tests.metrics import makers
 from tests.models import tiny
+from tests.training import foreign
 
 N, PICTURES = 10, 12
 WORDS = ("star", "circle", "red star", "blue circle", "red circle", "blue star")
@@ -206,7 +208,7 @@ def test_fid_is_pytorch_fids_of_images_of_256_px(
 
     state, place = makers.inception_weights(), tmp_path / "inception.pth"
     torch.save(state, place)
-    loaded = encoders.load("legacy-pytorch", str(place), sha256=makers.sha256(place))
+    loaded = encoders.load(pictures.FID, str(place), sha256=makers.sha256(place))
     chosen = coco.choose("coco-2014-30k", 5)
     fid, clip = Reduced(loaded.row, loaded.network, loaded.device), pictures.encoder("clip", torch.device("cpu"))
     reference = pictures.statistics(chosen, fid)
@@ -318,7 +320,7 @@ def trained(name: str, home: Path) -> Any:
     record = {"recipe": name, "parameters": 1, "steps": 2, "seconds": 1.0, "commit": None, "dirty": False}
     place = home / "training.json"
     place.write_text("{}")
-    return SimpleNamespace(record=record, folder=home, file=place)
+    return SimpleNamespace(record=record, folder=home, file=place, load=lambda _: tiny.autoencoder())
 
 
 def fresh(names: Any) -> dict[str, Any]:
@@ -404,6 +406,48 @@ def test_the_notebook_of_step_distillation_runs_at_the_proxy_tier(home: Path, mo
     claims = {claim["id"]: claim["verdict"] for claim in result["claims"]}
     assert claims["eight-steps-beat-fifty"] != "not attempted"
     assert claims["cfg-aware-beats-conditioned-progressive"] == "not attempted"
+
+
+def test_the_notebook_of_the_decoder_runs_at_the_proxy_tier(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"images": N, "steps": 2, "guidance": 2.0, "others": ["2.5"]}
+    result = execute("snapfusion-decoder", home, monkeypatch, **changes)
+    cells = {(row["row"], row["column"]): row for row in result["rows"] if row["value"] is not None}
+    assert {column for row, column in cells if row == "half-width"} == {
+        *("fid", "clip", "fid_minus_original", "clip_minus_original", "psnr_to_original", "params", "latency_ms")
+    }
+    assert all(claim["verdict"] != "not attempted" for claim in result["claims"])
+
+
+def test_evolution_says_which_rows_a_tier_lacks(on_coco: Coco, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evolution.alike, "rows", lambda *_, **__: [])
+    pairs = []
+
+    def distance(row: str, column: str, _: Any, other: str, scored: Coco) -> Row:
+        pairs.append((row, other))
+        return Row(row=row, column=scored.column(column), value=0.0, unit="", protocol="")
+
+    monkeypatch.setattr(evolution.alike, "distance", distance)
+    monkeypatch.setattr(evolution, "latencies", lambda _: None)
+    spec = ledger.find("snapfusion-evolution")
+    for tier in ("proxy", "paper"):
+        made: Any = {name: SimpleNamespace(recipe=recipes.get(name)) for name in spec.tiers[tier]["recipes"]}
+        cells = {(cell.row, cell.column): cell for cell in complete(spec, evolution.rows({}, {}, made, on_coco, tier))}
+        assert cells["evolved-without-robust", "fid"].reason == larger.no_recipe(tier)
+        assert ("evolved", "fid") not in cells
+        assert cells["robust-recipe", "skip_probability"].value == 0.1
+        assert "held-out samples" in cells["action", "captions"].protocol
+    ends = "-without-down-cross-attention"
+    assert pairs == 2 * [(f"robust{ends}", f"standard{ends}")], "no pair of a row that is not there"
+
+
+def test_stable_diffusion_as_published_is_a_pipeline(workspace: Path) -> None:
+    foreign.clip(workspace / "data/weights/clip-vit-large-patch14")
+    foreign.stable_diffusion(workspace / "data/weights/stable-diffusion-v1-5")
+    pipeline = larger.pipelines([larger.PUBLISHED])[larger.PUBLISHED]
+    assert pipeline.scheduler.config.prediction_type == "epsilon"
+    assert pipeline.scheduler.config.beta_end == 0.012
+    made = sampling.images(pipeline, ["a red star"], **SHORT)
+    assert made.shape == (1, 3, foreign.SIDE, foreign.SIDE)
 
 
 def test_larger_tiers_take_networks_of_their_own() -> None:
