@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,10 +76,9 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(workspace: Path, files: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(workspace: Path, files: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout on a machine with COCO, a small CLIP, and in place of Inception the mean colour of images."""
     monkeypatch.setenv(coco.ROOT, str(files))
-    real = pictures.encoder
 
     def encoder(which: str, on: torch.device) -> Reduced:
         if which == pictures.FID:
@@ -91,8 +89,7 @@ def home(workspace: Path, files: Path, clip_folder: Path, monkeypatch: pytest.Mo
         return Reduced(loaded.row, loaded.network, loaded.device)
 
     monkeypatch.setattr(pictures, "encoder", encoder)
-    yield workspace
-    monkeypatch.setattr(pictures, "encoder", real)
+    return workspace
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Images are made at the model's own size, and like the real ones brought to 256 x
 images, so that a run that was interrupted goes on.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -290,6 +291,7 @@ def load(name: str, images: int, *, tier: str, prompts: str = coco.DRAWN) -> Coc
     return Coco(chosen, reference, fid, clip, clip.network.texts(chosen.captions), paths.runs() / tier / "images")
 
 
+@functools.lru_cache(maxsize=4)  # of gigabytes, for two sets in one notebook
 def encoder(name: str, on: torch.device) -> Encoder:
     """An encoder of images of `SIDE` px: weights from ``data/weights/``, from caches, or downloaded.
 
