@@ -12,12 +12,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from mdrepro import paths
 from mdrepro.errors import BadInput
+from mdrepro.latency import host_child
 from mdrepro.latency.records import Component, Device, Record, Times, today
 from mdrepro.metrics.bootstrap import LEVEL
 
@@ -25,6 +26,22 @@ WARM_UP, RUNS, SECONDS = 2, 10, 5.0
 RESAMPLES = 2000
 SIDE = 1024
 """Rows and columns of the matrices whose product is the machine's peak."""
+CPU = "CPU, XNNPACK"
+
+
+class Told(TypedDict):
+    """What a process says of its runs: times in seconds, memory in bytes, 10^9 multiply-accumulates a second."""
+
+    load: float
+    first: float
+    seconds: list[float]
+    load_before: float
+    load_after: float
+    peak_bytes: int
+    loading_bytes: int
+    peak_gmacs: float
+    runtime: str
+    cpu: str
 
 
 def measure(
@@ -48,48 +65,117 @@ def measure(
         runs, seconds: both are at least reached.
 
     Returns:
-        the record; and ``load_before``, ``load_after`` (the system's load average), ``peak_gmacs`` (10^9
-        multiply-accumulates a second of a matrix product) and, where ``macs`` is known, the network's own ``gmacs`` and
-        its ``share`` of the peak.
+        as `record`.
 
     Raises:
         BadInput: more threads than cores, or a file that LiteRT cannot run.
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    if not 1 <= threads <= len(cores):
-        raise BadInput(f"threads {threads}: allowed are 1 to {len(cores)}, the cores of this process")
+    told = run(file, threads, runs=runs, seconds=seconds)
+    return record([told], threads, file=file, model=model, component=component, precision=precision, macs=macs)
+
+
+def run(file: Path, threads: int = 1, *, runs: int = RUNS, seconds: float = SECONDS, most: float | None = None) -> Told:
+    """Runs of a file in a process of its own.
+
+    Args:
+        file, threads: as for `measure`.
+        runs, seconds: both are at least reached, unless ``most`` seconds have passed and `host_child.LEAST` runs.
+        most: None for no bound.
+
+    Raises:
+        BadInput: more threads than cores, or a file that LiteRT cannot run.
+    """
+    pinned = cores(threads)
     if not file.is_file():
         raise BadInput(f"{file}: no such file")
-    told = _child(file, threads, cores[:threads], runs, seconds)
-    times = np.array(told["seconds"]) * 1000
-    state = {name: told[name] for name in ("load_before", "load_after", "peak_gmacs")}
+    asked = {"file": str(file), "runs": runs, "seconds": seconds, "most": most} | shared(threads, pinned)
+    done = subprocess.run(
+        command(host_child.__name__, asked),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=environment(threads),
+    )
+    return answer(f"LiteRT cannot run {file}", done.returncode, done.stdout, done.stderr)
+
+
+def record(
+    told: Sequence[Told],
+    threads: int,
+    *,
+    file: Path | None = None,
+    model: str = "",
+    component: Component = "other",
+    accelerator: str = CPU,
+    precision: str = "",
+    macs: int | None = None,
+    batch: int = 1,
+    resolution: int | None = None,
+    notes: Sequence[str] = (),
+) -> tuple[Record, dict[str, float]]:
+    """One record of the runs of one network, of one process or of several one after the other.
+
+    Args:
+        told: of each process.
+        threads, file, model, component, precision, macs: as for `measure`; no file where torch ran.
+        accelerator, batch, resolution, notes: as in `Record`.
+
+    Returns:
+        the record; and ``load_before``, ``load_after`` (the system's load average), ``peak_gmacs`` (10^9
+        multiply-accumulates a second of a matrix product, the most that any process saw), ``loading_mb`` (memory at
+        most until the runs began) and, where ``macs`` is known, the network's own ``gmacs`` and its ``share`` of the
+        peak.
+    """
+    times = [1000 * each for one in told for each in one["seconds"]]
+    state = {
+        "load_before": told[0]["load_before"],
+        "load_after": told[-1]["load_after"],
+        "peak_gmacs": max(one["peak_gmacs"] for one in told),
+        "loading_mb": max(one["loading_bytes"] for one in told) / 1e6,
+    }
     if macs:
         state["gmacs"] = macs / float(np.median(times)) / 1e6
         state["share"] = state["gmacs"] / state["peak_gmacs"]
-    record = Record(
+    cpu = told[0]["cpu"]
+    made = Record(
         origin="measured",
-        model=model or file.stem,
+        model=model or (file.stem if file else "network"),
         component=component,
-        device=Device(name=told["cpu"], system=platform.platform(), chip=told["cpu"]),
-        runtime=f"LiteRT {told['version']}",
-        accelerator="CPU, XNNPACK",
+        device=Device(name=cpu, system=platform.platform(), chip=cpu),
+        runtime=told[0]["runtime"],
+        accelerator=accelerator,
         precision=precision,
+        batch=batch,
+        resolution=resolution,
         threads=threads,
-        times=summary(times.tolist(), first_ms=told["first"] * 1000, load_ms=told["load"] * 1000),
-        memory_mb=told["peak_bytes"] / 1e6,
+        times=summary(times, first_ms=told[0]["first"] * 1000, load_ms=told[0]["load"] * 1000),
+        memory_mb=max(one["peak_bytes"] for one in told) / 1e6,
         macs=macs,
-        model_sha256=paths.sha256(file),
-        source=f"mdrepro latency on this host, cores {', '.join(map(str, cores[:threads]))}",
+        model_sha256=paths.sha256(file) if file else "",
+        source=f"mdrepro latency on this host, cores {', '.join(map(str, cores(threads)))}",
         date=today(),
+        notes=tuple(notes),
     )
-    return record, state
+    return made, state
+
+
+def medians(times_ms: Sequence[float], seed: int = 0) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Medians of resamples of some runs, `RESAMPLES` of them."""
+    values = np.asarray(times_ms, np.float64)
+    drawn = np.random.default_rng(seed).choice(values, size=(RESAMPLES, len(values)))
+    return np.asarray(np.median(drawn, axis=1))
+
+
+def interval(drawn: "np.ndarray[Any, np.dtype[np.float64]]") -> tuple[float, float]:
+    """The two ends of what was drawn, by percentiles."""
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return low, high
 
 
 def summary(times_ms: Sequence[float], *, first_ms: float | None = None, load_ms: float | None = None) -> Times:
     """What is told of some runs, with a percentile bootstrap of the median."""
     values = np.asarray(times_ms, np.float64)
-    drawn = np.random.default_rng(0).choice(values, size=(RESAMPLES, len(values)))
-    low, high = np.quantile(np.median(drawn, axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    low, high = interval(medians(times_ms))
     p10, p50, p90 = np.percentile(values, [10, 50, 90]).tolist()
     return Times(
         runs=len(values),
@@ -107,23 +193,35 @@ def summary(times_ms: Sequence[float], *, first_ms: float | None = None, load_ms
     )
 
 
-def _child(file: Path, threads: int, cores: Sequence[int], runs: int, seconds: float) -> dict[str, Any]:
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    asked = json.dumps(
-        {"file": str(file), "threads": threads, "cores": list(cores), "runs": runs, "seconds": seconds, "side": SIDE}
-        | {"warm_up": WARM_UP}
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "mdrepro.latency.host_child", asked],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=os.environ | dict.fromkeys(names, str(threads)),
-    )
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        why = f"killed by signal {-done.returncode}" if done.returncode < 0 else (said or ["it said nothing"])[-1]
-        raise BadInput(f"LiteRT cannot run {file}: {why}")
-    told: dict[str, Any] = json.loads(lines[-1])
+def cores(threads: int) -> list[int]:
+    """The first cores of this process, as many as threads. Raises BadInput for more than there are, or none."""
+    there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    if not 1 <= threads <= len(there):
+        raise BadInput(f"threads {threads}: allowed are 1 to {len(there)}, the cores of this process")
+    return there[:threads]
+
+
+def shared(threads: int, pinned: Sequence[int]) -> dict[str, Any]:
+    """What every process is asked."""
+    return {"threads": threads, "cores": list(pinned), "side": SIDE, "warm_up": WARM_UP}
+
+
+def command(module: str, asked: dict[str, Any]) -> list[str]:
+    """How a process is started."""
+    return [sys.executable, "-m", module, json.dumps(asked)]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Of a process: as many threads in every library."""
+    return os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+
+
+def answer(failure: str, code: int, output: str, errors: str) -> Told:
+    """What a process said last. Raises BadInput that begins with ``failure`` where it ended badly."""
+    lines = output.splitlines()
+    if code or not lines:
+        said = [line for line in (errors + output).splitlines() if line.strip()]
+        why = f"killed by signal {-code}" if code < 0 else (said or ["it said nothing"])[-1]
+        raise BadInput(f"{failure}: {why}")
+    told: Told = json.loads(lines[-1])
     return told

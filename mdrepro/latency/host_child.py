@@ -1,4 +1,8 @@
-"""The process that `mdrepro.latency.host` measures in; it imports no torch. Prints one line of JSON."""
+"""The process that `mdrepro.latency.host` measures in; it imports no torch. Its last line is the result, in JSON.
+
+Where ``asked["served"]`` is set, it makes one run for every line that it reads, and prints the seconds, so that several
+such processes can take turns (`mdrepro.latency.host_torch`).
+"""
 
 import importlib.metadata
 import json
@@ -6,47 +10,76 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
+Run = Callable[[], object]
+Prepare = Callable[[dict[str, Any]], tuple[Run, str]]
+"""From what is asked for to what is timed, and the name and version of what runs it."""
+LEAST = 3
+"""Runs that count, however long they take."""
 
-def main(asked: dict[str, Any]) -> dict[str, Any]:
-    """Load, warm up, run; see `mdrepro.latency.host.measure`."""
+
+def main(asked: dict[str, Any], prepare: Prepare | None = None) -> dict[str, Any]:
+    """Load, warm up, run; see `mdrepro.latency.host.run`."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, asked["cores"])
-    import numpy as np
-    from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
-
     load_before = os.getloadavg()[0]
     peak = _peak(asked["side"])
     began = time.perf_counter()
-    interpreter = Interpreter(model_path=asked["file"], num_threads=asked["threads"])
-    interpreter.allocate_tensors()
+    run, runtime = (prepare or litert)(asked)
     load = time.perf_counter() - began
-    random = np.random.default_rng(0)
-    for told in interpreter.get_input_details():
-        interpreter.set_tensor(told["index"], _values(random, told))
-    first = _run(interpreter)
+    first = _timed(run)
     for _ in range(asked["warm_up"] - 1):
-        _run(interpreter)
+        _timed(run)
+    loading = _largest()
+    _forget()
     seconds: list[float] = []
-    while len(seconds) < asked["runs"] or sum(seconds) < asked["seconds"]:
-        seconds.append(_run(interpreter))
+    if asked.get("served"):
+        print(json.dumps({"ready": runtime}), flush=True)
+        for _ in sys.stdin:
+            seconds.append(_timed(run))
+            print(json.dumps({"seconds": seconds[-1]}), flush=True)
+    else:
+        while not _enough(seconds, asked):
+            seconds.append(_timed(run))
     return {
         "load": load,
         "first": first,
         "seconds": seconds,
         "load_before": load_before,
         "load_after": os.getloadavg()[0],
+        "peak_bytes": _largest(),
+        "loading_bytes": loading,
         "peak_gmacs": max(peak, _peak(asked["side"])),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-        "version": importlib.metadata.version("ai-edge-litert"),
+        "runtime": runtime,
         "cpu": _cpu(),
     }
 
 
-def _run(interpreter: Any) -> float:
+def litert(asked: dict[str, Any]) -> tuple[Run, str]:
+    """A ``.tflite`` file on LiteRT, which takes XNNPACK where it can."""
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
+
+    interpreter = Interpreter(model_path=asked["file"], num_threads=asked["threads"])
+    interpreter.allocate_tensors()
+    random = np.random.default_rng(0)
+    for told in interpreter.get_input_details():
+        interpreter.set_tensor(told["index"], _values(random, told))
+    return interpreter.invoke, f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
+
+
+def _enough(seconds: list[float], asked: dict[str, Any]) -> bool:
+    most = asked.get("most")
+    if most is not None and len(seconds) >= LEAST and sum(seconds) >= most:
+        return True
+    return len(seconds) >= asked["runs"] and sum(seconds) >= asked["seconds"]
+
+
+def _timed(run: Run) -> float:
     began = time.perf_counter()
-    interpreter.invoke()
+    run()
     return time.perf_counter() - began
 
 
@@ -57,6 +90,27 @@ def _values(random: Any, told: dict[str, Any]) -> Any:
     if np.issubdtype(kind, np.integer):
         return np.ones(shape, kind)  # a token that every vocabulary has
     return random.standard_normal(shape).astype(kind)
+
+
+def _largest() -> int:
+    """Bytes of memory, the most that this process held, since `_forget` where the system can tell.
+
+    A process that another starts inherits that one's ``ru_maxrss`` on Linux; ``VmHWM`` is its own.
+    """
+    try:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _forget() -> None:
+    """Start `_largest` anew, so that what loading needed for a moment is not in it."""
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
+            file.write("5")
+    except OSError:
+        pass
 
 
 def _peak(side: int, rounds: int = 5) -> float:
@@ -83,9 +137,14 @@ def _cpu() -> str:
     return (names or [platform.processor() or platform.machine() or "CPU"])[0]
 
 
-if __name__ == "__main__":
+def cli(prepare: Prepare | None = None) -> None:
+    """Answer the one argument, JSON; what goes wrong is said in one line."""
     try:
-        print(json.dumps(main(json.loads(sys.argv[1]))))
+        print(json.dumps(main(json.loads(sys.argv[1]), prepare)))
     except (ValueError, RuntimeError, ImportError) as error:
-        print(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+        print(f"{type(error).__name__}: {(str(error).strip().splitlines() or ['?'])[0]}", file=sys.stderr)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli()

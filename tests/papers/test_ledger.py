@@ -206,12 +206,16 @@ def test_find_names_all_tables_for_an_unknown_one() -> None:
     assert all(name in message for name in ledger.tables())
 
 
-def test_planned_tables_are_listed_only_on_request() -> None:
-    planned = next(name for name, table in ledger.tables(planned=True).items() if table.notebook is None)
-    assert planned not in ledger.tables()
-    assert ledger.find(planned, planned=True).id == planned
+def test_planned_tables_are_listed_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = ledger.papers()["snapfusion"]
+    planned = paper.tables[0].model_copy(update={"id": "snapfusion-planned", "notebook": None, "tiers": {}})
+    more = paper.model_copy(update={"tables": (*paper.tables, planned)})
+    monkeypatch.setattr(ledger, "papers", lambda: {"snapfusion": more})
+    assert planned.id in ledger.tables(planned=True)
+    assert planned.id not in ledger.tables()
+    assert ledger.find(planned.id, planned=True).id == planned.id
     with pytest.raises(BadInput, match="unknown table"):
-        ledger.find(planned)
+        ledger.find(planned.id)
 
 
 def test_unknown_tier_names_the_three() -> None:

@@ -1,0 +1,156 @@
+"""LiteRT against torch on this machine: one network, each way in a process of its own, run by run in turn.
+
+What slows the machine for a while slows all ways alike. All processes are loaded and warmed up first; then a round has
+one run of each, in an order that turns round with every round, so that none always comes after the same other. A ratio
+is the median over rounds of the ratio within a round.
+"""
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from mdrepro.errors import BadInput
+from mdrepro.latency import host, host_child, host_torch_child
+from mdrepro.latency.host import Told
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a network: the module of its process, and what that is asked."""
+
+    name: str
+    module: str
+    asked: Mapping[str, Any]
+
+
+def litert(file: Path) -> Way:
+    """A ``.tflite`` file on LiteRT. Raises BadInput where there is none."""
+    if not file.is_file():
+        raise BadInput(f"{file}: no such file")
+    return Way("LiteRT", host_child.__name__, {"file": str(file)})
+
+
+def torch(
+    model: str, component: str, *, branches: int | None = None, resolution: int | None = None, compiled: bool = False
+) -> Way:
+    """A component of a model in torch, float32.
+
+    Args:
+        model, component, branches, resolution: as for `mdrepro export`.
+        compiled: by torch.compile; the C++ compiler that it needs takes minutes over a large network.
+    """
+    asked = {"model": model, "component": component, "branches": branches, "resolution": resolution}
+    name = "torch.compile" if compiled else "eager torch"
+    return Way(name, host_torch_child.__name__, asked | {"compiled": compiled})
+
+
+def alternate(
+    ways: Sequence[Way], threads: int = 1, *, runs: int = host.RUNS, seconds: float = 0.0, most: float | None = None
+) -> dict[str, Told]:
+    """Run the ways in turn; what each process says, by the way's name, its seconds one a round.
+
+    Args:
+        ways: of one network.
+        threads: of each, and cores that all are pinned to.
+        runs, seconds: rounds, and seconds of all of them together, both at least reached.
+        most: seconds after which no round begins, once there are `host_child.LEAST`; None for no bound.
+
+    Raises:
+        BadInput: more threads than cores, or a way that cannot run.
+    """
+    pinned = host.cores(threads)
+    with ExitStack() as stack:
+        asked = host.shared(threads, pinned) | {"served": True}
+        servers = [stack.enter_context(_Server(way, threads, asked)) for way in ways]
+        rounds, began = 0, time.perf_counter()
+        while not _enough(rounds, time.perf_counter() - began, runs, seconds, most):
+            for server in servers if rounds % 2 == 0 else reversed(servers):
+                server.run()
+            rounds += 1
+        return {server.way.name: server.end() for server in servers}
+
+
+def _enough(rounds: int, passed: float, runs: int, seconds: float, most: float | None) -> bool:
+    if most is not None and rounds >= host_child.LEAST and passed >= most:
+        return True
+    return rounds >= runs and passed >= seconds
+
+
+def ratio(above: Told, below: Told) -> tuple[float, float, float]:
+    """Median over rounds of the time of one way over that of another, and its 95 % interval."""
+    each = np.asarray(above["seconds"]) / np.asarray(below["seconds"])
+    low, high = host.interval(host.medians(each.tolist()))
+    return float(np.median(each)), low, high
+
+
+class _Server:
+    """A process that makes one run when it is told to."""
+
+    def __init__(self, way: Way, threads: int, asked: Mapping[str, Any]) -> None:
+        self.way = way
+        self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            host.command(way.module, dict(way.asked) | dict(asked)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            errors="replace",
+            env=host.environment(threads),
+        )
+
+    def __enter__(self) -> "_Server":
+        try:
+            self._until("ready")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            assert stream is not None
+            stream.close()
+
+    def run(self) -> None:
+        """One run."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._told("")
+        self._until("seconds")
+
+    def end(self) -> Told:
+        """Let it end, and take its last word."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        return self._told(self._process.stdout.read())
+
+    def _until(self, key: str) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:  # a library may print, too
+            try:
+                if key in json.loads(line):
+                    return
+            except (ValueError, TypeError):
+                continue
+        self._told("")
+
+    def _told(self, output: str) -> Told:
+        code = self._process.wait()
+        self._errors.seek(0)
+        return host.answer(f"{self.way.name} cannot run it", code, output, self._errors.read())

@@ -1,0 +1,171 @@
+"""Table ``mobilediffusion-device-latency``: images on this machine beside the paper's on phones; rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from mdrepro.latency import host, host_torch
+from mdrepro.latency.records import Record
+from mdrepro.reproduce.exported import Piece
+from mdrepro.reproduce.rows import Row
+from mdrepro.reproduce.tables import host_latency, phones
+from mdrepro.reproduce.tables.host_latency import Found, Image, Measured, Value, absent, cell
+
+TABLE = "mobilediffusion-device-latency"
+_TEXT, _LITE = "text-encoder", "mobilediffusion-decoder-lite"
+IMAGES: Mapping[str, Image] = MappingProxyType(
+    {
+        "host-mobilediffusion-1": Image("MobileDiffusion, 1 step", _TEXT, "mobilediffusion", _LITE, 1, 1),
+        "host-mobilediffusion-8": Image("MobileDiffusion, 8 steps", _TEXT, "mobilediffusion", _LITE, 8, 2),
+        "host-mobilediffusion-full-decoder-1": Image(
+            "MobileDiffusion, full decoder, 1 step", _TEXT, "mobilediffusion", "mobilediffusion-decoder", 1, 1
+        ),
+        "host-snapfusion-8": Image("SnapFusion, 8 steps", _TEXT, "snapfusion", "snapfusion-decoder", 8, 2),
+        "host-sd15-50": Image("SD-1.5, 50 steps", _TEXT, "sd15", "sd-decoder", 50, 2),
+    }
+)
+"""Rows of this machine: how each makes an image."""
+EAGER = "host-mobilediffusion-eager"
+COMPARED = Piece("mobilediffusion")
+"""The network that torch runs too."""
+PHONES: Mapping[str, phones.Place] = MappingProxyType(
+    {
+        "iphone15pro-mobilediffusion-1": phones.Place(
+            ("iphone15pro",), IMAGES["host-mobilediffusion-1"], "one step, no guidance"
+        ),
+        "galaxy-s24": phones.Place(
+            ("galaxys24", "galaxys23", "samsunggalaxys24", "samsunggalaxys23", "samsungs24", "samsungs23"),
+            IMAGES["host-mobilediffusion-1"],
+            "one step, no guidance",
+        ),
+    }
+)
+"""Rows of phones that measured records can fill: devices, letters and digits alone, and how the image is made."""
+
+
+def rows(found: Found) -> list[Row]:
+    """Each image's parts and whole on this machine."""
+    cells = []
+    for row, image in IMAGES.items():
+        columns = {
+            "text_encoder_ms": (image.text_encoder, "one run"),
+            "decoder_ms": (image.decoder, "one run"),
+            "unet_ms_per_step": (image.unet, "one evaluation of one guidance branch, of which a guided step takes two"),
+        }
+        for column, (network, what) in columns.items():
+            one = found.get(Piece(network))
+            if one is None:
+                cells.append(absent(row, column, "ms", [network], found))
+            else:
+                cells.append(cell(row, column, host_latency.combine([(1, one)]), f"{what}; {one.protocol}"))
+        cells.append(Row(row=row, column="steps", value=image.steps, unit="", protocol=image.words))
+        terms = host_latency.parts(image, found)
+        if terms is None:
+            cells.append(absent(row, "total_ms", "ms", image.counts(), found))
+        else:
+            cells.append(cell(row, "total_ms", host_latency.combine(terms), host_latency.sum_protocol(image, terms)))
+    return cells
+
+
+@dataclass(frozen=True)
+class Torch:
+    """MobileDiffusion's UNet in torch and on LiteRT, run by run in turn.
+
+    Args:
+        litert, torch: records of both.
+        states: how the machine was, see `mdrepro.latency.host.record`.
+        ratio: time of LiteRT over torch's, with its 95 % interval.
+        way: of torch, in words.
+    """
+
+    litert: Record
+    torch: Record
+    states: tuple[Mapping[str, float], Mapping[str, float]]
+    ratio: tuple[float, float, float]
+    way: str
+
+    @property
+    def protocol(self) -> str:
+        """How it was measured, in a sentence."""
+        left, right = self.states
+        return (
+            f"UNet of MobileDiffusion, full size, random weights, {self.torch.resolution} px, batch 1, "
+            f"{self.torch.threads} threads each; {self.torch.runtime}, float32, and {self.litert.runtime}, XNNPACK, "
+            f"{self.litert.precision} weights, in a process each, in turn, {self.torch.times.runs} rounds; load "
+            f"{left['load_before']:.1f} before, {right['load_after']:.1f} after; {right['gmacs']:.1f} GMAC/s in torch, "
+            f"{left['gmacs']:.1f} on LiteRT, {max(left['peak_gmacs'], right['peak_gmacs']):.1f} in a matrix product"
+        )
+
+
+def against_torch(
+    found: Found, *, ways: Sequence[str], resolution: int, threads: int, runs: int, most: float | None
+) -> list[Torch]:
+    """Time MobileDiffusion's UNet in torch and on LiteRT in turn; nothing where it was not measured.
+
+    Args:
+        found: from `host_latency.measure`.
+        ways: ``eager``, ``compiled`` or ``none``.
+        resolution, threads: as for `host_latency.measure`.
+        runs, most: as for `host_torch.alternate`.
+    """
+    one = found.get(COMPARED)
+    if one is None:
+        return []
+    made = []
+    for way in [way for way in ("eager", "compiled") if way in ways]:
+        ours = host_torch.litert(one.kept.file)
+        theirs = host_torch.torch(
+            COMPARED.model, COMPARED.component, branches=1, resolution=resolution, compiled=way == "compiled"
+        )
+        told = host_torch.alternate([ours, theirs], threads, runs=runs, most=most)
+        made.append(_torch(one, told[ours.name], told[theirs.name], theirs.name, threads, resolution))
+    return made
+
+
+def _torch(one: Measured, ours: host.Told, theirs: host.Told, name: str, threads: int, resolution: int) -> Torch:
+    ran, state = host.record(
+        [ours],
+        threads,
+        file=one.kept.file,
+        model=COMPARED.model,
+        component="unet",
+        precision=one.record.precision,
+        macs=one.cost.macs,
+        resolution=resolution,
+    )
+    again, other = host.record(
+        [theirs],
+        threads,
+        model=COMPARED.model,
+        component="unet",
+        accelerator=f"CPU, {name}",
+        precision="fp32",
+        macs=one.cost.macs,
+        resolution=resolution,
+    )
+    return Torch(ran, again, (state, other), host_torch.ratio(ours, theirs), name)
+
+
+def torch_rows(compared: Sequence[Torch]) -> list[Row]:
+    """Torch's own time and memory, and LiteRT's time as a part of it; of eager torch."""
+    cells = []
+    for one in compared:
+        if one.way != "eager torch":
+            continue
+        times, runs = one.torch.times, one.torch.times.runs
+        assert times.low_ms is not None
+        assert times.high_ms is not None
+        took = Value(times.ms, min(times.low_ms, times.ms), max(times.high_ms, times.ms), runs)
+        part = Value(one.ratio[0], min(one.ratio[1], one.ratio[0]), max(one.ratio[2], one.ratio[0]), runs)
+        told = f"median over rounds of LiteRT's time over eager torch's of the same round; {one.protocol}"
+        cells += [
+            cell(EAGER, "unet_ms_per_step", took, one.protocol),
+            cell("host-mobilediffusion-1", "share_of_eager", part, told, unit=""),
+        ]
+    return cells
+
+
+def phone_rows(brought: Sequence[Record]) -> list[Row]:
+    """What records measured on phones say of their rows."""
+    columns = ("text_encoder_ms", "unet_ms_per_step", "decoder_ms")
+    return phones.rows(brought, PHONES, columns, "total_ms")

@@ -1,0 +1,306 @@
+"""Full-size networks measured on this machine, and images composed of them; what both tables of latencies share.
+
+An image costs ``branches`` runs of the text encoder, ``steps`` times ``branches`` evaluations of the denoiser and one
+run of the decoder, as in `mdrepro.models.systems`. Every part is measured alone; an image's time is the sum.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mdrepro.errors import unknown
+from mdrepro.latency import host, records
+from mdrepro.latency.records import Record
+from mdrepro.metrics.cost import Cost, calculate
+from mdrepro.models import presets
+from mdrepro.paths import runs as runs_folder
+from mdrepro.reproduce import exported
+from mdrepro.reproduce.exported import Kept, Piece
+from mdrepro.reproduce.rows import Row
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One network's latency here.
+
+    Args:
+        piece: which network, at which batch.
+        cost: of it at batch 1.
+        record: the latency.
+        times_ms: each run that counts.
+        state: how the machine was, see `mdrepro.latency.host.record`.
+        kept: the file that ran.
+        rounds: processes that ran it, one after the other.
+    """
+
+    piece: Piece
+    cost: Cost
+    record: Record
+    times_ms: tuple[float, ...]
+    state: Mapping[str, float]
+    kept: Kept
+    rounds: int
+
+    @property
+    def ms(self) -> float:
+        """The median."""
+        return float(np.median(self.times_ms))
+
+    @property
+    def gmacs(self) -> float:
+        """10^9 multiply-accumulates of one run, all branches."""
+        return self.piece.branches * self.cost.macs / 1e9
+
+    @property
+    def protocol(self) -> str:
+        """How it was measured, in a sentence."""
+        one, state = self.record, self.state
+        preset = presets.get(self.piece.network)
+        size = f", {one.resolution} px" if preset.kind != "text encoder" else f", {preset.context_tokens} tokens"
+        batch = f", batch {one.batch}" if preset.kind == "denoiser" else ""
+        share = f"{state['gmacs']:.1f} GMAC/s, {state['share']:.0%} of a matrix product's in the same run"
+        return (
+            f"{preset.network} ({self.piece.network}), full size, random weights{size}{batch}; {one.runtime}, XNNPACK, "
+            f"{one.precision} weights, float32 arithmetic, {one.threads} threads pinned to as many cores of "
+            f"{one.device.name}; median of {len(self.times_ms)} runs in {self.rounds} processes, each after "
+            f"{host.WARM_UP} to warm up; load {state['load_before']:.1f} before, {state['load_after']:.1f} after; "
+            f"{share}; file {one.model_sha256[:12]}, {self.kept.psnr_db:.1f} dB from torch"
+        )
+
+
+Found = Mapping[Piece, Measured]
+
+
+def select(wanted: Sequence[str], among: Sequence[str] = tuple(exported.PARTS)) -> list[str]:
+    """Networks by preset, ``all`` standing for every one of ``among``; in their order, each once. Raises BadInput."""
+    for name in wanted:
+        if name != "all" and name not in among:
+            raise unknown("network to export", name, among)
+    return [name for name in among if name in wanted or "all" in wanted]
+
+
+def pieces(networks: Iterable[str], branches: int = 1) -> list[Piece]:
+    """Networks as they are exported, denoisers at a batch of so many branches."""
+    return [Piece(name, branches if exported.PARTS[name][1] == "unet" else 1) for name in networks]
+
+
+def measure(
+    wanted: Sequence[Piece],
+    *,
+    precision: str,
+    resolution: int,
+    threads: int,
+    runs: int,
+    seconds: float,
+    most: float | None,
+    rounds: int,
+) -> dict[Piece, Measured]:
+    """Export what is not kept yet, then measure all networks one after the other, so many times over.
+
+    Args:
+        wanted: the networks.
+        precision: of the weights, one of `exported.PRECISIONS`.
+        resolution: of the image, px.
+        threads: and cores that each process is pinned to.
+        runs, seconds, most: of one network in one round, as for `mdrepro.latency.host.run`.
+        rounds: what slows the machine for minutes meets not one network alone.
+
+    Raises:
+        BadInput: more threads than cores, a resolution that a network cannot take, or one that cannot be exported.
+    """
+    host.cores(threads)
+    costs = {piece: calculate(piece.network, resolution) for piece in wanted}
+    kept = {}
+    for piece in wanted:
+        there = exported.find(piece, precision, resolution)
+        kept[piece] = there or exported.get(piece, precision, resolution)
+        how = "kept" if there else f"{sum(kept[piece].told['seconds'].values()):.0f} s to export"
+        print(
+            f"{piece.title}: {kept[piece].told['bytes'] / 1e6:.0f} MB, {kept[piece].psnr_db:.1f} dB, {how}", flush=True
+        )
+    told: dict[Piece, list[host.Told]] = {piece: [] for piece in wanted}
+    for number in range(1, rounds + 1):
+        for piece in wanted:
+            now = host.run(kept[piece].file, threads, runs=runs, seconds=seconds, most=most)
+            told[piece].append(now)
+            middle = 1000 * float(np.median(now["seconds"]))
+            print(f"round {number}: {piece.title}: {middle:.4g} ms, {len(now['seconds'])} runs", flush=True)
+    return {piece: _measured(piece, costs[piece], kept[piece], told[piece], threads, precision) for piece in wanted}
+
+
+def _measured(
+    piece: Piece, cost: Cost, kept: Kept, told: Sequence[host.Told], threads: int, precision: str
+) -> Measured:
+    component: Any = piece.component
+    record, state = host.record(
+        told,
+        threads,
+        file=kept.file,
+        model=piece.model,
+        component=component,
+        precision=precision,
+        macs=piece.branches * cost.macs,
+        batch=piece.branches,
+        resolution=cost.resolution,
+    )
+    times = tuple(1000 * each for one in told for each in one["seconds"])
+    return Measured(piece, cost, record, times, MappingProxyType(state), kept, len(told))
+
+
+def keep(table: str, found: Found) -> None:
+    """Write the records to ``papermill_runs/latency/<table>.json``, where ``mdrepro latency`` and others read them."""
+    records.save(runs_folder() / "latency" / f"{table}.json", [one.record for one in found.values()])
+
+
+@dataclass(frozen=True)
+class Image:
+    """How an image is made.
+
+    Args:
+        title: in words.
+        text_encoder, unet, decoder: networks by preset.
+        steps: of the denoiser.
+        branches: 2 with guidance, which also runs the text encoder twice; 1 without.
+    """
+
+    title: str
+    text_encoder: str
+    unet: str
+    decoder: str
+    steps: int
+    branches: int
+
+    def counts(self) -> dict[str, int]:
+        """How often each network runs, a denoiser's evaluations being of one branch."""
+        return {self.text_encoder: self.branches, self.unet: self.steps * self.branches, self.decoder: 1}
+
+    @property
+    def words(self) -> str:
+        """Steps and branches."""
+        return f"{self.steps} step{'s' * (self.steps > 1)}{' with guidance' if self.branches == 2 else ''}"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of milliseconds, its 95 % interval, and the least number of runs that a part of it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def combine(terms: Sequence[tuple[float, Measured]]) -> Value:
+    """A sum of medians with factors, and its interval from resampling each network's runs."""
+    value = sum(factor * one.ms for factor, one in terms)
+    drawn = sum(factor * host.medians(one.times_ms, seed) for seed, (factor, one) in enumerate(terms))
+    low, high = host.interval(np.asarray(drawn))
+    return Value(value, min(low, value), max(high, value), min(len(one.times_ms) for _, one in terms))
+
+
+def quotient(above: Sequence[tuple[float, Measured]], below: Sequence[tuple[float, Measured]]) -> Value:
+    """The ratio of two sums as `combine` makes them, of networks that were measured apart."""
+    left, right = combine(above), combine(below)
+    top = sum(factor * host.medians(one.times_ms, seed) for seed, (factor, one) in enumerate(above))
+    bottom = sum(factor * host.medians(one.times_ms, 100 + seed) for seed, (factor, one) in enumerate(below))
+    low, high = host.interval(np.asarray(top / bottom))
+    value = left.value / right.value
+    return Value(value, min(low, value), max(high, value), min(left.n, right.n))
+
+
+def parts(image: Image, found: Found) -> list[tuple[float, Measured]] | None:
+    """An image's networks with how often each runs; None where one was not measured.
+
+    A denoiser that was measured with both branches at once runs half as often.
+    """
+    terms: list[tuple[float, Measured]] = []
+    for network, count in image.counts().items():
+        one = of(network, found, image.branches)
+        if one is None:
+            return None
+        terms.append((count / one.piece.branches, one))
+    return terms
+
+
+def of(network: str, found: Found, branches: int = 1) -> Measured | None:
+    """A network as measured, a guided denoiser with both branches at once where that was measured."""
+    both = found.get(Piece(network, 2)) if branches == 2 and exported.PARTS[network][1] == "unet" else None
+    return both or found.get(Piece(network))
+
+
+def cell(row: str, column: str, value: Value, protocol: str, unit: str = "ms") -> Row:
+    """A row of a value with its interval."""
+    return Row(
+        row=row,
+        column=column,
+        value=value.value,
+        unit=unit,
+        protocol=protocol,
+        n=value.n,
+        ci_low=value.low,
+        ci_high=value.high,
+    )
+
+
+def absent(row: str, column: str, unit: str, needed: Iterable[str], found: Found) -> Row:
+    """A row that says which of the networks that it needs were not measured."""
+    there = {piece.network for piece in found}
+    missing = ", ".join(name for name in needed if name not in there)
+    return Row(row=row, column=column, value=None, unit=unit, protocol="", reason=f"not among `networks`: {missing}")
+
+
+SUM = "text encoder, denoiser and decoder measured alone, one after the other"
+
+
+def sum_protocol(image: Image, terms: Sequence[tuple[float, Measured]]) -> str:
+    """How an image's time was composed, in a sentence."""
+    counted = " + ".join(f"{factor:g} x {one.piece.title} ({one.ms:.4g} ms)" for factor, one in terms)
+    return f"composed of measured parts, {image.words}: {counted}; sampler and copies left out; {terms[0][1].protocol}"
+
+
+def summary(found: Found) -> "DataFrame":
+    """All networks that were measured, for people."""
+    import pandas as pd
+
+    lines = []
+    for piece, one in found.items():
+        times = one.record.times
+        lines.append(
+            {
+                "network": piece.title,
+                "ms": one.ms,
+                "95 %": f"{times.low_ms:.4g} to {times.high_ms:.4g}",
+                "p90": times.p90_ms,
+                "runs": times.runs,
+                "first, ms": times.first_ms,
+                "load, ms": times.load_ms,
+                "GMAC": one.gmacs,
+                "GMAC/s": one.state["gmacs"],
+                "of a product's": one.state["share"],
+                "memory, MB": one.record.memory_mb,
+                "while loading, MB": one.state["loading_mb"],
+                "file, MB": one.kept.told["bytes"] / 1e6,
+                "dB from torch": one.kept.psnr_db,
+            }
+        )
+    return pd.DataFrame(lines).set_index("network") if lines else pd.DataFrame()
+
+
+def at_steps(images: Iterable[Image], found: Found) -> "DataFrame":
+    """Seconds for one image of each system at 50 and 8 guided steps and at one step without guidance."""
+    import pandas as pd
+
+    lines: dict[str, dict[str, float]] = {}
+    for image in images:
+        name = f"{image.unet} with {image.decoder}"
+        for steps, branches in ((50, 2), (8, 2), (1, 1)):
+            now = Image(image.title, image.text_encoder, image.unet, image.decoder, steps, branches)
+            if terms := parts(now, found):
+                lines.setdefault(name, {})[f"{now.words}, s"] = combine(terms).value / 1000
+    return pd.DataFrame(lines).T

@@ -1,0 +1,128 @@
+"""Table ``snapfusion-latency-breakdown``: SnapFusion and SD-1.5 part by part on this machine; rows."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from mdrepro.latency.records import Record
+from mdrepro.reproduce.exported import Piece
+from mdrepro.reproduce.rows import Row
+from mdrepro.reproduce.tables import host_latency, phones
+from mdrepro.reproduce.tables.host_latency import Found, Image, Measured, Value, absent, cell
+
+TABLE = "snapfusion-latency-breakdown"
+NETWORKS = ("text-encoder", "sd15", "sd-decoder", "snapfusion", "snapfusion-decoder")
+"""What the table rests on."""
+IMAGES: Mapping[str, Image] = MappingProxyType(
+    {
+        "host-sd15-image": Image("SD-1.5, 50 steps", "text-encoder", "sd15", "sd-decoder", 50, 2),
+        "host-ours-image": Image("SnapFusion, 8 steps", "text-encoder", "snapfusion", "snapfusion-decoder", 8, 2),
+    }
+)
+_OURS, _SD15 = IMAGES["host-ours-image"], IMAGES["host-sd15-image"]
+UNETS: Mapping[str, Image] = MappingProxyType({"host-sd15-unet": _SD15, "host-ours-unet": _OURS})
+"""Rows of the denoisers, each with the image that it is part of."""
+ONCE: Mapping[str, tuple[str, int]] = MappingProxyType(
+    {
+        "host-text-encoder": ("text-encoder", 2),
+        "host-sd15-decoder": ("sd-decoder", 1),
+        "host-ours-decoder": ("snapfusion-decoder", 1),
+    }
+)
+"""Rows of the other networks: which, and how often one image runs it."""
+_WORDS = "a step covers both guidance branches"
+PHONES: Mapping[str, phones.Place] = MappingProxyType(
+    {
+        f"{phone}-ours-image": phones.Place((phone,), _OURS, _WORDS, batch=2)
+        for phone in ("iphone14pro", "iphone13promax", "iphone12promax")
+    }
+)
+"""Rows of phones that measured records can fill."""
+
+
+def rows(found: Found) -> list[Row]:
+    """Parameters, latency, runs and memory of each network, and the whole images."""
+    cells = []
+    for row, (network, count) in ONCE.items():
+        cells += _network(row, network, count, found.get(Piece(network)), 1, found)
+    for row, image in UNETS.items():
+        one = host_latency.of(image.unet, found, image.branches)
+        cells += _network(row, image.unet, image.steps, one, image.branches, found)
+        if one:
+            held = one.record.memory_mb
+            told = f"peak resident memory of the process while it ran, after loading; {one.protocol}"
+            cells += [
+                Row(row=row, column="batch", value=one.piece.branches, unit="", protocol=one.protocol),
+                Row(row=row, column="memory_mb", value=held, unit="MB", protocol=told),
+            ]
+    return cells + _against(found) + [one for row, image in IMAGES.items() for one in _image(row, image, found)]
+
+
+def _network(row: str, network: str, count: int, one: Measured | None, branches: int, found: Found) -> list[Row]:
+    """Rows of one network: its size, one run, and all that an image takes.
+
+    Args:
+        row, network: which.
+        count: runs an image, a run of a denoiser being a step.
+        one: as measured.
+        branches: that a run stands for, all in one evaluation or one after the other.
+        found: all that was measured.
+    """
+    if one is None:
+        return [absent(row, column, unit, [network], found) for column, unit in (("latency_ms", "ms"), ("params", "M"))]
+    times = branches / one.piece.branches
+    both = "both branches in one evaluation" if times == 1 else f"one branch, counted {times:g} times"
+    what = f"a step: {both}; " if branches > 1 else ""
+    params = f"all parameters of {network}, by its closed form"
+    return [
+        Row(row=row, column="params", value=one.cost.params / 1e6, unit="M", protocol=params),
+        cell(row, "latency_ms", host_latency.combine([(times, one)]), what + one.protocol),
+        Row(row=row, column="runs", value=count, unit="", protocol="SnapFusion, Table 1"),
+        cell(row, "total_ms", host_latency.combine([(count * times, one)]), f"{count} runs; {what}{one.protocol}"),
+    ]
+
+
+def _against(found: Found) -> list[Row]:
+    """How many times faster ours are, and the memory that the denoiser saves."""
+    cells = []
+    decoders = found.get(Piece("sd-decoder")), found.get(Piece("snapfusion-decoder"))
+    if decoders[0] and decoders[1]:
+        ratio = host_latency.quotient([(1, decoders[0])], [(1, decoders[1])])
+        told = f"time of SD's decoder over that of the half-width one; {decoders[1].protocol}"
+        cells.append(cell("host-ours-decoder", "speedup", ratio, told, unit=""))
+    theirs, ours = (host_latency.of(image.unet, found, image.branches) for image in (_SD15, _OURS))
+    if theirs and ours:
+        steps = [
+            [(image.steps * image.branches / one.piece.branches, one)]
+            for image, one in ((_SD15, theirs), (_OURS, ours))
+        ]
+        told = f"{_SD15.steps} steps of SD-1.5's denoiser over {_OURS.steps} of SnapFusion's; {ours.protocol}"
+        cells.append(cell("host-ours-unet", "speedup", host_latency.quotient(steps[0], steps[1]), told, unit=""))
+        assert theirs.record.memory_mb is not None
+        assert ours.record.memory_mb is not None
+        saved = 100 * (1 - ours.record.memory_mb / theirs.record.memory_mb)
+        told = f"1 - memory of SnapFusion's denoiser over that of SD-1.5's, each while it ran; {ours.protocol}"
+        cells.append(Row(row="host-ours-unet", column="memory_saving", value=saved, unit="%", protocol=told))
+    return cells
+
+
+def _image(row: str, image: Image, found: Found) -> list[Row]:
+    """The three parts of a whole image, and its seconds."""
+    terms = host_latency.parts(image, found)
+    if terms is None:
+        return [absent(row, "image_s", "s", image.counts(), found)]
+    told = host_latency.sum_protocol(image, terms)
+    (_, text), (evaluations, unet), (_, decoder) = terms
+    whole = host_latency.combine(terms)
+    seconds = Value(whole.value / 1000, whole.low / 1000, whole.high / 1000, whole.n)
+    step = host_latency.combine([(evaluations / image.steps, unet)])
+    return [
+        cell(row, "text_encoder_ms", host_latency.combine([(1, text)]), text.protocol),
+        cell(row, "unet_ms", step, f"a step, both branches; {unet.protocol}"),
+        cell(row, "decoder_ms", host_latency.combine([(1, decoder)]), decoder.protocol),
+        cell(row, "image_s", seconds, told, unit="s"),
+    ]
+
+
+def phone_rows(brought: Sequence[Record]) -> list[Row]:
+    """What records measured on phones say of their rows."""
+    return phones.rows(brought, PHONES, ("text_encoder_ms", "unet_ms", "decoder_ms"), "image_s")

@@ -1,0 +1,167 @@
+"""Latency records that a user brings: those measured on a phone fill its row, imported ones stand in a table apart.
+
+Only records that say ``measured`` count as our measurement. What others report is shown with where it comes from, and
+never judged.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mdrepro.errors import BadInput
+from mdrepro.latency import records
+from mdrepro.latency.records import Record
+from mdrepro.reproduce.exported import PARTS
+from mdrepro.reproduce.rows import Row
+from mdrepro.reproduce.tables.host_latency import Image
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A row of a phone.
+
+    Args:
+        devices: names of the phone, in small letters and digits alone.
+        image: how it makes an image.
+        words: about that, for the protocol.
+        batch: of the denoiser's records: guidance branches in one evaluation.
+    """
+
+    devices: tuple[str, ...]
+    image: Image
+    words: str
+    batch: int = 1
+
+
+def load(place: str) -> list[Record]:
+    """Records of a file, or of all ``.json`` of a folder; none for ``none``. Raises BadInput."""
+    if place == NONE:
+        return []
+    path = Path(place)
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise BadInput(f"{place}: allowed is a file of latency records, or a folder that holds some (.json)")
+    return [one for file in files for one in records.load(file)]
+
+
+def files(place: str) -> list[tuple[str, Path]]:
+    """What `load` reads, as inputs of a result: only files below the root, which have a name of no machine's own."""
+    from mdrepro.paths import relative, root
+
+    if place == NONE:
+        return []
+    path = Path(place)
+    there = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    return [(relative(file), file) for file in there if file.resolve().is_relative_to(root())]
+
+
+def bare(name: str) -> str:
+    """Letters and digits of a device's name, in small letters."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def of(found: Sequence[Record], devices: Iterable[str], network: str, batch: int = 1) -> Record | None:
+    """The last measured record of a network on a device; a denoiser's at that batch.
+
+    The text encoder is one and the same in all models.
+    """
+    model, component = PARTS[network]
+    there = [
+        one
+        for one in records.split(found)["measured"]
+        if bare(one.device.name) in devices
+        and one.component == component
+        and (component == "text-encoder" or one.model == model)
+        and (component != "unet" or one.batch == batch)
+    ]
+    return there[-1] if there else None
+
+
+def protocol(one: Record) -> str:
+    """How a record was made, in a sentence."""
+    precision = f", {one.precision} weights" if one.precision else ""
+    return (
+        f"measured on {one.device.name} {one.device.system}: {one.runtime}, {one.accelerator}{precision}, batch "
+        f"{one.batch}, {one.times.runs} runs; {one.source}"
+    )
+
+
+def value(row: str, column: str, one: Record) -> Row:
+    """A row of one record."""
+    low, high, ms = one.times.low_ms, one.times.high_ms, one.times.ms
+    ends = (min(low, ms), max(high, ms)) if low is not None and high is not None else (None, None)
+    return Row(
+        row=row,
+        column=column,
+        value=ms,
+        unit="ms",
+        protocol=protocol(one),
+        n=one.times.runs,
+        ci_low=ends[0],
+        ci_high=ends[1],
+    )
+
+
+def rows(found: Sequence[Record], places: Mapping[str, Place], columns: Sequence[str], whole: str) -> list[Row]:
+    """What measured records say of phones' rows: each part that there is, and the whole where all are.
+
+    Args:
+        found: records of any origin; imported ones are passed over.
+        places: by row.
+        columns: of text encoder, denoiser and decoder.
+        whole: column of the whole image; ms, or s where it ends so.
+    """
+    cells = []
+    for row, place in places.items():
+        image = place.image
+        names = (image.text_encoder, image.unet, image.decoder)
+        there = [of(found, place.devices, name, place.batch) for name in names]
+        cells += [value(row, column, one) for column, one in zip(columns, there, strict=True) if one]
+        if all(there):
+            counts = dict(image.counts())
+            counts[image.unet] //= place.batch
+            total = sum(counts[name] * one.times.ms for name, one in zip(names, there, strict=True) if one)
+            seconds = whole.endswith("_s")
+            told = f"sum of measured parts, {place.words}; {'; '.join(protocol(one) for one in there if one)}"
+            cells.append(
+                Row(
+                    row=row,
+                    column=whole,
+                    value=total / 1000 if seconds else total,
+                    unit="s" if seconds else "ms",
+                    protocol=told,
+                )
+            )
+    return cells
+
+
+def table(found: Sequence[Record], origin: records.Origin) -> "DataFrame":
+    """Records of one origin, for people."""
+    import pandas as pd
+
+    lines = [
+        {
+            "device": one.device.name,
+            "system": one.device.system,
+            "model": one.model,
+            "component": one.component,
+            "batch": one.batch,
+            "ms": one.times.ms,
+            "runs": one.times.runs,
+            "runtime": one.runtime,
+            "computed by": one.accelerator,
+            "precision": one.precision,
+            "origin": one.origin,
+            "source": one.source,
+            "date": one.date,
+        }
+        for one in records.split(found)[origin]
+    ]
+    return pd.DataFrame(lines)
