@@ -45,9 +45,9 @@ def against_work(found: Found) -> "Figure":
         )
         ax.margins(0.16, 0.12)
         drawn.canvas.draw()  # fixes the limits
-        _peaks(ax, max(one.state["peak_gmacs"] for one in shown))
         for name, marker, place in KINDS.values():
             ax.plot([], [], marker, color=colours[place], ms=7, mec="white", label=name)
+        _peaks(ax, max(one.state["peak_gmacs"] for one in shown))
         ax.legend(loc="upper left", frameon=True, framealpha=0.9, edgecolor="0.9")
         _plain(ax.xaxis)
         _plain(ax.yaxis)
@@ -61,31 +61,15 @@ def against_work(found: Found) -> "Figure":
 
 def _peaks(ax: "Axes", peak: float) -> None:
     """Lines of constant speed: the product's peak, a half and a quarter of it."""
-    left, right = ax.get_xlim()
-    bottom, top = ax.get_ylim()
-    work = np.geomspace(left, right, 3)
-    for part, words in ((1, f"a matrix product's {peak:.0f} GMAC/s"), (2, "1/2"), (4, "1/4")):
-        ax.plot(work, 1000 * part * work / peak, ls="-" if part == 1 else ":", color="0.5", lw=1.1, zorder=0)
-        x = min(right, top * peak / 1000 / part) * 0.97
-        ax.annotate(
-            words,
-            (x, 1000 * part * x / peak),
-            (-3, -4),
-            textcoords="offset points",
-            color="0.45",
-            fontsize="small",
-            ha="right" if part == 1 else "center",
-            va="top",
-            rotation=_slope(ax, right / left, top / bottom) if part == 1 else 0,
-            rotation_mode="anchor",
-        )
-    ax.set(xlim=(left, right), ylim=(bottom, top))
-
-
-def _slope(ax: "Axes", across: float, up: float) -> float:
-    """Degrees at which a line of slope 1 is seen on two logarithmic axes."""
-    box = ax.get_window_extent()
-    return float(np.degrees(np.arctan2(box.height / np.log(up), box.width / np.log(across))))
+    limits = ax.get_xlim(), ax.get_ylim()
+    work = np.asarray(limits[0])
+    for part, style, words in (
+        (1, "-", f"a matrix product's {peak:.0f} GMAC/s"),
+        (2, "--", "half"),
+        (4, ":", "a quarter"),
+    ):
+        ax.plot(work, 1000 * part * work / peak, ls=style, color="0.55", lw=1.1, zorder=0, label=words)
+    ax.set(xlim=limits[0], ylim=limits[1])
 
 
 def _plain(axis: Any) -> None:
@@ -99,18 +83,21 @@ def _plain(axis: Any) -> None:
 
 def _label(ax: "Axes", shown: Sequence[Measured]) -> None:
     """Write each point's name beside it, at the first place where it hits no point, no name and no border."""
+    import seaborn as sns
+    from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
 
+    colours = sns.color_palette("dark")
     at = [(one.gmacs, one.ms) for one in shown]
     taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in ax.transData.transform(at)]
     if legend := ax.get_legend():
         taken.append(legend.get_window_extent())
-    taken += [text.get_window_extent() for text in ax.texts]
     for one, point in zip(shown, at, strict=True):
         preset = presets.get(one.piece.network)
         short = "CLIP ViT-L/14" if preset.kind == "text encoder" else preset.title
         batch = f", batch {one.piece.branches}" if one.piece.branches > 1 else ""
-        text = ax.annotate(f"{short}{batch}", point, (0, 0), textcoords="offset points", fontsize="small", color="0.2")
+        text = ax.annotate(f"{short}{batch}", point, (0, 0), textcoords="offset points", fontsize="small")
+        text.set(color=colours[KINDS[preset.kind][2]], path_effects=[withStroke(linewidth=2.5, foreground="white")])
         for dx, dy, ha, va in LABEL_OFFSETS:
             text.set(position=(dx, dy), ha=ha, va=va)
             box = text.get_window_extent()
@@ -143,18 +130,19 @@ def of_an_image(images: Mapping[str, Image], found: Found) -> "Figure":
             for factor, one in terms:
                 share = 100 * factor * one.ms / whole
                 colour = colours[KINDS[presets.get(one.piece.network).kind][2]]
-                left.barh(place, share, left=start, color=colour, height=0.62, edgecolor="white")
+                edge = "white" if share > 2 else colour
+                left.barh(place, share, left=start, color=colour, height=0.62, edgecolor=edge)
                 if share >= 9:
                     words = f"{share:.0f} %"
                     left.text(
                         start + share / 2, place, words, ha="center", va="center", color="white", fontsize="small"
                     )
                 start += share
-            right.barh(place, whole / 1000, color="0.7", height=0.62)
+            right.plot(whole / 1000, place, "o", color="0.3", ms=8, mec="white")
             right.annotate(
-                f"{whole / 1000:.3g} s",
+                f"{whole / 1000:,.{0 if whole > 99_950 else 1}f} s",
                 (whole / 1000, place),
-                (4, 0),
+                (8, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize="small",
