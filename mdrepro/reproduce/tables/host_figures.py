@@ -115,6 +115,7 @@ def of_an_image(images: Mapping[str, Image], found: Found) -> "Figure":
     """
     import seaborn as sns
     from matplotlib import pyplot as plt
+    from matplotlib.patches import Patch
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     made = [(image, terms) for image in images.values() if (terms := parts(image, found))]
@@ -147,11 +148,11 @@ def of_an_image(images: Mapping[str, Image], found: Found) -> "Figure":
                 va="center",
                 fontsize="small",
             )
-        for name in ("text encoder", "denoiser", "decoder"):
-            left.bar(0, 0, color=colours[KINDS[name][2]], label=KINDS[name][0])
+        kinds = [KINDS[name] for name in ("text encoder", "denoiser", "decoder")]
+        handles = [Patch(color=colours[place], label=name) for name, _, place in kinds]
         left.set(xlim=(0, 100), xlabel="% of one image's time", yticks=range(len(made)))
         left.set_yticklabels([image.title for image, _ in made])
-        left.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2)
+        left.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2)
         right.set(xscale="log", xlabel="seconds for one image")
         right.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         right.xaxis.set_minor_formatter(NullFormatter())
