@@ -4,8 +4,8 @@ They are short and alike, so that they can be compared: all begin with the same 
 see as many batches. Fewer than `shapes-8` sees, which is trained to be used.
 
 An update costs five evaluations of the network (three for the student's, two for a teacher's two steps), twice as many
-where both are guided; 225 updates of 32 samples take a minute or two of a core, all of this file about 40 minutes
-(estimated from the time that shapes-8 took).
+where both are guided; 225 updates of 32 samples take 80 seconds of a core. What each came to is measured in the tables
+snapfusion-step-distillation and snapfusion-distillation-ablations, whose claims judge what is wanted here.
 """
 
 from collections.abc import Mapping
@@ -72,36 +72,36 @@ ABLATED: Mapping[str, tuple[str | None, Mapping[str, Any]]] = MappingProxyType(
 )
 """Students of 8 steps by name: the teacher, if it is not shapes-16, and what differs from the defaults.
 
-wanted: FID[shapes] and CLIP score[shapes] ordered as in SnapFusion's Figs. 6 and 7; not trained yet
+wanted: FID[shapes] and CLIP score[shapes] ordered as in SnapFusion's Figs. 6 and 7
 """
 
 STUDENTS = (
     # Stands in for SD-1.5's 16-step version, the teacher of SnapFusion's efficient UNet.
-    # wanted: attributes within 3 points of shapes-sd in 50 steps; not trained yet
+    # wanted: attributes within 3 points of shapes-sd in 50 steps
     _student("shapes-sd-16", 16, "shapes-sd", {"steps": 16, **CFG_AWARE}),
     *(
         _student(name, 8, "shapes-16", {"steps": 8, **CFG_AWARE, **changes}, teacher=teacher)
         for name, (teacher, changes) in ABLATED.items()
     ),
     # Table 2 and Figs. 6a and 6b: five ways from shapes-base to 8 steps, each in 450 updates. This is the paper's.
-    # wanted: the lowest FID[shapes] of the five; not trained yet
+    # wanted: the lowest FID[shapes] of the five
     _student("shapes-16-direct", 16, "shapes-base", {"steps": 16, **CFG_AWARE}),
     _student("shapes-8-direct", 8, "shapes-16-direct", {"steps": 8, **CFG_AWARE}),
     # Fig. 6a: the same loss along a chain, 64 -> 32 -> 16 -> 8.
-    # wanted: worse than shapes-8-direct; not trained yet
+    # wanted: worse than shapes-8-direct
     _student("shapes-32-chain", 32, "shapes-base", {"steps": 32, **CFG_AWARE}, updates=150),
     _student("shapes-16-chain", 16, "shapes-32-chain", {"steps": 16, **CFG_AWARE}, updates=150),
     _student("shapes-8-chain", 8, "shapes-16-chain", {"steps": 8, **CFG_AWARE}, updates=150),
     # Plain progressive distillation (arXiv 2202.00512): neither guidance nor the original loss.
-    # wanted: a lower highest CLIP score[shapes] than shapes-8-direct; not trained yet
+    # wanted: a lower highest CLIP score[shapes] than shapes-8-direct
     _student("shapes-16-plain", 16, "shapes-base", {"steps": 16}, kind="progressive"),
     _student("shapes-8-plain", 8, "shapes-16-plain", {"steps": 8}, kind="progressive"),
     # Distillation conditioned on guidance (arXiv 2210.03142): w becomes an input, then the steps are halved.
-    # wanted: a higher FID[shapes] and a lower highest CLIP score[shapes] than shapes-8-direct; not trained yet
+    # wanted: a higher FID[shapes] and a lower highest CLIP score[shapes] than shapes-8-direct
     _student("shapes-w", 50, "shapes-base", {"guidance": (1.0, 14.0)}, kind="guidance", updates=200),
     _student("shapes-16-w", 16, "shapes-w", {"steps": 16, "guidance": (1.0, 14.0)}, kind="conditioned", updates=125),
     _student("shapes-8-w", 8, "shapes-16-w", {"steps": 8, "guidance": (1.0, 14.0)}, kind="conditioned", updates=125),
     # Latent consistency distillation (arXiv 2310.04378) with w of shapes-base; no guidance is left to be done.
-    # wanted: nothing; the paper does not compare with it. Not trained yet
+    # wanted: nothing; the paper does not compare with it.
     _student("shapes-8-lcm", 8, "shapes-base", {"guidance": (3.0, 3.0)}, kind="consistency", updates=450, guidance=1.0),
 )
