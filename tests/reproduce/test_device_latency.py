@@ -114,7 +114,7 @@ def test_protocol_says_what_ran_where_and_how_busy_it_was() -> None:
         "fp16 weights",
         "512 px",
         "batch 1",
-        "1 threads pinned",
+        "pinned to 1 core of",
     ):
         assert words in protocol
     for words in ("a processor", "load 0.1 before, 1.9 after", "75.0 dB from torch", "GMAC/s", "5 runs in 1 processes"):

@@ -67,7 +67,7 @@ class Measured:
         share = f"{state['gmacs']:.1f} GMAC/s, {state['share']:.0%} of a matrix product's in the same run"
         return (
             f"{preset.network} ({self.piece.network}), full size, random weights{size}{batch}; {one.runtime}, XNNPACK, "
-            f"{one.precision} weights, float32 arithmetic, {one.threads} threads pinned to as many cores of "
+            f"{one.precision} weights, float32 arithmetic, pinned to {one.threads} core{'s' * (one.threads != 1)} of "
             f"{one.device.name}; median of {len(self.times_ms)} runs in {self.rounds} processes, each after "
             f"{host.WARM_UP} to warm up; load {state['load_before']:.1f} before, {state['load_after']:.1f} after; "
             f"{share}; file {one.model_sha256[:12]}, {self.kept.psnr_db:.1f} dB from torch"
