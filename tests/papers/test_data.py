@@ -1,6 +1,7 @@
 """The papers' data: spot checks typed in independently of the YAML, and what must hold of every cell."""
 
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -170,10 +171,18 @@ def test_evolved_network_of_table_3_and_its_total_disagree() -> None:
 
 
 def test_loading_is_quick() -> None:
-    """``mdrepro list`` has 0.8 s in all; the data may take 150 ms of it."""
+    """Little more than libyaml needs to parse the files, in turns: so a slow machine decides nothing."""
     assert hasattr(yaml, "CSafeLoader"), "PyYAML was built without libyaml: loading takes ten times as long"
-    best = min(_seconds_to_load() for _ in range(3))
-    assert best < 0.15
+    texts = [file.read_text(encoding="utf-8") for file in Path(ledger.__file__).parent.glob("*.yaml")]
+    assert len(texts) == 2
+    ours, theirs = [], []
+    for _ in range(3):
+        ours.append(_seconds_to_load())
+        start = time.perf_counter()
+        for text in texts:
+            yaml.load(text, yaml.CSafeLoader)
+        theirs.append(time.perf_counter() - start)
+    assert min(ours) < 2.5 * min(theirs)
 
 
 def _seconds_to_load() -> float:
