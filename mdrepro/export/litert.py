@@ -129,7 +129,13 @@ def _shrink(source: Path, target: Path, precision: str) -> None:
         for operation in ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP"):
             name = kinds.TFLOperationName[operation]
             tool.update_quantization_recipe(".*", name, config, quantizer.AlgorithmName.FLOAT_CASTING)
-    tool.quantize(serialize_to_path=str(target), enable_progress_report=False)
+    try:
+        tool.quantize(serialize_to_path=str(target), enable_progress_report=False)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # the quantizer raises many kinds
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise BadInput(f"the weights cannot be made {precision}, take another precision: {reason.strip()}") from error
 
 
 def measure(file: Path, component: Component, threads: int | None = None) -> Parity:

@@ -180,6 +180,21 @@ def test_an_operation_that_cannot_be_converted_leaves_nothing(tmp_path: Path, mo
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_weights_that_the_quantizer_cannot_take_leave_nothing(
+    network: Component, made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ai_edge_quantizer import quantizer
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("operand has more dimensions\nthan allowed")
+
+    _copying(made[0], monkeypatch)
+    monkeypatch.setattr(quantizer.Quantizer, "quantize", broken)
+    with pytest.raises(BadInput, match=r"cannot be made int8, take another precision: operand has more dimensions$"):
+        export(network, tmp_path / "out", monkeypatch, "fp32", "int8")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def _copying(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Conversion is a copy of the file that is there."""
     monkeypatch.setattr(litert, "_convert", lambda _, target, *__: shutil.copyfile(made / "unet-fp32.tflite", target))
