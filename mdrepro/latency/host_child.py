@@ -41,7 +41,7 @@ def main(asked: dict[str, Any], prepare: Prepare | None = None) -> dict[str, Any
             seconds.append(_timed(run))
             print(json.dumps({"seconds": seconds[-1]}), flush=True)
     else:
-        while not _enough(seconds, asked):
+        while not enough(len(seconds), sum(seconds), asked["runs"], asked["seconds"], asked.get("most")):
             seconds.append(_timed(run))
     return {
         "load": load,
@@ -70,11 +70,18 @@ def litert(asked: dict[str, Any]) -> tuple[Run, str]:
     return interpreter.invoke, f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
 
 
-def _enough(seconds: list[float], asked: dict[str, Any]) -> bool:
-    most = asked.get("most")
-    if most is not None and len(seconds) >= LEAST and sum(seconds) >= most:
+def enough(count: int, passed: float, runs: int, seconds: float, most: float | None) -> bool:
+    """Whether there are enough runs: ``runs`` and ``seconds`` are both reached, or ``most`` seconds and `LEAST` runs.
+
+    Args:
+        count: runs that there are.
+        passed: seconds that they took.
+        runs, seconds: both are at least to be reached.
+        most: None for no bound.
+    """
+    if most is not None and count >= LEAST and passed >= most:
         return True
-    return len(seconds) >= asked["runs"] and sum(seconds) >= asked["seconds"]
+    return count >= runs and passed >= seconds
 
 
 def _timed(run: Run) -> float:

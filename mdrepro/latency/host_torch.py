@@ -71,17 +71,11 @@ def alternate(
         asked = host.shared(threads, pinned) | {"served": True}
         servers = [stack.enter_context(_Server(way, threads, asked)) for way in ways]
         rounds, began = 0, time.perf_counter()
-        while not _enough(rounds, time.perf_counter() - began, runs, seconds, most):
+        while not host_child.enough(rounds, time.perf_counter() - began, runs, seconds, most):
             for server in servers if rounds % 2 == 0 else reversed(servers):
                 server.run()
             rounds += 1
         return {server.way.name: server.end() for server in servers}
-
-
-def _enough(rounds: int, passed: float, runs: int, seconds: float, most: float | None) -> bool:
-    if most is not None and rounds >= host_child.LEAST and passed >= most:
-        return True
-    return rounds >= runs and passed >= seconds
 
 
 def ratio(above: Told, below: Told) -> tuple[float, float, float]:
