@@ -19,7 +19,10 @@ def export(
     target: Annotated[str, typer.Option("--target", help="litert or coreml.")] = "litert",
     precision: Annotated[
         list[str] | None,
-        typer.Option("--precision", help="Of the weights: fp32, fp16, int8; repeatable; fp32 by default."),
+        typer.Option(
+            "--precision",
+            help="Of weights: fp32, fp16, int8, int8-dynamic (LiteRT), palette8 (Core ML); repeatable; fp32 by default.",
+        ),
     ] = None,
     resolution: Annotated[int | None, typer.Option(help="Image side in pixels; the model's own by default.")] = None,
     branches: Annotated[

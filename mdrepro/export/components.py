@@ -37,6 +37,8 @@ PRESETS: Mapping[str, str] = {
 """Systems at full size, with random weights: the preset of the denoiser, and its autoencoder."""
 SEED = 0
 """Of random weights."""
+ALIKE = 0.02
+"""Spread of random weights that are all alike to begin with."""
 TIMES = (999.0, 500.0, 1.0, 749.0, 250.0)
 """Timesteps that a denoiser is compared at."""
 
@@ -296,6 +298,15 @@ def find_pipeline(pipeline: Any, name: str, resolution: int | None = None) -> Mo
     )
 
 
+def _uneven(network: nn.Module) -> nn.Module:
+    """A network none of whose weights are all alike, as gains of ones are: a converter takes such layers apart."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.numel() > 1 and weight.min() == weight.max():
+                weight.add_(torch.randn(weight.shape), alpha=ALIKE)
+    return network
+
+
 def _random(name: str, resolution: int | None) -> Model:
     """A system at full size with random weights."""
 
@@ -303,8 +314,8 @@ def _random(name: str, resolution: int | None) -> Model:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             if part == "vae":
-                return autoencoders.build(PRESETS[name])
-            return presets.build(name if part == "unet" else "text-encoder")
+                return _uneven(autoencoders.build(PRESETS[name]))
+            return _uneven(presets.build(name if part == "unet" else "text-encoder"))
 
     row = presets.get(name)
     guided = {"mobilediffusion": 1.0, "mobilediffusion-lite": 1.0}

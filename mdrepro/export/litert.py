@@ -1,9 +1,13 @@
 """A component as a LiteRT file: converted by litert-torch, its layers written again, its weights made smaller.
 
 fp16 and int8 are of weights alone: the operations compute in float32 on a processor and in float16 where a phone's
-delegate chooses to. int8 has one scale for each output channel. See docs/export.md for what was measured.
+delegate chooses to. int8 has one scale for each output channel. int8-dynamic multiplies in 8-bit integers: an input is
+made smaller while the network runs, by its own range ("dynamic range" in LiteRT's words), in convolutions over all
+channels and in linear layers; what is between them stays in floating point. See docs/export.md for what was measured.
 """
 
+import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +25,13 @@ from mdrepro.export.runner import Network
 from mdrepro.export.stages import Stages
 
 SUFFIX = ".tflite"
-PRECISIONS = ("fp32", "fp16", "int8")
-BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
+BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1, "int8-dynamic": 1}
 """Of a weight, by precision."""
+SHRUNK = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
+"""Operations whose weights are made smaller."""
+INTEGER = ("FULLY_CONNECTED", "CONV_2D")
+"""Of them, those that int8-dynamic computes in integers: XNNPACK has no such depthwise convolution."""
 LARGEST = 2**31
 """Bytes that a file of float32 weights may have: what a flatbuffer can address."""
 
@@ -50,7 +58,7 @@ def check(component: Component, precision: str) -> int:
     if precision == "fp32" and component.parameters * BYTES["fp32"] > LARGEST:
         raise BadInput(
             f"{component.name} has {component.parameters / 1e6:.0f}M weights: in fp32 they are over 2 GB, more than a "
-            ".tflite file should hold; allowed are fp16 and int8"
+            f".tflite file should hold; allowed are {', '.join(PRECISIONS[1:])}"
         )
     return component.parameters * (BYTES["fp32"] + 2 * BYTES[precision]) + 2**26
 
@@ -121,21 +129,56 @@ def _convert(component: Component, target: Path, module: nn.Module) -> None:
 def _shrink(source: Path, target: Path, precision: str) -> None:
     quantizer, kinds = needed("ai_edge_quantizer.quantizer"), needed("ai_edge_quantizer.qtyping")
     tool = quantizer.Quantizer(str(source))
-    if precision == "int8":
-        tool.load_quantization_recipe(needed("ai_edge_quantizer.recipe").weight_only_wi8_afp32())
-    else:
-        halves = kinds.TensorQuantizationConfig(num_bits=16, dtype=kinds.TensorDataType.FLOAT)
-        config = kinds.OpQuantizationConfig(weight_tensor_config=halves, compute_precision=kinds.ComputePrecision.FLOAT)
-        for operation in ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP"):
-            name = kinds.TFLOperationName[operation]
-            tool.update_quantization_recipe(".*", name, config, quantizer.AlgorithmName.FLOAT_CASTING)
+
+    def add(operation: str, weights: Any, compute: str, algorithm: Any) -> None:
+        config = kinds.OpQuantizationConfig(
+            weight_tensor_config=weights,
+            compute_precision=kinds.ComputePrecision[compute],
+            explicit_dequantize=compute == "FLOAT",
+        )
+        tool.update_quantization_recipe(".*", kinds.TFLOperationName[operation], config, algorithm)
+
+    halves = kinds.TensorQuantizationConfig(num_bits=16, dtype=kinds.TensorDataType.FLOAT)
+    bytes_ = kinds.TensorQuantizationConfig(num_bits=8, granularity=kinds.QuantGranularity.CHANNELWISE)
+    for operation in SHRUNK:
+        if precision == "fp16":
+            add(operation, halves, "FLOAT", quantizer.AlgorithmName.FLOAT_CASTING)
+        else:
+            compute = "INTEGER" if precision == "int8-dynamic" and operation in INTEGER else "FLOAT"
+            add(operation, bytes_, compute, quantizer.AlgorithmName.MIN_MAX_UNIFORM_QUANT)
     try:
-        tool.quantize(serialize_to_path=str(target), enable_progress_report=False)
+        with _of_two_dimensions():
+            tool.quantize(serialize_to_path=str(target), enable_progress_report=False)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # the quantizer raises many kinds
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise BadInput(f"the weights cannot be made {precision}, take another precision: {reason.strip()}") from error
+
+
+@contextlib.contextmanager
+def _of_two_dimensions() -> Iterator[None]:
+    """Inside it, weights of several dimensions come to the quantizer as rows, one an output channel.
+
+    Of weights over 32 MB it takes a part at a time, and there (ai-edge-quantizer 0.10) a scale for each output channel
+    fits no convolution's weights.
+    """
+    module = needed("ai_edge_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor")
+    theirs = module.uniform_quantize
+
+    def ours(tensor: Any, parameters: Any, is_blockwise_quant: bool = False) -> Any:
+        if tensor.ndim < 3 or is_blockwise_quant or parameters.quantized_dimension != 0:
+            return theirs(tensor, parameters, is_blockwise_quant)
+        rows = dataclasses.replace(
+            parameters, scale=parameters.scale.reshape(-1, 1), zero_point=parameters.zero_point.reshape(-1, 1)
+        )
+        return theirs(tensor.reshape(len(tensor), -1), rows).reshape(tensor.shape)
+
+    module.uniform_quantize = ours
+    try:
+        yield
+    finally:
+        module.uniform_quantize = theirs
 
 
 def measure(file: Path, component: Component, threads: int | None = None) -> Parity:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-GATES: Mapping[str, float] = {"fp32": 80.0, "fp16": 50.0, "int8": 35.0, "palette8": 35.0}
+GATES: Mapping[str, float] = {"fp32": 80.0, "fp16": 50.0, "int8": 35.0, "int8-dynamic": 35.0, "palette8": 35.0}
 """Least PSNR of a component by precision, dB."""
-IMAGE_GATES: Mapping[str, float] = {"fp32": 40.0, "fp16": 30.0, "int8": 20.0}
+IMAGE_GATES: Mapping[str, float] = {"fp32": 40.0, "fp16": 30.0, "int8": 20.0, "int8-dynamic": 20.0}
 """Least PSNR of a finished image by precision, dB."""
 CAP = 200.0
 DRAWS = 3

@@ -28,23 +28,24 @@ def group_norm(
 ) -> Tensor:
     """`torch.nn.functional.group_norm`, of (batch, channels, ...).
 
-    Means over the picture come first, then those over a group's channels: all that is between is small.
+    Each channel's mean and variance over the picture come first. What makes one gain and one offset a channel of them
+    is small, and repeats nothing to a channel's shape but in a sum or a product: XNNPACK leaves BROADCAST_TO to others.
     """
     x_bchw = input if input.ndim == 4 else input.flatten(2).unsqueeze(-1)
     batch, channels = input.shape[:2]
-    shape = (1, num_groups, channels // num_groups)
-
-    def of_groups(values_bchw: Tensor) -> Tensor:
-        return values_bchw.mean((2, 3), keepdim=True).view(batch, num_groups, -1).mean(-1, keepdim=True)
-
-    def of_channels(values_bgc: Tensor) -> Tensor:
-        return values_bgc.expand(batch, *shape[1:]).reshape(batch, channels, 1, 1)
-
-    away_bchw = x_bchw - of_channels(of_groups(x_bchw))
-    gain_bgc = torch.rsqrt(of_groups(away_bchw.square()) + eps)
-    out_bchw = away_bchw * of_channels(gain_bgc if weight is None else gain_bgc * weight.view(shape))
+    by_group = (batch, num_groups, channels // num_groups)
+    means_bc11 = x_bchw.mean((2, 3), keepdim=True)
+    away_bchw = x_bchw - means_bc11
+    means_bgc = means_bc11.view(by_group)
+    apart_bgc = means_bgc - means_bgc.mean(-1, keepdim=True)
+    variance_bgc = away_bchw.square().mean((2, 3), keepdim=True).view(by_group) + apart_bgc.square()
+    gain_bgc = torch.rsqrt(variance_bgc.mean(-1, keepdim=True) + eps)
+    gain_bgc = gain_bgc.expand(by_group) if weight is None else gain_bgc * weight.view(1, *by_group[1:])
+    offset_bgc = apart_bgc * gain_bgc
     if bias is not None:
-        out_bchw = out_bchw + bias.view(1, channels, 1, 1)
+        offset_bgc = offset_bgc + bias.view(1, *by_group[1:])
+    gain_bc11, offset_bc11 = (one.reshape(batch, channels, 1, 1) for one in (gain_bgc, offset_bgc))
+    out_bchw = away_bchw * gain_bc11 + offset_bc11
     return out_bchw if input.ndim == 4 else out_bchw.view(input.shape)
 
 

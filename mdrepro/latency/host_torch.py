@@ -31,11 +31,11 @@ class Way:
     asked: Mapping[str, Any]
 
 
-def litert(file: Path) -> Way:
-    """A ``.tflite`` file on LiteRT. Raises BadInput where there is none."""
+def litert(file: Path, precision: str = "") -> Way:
+    """A ``.tflite`` file on LiteRT, named after its precision too. Raises BadInput where there is none."""
     if not file.is_file():
         raise BadInput(f"{file}: no such file")
-    return Way("LiteRT", host_child.__name__, {"file": str(file)})
+    return Way(f"LiteRT, {precision}" if precision else "LiteRT", host_child.__name__, {"file": str(file)})
 
 
 def torch(

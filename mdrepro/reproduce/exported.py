@@ -31,8 +31,13 @@ PARTS: Mapping[str, tuple[str, str]] = {
     "sd-decoder": ("sd15", "decoder"),
 }
 """Networks that can be exported at full size, by preset: the model and the component that ``mdrepro export`` takes."""
-PRECISIONS = ("fp32", "fp16")
-"""Of weights; LiteRT computes in float32 on a processor with either."""
+ARITHMETIC: Mapping[str, str] = {
+    "fp32": "float32 arithmetic",
+    "fp16": "float32 arithmetic",
+    "int8": "float32 arithmetic",
+    "int8-dynamic": "8-bit products in convolutions and linear layers, float32 between them",
+}
+"""By precision of the weights: what LiteRT computes in on a processor."""
 PACKAGES = (
     *("torch", "diffusers", "transformers", "litert-torch", "litert-converter"),
     *("ai-edge-torch", "ai-edge-litert", "ai-edge-quantizer"),
@@ -100,8 +105,8 @@ class Kept:
 
 def made_of(piece: Piece, precision: str, resolution: int) -> dict[str, Any]:
     """All that a file depends on, as JSON values. Raises BadInput for another precision."""
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+    if precision not in ARITHMETIC:
+        raise unknown("precision", precision, ARITHMETIC)
     asked: dict[str, Any] = {"model": piece.model, "component": piece.component, "precision": precision}
     asked["resolution"] = None if piece.component == "text-encoder" else resolution
     asked["branches"] = piece.branches if piece.component == "unet" else None

@@ -121,25 +121,41 @@ def test_protocol_says_what_ran_where_and_how_busy_it_was() -> None:
         assert words in protocol
 
 
-def test_torch_rows_are_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_rows_are_of_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: dict[str, Any] = {}
+    integers = exported.Kept(tmp_path / "integers.tflite", {"parity": {"psnr_db": 47.5}})
 
     def alternate(ways: Sequence[host_torch.Way], threads: int, **named: Any) -> dict[str, host.Told]:
         asked.update(named, ways=[way.name for way in ways], threads=threads)
         theirs = told([200.0, 400.0, 200.0]) | {"runtime": "torch 9, eager"}
-        return {ways[0].name: told([100.0, 200.0, 100.0]), ways[1].name: theirs}  # type: ignore[dict-item]
+        ours = [told([100.0, 200.0, 100.0]), told([40.0, 240.0, 140.0])]
+        return dict(zip(asked["ways"], [*ours, theirs], strict=True))  # type: ignore[arg-type]
 
+    def get(piece: Piece, precision: str, resolution: int) -> exported.Kept:
+        assert (piece, precision, resolution) == (Piece("mobilediffusion"), "int8-dynamic", 512)
+        return integers
+
+    monkeypatch.setattr(exported, "get", get)
     monkeypatch.setattr(host_torch, "alternate", alternate)
-    monkeypatch.setattr(host_torch, "litert", lambda file: host_torch.Way("LiteRT", "m", {}))
+    monkeypatch.setattr(host_torch, "litert", lambda file, precision: host_torch.Way(f"LiteRT, {precision}", "m", {}))
     monkeypatch.setattr("mdrepro.paths.sha256", lambda file: "0" * 64)
     compared = device_latency.against_torch(TEN, ways=["eager"], resolution=512, threads=1, runs=3, most=9)
-    assert asked == {"runs": 3, "most": 9, "ways": ["LiteRT", "eager torch"], "threads": 1}
+    ways = ["LiteRT, fp16", "LiteRT, int8-dynamic", "eager torch"]
+    assert asked == {"runs": 3, "most": 9, "ways": ways, "threads": 1}
     rows = device_latency.torch_rows(compared)
     found = values(rows)
     assert found["host-mobilediffusion-1", "share_of_eager"] == pytest.approx(0.5)
+    assert found["host-mobilediffusion-1", "integer_share_of_eager"] == pytest.approx(0.6)
     assert found["host-mobilediffusion-eager", "unet_ms_per_step"] == pytest.approx(200)
+    assert len(rows) == len(found) == 3
+    complete(ledger.find(TABLE), rows)
     assert claims(rows)["litert-faster-than-eager-torch"] == "holds"
-    assert "torch 9, eager" in rows[0].protocol
+    assert claims(rows)["litert-integers-faster-than-eager-torch"] == "within noise"  # 0.2 to 0.7
+    protocols = {row.column: row.protocol for row in rows}
+    assert "torch 9, eager" in protocols["unet_ms_per_step"]
+    for words in ("int8-dynamic weights, 8-bit products", "47.5 dB from torch"):
+        assert words in protocols["integer_share_of_eager"]
+    assert "fp16 weights, float32 arithmetic" in protocols["share_of_eager"]
     for ways, there in (("none", TEN), ("eager", constant(sd15=3))):
         assert device_latency.against_torch(there, ways=[ways], resolution=512, threads=1, runs=3, most=9) == []
 

@@ -150,8 +150,14 @@ def test_what_is_not_allowed_is_named() -> None:
         Piece("sd15", 3)
     with pytest.raises(BadInput, match=r"allowed are 1$"):
         Piece("sd-decoder", 2)
-    with pytest.raises(BadInput, match="allowed: fp32, fp16"):
-        exported.made_of(DECODER, "int8", 64)
+    with pytest.raises(BadInput, match="allowed: fp32, fp16, int8, int8-dynamic"):
+        exported.made_of(DECODER, "int4", 64)
+
+
+def test_every_precision_has_its_arithmetic_in_words() -> None:
+    from mdrepro.export import litert
+
+    assert list(exported.ARITHMETIC) == list(litert.PRECISIONS)
 
 
 def test_every_network_is_a_preset_of_that_component() -> None:

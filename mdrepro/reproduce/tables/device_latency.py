@@ -6,10 +6,12 @@ from types import MappingProxyType
 
 from mdrepro.latency import host, host_torch
 from mdrepro.latency.records import Record
-from mdrepro.reproduce.exported import Piece
+from mdrepro.metrics.cost import Cost
+from mdrepro.reproduce import exported
+from mdrepro.reproduce.exported import Kept, Piece
 from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables import host_latency, phones
-from mdrepro.reproduce.tables.host_latency import Found, Image, Measured, Value, absent, cell
+from mdrepro.reproduce.tables.host_latency import Found, Image, Value, absent, cell
 
 TABLE = "mobilediffusion-device-latency"
 _TEXT, _LITE = "text-encoder", "mobilediffusion-decoder-lite"
@@ -28,6 +30,8 @@ IMAGES: Mapping[str, Image] = MappingProxyType(
 EAGER = "host-mobilediffusion-eager"
 COMPARED = Piece("mobilediffusion")
 """The network that torch runs too."""
+INTEGER = "int8-dynamic"
+"""The precision in which LiteRT runs it beside torch, in addition to the table's own."""
 PHONES: Mapping[str, phones.Place] = MappingProxyType(
     {
         "iphone15pro-mobilediffusion-1": phones.Place(
@@ -76,6 +80,7 @@ class Torch:
         states: how the machine was, see `mdrepro.latency.host.record`.
         ratio: time of LiteRT over torch's, with its 95 % interval.
         way: of torch, in words.
+        kept: the file that LiteRT ran.
     """
 
     litert: Record
@@ -83,17 +88,19 @@ class Torch:
     states: tuple[Mapping[str, float], Mapping[str, float]]
     ratio: tuple[float, float, float]
     way: str
+    kept: Kept
 
     @property
     def protocol(self) -> str:
         """How it was measured, in a sentence."""
-        left, right = self.states
+        (left, right), precision = self.states, self.litert.precision
         return (
             f"UNet of MobileDiffusion, full size, random weights, {self.torch.resolution} px, batch 1, "
             f"{self.torch.threads} threads each; {self.torch.runtime}, float32, and {self.litert.runtime}, XNNPACK, "
-            f"{self.litert.precision} weights, in a process each, in turn, {self.torch.times.runs} rounds; load "
-            f"{left['load_before']:.1f} before, {right['load_after']:.1f} after; {right['gmacs']:.1f} GMAC/s in torch, "
-            f"{left['gmacs']:.1f} on LiteRT, {max(left['peak_gmacs'], right['peak_gmacs']):.1f} in a matrix product"
+            f"{precision} weights, {exported.ARITHMETIC[precision]}, {self.kept.psnr_db:.1f} dB from torch, in a "
+            f"process each, in turn, {self.torch.times.runs} rounds; load {left['load_before']:.1f} before, "
+            f"{right['load_after']:.1f} after; {right['gmacs']:.1f} GMAC/s in torch, {left['gmacs']:.1f} on LiteRT, "
+            f"{max(left['peak_gmacs'], right['peak_gmacs']):.1f} in a matrix product"
         )
 
 
@@ -107,31 +114,39 @@ def against_torch(
         ways: ``eager``, ``compiled`` or ``none``.
         resolution, threads: as for `host_latency.measure`.
         runs, most: as for `host_torch.alternate`.
+
+    Returns:
+        for each way of torch, LiteRT in the precision that was measured and in `INTEGER`.
     """
-    one = found.get(COMPARED)
-    if one is None:
+    one, wanted = found.get(COMPARED), [way for way in ("eager", "compiled") if way in ways]
+    if one is None or not wanted:
         return []
+    files = {one.record.precision: one.kept, INTEGER: exported.get(COMPARED, INTEGER, resolution)}
     made = []
-    for way in [way for way in ("eager", "compiled") if way in ways]:
-        ours = host_torch.litert(one.kept.file)
+    for way in wanted:
+        ours = {precision: host_torch.litert(kept.file, precision) for precision, kept in files.items()}
         theirs = host_torch.torch(
             COMPARED.model, COMPARED.component, branches=1, resolution=resolution, compiled=way == "compiled"
         )
-        told = host_torch.alternate([ours, theirs], threads, runs=runs, most=most)
-        made.append(_torch(one, told[ours.name], told[theirs.name], theirs.name, threads, resolution))
+        told = host_torch.alternate([*ours.values(), theirs], threads, runs=runs, most=most)
+        for precision, kept in files.items():
+            pair = told[ours[precision].name], told[theirs.name]
+            made.append(_torch(*pair, one.cost, kept, precision, theirs.name, threads))
     return made
 
 
-def _torch(one: Measured, ours: host.Told, theirs: host.Told, name: str, threads: int, resolution: int) -> Torch:
+def _torch(
+    ours: host.Told, theirs: host.Told, cost: Cost, kept: Kept, precision: str, name: str, threads: int
+) -> Torch:
     ran, state = host.record(
         [ours],
         threads,
-        file=one.kept.file,
+        file=kept.file,
         model=COMPARED.model,
         component="unet",
-        precision=one.record.precision,
-        macs=one.cost.macs,
-        resolution=resolution,
+        precision=precision,
+        macs=cost.macs,
+        resolution=cost.resolution,
     )
     again, other = host.record(
         [theirs],
@@ -140,28 +155,26 @@ def _torch(one: Measured, ours: host.Told, theirs: host.Told, name: str, threads
         component="unet",
         accelerator=f"CPU, {name}",
         precision="fp32",
-        macs=one.cost.macs,
-        resolution=resolution,
+        macs=cost.macs,
+        resolution=cost.resolution,
     )
-    return Torch(ran, again, (state, other), host_torch.ratio(ours, theirs), name)
+    return Torch(ran, again, (state, other), host_torch.ratio(ours, theirs), name, kept)
 
 
 def torch_rows(compared: Sequence[Torch]) -> list[Row]:
-    """Torch's own time and memory, and LiteRT's time as a part of it; of eager torch."""
-    cells = []
-    for one in compared:
-        if one.way != "eager torch":
-            continue
-        times, runs = one.torch.times, one.torch.times.runs
+    """Torch's own time, and LiteRT's as a part of it, in floating point and in integers; of eager torch."""
+    cells: list[Row] = []
+    for one in (one for one in compared if one.way == "eager torch"):
+        times, runs, integer = one.torch.times, one.torch.times.runs, one.litert.precision == INTEGER
         assert times.low_ms is not None
         assert times.high_ms is not None
         took = Value(times.ms, min(times.low_ms, times.ms), max(times.high_ms, times.ms), runs)
         part = Value(one.ratio[0], min(one.ratio[1], one.ratio[0]), max(one.ratio[2], one.ratio[0]), runs)
         told = f"median over rounds of LiteRT's time over eager torch's of the same round; {one.protocol}"
-        cells += [
-            cell(EAGER, "unet_ms_per_step", took, one.protocol),
-            cell("host-mobilediffusion-1", "share_of_eager", part, told, unit=""),
-        ]
+        if not cells:
+            cells.append(cell(EAGER, "unet_ms_per_step", took, one.protocol))
+        column = "integer_share_of_eager" if integer else "share_of_eager"
+        cells.append(cell("host-mobilediffusion-1", column, part, told, unit=""))
     return cells
 
 

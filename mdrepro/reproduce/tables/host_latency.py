@@ -67,10 +67,11 @@ class Measured:
         share = f"{state['gmacs']:.1f} GMAC/s, {state['share']:.0%} of a matrix product's in the same run"
         return (
             f"{preset.network} ({self.piece.network}), full size, random weights{size}{batch}; {one.runtime}, XNNPACK, "
-            f"{one.precision} weights, float32 arithmetic, pinned to {one.threads} core{'s' * (one.threads != 1)} of "
-            f"{one.device.name}; median of {len(self.times_ms)} runs in {self.rounds} processes, each after "
-            f"{host.WARM_UP} to warm up; load {state['load_before']:.1f} before, {state['load_after']:.1f} after; "
-            f"{share}; file {one.model_sha256[:12]}, {self.kept.psnr_db:.1f} dB from torch"
+            f"{one.precision} weights, {exported.ARITHMETIC[one.precision]}, pinned to {one.threads} "
+            f"core{'s' * (one.threads != 1)} of {one.device.name}; median of {len(self.times_ms)} runs in "
+            f"{self.rounds} processes, each after {host.WARM_UP} to warm up; load {state['load_before']:.1f} before, "
+            f"{state['load_after']:.1f} after; {share}; file {one.model_sha256[:12]}, "
+            f"{self.kept.psnr_db:.1f} dB from torch"
         )
 
 
@@ -105,7 +106,7 @@ def measure(
 
     Args:
         wanted: the networks.
-        precision: of the weights, one of `exported.PRECISIONS`.
+        precision: of the weights, one of `exported.ARITHMETIC`.
         resolution: of the image, px.
         threads: and cores that each process is pinned to.
         runs, seconds, most: of one network in one round, as for `mdrepro.latency.host.run`.
