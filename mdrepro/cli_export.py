@@ -21,7 +21,7 @@ def export(
         list[str] | None,
         typer.Option(
             "--precision",
-            help="Of weights: fp32, fp16, int8, int8-dynamic (LiteRT), palette8 (Core ML); repeatable; fp32 by default.",
+            help="Of weights: fp32 (by default), fp16, int8, int8-dynamic (LiteRT), palette8 (Core ML); repeatable.",
         ),
     ] = None,
     resolution: Annotated[int | None, typer.Option(help="Image side in pixels; the model's own by default.")] = None,
