@@ -85,6 +85,7 @@ def _without_aliases(program: Any) -> None:
     for node in list(program.graph.nodes):
         if node.target is torch.ops.aten.alias.default:
             node.replace_all_uses_with(node.args[0])
+            program.graph_signature.replace_all_uses(node.name, node.args[0].name)
             program.graph.erase_node(node)
     program.graph_module.recompile()
 

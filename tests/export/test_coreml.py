@@ -81,6 +81,19 @@ class Sines(nn.Module):
         return {"prediction": torch.cat([angles.sin(), angles.cos()], -1) * sample[:, :1, 0, 0]}
 
 
+class Renaming(nn.Module):
+    """Its output is a tensor that is only named again."""
+
+    def forward(self, sample: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        return {"prediction": (sample * scale)[:, 0:]}
+
+
+def test_an_output_may_be_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = export(component(Renaming()), tmp_path, monkeypatch, "fp32", target="coreml")["files"][0]
+    assert found["parity"]["psnr_db"] > 120
+    assert found["outputs"] == [f"prediction: float32 {SHAPE}"]
+
+
 def test_angles_stay_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waves = component(Sines())
     found = export(waves, tmp_path, monkeypatch, "fp16", target="coreml")["files"][0]["parity"]
