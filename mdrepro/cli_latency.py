@@ -1,6 +1,8 @@
 """``mdrepro latency``: how long networks take, here or on a phone. Thin calls into `mdrepro.latency`."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +11,7 @@ import typer
 from mdrepro.errors import BadInput, unknown
 
 if TYPE_CHECKING:
+    from mdrepro.latency.about import About
     from mdrepro.latency.records import Record
 
 PLACES = ("host", "android", "apple")
@@ -35,14 +38,16 @@ def latency(
     kind: Annotated[
         str | None, typer.Option("--import", help="benchmark-model, ai-hub, mlperf-mobile or xcode: the report's kind.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="With --import: the network, if the report does not say.")] = None,
-    component: Annotated[str | None, typer.Option(help="text-encoder, unet, decoder, image or other.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The network, if file or report does not say; those of `mdrepro export` do.")
+    ] = None,
+    component: Annotated[str | None, typer.Option(help="text-encoder, unet, decoder, image, other; likewise.")] = None,
     device: Annotated[str | None, typer.Option(help="With --import: the device, if the report does not say.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the records there, as JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Latency of networks on this host or an Android phone; a bundle for a phone elsewhere; others' reports."""
-    from mdrepro.latency import records
+    from mdrepro.latency import about, records
 
     named = list(files or [])
     if sum(value is not None for value in (bundle, collect, kind)) > 1:
@@ -50,8 +55,9 @@ def latency(
     if bundle is not None:
         from mdrepro.latency import bundle as packing
 
-        print(f"{packing.make(named, bundle)}: on a machine with a phone: sh run.sh BENCHMARK_MODEL")
+        print(f"{packing.make(named, bundle, model, component)}: on a machine with a phone: sh run.sh BENCHMARK_MODEL")
         return
+    said = partial(about.of, model=model, component=component)
     state: list[dict[str, float]] = []
     failed: dict[str, str] = {}
     if collect is not None:
@@ -63,17 +69,17 @@ def latency(
     elif kind is not None:
         from mdrepro.latency import imports
 
-        about: dict[str, Any] = {"model": model, "component": component}
-        about["device"] = {"name": device} if device else None
-        found = [one for file in named for one in imports.read(kind, file, about)]
+        known: dict[str, Any] = {"model": model, "component": component}
+        known["device"] = {"name": device} if device else None
+        found = [one for file in named for one in imports.read(kind, file, known)]
     elif where == "android":
-        found = _on_android(named, accelerator or "cpu", threads, runs, tool, serial)
+        found = _on_android(named, said, accelerator or "cpu", threads, runs, tool, serial)
     elif where == "apple":
         from mdrepro.latency import apple
 
-        found = [apple.measure(file, accelerator or "all", runs=runs) for file in named]
+        found = [apple.measure(file, accelerator or "all", said=said(file), runs=runs) for file in named]
     elif where == "host":
-        found, state = _on_host(named, threads or 1, runs)
+        found, state = _on_host(named, said, threads or 1, runs)
     else:
         raise unknown("place", where, PLACES)
     if out is not None:
@@ -90,20 +96,30 @@ def latency(
 
 
 def _on_android(
-    files: list[Path], accelerator: str, threads: int | None, runs: int, tool: Path | None, serial: str | None
+    files: list[Path],
+    said: "Callable[[Path], About]",
+    accelerator: str,
+    threads: int | None,
+    runs: int,
+    tool: Path | None,
+    serial: str | None,
 ) -> "list[Record]":
     from mdrepro.latency import adb, android
 
     attached = adb.phone(serial)
     if tool is None:
         raise BadInput("--tool is needed: benchmark_model for the phone")
-    return [android.measure(file, tool, attached, accelerator, threads or 4, runs=runs) for file in files]
+    return [
+        android.measure(file, tool, attached, accelerator, threads or 4, said=said(file), runs=runs) for file in files
+    ]
 
 
-def _on_host(files: list[Path], threads: int, runs: int) -> "tuple[list[Record], list[dict[str, float]]]":
+def _on_host(
+    files: list[Path], said: "Callable[[Path], About]", threads: int, runs: int
+) -> "tuple[list[Record], list[dict[str, float]]]":
     from mdrepro.latency import host
 
-    pairs = [host.measure(file, threads, runs=runs) for file in files]
+    pairs = [host.measure(file, threads, said=said(file), runs=runs) for file in files]
     return [record for record, _ in pairs], [state for _, state in pairs]
 
 

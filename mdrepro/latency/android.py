@@ -4,9 +4,10 @@ from pathlib import Path
 
 from mdrepro import paths
 from mdrepro.errors import BadInput
-from mdrepro.latency import benchmark_model
+from mdrepro.latency import about, benchmark_model
+from mdrepro.latency.about import About
 from mdrepro.latency.adb import Phone
-from mdrepro.latency.records import Component, Record, today
+from mdrepro.latency.records import Record, today
 
 ACCELERATED = {"cpu": "CPU, XNNPACK", "gpu": "GPU delegate"}
 
@@ -18,9 +19,7 @@ def measure(
     accelerator: str = "cpu",
     threads: int = 4,
     *,
-    model: str = "",
-    component: Component = "other",
-    precision: str = "",
+    said: About | None = None,
     runs: int = benchmark_model.RUNS,
 ) -> Record:
     """Push a file and the tool, run it, read what it prints, and take both away again.
@@ -31,7 +30,7 @@ def measure(
         phone: from `mdrepro.latency.adb.phone`.
         accelerator: ``cpu`` or ``gpu``.
         threads: on the CPU.
-        model, component, precision: what the file is; its name where nothing is said.
+        said: what the file is; None for what it says of itself.
         runs: at least so many.
 
     Raises:
@@ -52,12 +51,9 @@ def measure(
     notes = (*report.notes, *(["the GPU delegate took no node: this is the CPU's time"] if refused else []))
     return Record(
         origin="measured",
-        model=model or file.stem,
-        component=component,
         device=phone.device(),
         runtime=f"LiteRT benchmark_model {paths.sha256(tool)[:12]}",
         accelerator="CPU" if refused else ACCELERATED[accelerator],
-        precision=precision,
         threads=threads,
         times=report.times,
         memory_mb=report.memory_mb,
@@ -66,6 +62,7 @@ def measure(
         source=" ".join(command),
         date=today(),
         notes=notes,
+        **(said or about.of(file)).told(),
     )
 
 

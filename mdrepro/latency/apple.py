@@ -11,8 +11,10 @@ import numpy as np
 
 from mdrepro import paths
 from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.latency import about
+from mdrepro.latency.about import About
 from mdrepro.latency.host import RUNS, SECONDS, WARM_UP, summary
-from mdrepro.latency.records import Component, Device, Record, today
+from mdrepro.latency.records import Device, Record, today
 
 UNITS = {
     "all": ("ALL", "all"),
@@ -31,9 +33,7 @@ def measure(
     package: Path,
     units: str = "all",
     *,
-    model: str = "",
-    component: Component = "other",
-    precision: str = "",
+    said: About | None = None,
     runs: int = RUNS,
     seconds: float = SECONDS,
 ) -> Record:
@@ -42,7 +42,7 @@ def measure(
     Args:
         package: an ``.mlpackage``.
         units: a row of `UNITS`.
-        model, component, precision: what it is; its name where nothing is said.
+        said: what it is; None for what it says of itself.
         runs, seconds: both are at least reached.
 
     Raises:
@@ -71,16 +71,14 @@ def measure(
         times.append(_run(loaded, inputs))
     return Record(
         origin="measured",
-        model=model or package.stem,
-        component=component,
         device=Device(name=platform.machine(), system=f"macOS {platform.mac_ver()[0]}"),
         runtime=f"Core ML, coremltools {coremltools.__version__}",
         accelerator=UNITS[units][1],
-        precision=precision,
         times=summary([1000 * value for value in times], first_ms=1000 * first, load_ms=1000 * load),
         source=f"mdrepro latency by predict; weights {_digest(package)}",
         date=today(),
         notes=("predict copies inputs and outputs through Python",),
+        **(said or about.of(package)).told(),
     )
 
 

@@ -2,7 +2,7 @@
 
     bundle/run.sh            pushes each network, runs benchmark_model on CPU and GPU, writes results/
     bundle/models/*.tflite   the networks
-    bundle/manifest.json     names, sizes and SHA-256 of the networks
+    bundle/manifest.json     names, sizes and SHA-256 of the networks, and what each says of itself
     bundle/README.txt
 
 What comes back in results/ is read by `collect`.
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from mdrepro import paths
 from mdrepro.errors import BadInput
-from mdrepro.latency import benchmark_model, imports
+from mdrepro.latency import about, benchmark_model, imports
+from mdrepro.latency.about import About
 from mdrepro.latency.adb import PROPERTIES, REMOTE
 from mdrepro.latency.records import Record, record
 from mdrepro.reproduce.results import write_json
@@ -67,12 +68,13 @@ Let the phone cool down, take it out of its case, set it to flight mode, and kee
 THREADS = 4
 
 
-def make(files: Sequence[Path], folder: Path) -> Path:
+def make(files: Sequence[Path], folder: Path, model: str | None = None, component: str | None = None) -> Path:
     """Write a bundle; the folder appears whole.
 
     Args:
-        files: networks, ``.tflite``.
+        files: networks, ``.tflite``. Those of ``mdrepro export`` are packed under their model's name too.
         folder: a new one.
+        model, component: as for `mdrepro.latency.about.of`.
 
     Raises:
         BadInput: no files, a file that is missing or no ``.tflite``, two of one name, or a folder that is there.
@@ -84,15 +86,19 @@ def make(files: Sequence[Path], folder: Path) -> Path:
     for file in files:
         if not file.is_file() or file.suffix != ".tflite":
             raise BadInput(f"{file}: allowed are .tflite files")
-    if len({file.name for file in files}) < len(files):
+    said = [about.of(file, model, component) for file in files]
+    names = [_name(file, one) for file, one in zip(files, said, strict=True)]
+    if len(set(names)) < len(files):
         raise BadInput("two networks have the same file name: rename one")
     folder.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         (place / "models").mkdir()
-        for file in files:
-            shutil.copyfile(file, place / "models" / file.name)
-        told = [{"name": file.name, "bytes": file.stat().st_size, "sha256": paths.sha256(file)} for file in files]
+        told = []
+        for file, name, one in zip(files, names, said, strict=True):
+            shutil.copyfile(file, place / "models" / name)
+            facts = {"name": name, "bytes": file.stat().st_size, "sha256": paths.sha256(file), "about": one.told()}
+            told.append(facts)
         write_json(place / MANIFEST, {"format": 1, "threads": THREADS, "models": told})
         (place / "run.sh").write_text(_script(), encoding="utf-8")
         (place / "README.txt").write_text(README.format(count=len(files)), encoding="utf-8")
@@ -102,6 +108,13 @@ def make(files: Sequence[Path], folder: Path) -> Path:
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return folder
+
+
+def _name(file: Path, said: About) -> str:
+    """With model and batch, by which files of different systems differ."""
+    if said.model == file.stem:
+        return file.name
+    return f"{said.model}-{file.stem}{f'-batch{said.batch}' if said.batch > 1 else ''}{file.suffix}"
 
 
 def _script() -> str:
@@ -131,13 +144,13 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        models = {Path(one["name"]).stem: one["sha256"] for one in manifest["models"]}
+        models = {Path(one["name"]).stem: (one["sha256"], one["about"]) for one in manifest["models"]}
         threads = int(manifest["threads"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{folder}: no bundle of `mdrepro latency --bundle` ({type(error).__name__})") from error
     device = _device(folder / RESULTS / "device.txt")
     found, failed = [], {}
-    for name, digest in models.items():
+    for name, (digest, said) in models.items():
         if paths.sha256(folder / "models" / f"{name}.tflite") != digest:
             raise BadInput(f"{folder}/models/{name}.tflite is not the file that was packed")
         for accelerator in benchmark_model.ACCELERATORS:
@@ -145,9 +158,9 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
             if not file.is_file():
                 failed[f"{name} on {accelerator}"] = "it did not run"
                 continue
-            about = {"model": name, "component": "other", "device": device, "threads": threads, "model_sha256": digest}
+            known = {**said, "device": device, "threads": threads, "model_sha256": digest}
             try:
-                (one,) = imports.read("benchmark-model", file, about)
+                (one,) = imports.read("benchmark-model", file, known)
             except BadInput as error:
                 failed[f"{name} on {accelerator}"] = str(error)
                 continue

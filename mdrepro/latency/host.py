@@ -18,7 +18,8 @@ import numpy as np
 
 from mdrepro import paths
 from mdrepro.errors import BadInput
-from mdrepro.latency import host_child
+from mdrepro.latency import about, host_child
+from mdrepro.latency.about import About
 from mdrepro.latency.records import Component, Device, Record, Times, today
 from mdrepro.metrics.bootstrap import LEVEL
 
@@ -48,9 +49,7 @@ def measure(
     file: Path,
     threads: int = 1,
     *,
-    model: str = "",
-    component: Component = "other",
-    precision: str = "",
+    said: About | None = None,
     macs: int | None = None,
     runs: int = RUNS,
     seconds: float = SECONDS,
@@ -60,7 +59,7 @@ def measure(
     Args:
         file: the network.
         threads: and cores that the process is pinned to.
-        model, component, precision: what the file is; its name where nothing is said.
+        said: what the file is; None for what it says of itself.
         macs: multiply-accumulates of one run, where known.
         runs, seconds: both are at least reached.
 
@@ -71,7 +70,7 @@ def measure(
         BadInput: more threads than cores, or a file that LiteRT cannot run.
     """
     told = run(file, threads, runs=runs, seconds=seconds)
-    return record([told], threads, file=file, model=model, component=component, precision=precision, macs=macs)
+    return record([told], threads, file=file, macs=macs, **(said or about.of(file)).told())
 
 
 def run(file: Path, threads: int = 1, *, runs: int = RUNS, seconds: float = SECONDS, most: float | None = None) -> Told:
@@ -117,8 +116,8 @@ def record(
 
     Args:
         told: of each process.
-        threads, file, model, component, precision, macs: as for `measure`; no file where torch ran.
-        accelerator, batch, resolution, notes: as in `Record`.
+        threads, file, macs: as for `measure`; no file where torch ran.
+        model, component, accelerator, precision, batch, resolution, notes: as in `Record`.
 
     Returns:
         the record; and ``load_before``, ``load_after`` (the system's load average), ``peak_gmacs`` (10^9

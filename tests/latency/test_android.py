@@ -6,11 +6,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import flatbuffers  # type: ignore[import-untyped]
 import pytest
 
 from mdrepro.errors import BadInput, NotAttempted
-from mdrepro.latency import adb, android, benchmark_model, bundle
+from mdrepro.export import flatbuffer
+from mdrepro.latency import about, adb, android, benchmark_model, bundle
+from mdrepro.latency.about import About
+from mdrepro.latency.records import Device
+from mdrepro.reproduce.tables import device_latency
 from tests.latency import dialogue
 
 
@@ -77,7 +83,7 @@ def test_a_phone_is_measured_and_left_clean(
 ) -> None:
     log = dialogue.install(tmp_path)
     monkeypatch.setenv("PATH", dialogue.path(tmp_path))
-    record = android.measure(*files, adb.phone(), "gpu", component="unet", precision="fp16")
+    record = android.measure(*files, adb.phone(), "gpu")
     assert record.device.model_dump() == {"name": "Google Pixel 8", "system": "Android 14", "chip": "Tensor G3"}
     assert (record.origin, record.accelerator, record.delegated, record.times.ms) == (
         "measured",
@@ -176,6 +182,73 @@ def test_a_bundle_is_run_by_sh_and_read_back(
     (Path(away) / "models" / "unet.tflite").write_bytes(b"another")
     with pytest.raises(BadInput, match="not the file that was packed"):
         bundle.collect(Path(away))
+
+
+def exported(folder: Path, **says: Any) -> Path:
+    """A file that says of itself what one of ``mdrepro export`` does."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    bare = folder / "bare.tflite"
+    folder.mkdir(exist_ok=True)
+    tensor = schema.TensorT(shape=[1], name=b"x")
+    signature = schema.SignatureDefT(
+        inputs=[schema.TensorMapT(name=b"x", tensorIndex=0)],
+        outputs=[schema.TensorMapT(name=b"x", tensorIndex=0)],
+        signatureKey=b"serving_default",
+    )
+    graph = schema.SubGraphT(tensors=[tensor], inputs=[0], outputs=[0], operators=[])
+    buffers = [schema.BufferT()]
+    model = schema.ModelT(version=3, subgraphs=[graph], buffers=buffers, signatureDefs=[signature], operatorCodes=[])
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    bare.write_bytes(builder.Output())
+    file = folder / f"{says['component']}-{says['precision']}.tflite"
+    flatbuffer.rewrite(bare, file, says)
+    bare.unlink()
+    return file
+
+
+def test_records_of_our_files_say_which_network_ran_and_fill_the_row_of_their_phone(tmp_path: Path) -> None:
+    """From export to the table: nothing has to be written into a record by hand."""
+    shared = {"precision": "fp16", "resolution": 512}
+    unet = exported(tmp_path / "a", model="mobilediffusion", component="unet", branches=1, **shared)
+    parts = [
+        exported(tmp_path / "a", model="mobilediffusion", component="text-encoder", **shared),
+        unet,
+        exported(tmp_path / "b", model="mobilediffusion-lite", component="decoder", **shared),
+        exported(tmp_path / "c", model="sd15", component="unet", branches=2, **shared),  # of the same file name
+    ]
+    assert about.of(unet) == About("mobilediffusion", "unet", "fp16", 1, 512)
+    assert about.of(parts[0]).resolution is None
+    assert about.of(parts[3]).batch == 2
+    assert about.of(unet, model="mine", component="other").told()["model"] == "mine"
+    with pytest.raises(BadInput, match="allowed: text-encoder, unet"):
+        about.of(unet, component="vae")
+    place = bundle.make(parts, tmp_path / "packed")
+    packed = sorted(file.name for file in (place / "models").iterdir())
+    assert packed[-1] == "sd15-unet-fp16-batch2.tflite"
+    assert packed[0] == "mobilediffusion-lite-decoder-fp16.tflite"
+    dialogue.install(tmp_path)
+    environment = os.environ | {"PATH": dialogue.path(tmp_path)}
+    tool = tmp_path / "benchmark_model"
+    tool.write_bytes(b"a tool")
+    subprocess.run(["sh", "run.sh", str(tool)], cwd=place, env=environment, check=True, capture_output=True)
+    found, failed = bundle.collect(place)
+    assert not failed
+    phone = [one.model_copy(update={"device": Device(name="Samsung Galaxy S24")}) for one in found]
+    rows = {row.column: row.value for row in device_latency.phone_rows(phone) if row.row == "galaxy-s24"}
+    gpu = 141.253
+    assert rows == {
+        "text_encoder_ms": gpu,
+        "unet_ms_per_step": gpu,
+        "decoder_ms": gpu,
+        "total_ms": pytest.approx(3 * gpu),
+    }
+
+
+def test_a_file_that_says_nothing_has_its_name(files: tuple[Path, Path]) -> None:
+    assert about.of(files[0]) == About("unet")
+    assert about.of(files[0], "sd15", "unet") == About("sd15", "unet")
 
 
 def test_a_bundle_without_a_phone_ends_with_one_line(tmp_path: Path, files: tuple[Path, Path]) -> None:
