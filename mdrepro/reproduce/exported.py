@@ -115,17 +115,24 @@ def made_of(piece: Piece, precision: str, resolution: int) -> dict[str, Any]:
 
 def folder(piece: Piece, precision: str, resolution: int) -> Path:
     """Where a file is kept."""
-    name = f"{piece.network}-{precision}-{digest(made_of(piece, precision, resolution))[:16]}"
-    return runs() / "exported" / name
+    return _folder(piece, precision, made_of(piece, precision, resolution))
+
+
+def _folder(piece: Piece, precision: str, wanted: Mapping[str, Any]) -> Path:
+    return runs() / "exported" / f"{piece.network}-{precision}-{digest(wanted)[:16]}"
 
 
 def find(piece: Piece, precision: str, resolution: int) -> Kept | None:
     """A file that is kept, or None where there is none, or not the one that was written."""
-    place = folder(piece, precision, resolution)
+    return _find(piece, precision, made_of(piece, precision, resolution))
+
+
+def _find(piece: Piece, precision: str, wanted: Mapping[str, Any]) -> Kept | None:
+    place = _folder(piece, precision, wanted)
     try:
         said = json.loads((place / TOLD).read_text(encoding="utf-8"))
         file = place / said["export"]["file"]
-        if said["made_of"] != made_of(piece, precision, resolution) or sha256(file) != said["export"]["sha256"]:
+        if said["made_of"] != wanted or sha256(file) != said["export"]["sha256"]:
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -140,14 +147,14 @@ def get(piece: Piece, precision: str, resolution: int) -> Kept:
         NotAttempted: a package is missing.
         RuntimeError: the converter broke, or the file is too far from torch.
     """
-    if kept := find(piece, precision, resolution):
-        return kept
     wanted = made_of(piece, precision, resolution)
-    with aside(folder(piece, precision, resolution)) as place:
+    if kept := _find(piece, precision, wanted):
+        return kept
+    with aside(_folder(piece, precision, wanted)) as place:
         names = ("model", "component", "precision", "resolution", "branches")
         told = _export({name: wanted[name] for name in names} | {"out": str(place)})
         write_json(place / TOLD, {"made_of": wanted, "export": told})
-    kept = find(piece, precision, resolution)
+    kept = _find(piece, precision, wanted)
     if kept is None:
         raise RuntimeError(f"{piece.title}: what was written is not there")
     return kept

@@ -191,6 +191,7 @@ def test_imported_records_fill_nothing_and_are_shown_apart() -> None:
     assert ("iphone15pro-mobilediffusion-1", "total_ms") not in found  # never a sum of both
     assert list(phones.table([*PHONE[:2], imported[2]], "imported")["origin"]) == ["imported"]
     assert len(phones.table([*PHONE[:2], imported[2]], "measured")) == 2
+    assert phones.table(PHONE, "imported").values.tolist() == [["none that were imported"]]
 
 
 def test_other_phones_models_and_batches_fill_nothing() -> None:
@@ -250,6 +251,17 @@ def test_networks_are_measured_in_rounds_from_kept_files(monkeypatch: pytest.Mon
     assert (one.ms, one.record.batch, one.record.resolution, one.rounds) == (30, 2, 128, 2)
     assert one.record.macs == 2 * one.cost.macs
     assert one.state["share"] == pytest.approx(one.gmacs / 0.03 / PEAK)
+
+
+def test_a_broken_export_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("the export of sd15 unet was killed by signal 9")
+
+    monkeypatch.setattr(exported, "find", lambda *_: None)
+    monkeypatch.setattr(exported, "get", broken)
+    bounds: dict[str, Any] = {"threads": 1, "runs": 1, "seconds": 0, "most": None, "rounds": 1}
+    with pytest.raises(RuntimeError, match="signal 9; to measure without it, name the others in `networks`"):
+        host_latency.measure([Piece("sd15")], precision="fp16", resolution=128, **bounds)
 
 
 def test_figures_show_every_network_and_every_image() -> None:

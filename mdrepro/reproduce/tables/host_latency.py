@@ -114,13 +114,17 @@ def measure(
 
     Raises:
         BadInput: more threads than cores, a resolution that a network cannot take, or one that cannot be exported.
+        RuntimeError: the export of one broke.
     """
     host.cores(threads)
     costs = {piece: calculate(piece.network, resolution) for piece in wanted}
     kept = {}
     for piece in wanted:
         there = exported.find(piece, precision, resolution)
-        kept[piece] = there or exported.get(piece, precision, resolution)
+        try:
+            kept[piece] = there or exported.get(piece, precision, resolution)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}; to measure without it, name the others in `networks`") from error
         how = "kept" if there else f"{sum(kept[piece].told['seconds'].values()):.0f} s to export"
         print(
             f"{piece.title}: {kept[piece].told['bytes'] / 1e6:.0f} MB, {kept[piece].psnr_db:.1f} dB, {how}", flush=True

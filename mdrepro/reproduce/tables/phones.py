@@ -143,7 +143,7 @@ def rows(found: Sequence[Record], places: Mapping[str, Place], columns: Sequence
 
 
 def table(found: Sequence[Record], origin: records.Origin) -> "DataFrame":
-    """Records of one origin, for people."""
+    """Records of one origin, for people; one line that says so where there are none."""
     import pandas as pd
 
     lines = [
@@ -164,4 +164,4 @@ def table(found: Sequence[Record], origin: records.Origin) -> "DataFrame":
         }
         for one in records.split(found)[origin]
     ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines or [{"records": f"none that were {origin}"}])
