@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdrepro.errors import BadInput
+from mdrepro.errors import BadInput, NotAttempted
 from mdrepro.latency import host, host_torch, records
 from mdrepro.latency.records import Device, Record
 from mdrepro.papers import ledger
@@ -261,6 +261,13 @@ def test_a_broken_export_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(exported, "get", broken)
     bounds: dict[str, Any] = {"threads": 1, "runs": 1, "seconds": 0, "most": None, "rounds": 1}
     with pytest.raises(RuntimeError, match="signal 9; to measure without it, name the others in `networks`"):
+        host_latency.measure([Piece("sd15")], precision="fp16", resolution=128, **bounds)
+
+    def missing(*_: Any) -> None:
+        raise NotAttempted("export needs litert_torch")
+
+    monkeypatch.setattr(exported, "get", missing)
+    with pytest.raises(NotAttempted, match="litert_torch$"):
         host_latency.measure([Piece("sd15")], precision="fp16", resolution=128, **bounds)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdrepro.errors import unknown
+from mdrepro.errors import NotAttempted, unknown
 from mdrepro.latency import host, records
 from mdrepro.latency.records import Record
 from mdrepro.metrics.cost import Cost, calculate
@@ -114,6 +114,7 @@ def measure(
 
     Raises:
         BadInput: more threads than cores, a resolution that a network cannot take, or one that cannot be exported.
+        NotAttempted: a package is missing.
         RuntimeError: the export of one broke.
     """
     host.cores(threads)
@@ -123,6 +124,8 @@ def measure(
         there = exported.find(piece, precision, resolution)
         try:
             kept[piece] = there or exported.get(piece, precision, resolution)
+        except NotAttempted:
+            raise
         except RuntimeError as error:
             raise RuntimeError(f"{error}; to measure without it, name the others in `networks`") from error
         how = "kept" if there else f"{sum(kept[piece].told['seconds'].values()):.0f} s to export"
