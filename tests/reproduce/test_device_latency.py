@@ -267,7 +267,7 @@ def test_a_broken_export_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> N
         raise NotAttempted("export needs litert_torch")
 
     monkeypatch.setattr(exported, "get", missing)
-    with pytest.raises(NotAttempted, match="litert_torch$"):
+    with pytest.raises(NotAttempted, match=r"litert_torch$"):
         host_latency.measure([Piece("sd15")], precision="fp16", resolution=128, **bounds)
 
 
