@@ -61,6 +61,8 @@ def latency(
     state: list[dict[str, float]] = []
     failed: dict[str, str] = {}
     if collect is not None:
+        if model or component:
+            raise BadInput("--model and --component are said when a bundle is packed: leave them out with --collect")
         from mdrepro.latency import bundle as packing
 
         found, failed = packing.collect(collect)

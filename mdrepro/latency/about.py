@@ -4,9 +4,11 @@ Files of ``mdrepro export`` carry model, component, precision, branches and reso
 records have the file's name.
 """
 
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from mdrepro.errors import BadInput, NotAttempted, unknown
 from mdrepro.latency.records import Component
@@ -36,34 +38,43 @@ class About:
 
 
 def of(file: Path, model: str | None = None, component: str | None = None) -> About:
-    """What a ``.tflite`` or ``.mlpackage`` says of itself; its name alone where it says nothing.
+    """What a ``.tflite`` or ``.mlpackage`` says of itself.
 
     Args:
         file: the network.
-        model, component: said by the user, and taken before what the file says.
+        model, component: for a file that says nothing; its name and ``other`` where they are None.
 
     Raises:
         BadInput: an unknown component.
     """
-    said = _inside(file)
-    kind: Any = component or said.get("component", "other")
-    return About(
-        model=model or said.get("model") or file.stem,
-        component=kind,
-        precision=said.get("precision", ""),
-        batch=int(said.get("branches", 1)),
-        resolution=None if kind == "text-encoder" else said.get("resolution"),
-    )
+    return _inside(file) or About(model or file.stem, cast(Component, component or "other"))
 
 
-def _inside(file: Path) -> dict[str, Any]:
+def _inside(file: Path) -> About | None:
+    """None for a file that is not ours, or cannot be read: whatever is to run it will say so."""
+    try:
+        said = _metadata(file)
+        branches, pixels = said.get("branches", 1), said.get("resolution")
+        kind = said["component"]
+        return About(
+            model=str(said["model"]),
+            component=kind,
+            precision=str(said["precision"]),
+            batch=int(branches),
+            resolution=None if kind == "text-encoder" or pixels is None else int(pixels),
+        )
+    except NotAttempted as error:
+        print(f"{file.name}: what it says of itself was not read: {error}", file=sys.stderr)
+    except (BadInput, KeyError, TypeError, ValueError):
+        pass
+    return None
+
+
+def _metadata(file: Path) -> Mapping[str, Any]:
+    if file.suffix == ".mlpackage":
+        from mdrepro.export import mil
+
+        return mil.read(file).metadata
     from mdrepro.export import flatbuffer
 
-    try:
-        if file.suffix == ".mlpackage":
-            from mdrepro.export import mil  # needs torch, which a machine that converts nothing may lack
-
-            return dict(mil.read(file).metadata)
-        return dict(flatbuffer.read(file).metadata)
-    except (BadInput, NotAttempted, ImportError):
-        return {}
+    return flatbuffer.read(file).metadata

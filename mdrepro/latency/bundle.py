@@ -9,10 +9,12 @@ What comes back in results/ is read by `collect`.
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mdrepro import paths
 from mdrepro.errors import BadInput
@@ -77,7 +79,8 @@ def make(files: Sequence[Path], folder: Path, model: str | None = None, componen
         model, component: as for `mdrepro.latency.about.of`.
 
     Raises:
-        BadInput: no files, a file that is missing or no ``.tflite``, two of one name, or a folder that is there.
+        BadInput: no files, a file that is missing or no ``.tflite``, two of one name, an unknown component, or a folder
+            that is there.
     """
     if folder.exists():
         raise BadInput(f"{folder} is there already: allowed is a new folder")
@@ -111,10 +114,10 @@ def make(files: Sequence[Path], folder: Path, model: str | None = None, componen
 
 
 def _name(file: Path, said: About) -> str:
-    """With model and batch, by which files of different systems differ."""
-    if said.model == file.stem:
-        return file.name
-    return f"{said.model}-{file.stem}{f'-batch{said.batch}' if said.batch > 1 else ''}{file.suffix}"
+    """With model and batch, by which files of different systems differ; of characters that no shell takes apart."""
+    batch = f"-batch{said.batch}" if said.batch > 1 else ""
+    whole = file.stem if said.model == file.stem else f"{said.model}-{file.stem}{batch}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", whole).lstrip(".-") + file.suffix
 
 
 def _script() -> str:
@@ -144,7 +147,7 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        models = {Path(one["name"]).stem: (one["sha256"], one["about"]) for one in manifest["models"]}
+        models = {Path(one["name"]).stem: (one["sha256"], _said(one)) for one in manifest["models"]}
         threads = int(manifest["threads"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{folder}: no bundle of `mdrepro latency --bundle` ({type(error).__name__})") from error
@@ -164,8 +167,16 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
             except BadInput as error:
                 failed[f"{name} on {accelerator}"] = str(error)
                 continue
+            if accelerator == "gpu" and not (one.delegated and one.delegated[0]):
+                failed[f"{name} on gpu"] = "the GPU delegate took no node: it was the CPU's time"
+                continue
             found.append(record({**one.model_dump(), "origin": "measured"}, str(file)))
     return found, failed
+
+
+def _said(packed: dict[str, Any]) -> dict[str, Any]:
+    """What a network said of itself; bundles of older versions did not ask."""
+    return {"model": Path(packed["name"]).stem, "component": "other"} | dict(packed.get("about", {}))
 
 
 def _device(file: Path) -> dict[str, str]:

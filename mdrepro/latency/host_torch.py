@@ -1,10 +1,11 @@
 """LiteRT against torch on this machine: one network, each way in a process of its own, run by run in turn.
 
 What slows the machine for a while slows all ways alike. All processes are loaded and warmed up first; then a round has
-one run of each, in an order that turns round with every round, so that none always comes after the same other. A ratio
-is the median over rounds of the ratio within a round.
+one run of each, in every order in turn, so that none always comes after the same other. A ratio is the median over
+rounds of the ratio within a round.
 """
 
+import itertools
 import json
 import subprocess
 import tempfile
@@ -70,9 +71,9 @@ def alternate(
     with ExitStack() as stack:
         asked = host.shared(threads, pinned) | {"served": True}
         servers = [stack.enter_context(_Server(way, threads, asked)) for way in ways]
-        rounds, began = 0, time.perf_counter()
+        rounds, began, orders = 0, time.perf_counter(), list(itertools.permutations(servers))
         while not host_child.enough(rounds, time.perf_counter() - began, runs, seconds, most):
-            for server in servers if rounds % 2 == 0 else reversed(servers):
+            for server in orders[rounds % len(orders)]:
                 server.run()
             rounds += 1
         return {server.way.name: server.end() for server in servers}

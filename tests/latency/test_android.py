@@ -2,15 +2,18 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import flatbuffers  # type: ignore[import-untyped]
 import pytest
 
+from mdrepro import paths
 from mdrepro.errors import BadInput, NotAttempted
 from mdrepro.export import flatbuffer
 from mdrepro.latency import about, adb, android, benchmark_model, bundle
@@ -221,9 +224,7 @@ def test_records_of_our_files_say_which_network_ran_and_fill_the_row_of_their_ph
     assert about.of(unet) == About("mobilediffusion", "unet", "fp16", 1, 512)
     assert about.of(parts[0]).resolution is None
     assert about.of(parts[3]).batch == 2
-    assert about.of(unet, model="mine", component="other").told()["model"] == "mine"
-    with pytest.raises(BadInput, match="allowed: text-encoder, unet"):
-        about.of(unet, component="vae")
+    assert about.of(unet, model="mine", component="decoder") == about.of(unet)  # a file knows better
     place = bundle.make(parts, tmp_path / "packed")
     packed = sorted(file.name for file in (place / "models").iterdir())
     assert packed[-1] == "sd15-unet-fp16-batch2.tflite"
@@ -235,6 +236,16 @@ def test_records_of_our_files_say_which_network_ran_and_fill_the_row_of_their_ph
     subprocess.run(["sh", "run.sh", str(tool)], cwd=place, env=environment, check=True, capture_output=True)
     found, failed = bundle.collect(place)
     assert not failed
+    said = {(one.model, one.component, one.precision, one.batch, one.resolution, one.model_sha256) for one in found}
+    assert said == {
+        (*asdict(about.of(file)).values(), paths.sha256(place / "models" / name))
+        for file, name in (
+            (parts[0], "mobilediffusion-text-encoder-fp16.tflite"),
+            (unet, "mobilediffusion-unet-fp16.tflite"),
+            (parts[2], packed[0]),
+            (parts[3], packed[-1]),
+        )
+    }
     phone = [one.model_copy(update={"device": Device(name="Samsung Galaxy S24")}) for one in found]
     rows = {row.column: row.value for row in device_latency.phone_rows(phone) if row.row == "galaxy-s24"}
     gpu = 141.253
@@ -246,9 +257,56 @@ def test_records_of_our_files_say_which_network_ran_and_fill_the_row_of_their_ph
     }
 
 
-def test_a_file_that_says_nothing_has_its_name(files: tuple[Path, Path]) -> None:
+def test_a_file_that_says_nothing_has_its_name(files: tuple[Path, Path], tmp_path: Path) -> None:
     assert about.of(files[0]) == About("unet")
     assert about.of(files[0], "sd15", "unet") == About("sd15", "unet")
+    with pytest.raises(BadInput, match="allowed: text-encoder, unet"):
+        about.of(files[0], component="vae")
+    for number, wrong in enumerate(({"branches": "two"}, {"branches": None}, {"component": "vae"}, {"resolution": []})):
+        says = {"model": "m", "component": "unet", "precision": "fp16"} | wrong
+        odd = exported(tmp_path / str(number), **says)
+        assert about.of(odd) == About(odd.stem)
+
+
+def test_a_missing_package_is_said_once(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(_: Path) -> None:
+        raise NotAttempted("export needs ai_edge_litert")
+
+    monkeypatch.setattr(flatbuffer, "read", missing)
+    assert about.of(files[0]) == About("unet")
+    assert capsys.readouterr().err == "unet.tflite: what it says of itself was not read: export needs ai_edge_litert\n"
+
+
+@pytest.mark.parametrize("model", ["org/model", "../../esc", "my model; rm -rf x", "a (b) $(c) `d`"])
+def test_packed_names_are_plain(model: str, files: tuple[Path, Path], tmp_path: Path) -> None:
+    place = bundle.make([files[0]], tmp_path / "packed", model=model, component="unet")
+    (name,) = [file.name for file in (place / "models").iterdir()]
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*-unet\.tflite", name)
+    (told,) = json.loads((place / "manifest.json").read_text())["models"]
+    assert (told["name"], told["about"]["model"]) == (name, model)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["benchmark_model", "packed", "unet.tflite"]
+
+
+def test_bundles_that_did_not_ask_are_read_too(
+    tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = bundle.make([files[0]], tmp_path / "packed")
+    manifest = json.loads((place / "manifest.json").read_text())
+    del manifest["models"][0]["about"]
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    (place / "results").mkdir()
+    (place / "results" / "device.txt").write_text("ro.product.model=Pixel 8\n")
+    (place / "results" / "unet.cpu.txt").write_text(dialogue.CPU)
+    (place / "results" / "unet.gpu.txt").write_text(dialogue.REFUSED)
+    found, failed = bundle.collect(place)
+    assert [(one.model, one.component, one.accelerator) for one in found] == [("unet", "other", "CPU")]
+    assert "took no node" in failed["unet on gpu"]
+    manifest["models"][0]["about"] = ["strange"]
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BadInput, match="no bundle"):
+        bundle.collect(place)
 
 
 def test_a_bundle_without_a_phone_ends_with_one_line(tmp_path: Path, files: tuple[Path, Path]) -> None:

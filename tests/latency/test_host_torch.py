@@ -56,6 +56,13 @@ def test_ways_take_turns_and_the_order_turns_round(fake: Any, monkeypatch: pytes
     assert value < 0.7
 
 
+def test_three_ways_come_in_every_order(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "SIDE", 8)
+    host_torch.alternate([fake(name, 0) for name in "abc"], runs=6)
+    said = "".join(fake.log.read_text().split())[6:]  # after the warm-up
+    assert sorted(said[3 * n : 3 * n + 3] for n in range(6)) == ["abc", "acb", "bac", "bca", "cab", "cba"]
+
+
 def test_ratio_is_of_the_runs_of_one_round() -> None:
     slow = [1.0, 2.0, 4.0, 3.0]  # a machine that slows down for a while
     above, below = ({"seconds": [factor * each for each in slow]} for factor in (3.0, 2.0))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +157,31 @@ def test_torch_rows_are_of_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     for words in ("int8-dynamic weights, 8-bit products", "47.5 dB from torch"):
         assert words in protocols["integer_share_of_eager"]
     assert "fp16 weights, float32 arithmetic" in protocols["share_of_eager"]
+    assert all("3 in turn, 3 rounds" in row.protocol for row in rows)
     for ways, there in (("none", TEN), ("eager", constant(sd15=3))):
         assert device_latency.against_torch(there, ways=[ways], resolution=512, threads=1, runs=3, most=9) == []
+
+
+def test_what_torch_is_compared_with_is_exported_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(exported, "get", lambda *what: asked.append(what))
+    device_latency.prepare([Piece("sd15")], ["eager"], 512)
+    device_latency.prepare([Piece("mobilediffusion")], ["none"], 512)
+    assert not asked
+    device_latency.prepare([Piece("sd15"), Piece("mobilediffusion")], ["compiled"], 128)
+    assert asked == [(Piece("mobilediffusion"), "int8-dynamic", 128)]
+
+
+def test_a_table_of_integers_compares_them_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    one = TEN[Piece("mobilediffusion")]
+    found = {Piece("mobilediffusion"): replace(one, record=one.record.model_copy(update={"precision": "int8-dynamic"}))}
+    monkeypatch.setattr(exported, "get", lambda *_: one.kept)
+    monkeypatch.setattr(host_torch, "litert", lambda file, precision: host_torch.Way(f"LiteRT, {precision}", "m", {}))
+    monkeypatch.setattr(host_torch, "alternate", lambda ways, *_, **__: {way.name: told([9.0] * 3) for way in ways})
+    monkeypatch.setattr("mdrepro.paths.sha256", lambda file: "0" * 64)
+    compared = device_latency.against_torch(found, ways=["eager"], resolution=512, threads=1, runs=3, most=9)
+    columns = [row.column for row in device_latency.torch_rows(compared)]
+    assert columns == ["unet_ms_per_step", "integer_share_of_eager"]
 
 
 def of_a_phone(component: str, ms: float, **fields: Any) -> Record:
@@ -204,6 +228,25 @@ def test_other_phones_models_and_batches_fill_nothing() -> None:
     assert device_latency.phone_rows(others) == []
     found = values(device_latency.phone_rows([of_a_phone("unet", 9, device="Samsung Galaxy S24")]))
     assert found == {("galaxy-s24", "unet_ms_per_step"): 9}
+
+
+def test_a_row_is_of_one_accelerator_and_one_precision_and_of_its_own_networks() -> None:
+    def all_of(ms: float, **way: Any) -> list[Record]:
+        return [one.model_copy(update={"times": records.Times(runs=9, median_ms=ms)} | way) for one in PHONE]
+
+    def total(brought: list[Record]) -> float | None:
+        return values(device_latency.phone_rows(brought)).get(("iphone15pro-mobilediffusion-1", "total_ms"))
+
+    cpu, gpu = all_of(100, accelerator="CPU", precision="fp16"), all_of(10, accelerator="GPU", precision="fp16")
+    assert total(cpu + gpu) == 30
+    assert total(gpu + cpu) == 300  # of several the last
+    assert total(cpu + gpu[:2]) == 300  # where most parts are
+    assert total(cpu[:2] + gpu[2:]) is None  # never a sum of both
+    other = cpu[0].model_copy(update={"model": "shapes-1", "times": records.Times(runs=9, median_ms=1)})
+    small = [one.model_copy(update={"resolution": 128}) for one in all_of(2, accelerator="CPU", precision="fp16")]
+    assert total([*cpu, other, *small[1:]]) == 300
+    rows = device_latency.phone_rows([one.model_copy(update={"resolution": 512}) for one in cpu])
+    assert all("512 px" in row.protocol for row in rows)
 
 
 def test_records_of_a_file_or_a_folder(tmp_path: Path) -> None:
@@ -300,6 +343,7 @@ def test_notebook_runs_to_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mdrepro.reproduce.record.record", lambda *args, **named: recorded.update(args=args, **named))
     monkeypatch.setattr(host_latency, "measure", stubbed)
     monkeypatch.setattr(host_latency, "keep", lambda *_: None)
+    monkeypatch.setattr(device_latency, "prepare", lambda *_: None)
     monkeypatch.setattr(device_latency, "against_torch", lambda found, **named: [])
     space: dict[str, object] = {}
     for cell in json.loads(NOTEBOOK.read_text())["cells"]:

@@ -1,6 +1,6 @@
 """Table ``mobilediffusion-device-latency``: images on this machine beside the paper's on phones; rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -81,6 +81,7 @@ class Torch:
         ratio: time of LiteRT over torch's, with its 95 % interval.
         way: of torch, in words.
         kept: the file that LiteRT ran.
+        processes: that took turns, these two among them.
     """
 
     litert: Record
@@ -89,6 +90,7 @@ class Torch:
     ratio: tuple[float, float, float]
     way: str
     kept: Kept
+    processes: int
 
     @property
     def protocol(self) -> str:
@@ -98,8 +100,9 @@ class Torch:
             f"UNet of MobileDiffusion, full size, random weights, {self.torch.resolution} px, batch 1, "
             f"{self.torch.threads} threads each; {self.torch.runtime}, float32, and {self.litert.runtime}, XNNPACK, "
             f"{precision} weights, {exported.ARITHMETIC[precision]}, {self.kept.psnr_db:.1f} dB from torch, in a "
-            f"process each, in turn, {self.torch.times.runs} rounds; load {left['load_before']:.1f} before, "
-            f"{right['load_after']:.1f} after; {right['gmacs']:.1f} GMAC/s in torch, {left['gmacs']:.1f} on LiteRT, "
+            f"process each, {self.processes} in turn, {self.torch.times.runs} rounds; load "
+            f"{left['load_before']:.1f} before, {right['load_after']:.1f} after; "
+            f"{right['gmacs']:.1f} GMAC/s in torch, {left['gmacs']:.1f} on LiteRT, "
             f"{max(left['peak_gmacs'], right['peak_gmacs']):.1f} in a matrix product"
         )
 
@@ -117,8 +120,12 @@ def against_torch(
 
     Returns:
         for each way of torch, LiteRT in the precision that was measured and in `INTEGER`.
+
+    Raises:
+        BadInput: a way that cannot run.
+        NotAttempted, RuntimeError: as `prepare`.
     """
-    one, wanted = found.get(COMPARED), [way for way in ("eager", "compiled") if way in ways]
+    one, wanted = found.get(COMPARED), _wanted(ways)
     if one is None or not wanted:
         return []
     files = {one.record.precision: one.kept, INTEGER: exported.get(COMPARED, INTEGER, resolution)}
@@ -131,12 +138,33 @@ def against_torch(
         told = host_torch.alternate([*ours.values(), theirs], threads, runs=runs, most=most)
         for precision, kept in files.items():
             pair = told[ours[precision].name], told[theirs.name]
-            made.append(_torch(*pair, one.cost, kept, precision, theirs.name, threads))
+            made.append(_torch(*pair, one.cost, kept, precision, theirs.name, threads, len(told)))
     return made
 
 
+def prepare(chosen: Iterable[Piece], ways: Sequence[str], resolution: int) -> None:
+    """Export what `against_torch` needs beside the table's own networks, so that it fails before anything is measured.
+
+    Raises:
+        BadInput, NotAttempted, RuntimeError: as `exported.get`; ``torch=none`` goes on without it.
+    """
+    if COMPARED in chosen and _wanted(ways):
+        exported.get(COMPARED, INTEGER, resolution)
+
+
+def _wanted(ways: Sequence[str]) -> list[str]:
+    return [way for way in ("eager", "compiled") if way in ways]
+
+
 def _torch(
-    ours: host.Told, theirs: host.Told, cost: Cost, kept: Kept, precision: str, name: str, threads: int
+    ours: host.Told,
+    theirs: host.Told,
+    cost: Cost,
+    kept: Kept,
+    precision: str,
+    name: str,
+    threads: int,
+    processes: int,
 ) -> Torch:
     ran, state = host.record(
         [ours],
@@ -158,7 +186,7 @@ def _torch(
         macs=cost.macs,
         resolution=cost.resolution,
     )
-    return Torch(ran, again, (state, other), host_torch.ratio(ours, theirs), name, kept)
+    return Torch(ran, again, (state, other), host_torch.ratio(ours, theirs), name, kept, processes)
 
 
 def torch_rows(compared: Sequence[Torch]) -> list[Row]:

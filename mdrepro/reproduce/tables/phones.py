@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 NONE = "none"
+RESOLUTION = 512
+"""Of both papers' images, px."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +69,48 @@ def bare(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def of(found: Sequence[Record], devices: Iterable[str], network: str, batch: int = 1) -> Record | None:
-    """The last measured record of a network on a device; a denoiser's at that batch.
+def of(found: Iterable[Record], network: str, batch: int = 1) -> Record | None:
+    """The last record of a network; a denoiser's at that batch.
 
-    The text encoder is one and the same in all models.
+    The text encoder is one and the same in all models that `PARTS` names. A record that says a resolution is of
+    `RESOLUTION`.
     """
     model, component = PARTS[network]
+    models = {name for name, _ in PARTS.values()} if component == "text-encoder" else {model}
     there = [
         one
-        for one in records.split(found)["measured"]
-        if bare(one.device.name) in devices
-        and one.component == component
-        and (component == "text-encoder" or one.model == model)
+        for one in found
+        if one.component == component
+        and one.model in models
+        and (component == "text-encoder" or one.resolution in (None, RESOLUTION))
         and (component != "unet" or one.batch == batch)
     ]
     return there[-1] if there else None
 
 
+def parts(found: Sequence[Record], place: Place) -> list[Record | None]:
+    """Text encoder, denoiser and decoder as measured on a phone, all in one way: one accelerator, one precision.
+
+    Of several ways it is the one in which most of the three were measured, and of those the last.
+    """
+    image = place.image
+    here = [one for one in records.split(found)["measured"] if bare(one.device.name) in place.devices]
+    best: list[Record | None] = [None, None, None]
+    for way in dict.fromkeys((one.accelerator, one.precision) for one in reversed(here)):
+        those = [one for one in here if (one.accelerator, one.precision) == way]
+        there = [of(those, name, place.batch) for name in (image.text_encoder, image.unet, image.decoder)]
+        if there.count(None) < best.count(None):
+            best = there
+    return best
+
+
 def protocol(one: Record) -> str:
     """How a record was made, in a sentence."""
     precision = f", {one.precision} weights" if one.precision else ""
+    pixels = f", {one.resolution} px" if one.resolution else ""
     return (
-        f"measured on {one.device.name} {one.device.system}: {one.runtime}, {one.accelerator}{precision}, batch "
-        f"{one.batch}, {one.times.runs} runs; {one.source}"
+        f"measured on {one.device.name} {one.device.system}: {one.runtime}, {one.accelerator}{precision}{pixels}, "
+        f"batch {one.batch}, {one.times.runs} runs; {one.source}"
     )
 
 
@@ -122,7 +143,7 @@ def rows(found: Sequence[Record], places: Mapping[str, Place], columns: Sequence
     for row, place in places.items():
         image = place.image
         names = (image.text_encoder, image.unet, image.decoder)
-        there = [of(found, place.devices, name, place.batch) for name in names]
+        there = parts(found, place)
         cells += [value(row, column, one) for column, one in zip(columns, there, strict=True) if one]
         if all(there):
             counts = dict(image.counts())
