@@ -190,9 +190,14 @@ def _export(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the process of an export does."""
-    from mdrepro.export import verbs
+    """What the process of an export does.
+
+    It names the converter, so that a change of it is seen by the tables that measure what it makes.
+    """
+    from mdrepro.export import litert, verbs
     from mdrepro.export.parity import GateMissed
+
+    assert verbs.TARGETS["litert"] == litert.__name__
 
     try:
         done = verbs.export(

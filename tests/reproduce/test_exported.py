@@ -154,6 +154,13 @@ def test_what_is_not_allowed_is_named() -> None:
         exported.made_of(DECODER, "int4", 64)
 
 
+def test_tables_of_latencies_notice_a_change_of_the_converter() -> None:
+    from mdrepro.reproduce.fingerprint import code
+
+    seen = code(["from mdrepro.reproduce.tables import device_latency"])
+    assert set(code([exported.SOURCE], exported.CHECKPOINTS)) <= set(seen)
+
+
 def test_every_precision_has_its_arithmetic_in_words() -> None:
     from mdrepro.export import litert
 
