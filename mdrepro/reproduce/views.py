@@ -203,13 +203,20 @@ class RunView:
         same = self.comparable
         other = [column for column in self.table.columns.values() if column not in same]
         if not same:
-            small = "small networks; " if self.tier == "quick" else ""
+            small = "small networks; " if self.tier == "quick" and not _alike(self.table) else ""
             return f"{small}not the paper's protocol. Claims are tested, cells are not compared with the paper's."
         if not other:
             return "the paper's protocol in every column."
         if len(other) <= len(same):
             return f"the paper's protocol, except in {_names(other)}, which cannot be compared."
         return f"the paper's protocol in {_names(same)} only; the other columns cannot be compared."
+
+
+def _alike(table: Table) -> bool:
+    """Whether the quick tier runs with the paper tier's own parameters, on networks of the published size."""
+    if "quick" not in table.tiers or "paper" not in table.tiers:
+        return False
+    return table.tiers["quick"] | {"tier": ""} == table.tiers["paper"] | {"tier": ""}
 
 
 def _names(columns: list[Column]) -> str:
