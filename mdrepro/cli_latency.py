@@ -52,12 +52,12 @@ def latency(
     named = list(files or [])
     if sum(value is not None for value in (bundle, collect, kind)) > 1:
         raise BadInput("--bundle, --collect and --import are three things: give one")
+    said = partial(about.of, model=model, component=component)
     if bundle is not None:
         from mdrepro.latency import bundle as packing
 
-        print(f"{packing.make(named, bundle, model, component)}: on a machine with a phone: sh run.sh BENCHMARK_MODEL")
+        print(f"{packing.make(named, bundle, said)}: on a machine with a phone: sh run.sh BENCHMARK_MODEL")
         return
-    said = partial(about.of, model=model, component=component)
     state: list[dict[str, float]] = []
     failed: dict[str, str] = {}
     if collect is not None:

@@ -47,8 +47,8 @@ def measure(
         report = benchmark_model.parse(phone.shell(command))
     finally:
         _clean(phone, names)
-    refused = accelerator == "gpu" and (report.delegated is None or report.delegated[0] == 0)
-    notes = (*report.notes, *(["the GPU delegate took no node: this is the CPU's time"] if refused else []))
+    refused = benchmark_model.refused(accelerator, report.delegated)
+    notes = (*report.notes, *([benchmark_model.REFUSED] if refused else []))
     return Record(
         origin="measured",
         device=phone.device(),

@@ -28,6 +28,8 @@ FELL_BACK = re.compile(
     r"will not be executed by the delegate|falling back|Failed to apply|not supported on this device"
 )
 
+REFUSED = "the GPU delegate took no node: this is the CPU's time"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -44,6 +46,16 @@ class Report:
     memory_mb: float | None
     delegated: tuple[int, int] | None
     notes: tuple[str, ...]
+
+
+def refused(accelerator: str, delegated: tuple[int, int] | None) -> bool:
+    """Whether the GPU was asked for and took nothing: `REFUSED`.
+
+    Args:
+        accelerator: that was asked for, one of `ACCELERATORS`.
+        delegated: (nodes on the delegate, nodes); None where the tool says nothing.
+    """
+    return accelerator == "gpu" and (delegated is None or delegated[0] == 0)
 
 
 def command(

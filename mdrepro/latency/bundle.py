@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +70,13 @@ Let the phone cool down, take it out of its case, set it to flight mode, and kee
 THREADS = 4
 
 
-def make(files: Sequence[Path], folder: Path, model: str | None = None, component: str | None = None) -> Path:
+def make(files: Sequence[Path], folder: Path, said: Callable[[Path], About] = about.of) -> Path:
     """Write a bundle; the folder appears whole.
 
     Args:
         files: networks, ``.tflite``. Those of ``mdrepro export`` are packed under their model's name too.
         folder: a new one.
-        model, component: as for `mdrepro.latency.about.of`.
+        said: what a file is.
 
     Raises:
         BadInput: no files, a file that is missing or no ``.tflite``, two of one name, an unknown component, or a folder
@@ -89,8 +89,8 @@ def make(files: Sequence[Path], folder: Path, model: str | None = None, componen
     for file in files:
         if not file.is_file() or file.suffix != ".tflite":
             raise BadInput(f"{file}: allowed are .tflite files")
-    said = [about.of(file, model, component) for file in files]
-    names = [_name(file, one) for file, one in zip(files, said, strict=True)]
+    each = [said(file) for file in files]
+    names = [_name(file, one) for file, one in zip(files, each, strict=True)]
     if len(set(names)) < len(files):
         raise BadInput("two networks have the same file name: rename one")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def make(files: Sequence[Path], folder: Path, model: str | None = None, componen
     try:
         (place / "models").mkdir()
         told = []
-        for file, name, one in zip(files, names, said, strict=True):
+        for file, name, one in zip(files, names, each, strict=True):
             shutil.copyfile(file, place / "models" / name)
             facts = {"name": name, "bytes": file.stat().st_size, "sha256": paths.sha256(file), "about": one.told()}
             told.append(facts)
@@ -167,8 +167,8 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
             except BadInput as error:
                 failed[f"{name} on {accelerator}"] = str(error)
                 continue
-            if accelerator == "gpu" and not (one.delegated and one.delegated[0]):
-                failed[f"{name} on gpu"] = "the GPU delegate took no node: it was the CPU's time"
+            if benchmark_model.refused(accelerator, one.delegated):
+                failed[f"{name} on {accelerator}"] = benchmark_model.REFUSED
                 continue
             found.append(record({**one.model_dump(), "origin": "measured"}, str(file)))
     return found, failed
@@ -176,7 +176,7 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
 
 def _said(packed: dict[str, Any]) -> dict[str, Any]:
     """What a network said of itself; bundles of older versions did not ask."""
-    return {"model": Path(packed["name"]).stem, "component": "other"} | dict(packed.get("about", {}))
+    return About(Path(packed["name"]).stem).told() | dict(packed.get("about", {}))
 
 
 def _device(file: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +282,7 @@ def test_a_missing_package_is_said_once(
 
 @pytest.mark.parametrize("model", ["org/model", "../../esc", "my model; rm -rf x", "a (b) $(c) `d`"])
 def test_packed_names_are_plain(model: str, files: tuple[Path, Path], tmp_path: Path) -> None:
-    place = bundle.make([files[0]], tmp_path / "packed", model=model, component="unet")
+    place = bundle.make([files[0]], tmp_path / "packed", partial(about.of, model=model, component="unet"))
     (name,) = [file.name for file in (place / "models").iterdir()]
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*-unet\.tflite", name)
     (told,) = json.loads((place / "manifest.json").read_text())["models"]
