@@ -39,7 +39,7 @@ $(STAMP): requirements.lock pyproject.toml
 lock:
 	@$(BIN)/uv pip compile --quiet --no-header --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --all-extras $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
-	@$(BIN)/python -m mdrepro.environment
+	@$(BIN)/python -m tools.environment
 
 clean:
 	rm -rf papermill_runs .snakemake .pytest_cache .mypy_cache .ruff_cache

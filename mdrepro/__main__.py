@@ -1,5 +1,5 @@
 """``python -m mdrepro``."""
 
-from mdrepro.cli import main
+from mdrepro.cli.app import main
 
 main()

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mdrepro import paths
+from mdrepro.core import paths
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TABLE = "mobilediffusion-unet-cost"
@@ -26,9 +26,9 @@ fail: str = "no"  # in {no, error, input}: how the notebook fails
 WORK = """\
 import random
 import time
-from mdrepro.errors import BadInput
-from mdrepro.reproduce.record import record
-from mdrepro.reproduce.rows import Row
+from mdrepro.core.errors import BadInput
+from mdrepro.reproduce.workflow.record import record
+from mdrepro.evaluation.rows import Row
 
 chance = random.Random(steps)
 total = 0.0

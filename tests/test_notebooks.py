@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from mdrepro.papers import ledger
-from mdrepro.reproduce.parameters import declared, resolve
+from mdrepro.reproduce.workflow.parameters import declared, resolve
 from tests.conftest import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").rglob("*.ipynb"))

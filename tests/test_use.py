@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from tests.models import tiny
+from tests.support import tiny_pipeline as tiny
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "use.md"
 

@@ -1,0 +1,1 @@
+"""Training and evaluation data: scenes, photographs, captioned pictures, COCO."""

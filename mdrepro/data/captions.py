@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data import pixels
-from mdrepro.errors import BadInput, unknown
 
 CHOICES = ("all", "first")
 METADATA = "metadata.jsonl"

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdrepro import paths
-from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
 
 ROOT = "COCO_ROOT"
 DRAWS = ("picture", "pair")
@@ -102,7 +102,7 @@ def choose(name: str, count: int | None = None, prompts: Path | None = None) -> 
     Args:
         name: in `SETS`.
         count: how many; None for all of the set.
-        prompts: a file, as `mdrepro.sampling.prompts.read` takes, whose captions stand for the set's own draw.
+        prompts: a file, as `mdrepro.data.prompts.read` takes, whose captions stand for the set's own draw.
 
     Raises:
         BadInput: an unknown set, annotations that cannot be read, or fewer captions than ``count``.
@@ -126,7 +126,7 @@ def choose(name: str, count: int | None = None, prompts: Path | None = None) -> 
     files: tuple[Path, ...] = ()
     wanted = row.count if count is None else count
     if prompts is not None:
-        from mdrepro.sampling.prompts import read
+        from mdrepro.data.prompts import read
 
         said = read(prompts)
         words = f"captions of {prompts.name} (SHA-256 {paths.sha256(prompts)[:12]}) for COCO {row.year} val"

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mdrepro import paths
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput
 from mdrepro.data.pixels import FORMATS, rgb, tensor
-from mdrepro.errors import BadInput
 
 PACKAGES = "packages"
 TILE = 256  # px; also the least height and width of a photograph

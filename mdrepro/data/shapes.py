@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdrepro.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, unknown
 
 SIZE = 64  # px, height and width
 VERSION = 2  # of scenes, drawing and wording together; another number is other data
@@ -69,7 +69,7 @@ VOCABULARY = tuple(
         | {word for form in ON for word in form.split() if "{" not in word}
     )
 )
-REGISTERS = 6  # end tokens behind every caption, which may tell it once more (`mdrepro.training.registers`)
+REGISTERS = 6  # end tokens behind every caption, which may tell it once more (`mdrepro.training.objectives.registers`)
 TOKENS = 28 + REGISTERS  # of the longest caption, start and end included, and its registers
 
 

@@ -19,9 +19,9 @@ from webdataset.gopen import gopen, gopen_schemes  # type: ignore[import-untyped
 from webdataset.shardlists import expand_urls  # type: ignore[import-untyped]
 from webdataset.tariterators import base_plus_ext  # type: ignore[import-untyped]
 
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.data import pixels
 from mdrepro.data.captions import CaptionedPictures, Picture, Preparation
-from mdrepro.errors import BadInput, NotAttempted, unknown
 
 CAPTION_FIELDS = ("caption", "text")  # of a .json member
 TIMEOUT = 30.0  # s without an answer from a server

@@ -9,12 +9,12 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 
-from mdrepro import paths
-from mdrepro.errors import BadInput
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput
+from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.export.components import Model
 from mdrepro.export.parity import Parity, compare
 from mdrepro.export.runner import FORMAT, Runner, bundle_name
-from mdrepro.models.renoise import RenoisingScheduler
 from mdrepro.sampling.generate import scheduler_for, seeds
 
 TOKENIZER = "tokenizer.json"

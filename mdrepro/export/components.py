@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdrepro.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, unknown
 from mdrepro.models import autoencoders, latents, presets, text
 from mdrepro.models.conditioned import guidance_embedding, width_of
-from mdrepro.training import recipes, verbs
+from mdrepro.training.recipes import registry
+from mdrepro.training.runs import commands
 
 COMPONENTS = ("text-encoder", "unet", "decoder")
 
@@ -270,10 +271,10 @@ def find(name: str, resolution: int | None = None, decoder: str | None = None) -
         if decoder is not None:
             raise BadInput(f"--decoder is of recipes, not of {name}: leave it out")
         return _random(name, resolution)
-    if name not in recipes.RECIPES and not Path(name).is_dir():
-        raise unknown("model", name, [*PRESETS, *recipes.RECIPES, "a folder of a diffusers pipeline"])
-    own = name in recipes.RECIPES
-    model = find_pipeline(verbs.pipeline(name, decoder), name if own else Path(name).name, resolution)
+    if name not in registry.RECIPES and not Path(name).is_dir():
+        raise unknown("model", name, [*PRESETS, *registry.RECIPES, "a folder of a diffusers pipeline"])
+    own = name in registry.RECIPES
+    model = find_pipeline(commands.pipeline(name, decoder), name if own else Path(name).name, resolution)
     return replace(model, weights=f"recipe {name}", licence="Apache-2.0") if own else model
 
 

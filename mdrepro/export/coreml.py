@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mdrepro import paths
-from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.export import mil, parity
 from mdrepro.export.components import Component
 from mdrepro.export.flatbuffer import METADATA

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 from mdrepro.export.needs import needed
 
 METADATA = "mdrepro"

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mdrepro import paths
-from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.export import flatbuffer, parity
 from mdrepro.export.components import Component, Inputs
 from mdrepro.export.needs import needed

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 from mdrepro.export.components import Component
 from mdrepro.export.flatbuffer import METADATA, Port, Summary
 from mdrepro.export.needs import needed

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from mdrepro.errors import NotAttempted
+from mdrepro.core.errors import NotAttempted
 
 
 def needed(module: str) -> Any:

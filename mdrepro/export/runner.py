@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrepro import paths
-from mdrepro.errors import BadInput
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput
 from mdrepro.export import flatbuffer
 from mdrepro.export.needs import needed
 from mdrepro.export.solvers import Array, Schedule

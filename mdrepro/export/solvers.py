@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrepro.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, unknown
 
 Array = NDArray[Any]
 

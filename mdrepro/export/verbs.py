@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mdrepro.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.provenance import state
 from mdrepro.export import bundle, components, files, parity
 from mdrepro.export.components import COMPONENTS, Component, Model
 from mdrepro.export.stages import Stages
-from mdrepro.reproduce.provenance import state
 
 TARGETS: Mapping[str, str] = {"litert": "mdrepro.export.litert", "coreml": "mdrepro.export.coreml"}
 """Formats: the module that makes them."""

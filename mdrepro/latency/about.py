@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.latency.records import Component
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdrepro.errors import BadInput, NotAttempted
+from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.latency.records import Device
 
 LATER = """When a phone with USB debugging is attached to a machine that has adb and benchmark_model for Android

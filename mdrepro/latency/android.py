@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mdrepro import paths
-from mdrepro.errors import BadInput
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput
 from mdrepro.latency import about, benchmark_model
 from mdrepro.latency.about import About
 from mdrepro.latency.adb import Phone

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mdrepro import paths
-from mdrepro.errors import BadInput, NotAttempted, unknown
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.latency import about
 from mdrepro.latency.about import About
 from mdrepro.latency.host import RUNS, SECONDS, WARM_UP, summary

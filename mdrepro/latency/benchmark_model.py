@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 from mdrepro.latency.records import Times
 
 ACCELERATORS = {"cpu": ("--use_xnnpack=true",), "gpu": ("--use_gpu=true",)}

@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mdrepro import paths
-from mdrepro.errors import BadInput
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput
 from mdrepro.latency import about, benchmark_model, imports
 from mdrepro.latency.about import About
 from mdrepro.latency.adb import PROPERTIES, REMOTE
 from mdrepro.latency.records import Record, record
-from mdrepro.reproduce.results import write_json
+from mdrepro.reproduce.workflow.results import write_json
 
 MANIFEST, RESULTS = "manifest.json", "results"
 RUN = """#!/bin/sh

@@ -16,8 +16,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from mdrepro import paths
-from mdrepro.errors import BadInput
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput
 from mdrepro.latency import about, host_child
 from mdrepro.latency.about import About
 from mdrepro.latency.records import Component, Device, Record, Times, today

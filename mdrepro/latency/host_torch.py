@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 from mdrepro.latency import host, host_child, host_torch_child
 from mdrepro.latency.host import Told
 

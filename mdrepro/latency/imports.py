@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from mdrepro import paths
-from mdrepro.errors import BadInput, unknown
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, unknown
 from mdrepro.latency import benchmark_model
 from mdrepro.latency.records import Record, record
 

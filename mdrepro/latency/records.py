@@ -13,8 +13,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 from pydantic import model_validator as validator
 
-from mdrepro.errors import BadInput
-from mdrepro.reproduce.results import write_json
+from mdrepro.core.errors import BadInput
+from mdrepro.reproduce.workflow.results import write_json
 
 FORMAT = 1
 Origin = Literal["measured", "imported"]

@@ -16,8 +16,8 @@ from typing import Any
 
 from diffusers import AutoencoderKL
 
-from mdrepro.errors import BadInput, unknown
-from mdrepro.models import vae
+from mdrepro.core.errors import BadInput, unknown
+from mdrepro.models.mobilediffusion import vae
 
 SD_CONFIG: Mapping[str, Any] = MappingProxyType(
     {

@@ -12,7 +12,7 @@ import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 
 WIDTH = 256
 """Of the embedded guidance, as in the latent consistency models that diffusers loads."""
@@ -44,7 +44,7 @@ def conditioned(unet: Any, width: int = WIDTH) -> Any:
     Raises:
         BadInput: a denoiser of another class, or one with that input.
     """
-    from mdrepro.models.unet import MobileDiffusionUNet
+    from mdrepro.models.mobilediffusion.unet import MobileDiffusionUNet
 
     if not isinstance(unet, MobileDiffusionUNet) or width_of(unet) is not None:
         raise BadInput(

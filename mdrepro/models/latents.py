@@ -17,7 +17,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from mdrepro.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, unknown
 
 PIXEL_RANGES = ("uint8", "0..1", "-1..1")
 TOLERANCE = 0.01

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from mdrepro import models
-from mdrepro.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, unknown
 from mdrepro.models import latents as convention
 from mdrepro.models import text
 from mdrepro.models.conditioned import guidance_embedding, width_of
@@ -70,7 +70,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Self:
         """A saved pipeline, in eval mode, from safetensors; see `SafetensorsOnly.from_pretrained`."""
-        for module in pkgutil.iter_modules(models.__path__, f"{models.__name__}."):
+        for module in pkgutil.walk_packages(models.__path__, f"{models.__name__}."):
             # diffusers takes components from modules that are imported already, and looks for their base class there
             vars(importlib.import_module(module.name)).setdefault("ModelMixin", ModelMixin)
         return super().from_pretrained(pretrained_model_name_or_path, **options)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from mdrepro.errors import BadInput, unknown
-from mdrepro.models.blocks import MEETS_TABLE_1, MEETS_TABLE_3
+from mdrepro.core.errors import BadInput, unknown
+from mdrepro.models.snapfusion.blocks import MEETS_TABLE_1, MEETS_TABLE_3
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -123,13 +123,13 @@ def _sd_unet(config: Mapping[str, Any]) -> "nn.Module":
 
 
 def _mobilediffusion_unet(config: Mapping[str, Any]) -> "nn.Module":
-    from mdrepro.models.unet import MobileDiffusionUNet
+    from mdrepro.models.mobilediffusion.unet import MobileDiffusionUNet
 
     return MobileDiffusionUNet(**config)
 
 
 def _evolvable_unet(config: Mapping[str, Any]) -> "nn.Module":
-    from mdrepro.models.evolvable import EvolvableUNet
+    from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 
     return EvolvableUNet(**config)
 

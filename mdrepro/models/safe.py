@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from diffusers.models.modeling_utils import ModelMixin
 
-from mdrepro.errors import BadInput, NotAttempted
+from mdrepro.core.errors import BadInput, NotAttempted
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 WEIGHTS = ("diffusion_pytorch_model", "pytorch_model", "model")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from mdrepro.errors import unknown
+from mdrepro.core.errors import unknown
 
 
 @dataclass(frozen=True, kw_only=True)

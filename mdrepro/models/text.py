@@ -5,7 +5,7 @@ The text features of a prompt are the last hidden state after the final layer no
 length with the end token and no mask is used: attention is causal, so padding changes nothing before it.
 
 An encoder whose config says ``registers: n`` gives its last n positions alone. They are padding, which sees the whole
-prompt; the quick tier's encoder is trained to say it again there, in order (`mdrepro.training.registers`).
+prompt; the quick tier's encoder is trained to say it again there, in order (`mdrepro.training.objectives.registers`).
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 from mdrepro.models.safe import from_hub, refuse_pickles
 
 CLIP_VIT_L14 = "openai/clip-vit-large-patch14"

@@ -1,0 +1,1 @@
+"""Both papers as data, their schema, and the ledger that judges measurements."""

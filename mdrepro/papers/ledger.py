@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from mdrepro.errors import unknown
+from mdrepro.core.errors import unknown
 from mdrepro.papers.schema import (
     CONFIRMED,
     TIERS,

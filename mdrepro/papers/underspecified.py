@@ -23,7 +23,7 @@ class _Data(BaseModel):
 class Alternative(_Data):
     """Another choice with the size and cost that MobileDiffusion's UNet would have.
 
-    ``config`` is what differs from the defaults of `mdrepro.models.unet.MobileDiffusionUNet`.
+    ``config`` is what differs from the defaults of `mdrepro.models.mobilediffusion.unet.MobileDiffusionUNet`.
     """
 
     change: str

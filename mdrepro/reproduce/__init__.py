@@ -1,0 +1,1 @@
+"""From a notebook to a published table and the report."""

@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mdrepro.data import coco
-from mdrepro.metrics.backbones import BACKBONES
-from mdrepro.metrics.catalogue import INCEPTION, VIT_G
+from mdrepro.core.paths import relative, root
+from mdrepro.data import coco, folders
+from mdrepro.metrics.image.backbones import BACKBONES
+from mdrepro.metrics.image.catalogue import INCEPTION, VIT_G
 from mdrepro.papers.schema import Tier
-from mdrepro.paths import relative, root
-from mdrepro.training import places
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 
@@ -50,7 +49,7 @@ def _hub_model(repository: str) -> bool:
 
 
 def _quick() -> Iterator[Finding]:
-    from mdrepro.reproduce.provenance import hardware
+    from mdrepro.core.provenance import hardware
 
     machine = hardware()
     version = platform.python_version()
@@ -71,18 +70,18 @@ def _quick() -> Iterator[Finding]:
 
 
 def _larger() -> Iterator[Finding]:
-    from mdrepro.reproduce.provenance import hardware
+    from mdrepro.core.provenance import hardware
 
     gpus = hardware()["gpus"]
     for tier, number in (("proxy", 1), ("paper", 8)):
         words = ", ".join(gpus) or "none"
         yield Finding(tier, "gpu", len(gpus) >= number, True, words, f"{number} CUDA GPU or more")  # type: ignore[arg-type]
-    pictures = relative(places.pictures())
+    pictures = relative(folders.pictures())
     bring = f"put or link there COCO's folder, pictures with metadata.jsonl, or WebDataset shards as {pictures}/*.tar"
-    there = places.pictures().is_dir() and any(places.pictures().iterdir())
+    there = folders.pictures().is_dir() and any(folders.pictures().iterdir())
     yield Finding("proxy", "data", there, True, f"pictures with captions in {pictures}", bring)
-    for name, source in (("clip-weights", places.CLIP), ("sd15-weights", places.SD15)):
-        place = places.weights(source)
+    for name, source in (("clip-weights", folders.CLIP), ("sd15-weights", folders.SD15)):
+        place = folders.weights(source)
         fetch = f"hf download {source} --local-dir {relative(place)}, or link a folder there"
         yield Finding("proxy", name, place.is_dir() or _hub_model(source), True, source, fetch)
     yield from _coco()
@@ -105,7 +104,7 @@ def _coco() -> Iterator[Finding]:
     there = any((folder / name).is_file() for folder in (weights, hub_checkpoints()) for name in INCEPTION.names)
     bring = f"it is downloaded when it is needed, or put {INCEPTION.url} into {relative(weights)}"
     yield Finding("proxy", "fid-weights", there, False, f"Inception of FID, {INCEPTION.names[0]}", bring)
-    place = places.weights(VIT_G[0])
+    place = folders.weights(VIT_G[0])
     there = any((place / name).is_file() for name in VIT_G[1]) or _hub_model(VIT_G[0])
     fetch = f"hf download {VIT_G[0]} {VIT_G[1][0]} --local-dir {relative(place)}"
     bring = f"they are downloaded when they are needed, or {fetch}"

@@ -1,0 +1,1 @@
+"""Image sets: generated, sharded, resumed."""

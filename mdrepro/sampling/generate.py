@@ -23,9 +23,9 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from mdrepro.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, unknown
+from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.models.latents import convert
-from mdrepro.models.renoise import RenoisingScheduler
 from mdrepro.sampling import manifest
 from mdrepro.sampling.manifest import Manifest
 

@@ -1,0 +1,1 @@
+"""One training loop, objectives, recipes and runs."""

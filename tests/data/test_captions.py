@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mdrepro.core.errors import BadInput
 from mdrepro.data import captions, pixels
 from mdrepro.data.captions import Preparation
-from mdrepro.errors import BadInput
 
 HOW = Preparation(8)
 

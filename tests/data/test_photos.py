@@ -6,9 +6,9 @@ import skimage.data
 import torch
 from PIL import Image
 
-from mdrepro import paths
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput
 from mdrepro.data import photos
-from mdrepro.errors import BadInput
 
 
 def save(path, size=(300, 280), mode="RGB", seed=0, **options):

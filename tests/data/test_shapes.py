@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from mdrepro.core.errors import BadInput
 from mdrepro.data import shapes
 from mdrepro.data.shapes import Graph, Scene, Shapes, Thing, caption, render, scene
-from mdrepro.errors import BadInput
 from mdrepro.models import text
 
 MANY = 600

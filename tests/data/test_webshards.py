@@ -14,9 +14,9 @@ import pytest
 import webdataset
 from PIL import Image
 
+from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.data.captions import Preparation
 from mdrepro.data.webshards import shards
-from mdrepro.errors import BadInput, NotAttempted
 
 HOW = Preparation(8)
 

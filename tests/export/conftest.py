@@ -8,9 +8,9 @@ import torch
 from diffusers import DDIMScheduler
 
 from mdrepro.models import text
+from mdrepro.models.mobilediffusion.unet import MobileDiffusionUNet
+from mdrepro.models.mobilediffusion.vae import Autoencoder
 from mdrepro.models.pipeline import MobileDiffusionPipeline
-from mdrepro.models.unet import MobileDiffusionUNet
-from mdrepro.models.vae import Autoencoder
 
 WORDS = ("a", "red", "blue", "star", "circle", "left", "of")
 

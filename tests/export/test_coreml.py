@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mdrepro.errors import BadInput, NotAttempted
+from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.export import coreml, mil, parity
 from mdrepro.export.components import Component
 from mdrepro.export.stages import quiet
 from mdrepro.latency import about
 from mdrepro.latency.about import About
-from tests.export.small import SHAPE, Small, component, draw, export, small
+from tests.support.small_component import SHAPE, Small, component, draw, export, small
 
 Made = tuple[Path, dict[str, Any]]
 

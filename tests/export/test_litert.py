@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mdrepro.errors import BadInput, NotAttempted
+from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.export import components, flatbuffer, litert, parity, verbs
 from mdrepro.export.components import Component
 from mdrepro.export.runner import Network
 from mdrepro.export.stages import quiet
-from tests.export.small import SHAPE, Fake, Small, component, draw, export, small
+from tests.support.small_component import SHAPE, Fake, Small, component, draw, export, small
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
+from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.export import bundle, components, parity, verbs
 from mdrepro.export.runner import Runner
 from mdrepro.export.stages import quiet
 from mdrepro.models import text
-from mdrepro.models.renoise import RenoisingScheduler
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow

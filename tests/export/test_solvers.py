@@ -7,10 +7,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
+from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.export.bundle import schedule
 from mdrepro.export.solvers import Schedule
-from mdrepro.models.renoise import RenoisingScheduler
 
 SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 

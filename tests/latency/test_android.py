@@ -14,14 +14,14 @@ from typing import Any
 import flatbuffers  # type: ignore[import-untyped]
 import pytest
 
-from mdrepro import paths
-from mdrepro.errors import BadInput, NotAttempted
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.export import flatbuffer
 from mdrepro.latency import about, adb, android, benchmark_model, bundle
 from mdrepro.latency.about import About
 from mdrepro.latency.records import Device
 from mdrepro.reproduce.tables import device_latency
-from tests.latency import dialogue
+from tests.support import dialogue
 
 
 def test_times_are_those_after_the_warm_up() -> None:

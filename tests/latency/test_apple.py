@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from mdrepro.errors import BadInput, NotAttempted
+from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.latency import apple
 from mdrepro.latency.about import About
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 from mdrepro.latency import host
 
 MAKE = """

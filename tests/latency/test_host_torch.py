@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 from mdrepro.export import verbs
 from mdrepro.latency import host, host_torch
 from mdrepro.latency.host_torch import Way

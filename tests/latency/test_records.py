@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 from mdrepro.latency import host, imports, records
 from mdrepro.latency.records import Record
-from tests.latency import dialogue
+from tests.support import dialogue
 
 PLAIN: dict[str, Any] = {
     "origin": "measured",

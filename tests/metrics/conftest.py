@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.metrics import makers
+from tests.support import weight_files as makers
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,7 @@ def inception_file(tmp_path_factory):
 @pytest.fixture
 def cli_run(capsys):
     """``mdrepro`` in this process: exit code, standard output and standard error."""
-    from mdrepro.cli import main
+    from mdrepro.cli.app import main
 
     def run(*arguments):
         code = 0

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from mdrepro.errors import BadInput
-from mdrepro.models import autoencoders, vae
+from mdrepro.core.errors import BadInput
+from mdrepro.models import autoencoders
+from mdrepro.models.mobilediffusion import vae
 
 torch.set_num_threads(1)
 

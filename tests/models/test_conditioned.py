@@ -6,10 +6,10 @@ import pytest
 import torch
 from diffusers import LatentConsistencyModelPipeline
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 from mdrepro.models.conditioned import WIDTH, at, conditioned, guidance_embedding, width_of
-from mdrepro.models.unet import MobileDiffusionUNet
-from tests.models import tiny
+from mdrepro.models.mobilediffusion.unet import MobileDiffusionUNet
+from tests.support import tiny_pipeline as tiny
 
 PROMPTS = ["a red star", "a blue circle"]
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 
-from mdrepro.errors import BadInput
-from mdrepro.models import latents, vae
-from tests.models import tiny
+from mdrepro.core.errors import BadInput
+from mdrepro.models import latents
+from mdrepro.models.mobilediffusion import vae
+from tests.support import tiny_pipeline as tiny
 
 torch.set_num_threads(1)
 

@@ -13,11 +13,11 @@ from diffusers import (
     EulerDiscreteScheduler,
 )
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
+from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.models import latents
 from mdrepro.models.pipeline import MobileDiffusionPipeline
-from mdrepro.models.renoise import RenoisingScheduler
-from tests.models import tiny
+from tests.support import tiny_pipeline as tiny
 
 torch.set_num_threads(1)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mdrepro.errors import BadInput
-from mdrepro.metrics.cost import count_blocks
+from mdrepro.core.errors import BadInput
+from mdrepro.metrics.cost.measure import count_blocks
 from mdrepro.models import presets
 
 torch.set_num_threads(1)

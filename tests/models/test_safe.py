@@ -7,12 +7,13 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from mdrepro.errors import BadInput, NotAttempted
-from mdrepro.models import text, vae
-from mdrepro.models.discriminator import Discriminator
+from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.models import text
+from mdrepro.models.mobilediffusion import vae
+from mdrepro.models.mobilediffusion.discriminator import Discriminator
+from mdrepro.models.mobilediffusion.unet import MobileDiffusionUNet
 from mdrepro.models.pipeline import MobileDiffusionPipeline
-from mdrepro.models.unet import MobileDiffusionUNet
-from tests.models import tiny
+from tests.support import tiny_pipeline as tiny
 
 torch.set_num_threads(1)
 

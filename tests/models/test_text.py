@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from mdrepro.errors import BadInput, NotAttempted
+from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.models import text
 
 torch.set_num_threads(1)

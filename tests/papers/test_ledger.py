@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Claim, ClaimVerdict, Column, Table, Verdict
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from mdrepro.models.closed_form import MOBILEDIFFUSION, mobilediffusion_unet
+from mdrepro.metrics.cost.closed_form import MOBILEDIFFUSION, mobilediffusion_unet
 from mdrepro.papers.underspecified import Register, register
 from tests.conftest import REPOSITORY
 

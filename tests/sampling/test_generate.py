@@ -21,16 +21,16 @@ from diffusers import (
 )
 from PIL import Image
 
-from mdrepro import paths
-from mdrepro.errors import BadInput
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput
+from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.models.pipeline import MobileDiffusionPipeline
-from mdrepro.models.renoise import RenoisingScheduler
 from mdrepro.sampling import generate as module
 from mdrepro.sampling import manifest
 from mdrepro.sampling.generate import SAMPLERS, generate, images, scheduler_for, seeds, weights_sha256
 from mdrepro.sampling.manifest import Manifest
 from tests.conftest import REPOSITORY
-from tests.models import tiny
+from tests.support import tiny_pipeline as tiny
 
 torch.set_num_threads(1)
 
@@ -338,8 +338,9 @@ def test_any_text_to_image_pipeline_of_diffusers_will_do(pipe, tmp_path):
 SCRIPT = """
 import sys, torch
 from mdrepro.sampling.generate import generate
-from tests.models import tiny
-from tests.sampling.test_generate import PROMPTS, SHORT
+from tests.support import tiny_pipeline as tiny
+from tests.sampling.test_generate import PROMPTS
+from tests.sampling.test_generate import SHORT
 torch.set_num_threads(1)
 shard = tuple(map(int, sys.argv[2:4])) or None
 generate(tiny.pipeline(), PROMPTS * 4, sys.argv[1], batch=3, shard=shard, **SHORT)

@@ -4,10 +4,9 @@ import warnings
 
 import pytest
 
+from mdrepro.diffusion.noise import NoiseSchedule
 from mdrepro.sampling.generate import scheduler_for
-from mdrepro.training import testbed
-from mdrepro.training.noise import NoiseSchedule
-from tests.training import bed
+from tests.support import bed, testbed
 
 
 def test_dpm_solver_leads_where_ddim_does_in_fewer_steps_also_out_of_pure_noise() -> None:

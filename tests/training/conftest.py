@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mdrepro.training.recipe import Recipe
-from tests.training.rows import put, tiny
+from mdrepro.training.recipes.recipe import Recipe
+from tests.support.recipe_rows import put, tiny
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""For each table: how measurements become rows and figures."""

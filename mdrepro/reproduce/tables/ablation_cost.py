@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mdrepro.errors import unknown
-from mdrepro.metrics.cost import Cost, measure_module
-from mdrepro.models import closed_form, presets
-from mdrepro.models.unet import SD_VALUES, MobileDiffusionUNet
-from mdrepro.reproduce.rows import Row
+from mdrepro.core.errors import unknown
+from mdrepro.evaluation.rows import Row
+from mdrepro.metrics.cost import closed_form
+from mdrepro.metrics.cost.measure import Cost, measure_module
+from mdrepro.models import presets
+from mdrepro.models.mobilediffusion.unet import SD_VALUES, MobileDiffusionUNet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

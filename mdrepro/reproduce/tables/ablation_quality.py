@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.evaluation import paired, scenes
+from mdrepro.evaluation.protocol import Evaluation
+from mdrepro.evaluation.rows import Row
 from mdrepro.models import text
-from mdrepro.reproduce.rows import Row
-from mdrepro.reproduce.tables import alike, quality
-from mdrepro.reproduce.tables.evaluation import Evaluation
-from mdrepro.training.runs import Run
+from mdrepro.training.runs.store import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def recipe(row: str) -> str:
     return f"shapes-rule-{row}"
 
 
-RECIPES = (*quality.SCORERS, *map(recipe, TITLES))
+RECIPES = (*scenes.SCORERS, *map(recipe, TITLES))
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def sizes(pipelines: Mapping[str, Any]) -> dict[str, Size]:
     for row, pipeline in pipelines.items():
         tokens = text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
         params = sum(parameter.numel() for parameter in pipeline.unet.parameters())
-        found[row] = Size(params / 1e6, quality.evaluation_gmacs(pipeline.unet, tokens))
+        found[row] = Size(params / 1e6, scenes.evaluation_gmacs(pipeline.unet, tokens))
     return found
 
 
@@ -87,7 +87,7 @@ def rows(
         trained: runs by recipe.
         scored: what scored.
     """
-    cells = alike.rows(measured, scored, against=BASE)
+    cells = paired.rows(measured, scored, against=BASE)
     for row, size in sized.items():
         how = f"denoiser of {recipe(row)}"
         counted = (

@@ -11,16 +11,16 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from mdrepro.metrics import images, reconstruction
+from mdrepro.evaluation import networks, paired, scenes
+from mdrepro.evaluation.networks import Names
+from mdrepro.evaluation.protocol import Drawn, Evaluation
+from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.bootstrap import cluster_interval
+from mdrepro.metrics.image import images, reconstruction
 from mdrepro.models import latents as convention
-from mdrepro.models import vae
-from mdrepro.reproduce.rows import Row
-from mdrepro.reproduce.tables import alike, networks, quality
-from mdrepro.reproduce.tables.evaluation import Drawn, Evaluation
-from mdrepro.reproduce.tables.networks import Names
+from mdrepro.models.mobilediffusion import vae
 from mdrepro.sampling import generate
-from mdrepro.training.runs import Run
+from mdrepro.training.runs.store import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,7 @@ DENOISER = "shapes-base"
 ORIGINAL = "original"
 DECODERS: Mapping[str, str] = MappingProxyType({ORIGINAL: "shapes-vae", "half-width": "shapes-decoder-half"})
 """Recipes of the decoders, by row."""
-RECIPES = (*quality.SCORERS, DENOISER, *DECODERS.values())
+RECIPES = (*scenes.SCORERS, DENOISER, *DECODERS.values())
 HALF = DECODERS["half-width"]
 NETWORKS: Mapping[str, Names] = MappingProxyType(
     {
@@ -125,7 +125,7 @@ def measure(
             how = f"{name(row, tier)}, latents of {denoiser(tier)}, {steps} steps of ddim, guidance {w:g}, seed {seed}"
             if isinstance(scored, Drawn):
                 made = decode(decoder, by_scale[w])
-                done[w][row] = quality.found(how, made, scored.scenes, scored.scorers)
+                done[w][row] = scenes.found(how, made, scored.scenes, scored.scorers)
             else:
                 given: dict[str, Any] = {"steps": steps, "guidance": w, "sampler": "ddim", "seed": seed}
                 done[w][row] = without_time(scored.images(with_decoder(pipeline, decoder), how, **given))
@@ -182,7 +182,7 @@ def rows(
         scored: what scored.
         tier: whose networks.
     """
-    cells = alike.rows(measured, scored, against=ORIGINAL)
+    cells = paired.rows(measured, scored, against=ORIGINAL)
     side = latent_side(tier)
     for row, decoder in decoders.items():
         params = vae.decoder_parameters(decoder) / 1e6
@@ -196,7 +196,7 @@ def rows(
         if row != ORIGINAL:
             ours, theirs = measured[row], measured[ORIGINAL]
             near = cluster_interval([[value] for value in psnr(ours, theirs)])
-            told = f"mean over images of the PSNR of 8-bit RGB; {ours.how}; {quality.SPREAD}"
+            told = f"mean over images of the PSNR of 8-bit RGB; {ours.how}; {scenes.SPREAD}"
             cells.append(
                 Row(
                     row=row,

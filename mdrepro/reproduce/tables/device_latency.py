@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host, host_torch
 from mdrepro.latency.records import Record
-from mdrepro.metrics.cost import Cost
-from mdrepro.reproduce import exported
-from mdrepro.reproduce.exported import Kept, Piece
-from mdrepro.reproduce.rows import Row
+from mdrepro.metrics.cost.measure import Cost
 from mdrepro.reproduce.tables import host_latency, phones
 from mdrepro.reproduce.tables.host_latency import Found, Image, Value, absent, cell
+from mdrepro.reproduce.workflow import exported
+from mdrepro.reproduce.workflow.exported import Kept, Piece
 
 TABLE = "mobilediffusion-device-latency"
 _TEXT, _LITE = "text-encoder", "mobilediffusion-decoder-lite"

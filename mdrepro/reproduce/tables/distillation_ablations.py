@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mdrepro.reproduce.rows import Row
-from mdrepro.reproduce.tables import curves, quality
-from mdrepro.reproduce.tables.curves import BEST_CLIP, BEST_FID, CLIP_AT_FID, FID_AT_CLIP, Curve, Levels, Line
-from mdrepro.reproduce.tables.evaluation import Evaluation
+from mdrepro.evaluation import curves, scenes
+from mdrepro.evaluation.curves import BEST_CLIP, BEST_FID, CLIP_AT_FID, FID_AT_CLIP, Curve, Levels, Line
+from mdrepro.evaluation.protocol import Evaluation
+from mdrepro.evaluation.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +90,7 @@ AGAINST: Mapping[tuple[str, str], str] = MappingProxyType(
 )
 """Ratios that claims are about; see `curves.rows`."""
 LINES = tuple(dict.fromkeys(line for panel in PANELS.values() for line in panel.values()))
-RECIPES = (*quality.SCORERS, *dict.fromkeys(line.recipe for line in LINES))
+RECIPES = (*scenes.SCORERS, *dict.fromkeys(line.recipe for line in LINES))
 ANOTHER_BASE = ("fig7d-sd2-8", "fig7d-sd2-50")
 
 
@@ -122,7 +122,7 @@ def rows(traced: Mapping[Line, Curve], levels: Mapping[Line, Levels], scored: Ev
     for panel in PANELS.values():
         for row, line in panel.items():
             found = traced[line].at(guidance)
-            how = f"{found.how}; {len(found.similarity)} {scored.of}; {scored.words}; {quality.SPREAD}"
+            how = f"{found.how}; {len(found.similarity)} {scored.of}; {scored.words}; {scenes.SPREAD}"
             cells += scored.accuracy(row, found, how)
     reason = "needs another base model, of another text encoder, and its students: there are no recipes of them yet"
     for row in ANOTHER_BASE:

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mdrepro.latency.blocks import LatencyTable
+from mdrepro.evaluation import networks, paired, scenes
+from mdrepro.evaluation.networks import Names
+from mdrepro.evaluation.protocol import Evaluation
+from mdrepro.evaluation.rows import Row
+from mdrepro.metrics.cost.block_latency import LatencyTable
 from mdrepro.models import text
-from mdrepro.models.blocks import KINDS, Layout
-from mdrepro.reproduce.rows import Row
-from mdrepro.reproduce.tables import alike, networks, quality
-from mdrepro.reproduce.tables.evaluation import Evaluation
-from mdrepro.reproduce.tables.networks import Names
-from mdrepro.training.action_log import LATENCY, Round, read_log
-from mdrepro.training.runs import Run
+from mdrepro.models.snapfusion.blocks import KINDS, Layout
+from mdrepro.training.evolution.action_log import LATENCY, Round, read_log
+from mdrepro.training.runs.store import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,7 @@ WITHOUT_ROBUST: Mapping[str, str] = MappingProxyType(
     }
 )
 """Rows of robust training, and those that came about without it in the same way."""
-RECIPES = (*quality.SCORERS, *dict.fromkeys(variant.recipe for variant in VARIANTS.values()))
+RECIPES = (*scenes.SCORERS, *dict.fromkeys(variant.recipe for variant in VARIANTS.values()))
 
 
 NETWORKS: Mapping[str, Names] = MappingProxyType(
@@ -161,16 +161,16 @@ def rows(
         scored: what scored.
         tier: whose networks.
     """
-    cells = alike.rows(measured, scored, against="standard")
+    cells = paired.rows(measured, scored, against="standard")
     known = variants(tier)
     for row, other in WITHOUT_ROBUST.items():
         if row in known and other in known:
-            cells.append(alike.distance(row, "fid_shapes_minus_without_robust", measured, other, scored))
+            cells.append(paired.distance(row, "fid_shapes_minus_without_robust", measured, other, scored))
     table = latencies(trained[recipe(EVOLVED, tier)])
     told = words(tier)
     for row, pipeline in made_by.items():
         tokens = text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
-        gmacs, ms = quality.evaluation_gmacs(pipeline.unet, tokens), table.total(pipeline.unet.layout)
+        gmacs, ms = scenes.evaluation_gmacs(pipeline.unet, tokens), table.total(pipeline.unet.layout)
         counted = f"{told[row]}; one evaluation, batch 1; torch's dispatcher counter, attention products included"
         how = (
             f"{told[row]}; batch {table.batch}, {table.host.threads} thread(s) of {table.host.machine}; sum of the "

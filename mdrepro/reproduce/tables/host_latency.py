@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdrepro.errors import NotAttempted, unknown
+from mdrepro.core.errors import NotAttempted, unknown
+from mdrepro.core.paths import runs as runs_folder
+from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host, records
 from mdrepro.latency.records import Record
-from mdrepro.metrics.cost import Cost, calculate
+from mdrepro.metrics.cost.measure import Cost, calculate
 from mdrepro.models import presets
-from mdrepro.paths import runs as runs_folder
-from mdrepro.reproduce import exported
-from mdrepro.reproduce.exported import Kept, Piece
-from mdrepro.reproduce.rows import Row
+from mdrepro.reproduce.workflow import exported
+from mdrepro.reproduce.workflow.exported import Kept, Piece
 
 if TYPE_CHECKING:
     from pandas import DataFrame

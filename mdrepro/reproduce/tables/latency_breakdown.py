@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from mdrepro.evaluation.rows import Row
 from mdrepro.latency.records import Record
-from mdrepro.reproduce.exported import Piece
-from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables import host_latency, phones
 from mdrepro.reproduce.tables.host_latency import Found, Image, Measured, Value, absent, cell
+from mdrepro.reproduce.workflow.exported import Piece
 
 TABLE = "snapfusion-latency-breakdown"
 NETWORKS = ("text-encoder", "sd15", "sd-decoder", "snapfusion", "snapfusion-decoder")

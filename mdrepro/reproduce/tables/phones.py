@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdrepro.errors import BadInput
+from mdrepro.core.errors import BadInput
+from mdrepro.evaluation.rows import Row
 from mdrepro.latency import records
 from mdrepro.latency.records import Record
-from mdrepro.reproduce.exported import PARTS
-from mdrepro.reproduce.rows import Row
 from mdrepro.reproduce.tables.host_latency import Image
+from mdrepro.reproduce.workflow.exported import PARTS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -55,7 +55,7 @@ def load(place: str) -> list[Record]:
 
 def files(place: str) -> list[tuple[str, Path]]:
     """What `load` reads, as inputs of a result: only files below the root, which have a name of no machine's own."""
-    from mdrepro.paths import relative, root
+    from mdrepro.core.paths import relative, root
 
     if place == NONE:
         return []

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mdrepro.metrics.clip_score import clip_score
+from mdrepro.evaluation import curves, networks, scenes
+from mdrepro.evaluation.curves import Curve, Levels, Line
+from mdrepro.evaluation.networks import Names
+from mdrepro.evaluation.protocol import Evaluation
+from mdrepro.evaluation.rows import Row
+from mdrepro.metrics.image.clip_score import clip_score
 from mdrepro.papers import ledger
-from mdrepro.reproduce.rows import Row
-from mdrepro.reproduce.tables import curves, networks, quality
-from mdrepro.reproduce.tables.curves import Curve, Levels, Line
-from mdrepro.reproduce.tables.evaluation import Evaluation
-from mdrepro.reproduce.tables.networks import Names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ AGAINST: Mapping[tuple[str, str], str] = MappingProxyType(
 OURS, OTHERS = "table2-ours", ("ddim-8", "table2-dpm", "table2-dpm++", "table2-meng")
 """Rows of Table 2 whose FID is divided by that of ours."""
 RECIPES = (
-    *quality.SCORERS,
+    *scenes.SCORERS,
     *dict.fromkeys(line.recipe for line in LINES.values()),
     *dict.fromkeys(point.line.recipe for point in POINTS.values() if point.line.recipe != "shapes-base"),
 )
@@ -189,12 +189,12 @@ def rows(
     column = of_rows.column
     fid = {row: of_rows.distances(found, drawn) for row, found in measured.items()}
     for row, found in measured.items():
-        told = f"{found.how}; {n} {of_rows.of}; {of_rows.words}; {quality.SPREAD}"
-        cells.append(quality.cell(row, column("fid_shapes"), curves.interval(fid[row], n), f"{of_rows.to}; {told}"))
+        told = f"{found.how}; {n} {of_rows.of}; {of_rows.words}; {scenes.SPREAD}"
+        cells.append(scenes.cell(row, column("fid_shapes"), curves.interval(fid[row], n), f"{of_rows.to}; {told}"))
         if row in OTHERS and OURS in fid:
             share = curves.interval(fid[row] / fid[OURS], n)
-            cells.append(quality.cell(row, column("fid_shapes_ratio"), share, f"over that of row {OURS}; {told}"))
-        cells.append(quality.cell(row, column("clip_shapes"), clip_score(found.similarity), f"mean cosine; {told}"))
+            cells.append(scenes.cell(row, column("fid_shapes_ratio"), share, f"over that of row {OURS}; {told}"))
+        cells.append(scenes.cell(row, column("clip_shapes"), clip_score(found.similarity), f"mean cosine; {told}"))
         cells += of_rows.accuracy(row, found, told)
         steps = points(tier)[row].line.steps
         cells.append(Row(row=row, column="steps", value=steps, unit="", protocol=found.how))
@@ -206,7 +206,7 @@ def rows(
         cells.append(Row(row=row, column=column("fid_shapes"), value=None, unit="", protocol="", reason=reason))
     reason = (
         "needs a base model with another text encoder, trained to teach: mdrepro train has no recipe of one; "
-        "see mdrepro/training/recipes_students.py"
+        "see mdrepro/training/recipes/students.py"
     )
     cells.append(
         Row(
@@ -231,10 +231,10 @@ def single_points(traced: Mapping[str, Curve], levels: Mapping[str, Levels], sco
         for place, (scale, found) in enumerate(zip(traced[row].scales, traced[row].points, strict=True)):
             name, one = f"{FIG4[row]}-{scale:.1f}", levels[row]
             if name in known and round(scale, 1) == scale:
-                told = f"{found.how}; {one.n} {scored.of}; {scored.words}; {quality.SPREAD}"
+                told = f"{found.how}; {one.n} {scored.of}; {scored.words}; {scenes.SPREAD}"
                 fid = curves.interval(one.fid[:, place], one.n)
-                cells.append(quality.cell(name, "fid", fid, f"{scored.to}; {told}"))
-                cells.append(quality.cell(name, "clip", clip_score(found.similarity), f"mean cosine; {told}"))
+                cells.append(scenes.cell(name, "fid", fid, f"{scored.to}; {told}"))
+                cells.append(scenes.cell(name, "clip", clip_score(found.similarity), f"mean cosine; {told}"))
     return cells
 
 

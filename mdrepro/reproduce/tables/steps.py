@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrepro.evaluation import networks, scenes
+from mdrepro.evaluation.networks import Names
+from mdrepro.evaluation.protocol import Evaluation
+from mdrepro.evaluation.rows import Row
 from mdrepro.models import text
-from mdrepro.reproduce.rows import Row
-from mdrepro.reproduce.tables import networks, quality
-from mdrepro.reproduce.tables.evaluation import Evaluation
-from mdrepro.reproduce.tables.networks import Names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ WAYS: Mapping[str, Way] = MappingProxyType(
 )
 DIFFERENCES = MappingProxyType({"8-ddim": "fid_shapes_minus_8_ddim", "8-dpm++": "fid_shapes_minus_8_dpm"})
 """Undistilled ways of 8 steps, and the column of the distilled way's difference to each."""
-RECIPES = (*quality.SCORERS, *dict.fromkeys(way.recipe for way in WAYS.values()))
+RECIPES = (*scenes.SCORERS, *dict.fromkeys(way.recipe for way in WAYS.values()))
 NETWORKS: Mapping[str, Names] = MappingProxyType(
     {
         "proxy": {"shapes-base": "proxy-relu", "shapes-8": "proxy-8", "shapes-1": "proxy-1"},
@@ -137,7 +137,7 @@ def compute(pipelines: Mapping[str, Any], guidance: float, tier: str = "quick") 
         pipeline = pipelines[way.recipe]
         tokens = text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
         branches = 1 if way.sampler == "renoise" or guidance == 1 else 2
-        each = quality.evaluation_gmacs(pipeline.unet, tokens)
+        each = scenes.evaluation_gmacs(pipeline.unet, tokens)
         how = (
             f"{way.recipe}: {way.steps} steps x {branches} branches x {each:.4g} GMAC, counted at the dispatcher; text "
             "encoder and decoder left out"

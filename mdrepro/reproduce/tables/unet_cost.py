@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mdrepro.metrics.cost import Blocks, Cost, count_blocks
+from mdrepro.evaluation.rows import Row
+from mdrepro.metrics.cost.measure import Blocks, Cost, count_blocks
 from mdrepro.models import presets
 from mdrepro.models.presets import LATENT_FACTOR, Preset
-from mdrepro.reproduce.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def rows(costs: Sequence[Cost]) -> list[Row]:
     """Parameters, MACs, FLOPs and attention share of each network; for denoisers also block counts and share of SD-1.5.
 
     Args:
-        costs: what `mdrepro.metrics.cost.measure` gave, one for each preset.
+        costs: what `mdrepro.metrics.cost.measure.measure` gave, one for each preset.
 
     Raises:
         BadInput: a cost of a network that is no preset.

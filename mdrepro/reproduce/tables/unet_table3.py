@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.evaluation.rows import Row
 from mdrepro.models import presets
-from mdrepro.reproduce.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd

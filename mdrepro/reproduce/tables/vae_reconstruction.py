@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mdrepro.core.errors import NotAttempted
 from mdrepro.data import photos
-from mdrepro.errors import NotAttempted
-from mdrepro.metrics import bootstrap, reconstruction
-from mdrepro.models import vae
-from mdrepro.reproduce.rows import Row
-from mdrepro.training.photo_autoencoders import Recipe, Trained
+from mdrepro.evaluation.rows import Row
+from mdrepro.metrics import bootstrap
+from mdrepro.metrics.image import reconstruction
+from mdrepro.models.mobilediffusion import vae
+from mdrepro.training.photos.autoencoders import Recipe, Trained
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,1 @@
+"""Timed comparisons with other packages; not part of the tests."""

@@ -1,0 +1,134 @@
+"""FID of two folders of PNGs, from files to number: this package and the three others, with one file of weights.
+
+    python -m benchmarks.fid --images 1000 --threads 1
+
+All use the same folders, weights, batch size and threads in one process; imports and the loading of weights are not
+counted, reading and preparing images are. Each number must be the other package's to 1e-4.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from mdrepro.metrics.image import encoders, sets
+from tests.support import weight_files as makers
+
+BATCH, WORKERS = 32, 2
+PAIRS = {"torch-fidelity": "tf-exact", "clean-fid": "clean", "torchmetrics": "torchmetrics"}
+
+
+def mdrepro(name, path):
+    encoder = encoders.load(name, str(path), sha256=makers.sha256(path))
+    options = sets.Options(few=True, batch=BATCH, readers=WORKERS)
+
+    def run(real, generated):
+        return sets.evaluate(real, generated, ["fid"], encoder=encoder, options=options)[0].value
+
+    return run
+
+
+def torch_fidelity(path):
+    import torch_fidelity as package
+
+    def run(real, generated):
+        options = {"cuda": False, "verbose": False, "cache": False, "batch_size": BATCH}
+        found = package.calculate_metrics(
+            input1=str(real), input2=str(generated), fid=True, feature_extractor_weights_path=str(path), **options
+        )
+        return found["frechet_inception_distance"]
+
+    return run
+
+
+def clean_fid(path):
+    from cleanfid import fid
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    folder = Path(tempfile.mkdtemp())
+    makers.inception_script(torch.load(path), folder / "inception-2015-12-05.pt")
+    model = InceptionV3W(str(folder), download=False)
+
+    def run(real, generated):
+        options = {"num_workers": WORKERS, "batch_size": BATCH, "device": torch.device("cpu"), "verbose": False}
+        return float(fid.compute_fid(str(real), str(generated), mode="clean", custom_feat_extractor=model, **options))
+
+    return run
+
+
+def torchmetrics(path):
+    from torch_fidelity.datasets import ImagesPathDataset
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    from mdrepro.metrics.image import images
+
+    def run(real, generated):
+        metric = FrechetInceptionDistance(feature_extractor_weights_path=str(path))
+        with torch.no_grad():
+            for folder, is_real in ((real, True), (generated, False)):
+                for batch in DataLoader(ImagesPathDataset(images.files(folder)), BATCH, num_workers=WORKERS):
+                    metric.update(batch, real=is_real)
+            return float(metric.compute())
+
+    return run
+
+
+def compare(real, generated, path, packages=PAIRS):
+    """Rows of a package: its number and ours, their relative difference, seconds of both (wall; CPU with children)."""
+    rows = []
+    makes = {"torch-fidelity": torch_fidelity, "clean-fid": clean_fid, "torchmetrics": torchmetrics}
+    for package in packages:
+        ours, wall, cpu = timed(mdrepro(PAIRS[package], path), real, generated)
+        theirs, their_wall, their_cpu = timed(makes[package](path), real, generated)
+        rows.append(
+            {
+                "package": package,
+                "theirs": theirs,
+                "ours": ours,
+                "relative_difference": abs(ours - theirs) / abs(theirs),
+                "their_seconds": their_wall,
+                "our_seconds": wall,
+                "their_cpu_seconds": their_cpu,
+                "our_cpu_seconds": cpu,
+            }
+        )
+    return rows
+
+
+def timed(run, *arguments):
+    def used():
+        times = os.times()
+        return times.user + times.system + times.children_user + times.children_system
+
+    wall, cpu = time.perf_counter(), used()
+    value = run(*arguments)
+    return value, time.perf_counter() - wall, used() - cpu
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1000, help="in each of the two folders")
+    parser.add_argument("--size", type=int, default=256, help="px")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--packages", default=",".join(PAIRS))
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(given.threads)
+    np.random.seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        real, generated = makers.photos(folder, n=given.images, size=given.size)
+        path = Path(folder) / "inception.pth"
+        torch.save(makers.inception_weights(), path)
+        for row in compare(real, generated, path, given.packages.split(",")):
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""``mdrepro evaluate``: metrics of folders of images. Every verb is a thin call into `mdrepro.metrics`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdrepro.core.errors import BadInput, NotAttempted
+
+if TYPE_CHECKING:
+    import torch
+
+    from mdrepro.metrics.image.encoders import Encoder
+    from mdrepro.metrics.image.networks import Network
+    from mdrepro.metrics.image.scores import Score
+
+app = typer.Typer(help="Metrics of folders of images, each number with its protocol.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Metrics = Annotated[str | None, typer.Option("--metrics", help="Names, with commas between them.")]
+EncoderName = Annotated[str, typer.Option("--encoder", help="A row of `mdrepro evaluate encoders`.")]
+Weights = Annotated[str | None, typer.Option("--weights", help="The encoder's weights: a file, folder or hub name.")]
+Sha = Annotated[str | None, typer.Option("--sha256", help="Hash of weights that are not the published ones.")]
+Captions = Annotated[
+    Path | None,
+    typer.Option("--captions", help="One caption a line in the images' order; or .jsonl with file_name and text."),
+]
+Clip = Annotated[str | None, typer.Option("--clip", help="The CLIP of the CLIP score: clip or open-clip.")]
+ClipWeights = Annotated[str | None, typer.Option("--clip-weights", help="As --weights, of --clip.")]
+ClipSha = Annotated[str | None, typer.Option("--clip-sha256", help="As --sha256, of --clip.")]
+Few = Annotated[bool, typer.Option("--few", help="Take sets that are too small, and mark the numbers as biased.")]
+Download = Annotated[bool, typer.Option("--download", help="Get weights that are not on this machine.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Images at once.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the bootstrap.")]
+
+
+@app.command()
+def reconstruction(
+    reference: Annotated[Path, typer.Argument(metavar="REF_DIR", help="The originals.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Reconstructions of the same names and sizes.")],
+    metrics: Metrics = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """PSNR, SSIM, MS-SSIM and LPIPS of images against their originals."""
+    from mdrepro.metrics.image import pairs
+
+    wanted = _names(metrics)
+    scores = pairs.evaluate(reference, folder, wanted, seed=seed)
+    head = {"reference": str(reference), "reconstructions": str(folder), "pairs": len(pairs.paired(reference, folder))}
+    _print(head, scores, as_json)
+    if wanted and any(score.value is None for score in scores):
+        raise typer.Exit(1)
+
+
+@app.command("images")
+def image_sets(
+    real: Annotated[Path, typer.Argument(metavar="REAL", help="Real images, or a file of `evaluate statistics`.")],
+    generated: Annotated[Path, typer.Argument(metavar="GENERATED", help="Generated images.")],
+    captions: Captions = None,
+    encoder: EncoderName = "tf-exact",
+    weights: Weights = None,
+    sha256: Sha = None,
+    metrics: Metrics = None,
+    clip: Clip = None,
+    clip_weights: ClipWeights = None,
+    clip_sha256: ClipSha = None,
+    scale: Annotated[
+        str, typer.Option("--scale", help="Of the CLIP score: cosine, hessel or torchmetrics.")
+    ] = "cosine",
+    few: Few = False,
+    resamples: Annotated[int, typer.Option(min=0, help="For an interval of FID; each costs an eigenproblem.")] = 0,
+    seed: Seed = 0,
+    batch: Batch = 32,
+    device: Device = "auto",
+    download: Download = False,
+    as_json: Json = False,
+) -> None:
+    """FID, KID, FD-infinity, precision, recall and CLIP score, in one pass over the images."""
+    from mdrepro.metrics.image import clip_score, encoders, sets
+
+    if scale not in clip_score.SCALES:
+        raise BadInput(f"--scale {scale}: allowed are {', '.join(clip_score.SCALES)}")
+    row, place = encoders.row(encoder), encoders.device(device)
+    said = _captions(captions, generated)
+    wanted = _names(metrics) or ["fid", "kid", *(["clip-score"] if captions or clip else [])]
+    if unknown := [name for name in wanted if name not in sets.METRICS]:
+        raise BadInput(f"unknown metric {unknown[0]}: allowed are {', '.join(sets.METRICS)}")
+    main = judge = None
+    if set(wanted) - {"clip-score"}:
+        main = _encoder(encoder, weights, sha256, download, place)
+    if "clip-score" in wanted:
+        if clip is None and row.family not in ("clip", "open-clip"):
+            raise BadInput("clip-score: name the backbone, with --clip clip or --clip open-clip")
+        judge = main if clip is None else _encoder(clip, clip_weights, clip_sha256, download, place)
+        judge = judge or _encoder(encoder, weights, sha256, download, place)
+    how = sets.Options(few=few, resamples=resamples, seed=seed, scale=scale, batch=batch)
+    scores = sets.evaluate(real, generated, wanted, encoder=main, clip=judge, captions=said, options=how)
+    used = {"encoder": main.told() if main else None, "clip": judge.told() if judge else None}
+    _print({"real": str(real), "generated": str(generated), **used}, scores, as_json)
+
+
+@app.command()
+def protocols(
+    real: Annotated[Path, typer.Argument(metavar="REAL")],
+    generated: Annotated[Path, typer.Argument(metavar="GENERATED")],
+    captions: Captions = None,
+    weights: Annotated[str | None, typer.Option("--weights", help="FID's Inception: a state dict.")] = None,
+    sha256: Sha = None,
+    clip: Clip = None,
+    clip_weights: ClipWeights = None,
+    clip_sha256: ClipSha = None,
+    few: Few = False,
+    batch: Batch = 32,
+    device: Device = "auto",
+    download: Download = False,
+    as_json: Json = False,
+) -> None:
+    """One set under every convention of FID and, with --clip, of CLIP-FID and CLIP score, with the differences."""
+    from mdrepro.metrics.image import encoders, sets
+    from mdrepro.metrics.image import protocols as conventions
+    from mdrepro.reproduce.formatting import columns
+
+    place = encoders.device(device)
+    said = _captions(captions, generated) if clip else None
+    found: dict[str, Network] = {}
+    missing: dict[str, str] = {}
+    asked = [("tf-exact", weights, sha256), *([(clip, clip_weights, clip_sha256)] if clip else [])]
+    for name, source, digest in asked:
+        try:
+            found[encoders.row(name).family] = encoders.network(
+                name, source, sha256=digest, download=download, on=place
+            )
+        except NotAttempted as error:
+            missing[encoders.row(name).family] = str(error)
+    if not found:
+        raise NotAttempted("; ".join(missing.values()))
+    how = sets.Options(few=few, batch=batch)
+    rows = conventions.matrix(real, generated, found, captions=said, options=how, device=place)
+    if as_json:
+        told = {"real": str(real), "generated": str(generated), "rows": [row.told() for row in rows]}
+        print(json.dumps(told | {"not_attempted": missing}, indent=1, ensure_ascii=False))
+        return
+    lines: list[tuple[str, ...]] = [("group", "convention", "value", "difference", "%")]
+    for row in rows:
+        percent = "" if row.percent is None else f"{row.percent:+.2f}"
+        lines.append((row.group, row.convention, f"{row.score.value:.6g}", f"{row.difference:+.4g}", percent))
+    print(columns(lines, indent=""))
+    if any(row.score.biased for row in rows):
+        print("BIASED: too few images; the numbers are comparable with one another alone")
+    for family, reason in missing.items():
+        print(f"not attempted: {family}: {reason}")
+
+
+@app.command()
+def statistics(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Images.")],
+    out: Annotated[Path, typer.Option("--out", help="A file ending in .safetensors.")],
+    encoder: EncoderName = "tf-exact",
+    weights: Weights = None,
+    sha256: Sha = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th image from the I-th on, from 0.")] = None,
+    batch: Batch = 32,
+    device: Device = "auto",
+    download: Download = False,
+) -> None:
+    """Mean and covariance of a folder's features, or of one shard of it, into a file that `images` takes as REAL."""
+    from mdrepro.metrics.image import encoders, features, images
+    from mdrepro.training.runs.commands import shard as part
+
+    _check_out(out)
+    at, of = part(shard) or (0, 1)
+    if not at < of:
+        raise BadInput(f"--shard {shard}: allowed are 0/{of} to {max(of - 1, 0)}/{of}")
+    chosen = images.files(folder)[at::of]
+    if not chosen:
+        raise BadInput(f"--shard {shard} holds none of the images of {folder}: allowed are fewer shards than images")
+    ready = _encoder(encoder, weights, sha256, download, encoders.device(device))
+    found = features.extract(chosen, {encoder: ready}, batch=batch)[encoder].statistics
+    found.save(out)
+    print(f"{found.n} images, {found.width} features: {out}")
+
+
+@app.command()
+def combine(
+    parts: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of `evaluate statistics`.")],
+    out: Annotated[Path, typer.Option("--out", help="A file ending in .safetensors.")],
+) -> None:
+    """One file of statistics from those of disjoint shards."""
+    from mdrepro.metrics.image.statistics import Statistics
+
+    _check_out(out)
+    if len({path.resolve() for path in parts}) < len(parts):
+        raise BadInput("a file is named twice: shards must be of different images")
+    whole = Statistics.combined(map(Statistics.load, parts))
+    whole.save(out)
+    print(f"{whole.n} images, {whole.width} features: {out}")
+
+
+@app.command("encoders")
+def list_encoders(as_json: Json = False) -> None:
+    """The encoders: what they are, what their Fréchet distance is called, and where weights come from."""
+    from dataclasses import asdict
+
+    from mdrepro.metrics.image.catalogue import DEFAULTS, ENCODERS
+    from mdrepro.reproduce.formatting import columns
+
+    rows = [asdict(row) | {"default": DEFAULTS.get(row.family)} for row in ENCODERS.values()]
+    if as_json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    lines = [("encoder", "distance", "what", "--weights")]
+    for row in rows:
+        weights = f"{row['source']}; {row['default']}" if row["default"] else row["source"]
+        lines.append((row["name"], row["label"], row["what"], weights))
+    print(columns(lines, indent=""))
+
+
+def _print(head: dict[str, Any], scores: Sequence["Score"], as_json: bool) -> None:
+    from mdrepro.reproduce.formatting import columns
+
+    if as_json:
+        told = head | {"metrics": [score.told() for score in scores]}
+        print(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    print(columns([("metric", "value", ""), *(score.words() for score in scores)], indent=""))
+    for protocol in dict.fromkeys(score.protocol for score in scores if score.value is not None):
+        print(f"  {protocol}")
+
+
+def _names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise BadInput("--metrics is empty: allowed are names with commas between them")
+    return names
+
+
+def _encoder(name: str, source: str | None, sha256: str | None, download: bool, on: "torch.device") -> "Encoder":
+    from mdrepro.metrics.image import encoders
+
+    if name == "shapes" and source is None:
+        from mdrepro.training.runs import store
+
+        run = store.find("shapes-reader")
+        if run is None:
+            raise NotAttempted("the scene reader is not trained: mdrepro train shapes-reader")
+        source = str(run.folder / "reader")
+    return encoders.load(name, source, sha256=sha256, download=download, on=on)
+
+
+def _captions(file: Path | None, generated: Path) -> list[str] | None:
+    """A caption for each generated image: from ``--captions``, or from the manifest that `mdrepro generate` wrote."""
+    from mdrepro.metrics.image import images
+    from mdrepro.sampling.manifest import MANIFEST, Manifest
+
+    if file is None:
+        if not (generated / MANIFEST).is_file():
+            return None
+        prompts = {entry.file: entry.prompt for entry in Manifest.read(generated).images}
+        return [_of(prompts, image.name, generated / MANIFEST) for image in images.files(generated)]
+    from mdrepro.data.prompts import read
+
+    files = images.files(generated)
+    if file.suffix.lower() == ".jsonl" and (named := _named(file)) is not None:
+        return [_of(named, image.name, file) for image in files]
+    said = read(file)
+    if len(said) != len(files):
+        raise BadInput(
+            f"{generated} holds {len(files)} images, and {file} {len(said)} captions: one for each is needed"
+        )
+    return said
+
+
+def _of(said: dict[str, str], name: str, file: Path) -> str:
+    if name not in said:
+        raise BadInput(f"{file} has no caption for {name}: one for each image is needed")
+    return said[name]
+
+
+def _named(file: Path) -> dict[str, str] | None:
+    """Captions by file name, or None where lines have no file names."""
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--captions {file} cannot be read ({error}): one JSON object a line is needed") from error
+    if not lines or not all(isinstance(line, dict) and "file_name" in line for line in lines):
+        return None
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        name, text = line["file_name"], line.get("text")
+        if not isinstance(name, str) or not isinstance(text, str) or name in found:
+            raise BadInput(
+                f'--captions {file}, object {number}: allowed is {{"file_name": "0.png", "text": "a cat"}}, '
+                "once for each image"
+            )
+        found[name] = text
+    return found
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix != ".safetensors" or not out.parent.is_dir():
+        raise BadInput(f"--out {out}: allowed is a file in an existing folder that ends in .safetensors")

@@ -1,0 +1,52 @@
+"""Where things are: the repository root and the folders of runs and published results."""
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+
+from mdrepro.core.errors import BadInput
+
+
+@functools.cache
+def root() -> Path:
+    """The repository root: ``$MDREPRO_ROOT``, else the checkout that this package is installed from.
+
+    Raises:
+        BadInput: there is no ``notebooks`` folder there.
+    """
+    chosen = os.environ.get("MDREPRO_ROOT")
+    folder = Path(chosen).resolve() if chosen else Path(__file__).resolve().parents[2]
+    if not (folder / "notebooks").is_dir():
+        raise BadInput(
+            f"{folder} holds no notebooks folder: run mdrepro from an editable install of a checkout, "
+            "or set MDREPRO_ROOT to one"
+        )
+    return folder
+
+
+def runs() -> Path:
+    """What runs on this machine made: ``papermill_runs/`` (not committed)."""
+    return root() / "papermill_runs"
+
+
+def run_dir(tier: str, table: str) -> Path:
+    """``papermill_runs/<tier>/<table>/``: one table's latest complete run."""
+    return runs() / tier / table
+
+
+def published(tier: str) -> Path:
+    """``results/<tier>/``: what was published (committed)."""
+    return root() / "results" / tier
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def relative(path: Path) -> str:
+    """``path`` as written in records: relative to the root where it lies inside, as given elsewhere."""
+    resolved = path.resolve()
+    return resolved.relative_to(root()).as_posix() if resolved.is_relative_to(root()) else str(path)

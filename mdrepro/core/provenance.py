@@ -1,0 +1,106 @@
+"""Where a number comes from: commit, parameters, hardware, versions, and the hashes of everything it rests on."""
+
+import datetime
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mdrepro.core.paths import relative, root, sha256
+
+PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "scikit-image", "lpips", "torchmetrics", "papermill")
+Input = tuple[str, Path]
+"""Name and file. The name is ``package:<package>/<file>`` or a path relative to the root, never one machine's path."""
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def commit() -> str | None:
+    """The checked-out commit, or None where the root is not the top of a git checkout."""
+    top = _git("rev-parse", "--show-toplevel")
+    return _git("rev-parse", "HEAD") if top and Path(top).resolve() == root() else None
+
+
+def dirty() -> list[str]:
+    """Files whose content is not the commit's; ``results/`` and ignored files do not count."""
+    status = _git("status", "--porcelain", "--untracked-files=all", "--", ".", ":(exclude)results")
+    if status is None:
+        return ["(git status failed)"]
+    return sorted(line[2:].strip() for line in status.splitlines())
+
+
+def state() -> dict[str, Any]:
+    """Commit and local changes at this moment."""
+    changed = dirty()
+    return {"commit": commit(), "dirty": bool(changed), "changed_files": changed[:50]}
+
+
+@functools.cache
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory in GiB, and GPUs by name."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    gpus = []
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = round(psutil.virtual_memory().total / 2**30, 1)
+    return {"cpu": model, "cores": cores, "memory_gib": memory, "gpus": gpus}
+
+
+def locate(name: str) -> Path | None:
+    """The file that an input's name stands for, or None when it is gone."""
+    if name.startswith("package:"):
+        package, _, inner = name.removeprefix("package:").partition("/")
+        spec = importlib.util.find_spec(package)
+        folders = list(spec.submodule_search_locations or []) if spec else []
+        path = Path(folders[0]) / inner if folders else None
+    else:
+        path = root() / name
+    return path if path and path.exists() else None
+
+
+def hashes(inputs: Sequence[Input]) -> dict[str, str]:
+    """SHA-256 of each input, by name."""
+    return {name: sha256(path) for name, path in inputs}
+
+
+def provenance(
+    parameters: Mapping[str, Any], inputs: Sequence[Input] = (), checkpoints: Mapping[str, Path] | None = None
+) -> dict[str, Any]:
+    """Everything needed to trace a number measured by this process, as plain JSON values, apart from its `state`."""
+    lock = root() / "requirements.lock"
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - psutil.Process().create_time(), 1),
+        "parameters": dict(parameters),
+        "seed": parameters.get("seed"),
+        "hardware": hardware(),
+        "platform": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "lock_sha256": sha256(lock) if lock.is_file() else None,
+        "inputs": hashes(inputs),
+        "checkpoints": {
+            name: {"path": relative(path), "sha256": sha256(path)} for name, path in (checkpoints or {}).items()
+        },
+    }

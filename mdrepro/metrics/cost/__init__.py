@@ -1,0 +1,1 @@
+"""Sizes, operation counts, memory and block latencies of networks."""

@@ -1,0 +1,1 @@
+"""Measurements of images: reconstruction, distances between sets, agreement with captions."""

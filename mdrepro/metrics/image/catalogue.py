@@ -1,0 +1,92 @@
+"""Encoders of images and where their weights are published, as data. Importing this module imports no torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A published file of weights.
+
+    Args:
+        names: what packages call it in torch.hub's cache.
+        url: where they get it from.
+        sha256: of the file: 64 digits, or the first 8 where no more is published.
+    """
+
+    names: tuple[str, ...]
+    url: str
+    sha256: str
+
+
+INCEPTION = WeightsFile(
+    ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth"),
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+)
+"""The Inception of FID as a state dict; pytorch-fid and torch-fidelity publish the same bytes under two names."""
+
+INCEPTION_SCRIPT = WeightsFile(
+    ("inception-2015-12-05.pt",),
+    "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+    "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+)
+"""The same network as a TorchScript program, which is what clean-fid runs in its mode ``clean``."""
+
+TORCHVISION = WeightsFile(
+    ("inception_v3_google-0cc3c7bd.pth",),
+    "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+    "0cc3c7bd",
+)
+
+
+@dataclass(frozen=True)
+class EncoderRow:
+    """An encoder that features of images may come from.
+
+    Args:
+        name: for ``--encoder``.
+        family: the network that it runs, which a matrix of conventions loads once.
+        label: what its Fréchet distance is called; other metrics carry it in brackets.
+        resize: name in `mdrepro.metrics.image.resizing.RESIZES`, or ``own``: the network's package prepares images.
+        what: for people: network, layer and convention.
+        source: what ``--weights`` takes, and what stands for it when it is left out.
+        file: its published weights, where these are one file.
+    """
+
+    name: str
+    family: str
+    label: str
+    resize: str
+    what: str
+    source: str
+    file: WeightsFile | None = None
+
+
+_STATE, _FOLDER = "a state dict (.pth, .safetensors), or torch.hub's cache", "a folder, or a name on the hub"
+_FID, _CLIP = ("inception", "FID"), ("clip", "CLIP-FID")
+_SCRIPT = f"{_STATE}, or clean-fid's TorchScript file"
+_OPEN = "MODEL/TAG as open_clip lists them, or MODEL=FILE"
+_ROWS = (
+    EncoderRow("tf-exact", *_FID, "tf-exact", "Inception of FID, as torch-fidelity", _STATE, INCEPTION),
+    EncoderRow("clean", *_FID, "clean", "Inception of FID, as clean-fid's mode clean", _SCRIPT, INCEPTION),
+    EncoderRow("legacy-pytorch", *_FID, "legacy-pytorch", "Inception of FID, as pytorch-fid", _STATE, INCEPTION),
+    EncoderRow("torchmetrics", *_FID, "torchmetrics", "Inception of FID, as torchmetrics", _STATE, INCEPTION),
+    EncoderRow(
+        "torchvision", "torchvision", "FD-torchvision", "torchvision", "torchvision's Inception v3", _STATE, TORCHVISION
+    ),
+    EncoderRow("dinov2", "dinov2", "FD-DINOv2", "dinov2", "DINOv2's class token, as dgm-eval", _FOLDER),
+    EncoderRow("clip", *_CLIP, "own", "CLIP of transformers with its image processor", _FOLDER),
+    EncoderRow("clip-clean", *_CLIP, "clip-clean", "CLIP of transformers, images as clean-fid", _FOLDER),
+    EncoderRow("clip-torch-fidelity", *_CLIP, "clip-tf", "CLIP of transformers, images as torch-fidelity", _FOLDER),
+    EncoderRow("open-clip", "open-clip", "CLIP-FID", "own", "CLIP of open_clip with its image transform", _OPEN),
+    EncoderRow("shapes", "shapes", "FID[shapes]", "own", "the reader of 64 px scenes", "a folder, or the trained one"),
+)
+ENCODERS = {row.name: row for row in _ROWS}
+DEFAULTS = {
+    "clip": "openai/clip-vit-large-patch14",  # torchmetrics' default
+    "open-clip": "ViT-g-14/laion2b_s12b_b42k",  # the backbone of SnapFusion's and BK-SDM's CLIP score
+    "dinov2": "facebook/dinov2-large",  # FD-DINOv2 of Stein et al. 2023
+}
+"""What is taken without ``--weights``, by family."""
+VIT_G = ("laion/CLIP-ViT-g-14-laion2B-s12B-b42K", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
+"""open_clip's ViT-g/14 on the hub, and what its file may be called there."""

@@ -1,0 +1,165 @@
+"""CLIP from transformers and from open_clip: features of images and of texts (`mdrepro.metrics.image.encoders`).
+
+Texts of more tokens than the network takes are cut so that the end token stays, where CLIP reads its feature; how many
+were cut is told.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
+
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.metrics.image import weights
+from mdrepro.metrics.image.networks import Network, Texts, pretrained
+
+BATCH = 64
+"""Texts at once."""
+VITS = {768: "B", 1024: "L", 1280: "H", 1408: "g", 1664: "bigG"}
+"""Letters of vision transformers, by width."""
+
+
+def transformers_clip(source: str, sha256: str | None, download: bool) -> Network:
+    """A CLIP model that transformers saved, with its image processor and tokenizer.
+
+    Args:
+        source: a folder, or a name on the hub.
+        sha256: of its weights, if they must be those.
+        download: get it from the hub.
+    """
+    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+    lacks = "a whole CLIP: {} weights are missing"
+    place, found, model = pretrained(CLIPModel, source, sha256, download, lacks)
+    processor, words = AutoImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place)
+    most = model.config.text_config.max_position_embeddings
+
+    def image_features(x_bchw: Tensor) -> Tensor:
+        return model.get_image_features(pixel_values=x_bchw).pooler_output
+
+    def tokens(texts: Sequence[str]) -> tuple[dict[str, Tensor], int]:
+        lengths = [len(ids) for ids in words(list(texts), verbose=False).input_ids]
+        ready = words(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
+        inputs = {name: ready[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        return inputs, sum(length > most for length in lengths)
+
+    def text_features(inputs: dict[str, Tensor]) -> Tensor:
+        return model.get_text_features(**inputs).pooler_output
+
+    def prepare(x_3hw: Tensor) -> Tensor:
+        return processor(images=[x_3hw], return_tensors="pt")["pixel_values"][0]
+
+    shape = model.config.vision_config
+    size = shape.image_size
+    own = (prepare, f"{size} px, {type(processor).__name__} of transformers: {_steps(processor)}")
+    return Network(
+        f"CLIP ViT-{VITS.get(shape.hidden_size, shape.hidden_size)}/{shape.patch_size}, transformers",
+        found,
+        size,
+        model.config.projection_dim,
+        image_features,
+        own,
+        _in_batches(tokens, text_features, most),
+        model,
+    )
+
+
+def _steps(processor: Any) -> str:
+    told = processor.to_dict()
+    resample = getattr(told.get("resample"), "name", told.get("resample"))
+    crop = f", crop {told.get('crop_size')}" if told.get("do_center_crop") else ""
+    return f"resize {told.get('size')}, resample {resample}{crop}, mean {told.get('image_mean')}"
+
+
+def open_clip(source: str, sha256: str | None, download: bool) -> Network:
+    """A CLIP model of open_clip, with its transform and tokenizer.
+
+    Args:
+        source: ``MODEL/TAG``, both as `open_clip.list_pretrained` names them, or ``MODEL=FILE`` with a state dict.
+        sha256: of its weights, if they must be those.
+        download: get them from where open_clip gets them.
+
+    Raises:
+        BadInput: no such model, tag or file.
+        NotAttempted: open_clip is not installed, or the weights are not here.
+    """
+    try:
+        package: Any = importlib.import_module("open_clip")
+    except ImportError as error:
+        raise NotAttempted("the encoder open-clip needs the package open_clip: pip install open_clip_torch") from error
+    name, _, file = source.partition("=")
+    name, _, tag = (name, "", "") if file else source.rpartition("/")
+    if name not in package.list_models():
+        raise unknown("model of open_clip", name, package.list_models())
+    place = weights.place_of(file) if file else _cached(package, name, tag, download)
+    assert place is not None
+    if not place.is_file():
+        raise BadInput(f"{place} is no file of weights")
+    found = replace(weights.check(place, "", sha256), name=source)
+    settings = package.pretrained.get_pretrained_cfg(name, tag) if tag else {}
+    gelu = {"force_quick_gelu": bool(settings.get("quick_gelu"))} if settings else {}
+    model, _, transform = package.create_model_and_transforms(name, pretrained=None, **gelu)
+    try:
+        model.load_state_dict(weights.state_dict(place), strict=True)
+    except RuntimeError as error:
+        raise BadInput(f"{place} does not hold the weights of {name}: {str(error)[:200]}") from error
+    words, most = package.get_tokenizer(name), model.context_length
+
+    def tokens(texts: Sequence[str]) -> tuple[Tensor, int]:
+        ids = words(list(texts))
+        return ids.to(next(model.parameters()).device), sum(len(words.encode(text)) + 2 > most for text in texts)
+
+    def prepare(x_3hw: Tensor) -> Tensor:
+        return transform(vision.to_pil_image(x_3hw))
+
+    side = model.visual.image_size
+    size = side[0] if isinstance(side, tuple) else side
+    steps = " ".join(str(step) for step in transform.transforms if not callable(getattr(step, "__code__", None)))
+    own = (prepare, f"{size} px, open_clip's transform: {steps}")
+    width = int(model.encode_text(words(["a"])).shape[1])
+    texts = _in_batches(tokens, model.encode_text, most)
+    return Network(f"CLIP {name}, open_clip", found, size, width, model.encode_image, own, texts, model)
+
+
+def _cached(package: Any, name: str, tag: str, download: bool) -> Path:
+    tags = package.list_pretrained_tags_by_model(name)
+    if tag not in tags:
+        raise unknown(f"tag of {name}", tag, tags)
+    get = f"get it with --download, or name a file: --weights {name}=FILE"
+    settings = package.pretrained.get_pretrained_cfg(name, tag)
+    try:
+        if not download and settings.get("hf_hub"):
+            from huggingface_hub import try_to_load_from_cache
+
+            hub = settings["hf_hub"].rstrip("/")
+            kept = (try_to_load_from_cache(hub, end) for end in ("open_clip_model.safetensors", "model.safetensors"))
+            found = next((path for path in kept if isinstance(path, str)), None)
+            if found is None:
+                raise FileNotFoundError(f"{hub} is not in the hub's cache")
+            return Path(found)
+        if not download:
+            raise FileNotFoundError("it was not to be downloaded")
+        return Path(package.download_pretrained(settings, prefer_hf_hub=True))
+    except Exception as error:  # the clients of hub and servers raise many kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise NotAttempted(f"the weights {name}/{tag} of open_clip are not here ({reason}); {get}") from error
+
+
+def _in_batches(
+    tokens: Callable[[Sequence[str]], tuple[Any, int]], encode: Callable[[Any], Tensor], most: int
+) -> Callable[[Sequence[str]], Texts]:
+    @torch.inference_mode()
+    def texts(lines: Sequence[str]) -> Texts:
+        parts, cut = [], 0
+        for start in range(0, len(lines), BATCH):
+            inputs, too_long = tokens(lines[start : start + BATCH])
+            parts.append(encode(inputs).float().cpu())
+            cut += too_long
+        return Texts(torch.cat(parts), cut, most)
+
+    return texts

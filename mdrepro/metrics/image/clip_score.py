@@ -1,0 +1,77 @@
+"""CLIP score: the cosine between an image and its caption, under the conventions that papers use without saying.
+
+    cosine         cos(image, text)                            as MobileDiffusion, SnapFusion and BK-SDM print it
+    hessel         2.5 max(cos, 0), image by image             Hessel et al. 2021, arXiv 2104.08718, eq. 1
+    torchmetrics   max(mean of 100 cos, 0)                     torchmetrics' CLIPScore
+
+The backbone matters more than these: a score without it is no score.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrepro.core.errors import BadInput, unknown
+from mdrepro.metrics.bootstrap import Interval, cluster_interval
+from mdrepro.metrics.image.statistics import as_features
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What becomes of a cosine: its factor, and where negative ones count as zero: ``never``, ``image``, ``mean``."""
+
+    factor: float
+    clamp: str
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        clamps = {"never": "no clamping", "image": "each image at 0 or more", "mean": "the mean at 0 or more"}
+        return f"scale {self.factor:g}, {clamps[self.clamp]}"
+
+
+RESAMPLES = 1000  # of up to 40,000 images at once: 10,000 would take gigabytes
+SCALES = {"cosine": Scale(1, "never"), "hessel": Scale(2.5, "image"), "torchmetrics": Scale(100, "mean")}
+
+
+def cosines(images: Any, texts: Any) -> NDArray[np.float64]:
+    """cos(image i, text i), float64 (n,).
+
+    Args:
+        images, texts: features, (n, width) each.
+
+    Raises:
+        BadInput: shapes differ, or a feature is zero or not finite.
+    """
+    one, two = as_features(images), as_features(texts)
+    if one.shape != two.shape:
+        raise BadInput(f"features of images {one.shape} and texts {two.shape} make no pairs")
+    broken = ~(one.any(axis=1) & two.any(axis=1))
+    if broken.any():
+        raise BadInput(f"features of {broken.sum()} pairs are zero, first of pair {broken.argmax()}")
+    return (one * two).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+
+
+def clip_score(values: NDArray[np.float64], scale: str = "cosine", *, seed: int = 0) -> Interval:
+    """The score of a set with its bootstrap interval over images.
+
+    Args:
+        values: cosines, (n,).
+        scale: a row of `SCALES`.
+        seed: of the bootstrap.
+
+    Raises:
+        BadInput: an unknown scale, or fewer than 2 images.
+    """
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    if len(values) < 2:
+        raise BadInput(f"a CLIP score needs at least 2 images, got {len(values)}")
+    how = SCALES[scale]
+    scores = how.factor * (values.clip(min=0) if how.clamp == "image" else values)
+    found = cluster_interval([[score] for score in scores], seed=seed, resamples=RESAMPLES)
+    if how.clamp == "mean":
+        return Interval(max(found.value, 0.0), max(found.low, 0.0), max(found.high, 0.0), found.n)
+    return found

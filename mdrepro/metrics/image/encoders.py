@@ -1,0 +1,140 @@
+"""Encoders of images: networks with a convention of preparing images, by name (`catalogue.ENCODERS`).
+
+An encoder prepares one image at a time, which threads do ahead, and turns a batch into features. A `Network` can be
+shared by several encoders, so that a matrix of conventions loads it once.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdrepro.core.errors import BadInput, unknown
+from mdrepro.metrics.image import clip, networks
+from mdrepro.metrics.image.catalogue import DEFAULTS, ENCODERS, EncoderRow
+from mdrepro.metrics.image.networks import Network
+from mdrepro.metrics.image.resizing import RESIZES
+from mdrepro.metrics.image.statistics import Convention
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A network and a convention of preparing images for it.
+
+    Args:
+        row: its row in `ENCODERS`.
+        network: the weights.
+        device: where it runs.
+    """
+
+    row: EncoderRow
+    network: Network
+    device: torch.device
+
+    @property
+    def preparation(self) -> str:
+        """How images are prepared, for people."""
+        if self.row.resize == "own":
+            assert self.network.prepare is not None
+            return self.network.prepare[1]
+        return f"{self.network.size} px, {RESIZES[self.row.resize].what}"
+
+    @property
+    def convention(self) -> Convention:
+        """What makes its features comparable."""
+        return Convention(self.network.what, self.network.found.sha256, self.preparation)
+
+    def prepare(self, x_3hw: Tensor) -> Tensor:
+        """A uint8 image (3, h, w) as float32 (3, size, size)."""
+        if self.row.resize == "own":
+            assert self.network.prepare is not None
+            return self.network.prepare[0](x_3hw)
+        return RESIZES[self.row.resize](x_3hw, self.network.size)
+
+    @torch.inference_mode()
+    def __call__(self, x_bchw: Tensor) -> Tensor:
+        """Features (b, width) of prepared images, float32 on the CPU. Without TF32, which moves FID."""
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return self.network.features(x_bchw.to(self.device)).float().cpu()
+
+    def told(self) -> dict[str, Any]:
+        """What it is, for records."""
+        found = self.network.found
+        return {
+            "encoder": self.row.name,
+            "network": self.network.what,
+            "features": self.network.width,
+            "preparation": self.preparation,
+            "weights": found.name,
+            "weights_sha256": found.sha256,
+            "weights_published": found.published,
+        }
+
+
+def row(name: str) -> EncoderRow:
+    """A row of `ENCODERS`. Raises BadInput for another name."""
+    if name not in ENCODERS:
+        raise unknown("encoder", name, ENCODERS)
+    return ENCODERS[name]
+
+
+def device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one. Raises BadInput for what is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BadInput(f"--device {name} is not there ({reason}): allowed are auto, cpu, cuda") from error
+    return torch.device(name)
+
+
+def load(
+    name: str,
+    source: str | None = None,
+    *,
+    sha256: str | None = None,
+    download: bool = False,
+    on: torch.device | None = None,
+) -> Encoder:
+    """An encoder that is ready to run.
+
+    Args:
+        name: a row of `ENCODERS`.
+        source: its weights, as the row's ``source`` says; None for what usually stands for them.
+        sha256: of a file that is not the published one.
+        download: get weights that are not on this machine.
+        on: the device; the CPU by default.
+
+    Raises:
+        BadInput: an unknown name, weights of another hash, or no weights of this network.
+        NotAttempted: weights or package are not on this machine; the message says how to get them.
+    """
+    return Encoder(row(name), network(name, source, sha256=sha256, download=download, on=on), on or torch.device("cpu"))
+
+
+def network(
+    name: str,
+    source: str | None = None,
+    *,
+    sha256: str | None = None,
+    download: bool = False,
+    on: torch.device | None = None,
+) -> Network:
+    """The network of an encoder, for encoders of its family. Arguments and errors as `load`."""
+    which = row(name)
+    source = source or DEFAULTS.get(which.family)
+    if which.family == "clip":
+        made = clip.transformers_clip(source or "", sha256, download)
+    elif which.family == "open-clip":
+        made = clip.open_clip(source or "", sha256, download)
+    elif which.family == "dinov2":
+        made = networks.dinov2(source or "", sha256, download)
+    elif which.family == "shapes":
+        made = networks.scene_reader(source, sha256)
+    else:
+        made = networks.inception_v3(which, source, sha256, download)
+    made.module.eval().to(on or torch.device("cpu"))
+    return made

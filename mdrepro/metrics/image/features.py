@@ -1,0 +1,98 @@
+"""One pass over a folder of images for all metrics on features: each image is read once, whatever the encoders.
+
+Statistics stream in float64; single features are kept only for metrics that compare images (KID, precision and recall,
+FD-infinity, CLIP score).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mdrepro.core.errors import BadInput
+from mdrepro.metrics.image import images
+from mdrepro.metrics.image.encoders import Encoder
+from mdrepro.metrics.image.statistics import Array, Statistics
+
+BATCH = 32
+BLOCK = 512
+"""Images whose features wait for one update of the statistics, which costs width^2 whatever their number."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of a set of images under one encoder.
+
+    Args:
+        statistics: of all of them.
+        features: float32 (n, width), in order of the files; None where they were not kept.
+    """
+
+    statistics: Statistics
+    features: Tensor | None = None
+
+    def array(self) -> Array:
+        """The single features, float64 (n, width)."""
+        assert self.features is not None, "the features were not kept"
+        return self.features.double().numpy()
+
+
+def extract(
+    files: Sequence[Path],
+    encoders: Mapping[str, Encoder],
+    *,
+    keep: Sequence[str] = (),
+    batch: int = BATCH,
+    readers: int = images.READERS,
+) -> dict[str, FeatureSet]:
+    """Features of images under several encoders, by the encoders' names in the mapping.
+
+    Args:
+        files: as `mdrepro.metrics.image.images.files` gives them.
+        encoders: what to run.
+        keep: the encoders whose single features are wanted.
+        batch: images that run at once; the features do not depend on it beyond float32's rounding.
+        readers: threads that read and prepare ahead.
+
+    Raises:
+        BadInput: an image that cannot be taken, or whose features are not finite; the message names the file.
+    """
+    waiting: dict[str, list[Tensor]] = {name: [] for name in encoders}
+    kept: dict[str, list[Tensor]] = {name: [] for name in keep}
+    sums = {name: Statistics(encoder.convention) for name, encoder in encoders.items()}
+
+    def prepared(file: Path) -> tuple[Path, dict[str, Tensor]]:
+        pixels = images.read(file)
+        try:
+            return file, {name: encoder.prepare(pixels) for name, encoder in encoders.items()}
+        except BadInput as error:
+            raise BadInput(f"{file}: {error}") from error
+
+    ready = images.ahead(files, prepared, readers=readers, depth=2 * batch)
+    while part := list(islice(ready, batch)):
+        names = [file for file, _ in part]
+        for name, encoder in encoders.items():
+            features = encoder(torch.stack([tensors[name] for _, tensors in part]))
+            _check(features, names, encoder)
+            waiting[name].append(features)
+            if name in kept:
+                kept[name].append(features)
+            if sum(map(len, waiting[name])) >= BLOCK:
+                sums[name].add(torch.cat(waiting[name]))
+                waiting[name].clear()
+    for name, rest in waiting.items():
+        if rest:
+            sums[name].add(torch.cat(rest))
+    return {name: FeatureSet(sums[name], torch.cat(kept[name]) if kept.get(name) else None) for name in encoders}
+
+
+def _check(features: Tensor, files: Sequence[Path], encoder: Encoder) -> None:
+    broken = ~features.isfinite().all(dim=1)
+    if broken.any():
+        file = files[int(broken.int().argmax())]
+        raise BadInput(
+            f"{encoder.row.name} gives features that are not finite for {file}: look at that image and at the weights"
+        )

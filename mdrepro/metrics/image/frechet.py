@@ -1,0 +1,250 @@
+"""Fréchet distance between two sets of image features (FID, Heusel et al. 2017), its intervals and its limit.
+
+    d = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)
+
+The last trace is the sum of the square roots of the eigenvalues of A^T S2 A, a symmetric matrix, for any A with
+A A^T = S1: it has the eigenvalues of S1^(1/2) S2 S1^(1/2) and, zeros apart, of S1 S2. A is the pivoted Cholesky factor
+of S1, which ends at its rank: directions without variance are left out, where rounding would otherwise add the root of
+an epsilon each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import linalg  # type: ignore[import-untyped]
+from scipy.linalg import lapack  # type: ignore[import-untyped]
+
+from mdrepro.core.errors import BadInput
+from mdrepro.metrics.bootstrap import LEVEL, Interval
+from mdrepro.metrics.image.statistics import Array, Statistics, as_features
+
+RESAMPLES = 1000
+POINTS = 15  # Chong and Forsyth's number of set sizes
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A Fréchet distance and what it rests on.
+
+    Args:
+        value: the squared distance, as FID is given.
+        n_reference, n: images of the two sets.
+        biased: a set is too small for a covariance of full rank, and the override was used: not to be compared with
+            distances of other numbers of images.
+    """
+
+    value: float
+    n_reference: int
+    n: int
+    biased: bool
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """A line through distances at several set sizes N: ``value`` at 1/N = 0, and ``slope`` in distance x images."""
+
+    value: float
+    slope: float
+    sizes: tuple[int, ...]
+    distances: tuple[float, ...]
+
+
+def trace_of_root(first: Array, second: Array) -> float:
+    """tr (S1 S2)^(1/2) of two symmetric positive semidefinite matrices (d, d), of any rank."""
+    (factor, order, rank), other = min(((_factor(first), second), (_factor(second), first)), key=lambda f: f[0][2])
+    product, _ = lapack.dsygst(other[np.ix_(order, order)].T, factor, itype=2, lower=1)  # A^T S A in the lower triangle
+    return _sum_of_roots(product[:rank, :rank])
+
+
+def frechet_distance(mean1: Array, covariance1: Array, mean2: Array, covariance2: Array) -> float:
+    """The squared Fréchet distance of two Gaussians: means (d,), covariances (d, d). Heusel et al. 2017, eq. 6."""
+    gap = np.asarray(mean1) - np.asarray(mean2)
+    traces = np.trace(covariance1) + np.trace(covariance2)
+    return float(gap @ gap + traces - 2 * trace_of_root(covariance1, covariance2))
+
+
+def distance(reference: Statistics, statistics: Statistics, *, few: bool = False) -> Distance:
+    """The Fréchet distance of two sets of features.
+
+    Args:
+        reference, statistics: of one convention.
+        few: take sets of fewer images than features + 1, and stamp the number as biased.
+
+    Raises:
+        BadInput: conventions or widths differ, or a set is too small (the message states the least number).
+    """
+    biased = _check(reference, statistics, few)
+    value = frechet_distance(reference.mean, reference.covariance, statistics.mean, statistics.covariance)
+    return Distance(value, reference.n, statistics.n, biased)
+
+
+def distance_interval(
+    reference: Statistics,
+    features: Any,
+    *,
+    few: bool = False,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """Bootstrap interval of `distance`, by drawing images with replacement; the reference stays as it is.
+
+    A resample repeats images, which raises its distance beyond that of the set itself, so that plain percentiles hold
+    the truth hardly ever (in 5 of 100 trials with 200 images of 32 features). The resampled distances are therefore
+    moved to have the measured one as their mean: the interval is of the distance that other sets of this many images
+    from the same sampler show, and held it in 97 to 99 of 100 trials.
+
+    Args:
+        reference: statistics that the distance is to.
+        features: (n, width).
+        few, seed, resamples, level: as for `distance` and `mdrepro.metrics.bootstrap.cluster_interval`. A resample
+            costs one Gram matrix and the eigenvalues of min(n, width).
+
+    Raises:
+        BadInput: as `distance`.
+    """
+    x_nd = as_features(features)
+    value = distance(reference, Statistics.of(x_nd, reference.convention), few=few).value
+    drawn = distances_of_resamples(reference, x_nd, draws(len(x_nd), resamples, seed))
+    return centred_interval(value, drawn, len(x_nd), level)
+
+
+def paired_distance_interval(
+    reference: Statistics,
+    first: Any,
+    second: Any,
+    *,
+    few: bool = False,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """Bootstrap interval of distance(first) - distance(second), both to ``reference``, drawing the same images of both.
+
+    Args:
+        reference, few, seed, resamples, level: as for `distance_interval`.
+        first, second: (n, width) each; image i of both is of the same prompt (and the same noise).
+
+    Raises:
+        BadInput: the two differ in shape, or as `distance`.
+    """
+    one, two = as_features(first), as_features(second)
+    if one.shape != two.shape:
+        raise BadInput(f"paired features differ in shape: {one.shape} and {two.shape}")
+    values = [distance(reference, Statistics.of(x, reference.convention), few=few).value for x in (one, two)]
+    counts = draws(len(one), resamples, seed)
+    drawn = [distances_of_resamples(reference, x, counts) for x in (one, two)]
+    return centred_interval(values[0] - values[1], drawn[0] - drawn[1], len(one), level)
+
+
+def infinity(
+    reference: Statistics, features: Any, *, points: int = POINTS, least: int | None = None, seed: int = 0
+) -> Extrapolation:
+    """FD-infinity (Chong and Forsyth 2020, arXiv 1911.07023): the distance without the bias of the number of images.
+
+    The bias is C/N to first order: distances of random subsets at ``points`` sizes from ``least`` to all, equally far
+    apart, are fitted by a line in 1/N, whose value at 1/N = 0 is given. The reference's own bias stays.
+
+    Args:
+        reference: statistics that the distance is to.
+        features: (n, width).
+        points: subsets, at least 2.
+        least: size of the smallest; None for a tenth of n (as 5,000 of 50,000 in the paper), and width + 1 at least.
+        seed: of the subsets.
+
+    Raises:
+        BadInput: fewer than 2 x ``least`` images, or as `distance`.
+    """
+    x_nd = as_features(features)
+    n, width = x_nd.shape
+    least = max(n // 10, width + 1) if least is None else least
+    if points < 2 or least <= width or n < 2 * least:
+        raise BadInput(
+            f"FD-infinity with {points} subsets of {least} to {n} images of {width} features: needed are 2 subsets or "
+            f"more, {width + 1} images or more in the smallest, and twice as many in all"
+        )
+    _check(reference, Statistics.of(x_nd, reference.convention), few=False)
+    sizes = np.linspace(least, n, points).astype(int)
+    chance = np.random.default_rng(seed)
+    chosen = np.zeros((points, n))
+    for row, size in zip(chosen, sizes, strict=True):
+        row[chance.permutation(n)[:size]] = 1
+    distances = distances_of_resamples(reference, x_nd, chosen)
+    slope, value = np.polyfit(1 / sizes, distances, 1)
+    return Extrapolation(float(value), float(slope), tuple(sizes.tolist()), tuple(distances.tolist()))
+
+
+def draws(n: int, resamples: int, seed: int) -> Array:
+    """How often each of n images is drawn in each resample of n: (resamples, n)."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+
+
+def centred_interval(value: float, drawn: Array, n: int, level: float = LEVEL) -> Interval:
+    """The percentile interval of resampled values (resamples,), moved so that their mean is ``value``."""
+    low, high = np.quantile(drawn - drawn.mean(), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, value + float(low), value + float(high), n)
+
+
+def distances_of_resamples(reference: Statistics, features: Any, counts: Any) -> Array:
+    """Distances to ``reference`` of sets that hold image i of ``features`` ``counts[., i]`` times.
+
+    With A A^T the reference's covariance, only the covariance of the projected features x A is needed, or their Gram
+    matrix where that is smaller: the projection is made once.
+
+    Args:
+        reference: with statistics of 2 images or more.
+        features: (n, width).
+        counts: (resamples, n), whole numbers, at least 2 images in each row.
+
+    Returns:
+        (resamples,).
+    """
+    x_nd, counts_rn = as_features(features), np.asarray(counts, np.float64)
+    covariance = reference.covariance
+    factor, order, rank = _factor(covariance)
+    centre = x_nd.mean(axis=0)
+    z_nd = x_nd - centre
+    y_nr = z_nd[:, order] @ np.tril(factor)[:, :rank]
+    sizes = counts_rn.sum(axis=1)
+    means_rd = counts_rn @ z_nd / sizes[:, None]
+    gaps = np.square(centre + means_rd - reference.mean).sum(axis=1)
+    spreads = counts_rn @ np.square(z_nd).sum(axis=1) - sizes * np.square(means_rd).sum(axis=1)
+    roots = [_root_of_scatter(y_nr, row) / np.sqrt(size - 1) for row, size in zip(counts_rn, sizes, strict=True)]
+    return gaps + np.trace(covariance) + spreads / (sizes - 1) - 2 * np.array(roots)
+
+
+def _root_of_scatter(y_nr: Array, counts_n: Array) -> float:
+    """Sum of the roots of the eigenvalues of the scatter of rows that are there ``counts_n`` times."""
+    there = counts_n > 0
+    rows, often = y_nr[there], counts_n[there]
+    rows = (rows - often @ rows / often.sum()) * np.sqrt(often)[:, None]
+    return _sum_of_roots(rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T)
+
+
+def _sum_of_roots(matrix: Array) -> float:
+    """Of the eigenvalues of a symmetric matrix, given by its lower triangle; negative ones, of rounding, are zero."""
+    values = linalg.eigh(matrix, lower=True, eigvals_only=True, driver="evd", check_finite=False)
+    return float(np.sqrt(values.clip(min=0)).sum())
+
+
+def _factor(matrix: Array) -> tuple[Array, Sequence[int], int]:
+    """Pivoted Cholesky: L (``rank`` columns of its lower triangle), order and rank; matrix[order][:, order] = L L^T."""
+    factor, order, rank, _ = lapack.dpstrf(np.asarray(matrix, np.float64).T, lower=1)
+    return factor, order - 1, int(rank)
+
+
+def _check(reference: Statistics, statistics: Statistics, few: bool) -> bool:
+    """Whether a set is too small for a covariance of full rank."""
+    reference.convention.agree(statistics.convention)
+    if reference.width != statistics.width:
+        raise BadInput(f"features of width {reference.width} and {statistics.width} cannot be compared")
+    least = max(reference.least, 2)
+    small = min(reference.n, statistics.n)
+    if small < least and not few:
+        raise BadInput(
+            f"a Fréchet distance of {reference.width} features needs at least {least} images in each set, got "
+            f"{reference.n} and {statistics.n}; fewer are taken on request, and the number is then marked as biased"
+        )
+    return small < least

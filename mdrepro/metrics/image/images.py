@@ -1,0 +1,93 @@
+"""Folders of images for metrics: what is read, what is refused, and one pass over it with readers ahead.
+
+Pixels are those that torch-fidelity, clean-fid and torchmetrics' users get from Pillow's ``convert("RGB")``: grey and
+palette pictures become RGB, and an orientation in EXIF is not applied. What would be lost without a word there is an
+error here: more than 8 bits a channel, and transparency. Images of one folder may differ in size.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile
+from torch import Tensor
+
+from mdrepro.core.errors import BadInput
+from mdrepro.data.pixels import FORMATS
+
+OTHERS = (".avif", ".bmp", ".gif", ".jp2", ".npy", ".pgm", ".ppm", ".tga", ".tif", ".tiff")
+"""Pictures that are no input here, though they may lie in a folder."""
+READERS = min(8, os.cpu_count() or 1)
+ALLOWED = "allowed are PNG, JPEG and WebP files with 8 bits a channel and no transparency"
+
+
+def files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The images of a folder, by name. Subfolders, hidden files and files that are no pictures are passed over.
+
+    Raises:
+        BadInput: no folder, no images, or pictures of other formats.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise BadInput(f"{place} is no folder: a folder of images is needed")
+    found = sorted(file for file in place.iterdir() if file.is_file() and not file.name.startswith("."))
+    images = [file for file in found if file.suffix.lower() in FORMATS]
+    other = [file for file in found if file.suffix.lower() in OTHERS]
+    if other:
+        raise BadInput(f"{place} holds {len(other)} pictures of other formats, such as {other[0].name}: {ALLOWED}")
+    if not images:
+        inside = " (subfolders are not looked into)" if any(file.is_dir() for file in place.iterdir()) else ""
+        raise BadInput(f"{place} holds no images{inside}: {ALLOWED}")
+    return images
+
+
+def read(file: Path) -> Tensor:
+    """A file's pixels, uint8 (3, h, w).
+
+    Raises:
+        BadInput: unreadable, cut short, of another format, of more than 8 bits, or somewhere transparent.
+    """
+    try:
+        with Image.open(file, formats=sorted(set(FORMATS.values()))) as picture:
+            fault = _fault(picture)
+            pixels = np.array(picture.convert("RGB"))
+    except Exception as error:  # decoders of damaged files raise anything
+        raise BadInput(f"cannot read {file} ({type(error).__name__}: {error}): {ALLOWED}") from error
+    if fault:
+        raise BadInput(f"{file} {fault}: {ALLOWED}")
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _fault(picture: ImageFile.ImageFile) -> str:
+    """What speaks against a picture that can be read."""
+    if picture.mode.startswith(("I", "F")) or any("16" in str(tile[3]) for tile in picture.tile):
+        return "has more than 8 bits a channel"
+    if getattr(picture, "is_animated", False):
+        return "is animated"
+    if picture.has_transparency_data:
+        lowest, _ = picture.convert("RGBA").getchannel("A").getextrema()
+        return "is transparent somewhere" if int(lowest) < 255 else ""  # type: ignore[arg-type]
+    return ""
+
+
+def ahead(
+    items: Sequence[Any], work: Callable[[Any], Any], *, readers: int = READERS, depth: int = 64
+) -> Iterator[Any]:
+    """``work`` of each item, in order, done by threads up to ``depth`` items ahead. Errors are raised in order too."""
+    rest = iter(items)
+    with ThreadPoolExecutor(readers) as pool:
+        waiting: deque[Future[Any]] = deque(pool.submit(work, item) for item in islice(rest, depth))
+        try:
+            while waiting:
+                done = waiting.popleft().result()
+                waiting.extend(pool.submit(work, item) for item in islice(rest, 1))
+                yield done
+        finally:
+            for future in waiting:
+                future.cancel()

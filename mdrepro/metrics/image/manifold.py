@@ -1,0 +1,64 @@
+"""Precision and recall of generated images (Kynkäänniemi et al. 2019, arXiv 1904.06991).
+
+A set's manifold is the union of balls around its images' features, each reaching to the image's k-th nearest neighbour
+(eq. 1). Precision is the share of generated images on the real manifold, recall that of real ones on the generated.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrepro.core.errors import BadInput
+from mdrepro.metrics.image.statistics import Array, as_features
+
+NEIGHBOUR = 3  # the paper's k
+ROWS = 1024
+"""Rows of a matrix of distances that are in memory at once."""
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Two shares, 0 to 1, the neighbour k and the images of both sets. Both shares depend on k and on the numbers."""
+
+    precision: float
+    recall: float
+    k: int
+    n_real: int
+    n: int
+
+
+def precision_recall(real: Any, generated: Any, *, k: int = NEIGHBOUR) -> PrecisionRecall:
+    """Precision and recall, eq. 2 of the paper.
+
+    Args:
+        real, generated: features (n1, width) and (n2, width).
+        k: the neighbour, itself not counted, that a ball reaches to.
+
+    Raises:
+        BadInput: k or fewer images, widths that differ, or values that are not finite.
+    """
+    x, y = as_features(real), as_features(generated)
+    if x.shape[1] != y.shape[1]:
+        raise BadInput(f"features of width {x.shape[1]} and {y.shape[1]} cannot be compared")
+    if not 1 <= k < min(len(x), len(y)):
+        raise BadInput(f"k is {k}: allowed are 1 to one less than the images of each set ({len(x)} and {len(y)})")
+    x, y = x - x.mean(axis=0), y - x.mean(axis=0)
+    precision, recall = _on_manifold(y, x, k).mean(), _on_manifold(x, y, k).mean()
+    return PrecisionRecall(float(precision), float(recall), k, len(x), len(y))
+
+
+def _on_manifold(images: Array, others: Array, k: int) -> NDArray[np.bool_]:
+    """Which images lie in some ball of the others: (n,)."""
+    radii = np.concatenate([np.partition(rows, k, axis=1)[:, k] for rows in _squared_distances(others, others)])
+    return np.concatenate([(rows <= radii).any(axis=1) for rows in _squared_distances(images, others)])
+
+
+def _squared_distances(x: Array, y: Array) -> Iterator[Array]:
+    """|x_i - y_j|^2, some rows at a time."""
+    norms = np.square(y).sum(axis=1)
+    for start in range(0, len(x), ROWS):
+        rows = x[start : start + ROWS]
+        yield (np.square(rows).sum(axis=1)[:, None] + norms - 2 * rows @ y.T).clip(min=0)

@@ -1,0 +1,152 @@
+"""How near a reconstruction is to its original: PSNR, SSIM, MS-SSIM and LPIPS, one number an image.
+
+Images are uint8 RGB, (n, 3, h, w), quantised once by rounding; the data range is 255.
+SSIM is the published one (Wang et al. 2004): Gaussian window, sigma 1.5, 11 x 11, population covariance, and the
+mean over RGB channels and over all windows that lie inside the image.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mdrepro.core import paths
+from mdrepro.core.errors import NotAttempted
+from mdrepro.metrics.image.backbones import BACKBONES
+
+DATA_RANGE = 255.0
+SIGMA, WINDOW = 1.5, 11
+K1, K2 = 0.01, 0.03
+MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, five scales
+
+
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE) over all pixels and channels. Returns float64 (n,).
+
+    Equal images give infinity.
+    """
+    x, y = _pair(x, y)
+    return 10 * torch.log10(DATA_RANGE**2 / (x - y).square().mean(dim=(1, 2, 3)))
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity in [-1, 1]. Returns float64 (n,).
+
+    Raises:
+        ValueError: an image is smaller than the window of 11 px.
+    """
+    return _ssim_and_contrast(*_pair(x, y))[0].mean(dim=1)
+
+
+def ms_ssim(x: Tensor, y: Tensor, *, mirror_last_scale: bool = False) -> Tensor:
+    """Multi-scale SSIM over five scales (Wang et al. 2003, eq. 7), each half the last by 2 x 2 means. float64 (n,).
+
+    Channels are averaged at each scale before scales are combined; a negative mean counts as zero.
+
+    Args:
+        x, y: the images.
+        mirror_last_scale: take windows beyond the border of the coarsest scale too, on mirrored pixels. Published
+            MS-SSIM does not; torchmetrics 1.9 does, and then the two agree.
+
+    Raises:
+        ValueError: an image is smaller than 161 px, so that the coarsest scale does not hold the window.
+    """
+    x, y = _pair(x, y)
+    if min(x.shape[2:]) <= (WINDOW - 1) * 2 ** (len(MS_WEIGHTS) - 1):
+        raise ValueError(f"MS-SSIM needs at least {(WINDOW - 1) * 16 + 1} px, got {tuple(x.shape[2:])}")
+    product = torch.ones(len(x), dtype=x.dtype)
+    for scale, weight in enumerate(MS_WEIGHTS):
+        last = scale == len(MS_WEIGHTS) - 1
+        if last and mirror_last_scale:
+            x, y = (F.pad(image, (WINDOW // 2,) * 4, mode="reflect") for image in (x, y))
+        full, contrast = _ssim_and_contrast(x, y)
+        product = product * (full if last else contrast).mean(dim=1).clamp(min=0) ** weight
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    return product
+
+
+class Lpips:
+    """LPIPS 0.1 of the lpips package, with a backbone file that torchvision has put on this machine.
+
+    Nothing is downloaded and nothing is unpickled but tensors.
+
+    Args:
+        net: "alex" or "vgg"; the two are different numbers.
+
+    Raises:
+        NotAttempted: the backbone's file is not in torch.hub's cache, or cannot be read as its weights.
+    """
+
+    def __init__(self, net: str) -> None:
+        self.net = net
+        model, name = BACKBONES[net]
+        self.path = Path(torch.hub.get_dir()) / "checkpoints" / name
+        get = f"python -c \"import torchvision; torchvision.models.{model}(weights='IMAGENET1K_V1')\""
+        if not self.path.is_file():
+            raise NotAttempted(f"LPIPS ({net}) needs {name} in {_shown(self.path.parent)}; get it with: {get}")
+        self.sha256 = paths.sha256(self.path)
+        try:
+            self._model = _lpips_with(net, torch.load(self.path, map_location="cpu", weights_only=True))
+        except Exception as error:
+            reason = f"LPIPS ({net}): {name} in {_shown(self.path.parent)} does not hold the weights of {model}"
+            raise NotAttempted(f"{reason} ({type(error).__name__}); delete it and get it with: {get}") from error
+
+    @property
+    def protocol(self) -> str:
+        """What was used, for a row's protocol."""
+        name = self.path.name
+        as_published = self.sha256.startswith(self.path.stem.rsplit("-", 1)[1])
+        origin = "" if as_published else ", which is NOT torchvision's published file"
+        return f"LPIPS 0.1 ({self.net}), images in [-1, 1], backbone {name} with SHA-256 {self.sha256}{origin}"
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distances of uint8 (n, 3, h, w) pairs, 0 for equal images. Returns float64 (n,)."""
+        x, y = (image.float() / 127.5 - 1 for image in _pair(x, y))
+        return torch.cat([self._model(a[None], b[None]).flatten() for a, b in zip(x, y, strict=True)]).double()
+
+
+def _lpips_with(net: str, weights: dict[str, Tensor]) -> nn.Module:
+    import lpips
+
+    with torch.random.fork_rng(devices=[]):
+        model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # its own loading would unpickle, and download
+    backbone = {key: weights[f"features.{key.split('.', 1)[1]}"] for key in model.net.state_dict()}
+    model.net.load_state_dict(backbone)
+    return model.eval()
+
+
+def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    for image in (x, y):
+        if image.dtype != torch.uint8 or image.ndim != 4 or image.shape[1] != 3:
+            raise ValueError(f"uint8 images (n, 3, h, w) are needed, got {image.dtype} {tuple(image.shape)}")
+    if x.shape != y.shape:
+        raise ValueError(f"originals {tuple(x.shape)} and reconstructions {tuple(y.shape)} differ in shape")
+    return x.double(), y.double()
+
+
+def _ssim_and_contrast(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM and its contrast-structure factor, each float64 (n, 3)."""
+    if min(x.shape[2:]) < WINDOW:
+        raise ValueError(f"SSIM needs at least {WINDOW} px, got {tuple(x.shape[2:])}")
+    c1, c2 = (K1 * DATA_RANGE) ** 2, (K2 * DATA_RANGE) ** 2
+    mean_x, mean_y, xx, yy, xy = (_blur(t) for t in (x, y, x * x, y * y, x * y))
+    contrast = (2 * (xy - mean_x * mean_y) + c2) / (xx - mean_x**2 + yy - mean_y**2 + c2)
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return (luminance * contrast).mean(dim=(2, 3)), contrast.mean(dim=(2, 3))
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Gaussian mean over each window that lies inside: (n, 3, h, w) to (n, 3, h - 10, w - 10)."""
+    at = torch.arange(WINDOW, dtype=x.dtype) - WINDOW // 2
+    kernel = torch.softmax(-(at**2) / (2 * SIGMA**2), dim=0)
+    channels = x.shape[1]
+    rows = F.conv2d(x, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    return F.conv2d(rows, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+
+def _shown(folder: Path) -> str:
+    home = os.path.expanduser("~")
+    return str(folder).replace(home, "~", 1) if str(folder).startswith(home + os.sep) else str(folder)

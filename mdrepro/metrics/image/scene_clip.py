@@ -1,0 +1,70 @@
+"""CLIP score[shapes]: the cosine between a scene's image and a caption, by a pair of small towers trained on scenes.
+
+It is another pair than the one whose text features condition the denoisers, as the papers score with another CLIP than
+they condition on. Trained on real renders and their captions alone. Comparable with itself alone.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mdrepro.core.errors import BadInput
+from mdrepro.data.shapes import SIZE, TOKENS, VOCABULARY
+from mdrepro.metrics.image.clip_score import cosines
+from mdrepro.models import latents, text
+from mdrepro.models.safe import SafeModelMixin
+from mdrepro.models.scenes.towers import ImageTower, TextTower
+
+
+class SceneClip(SafeModelMixin, ConfigMixin):
+    """An image tower and a text tower with a common feature.
+
+    Args:
+        features: length of the common feature.
+        image_width: see `ImageTower`.
+        width, layers, heads: of the text tower; see `mdrepro.models.text.small_encoder`.
+    """
+
+    @register_to_config
+    def __init__(
+        self, features: int = 64, image_width: int = 16, width: int = 64, layers: int = 2, heads: int = 4
+    ) -> None:
+        super().__init__()
+        self.tokenizer = text.word_tokenizer(VOCABULARY, TOKENS)
+        encoder = text.small_encoder(self.tokenizer, width=width, layers=layers, heads=heads)
+        self.text, self.image = TextTower(encoder, features), ImageTower(features, image_width)
+
+    def of(self, towers: Mapping[str, nn.Module]) -> "SceneClip":
+        """Itself, with the weights of the trained towers ``text`` and ``image``, in eval mode."""
+        self.text.load_state_dict(towers["text"].state_dict())
+        self.image.load_state_dict(towers["image"].state_dict())
+        return self.eval()
+
+    @torch.inference_mode()
+    def image_features(self, pixels: Tensor, batch: int = 250) -> Tensor:
+        """Features of length 1, (n, features), of uint8 images (n, 3, 64, 64).
+
+        Raises:
+            BadInput: other images.
+        """
+        if pixels.dtype != torch.uint8 or pixels.shape[1:] != (3, SIZE, SIZE):
+            raise BadInput(f"images are {pixels.dtype} {tuple(pixels.shape)}: allowed is uint8 (n, 3, {SIZE}, {SIZE})")
+        return torch.cat([self.image(latents.convert(part, "uint8", "-1..1")) for part in pixels.split(batch)])
+
+    @torch.inference_mode()
+    def text_features(self, captions: Sequence[str], batch: int = 250) -> Tensor:
+        """Features of length 1, (n, features)."""
+        ids = text.tokenize(self.tokenizer, captions, TOKENS)
+        return torch.cat([self.text(part)[0] for part in ids.split(batch)])
+
+    def similarity(self, pixels: Tensor, captions: Sequence[str]) -> NDArray[np.float64]:
+        """cos(image i, caption i), float64 (n,).
+
+        Raises:
+            BadInput: other images, or another number of them than of captions.
+        """
+        return cosines(self.image_features(pixels).double().numpy(), self.text_features(captions).double().numpy())

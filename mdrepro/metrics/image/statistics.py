@@ -1,0 +1,192 @@
+"""Mean and covariance of image features as sums that stream, merge and are stored.
+
+A set of features keeps its number n, mean m and scatter S = sum (x - m)(x - m)^T, in float64. Two sets join by Chan,
+Golub and LeVeque's update (1979): with d = m2 - m1 and n = n1 + n2,
+
+    m = m1 + d n2 / n,    S = S1 + S2 + d d^T n1 n2 / n,
+
+which loses no digits to a mean that is large beside the spread, as raw sums of products do.
+"""
+
+import os
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrepro.core.errors import BadInput
+
+Array = NDArray[np.float64]
+FORMAT = "mdrepro feature statistics 1"
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What made the features; only features of one convention are comparable.
+
+    Args:
+        encoder: name of the network and layer.
+        weights_sha256: SHA-256 of its weights.
+        preprocessing: how images reach it (size, filter, range).
+    """
+
+    encoder: str = ""
+    weights_sha256: str = ""
+    preprocessing: str = ""
+
+    def agree(self, other: "Convention") -> None:
+        """Do nothing where both are the same. Raises BadInput that names what differs."""
+        mine, theirs = asdict(self), asdict(other)
+        differing = [f"{name} {mine[name]!r} and {theirs[name]!r}" for name in mine if mine[name] != theirs[name]]
+        if differing:
+            raise BadInput(f"features of two conventions cannot be joined or compared: {'; '.join(differing)}")
+
+
+class Statistics:
+    """Streaming statistics of features, (n, width).
+
+    Args:
+        convention: what made the features.
+        n, mean, scatter: where to start: number, mean (width,) and sum of centred outer products (width, width);
+            from a covariance it is ``(n - 1) * covariance``. Nothing by default.
+    """
+
+    def __init__(
+        self,
+        convention: Convention | None = None,
+        n: int = 0,
+        mean: Array | None = None,
+        scatter: Array | None = None,
+    ) -> None:
+        self.convention = convention or Convention()
+        self.n = n
+        self._mean = np.zeros(0) if mean is None else np.asarray(mean, np.float64)
+        width = len(self._mean)
+        self._scatter = np.zeros((width, width)) if scatter is None else np.asarray(scatter, np.float64)
+
+    @classmethod
+    def of(cls, features: Any, convention: Convention | None = None) -> Self:
+        """Statistics of one array of features, (n, width)."""
+        return cls(convention).add(features)
+
+    @classmethod
+    def combined(cls, parts: Iterable["Statistics"]) -> Self:
+        """Statistics of the union of disjoint parts (shards) of one convention. Raises BadInput for no part."""
+        parts = list(parts)
+        if not parts:
+            raise BadInput("no statistics to combine: at least one is needed")
+        whole = cls(parts[0].convention)
+        for part in parts:
+            whole.merge(part)
+        return whole
+
+    @property
+    def width(self) -> int:
+        """Features of an image; 0 before the first."""
+        return len(self._mean)
+
+    @property
+    def least(self) -> int:
+        """The least number of images that can give a covariance of full rank: width + 1."""
+        return self.width + 1
+
+    @property
+    def mean(self) -> Array:
+        """(width,)."""
+        return self._mean.copy()
+
+    @property
+    def covariance(self) -> Array:
+        """The unbiased covariance, over n - 1: (width, width). Raises BadInput for fewer than 2 images."""
+        if self.n < 2:
+            raise BadInput(f"a covariance needs at least 2 images, got {self.n}")
+        return self._scatter / (self.n - 1)
+
+    def add(self, features: Any) -> Self:
+        """Take in more images' features, (n, width), a tensor or array of any real type.
+
+        Raises:
+            BadInput: another shape or width, or values that are not finite.
+        """
+        x_nd = as_features(features)
+        if not len(x_nd):
+            return self
+        mean = x_nd.mean(axis=0)
+        centred = x_nd - mean
+        self._join(len(x_nd), mean, centred.T @ centred)
+        return self
+
+    def merge(self, other: "Statistics") -> Self:
+        """Take in another part's images. Raises BadInput where convention or width differ."""
+        self.convention.agree(other.convention)
+        if other.n:
+            self._join(other.n, other._mean, other._scatter)
+        return self
+
+    def _join(self, n: int, mean: Array, scatter: Array) -> None:
+        if not self.n:
+            self.n, self._mean, self._scatter = n, mean.copy(), scatter.copy()
+            return
+        if len(mean) != self.width:
+            raise BadInput(f"features of width {len(mean)} cannot join features of width {self.width}")
+        total, step = self.n + n, mean - self._mean
+        self._mean += step * (n / total)
+        self._scatter += scatter
+        self._scatter += np.outer(step, step * (self.n * n / total))
+        self.n = total
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file, whole or not at all, with the convention in its metadata."""
+        from safetensors.numpy import save_file
+
+        target = Path(path)
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        tensors = {"n": np.array([self.n]), "mean": self._mean, "scatter": self._scatter}
+        try:
+            save_file(tensors, aside, metadata={"format": FORMAT, **asdict(self.convention)})
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote. Raises BadInput for a file that is missing, damaged or of another kind."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                written = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"{path} cannot be read as feature statistics ({error})") from error
+        kind = written.pop("format", "of no format")
+        if kind != FORMAT or set(tensors) != {"n", "mean", "scatter"}:
+            raise BadInput(f"{path} is {kind}: allowed is a file of {FORMAT!r}, as Statistics.save writes it")
+        n, mean, scatter = int(tensors["n"][0]), tensors["mean"], tensors["scatter"]
+        if scatter.shape != (*mean.shape, *mean.shape) or not np.isfinite(scatter).all() or not np.isfinite(mean).all():
+            raise BadInput(f"{path} is damaged: mean {mean.shape} and scatter {scatter.shape} do not fit or not finite")
+        return cls(Convention(**written), n, mean, scatter)
+
+
+def as_features(features: Any) -> Array:
+    """Features as float64 (n, width).
+
+    Raises:
+        BadInput: not two-dimensional, or not finite; the message names the first such image.
+    """
+    if hasattr(features, "detach"):
+        features = features.detach().cpu().double().numpy()
+    x_nd = np.asarray(features, np.float64)
+    if x_nd.ndim != 2:
+        raise BadInput(f"features have shape {x_nd.shape}: allowed is (images, width)")
+    broken = ~np.isfinite(x_nd).all(axis=1)
+    if broken.any():
+        raise BadInput(
+            f"features of {broken.sum()} of {len(x_nd)} images are not finite, first at position {broken.argmax()}: "
+            "look at that image, and run the encoder in float32"
+        )
+    return x_nd

@@ -1,0 +1,167 @@
+"""Files of weights: found, checked by SHA-256, and read without running anything that is in them."""
+
+import hashlib
+import re
+import urllib.error
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.metrics.image.catalogue import WeightsFile
+
+NETWORK = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors")
+"""What diffusers and transformers read by default: no variants, and no other package's weights beside them."""
+STATE_DICTS = (".bin", ".pth", ".pt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of weights, or several of one network.
+
+    Args:
+        path: the file, or the folder.
+        sha256: of the file; of several, over their names and hashes.
+        published: whether it is the published file; None where no hash of one is known here.
+        name: for people and records.
+    """
+
+    path: Path
+    sha256: str
+    published: bool | None
+    name: str
+
+
+def cache() -> Path:
+    """torch.hub's folder of downloaded files."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def find(file: WeightsFile, place: Path | None, *, sha256: str | None = None, download: bool = False) -> Found:
+    """A published file of weights, or one that stands in for it.
+
+    Args:
+        file: the published one.
+        place: where it lies; None for torch.hub's cache.
+        sha256: of the file at ``place``, for one that is not the published one.
+        download: get it into the cache where it is not there.
+
+    Raises:
+        BadInput: no file at ``place``, or its SHA-256 is neither the published one nor ``sha256``.
+        NotAttempted: it is not in the cache and was not to be, or could not be, downloaded.
+    """
+    if place is None:
+        place = next((cache() / name for name in file.names if (cache() / name).is_file()), None)
+        place = place or _downloaded(file, download)
+    if not place.is_file():
+        raise BadInput(f"{place} is no file of weights: allowed is one of {', '.join(file.names)}")
+    return check(place, file.sha256, sha256)
+
+
+def check(path: Path, published: str, given: str | None) -> Found:
+    """A file whose SHA-256 is ``given``, or else begins with ``published``: any, where that is "".
+
+    Raises:
+        BadInput: another file, or a ``given`` that is no hash.
+    """
+    digest = paths.sha256(path)
+    if given is not None:
+        _agree(path, digest, given)
+    elif not digest.startswith(published):
+        raise BadInput(
+            f"{path} has SHA-256 {digest}, and the published file {published}: allowed is the published file, or "
+            f"another one that you name by its hash, with --sha256 {digest}"
+        )
+    return Found(path, digest, digest.startswith(published) if published else None, path.name)
+
+
+def network(folder: Path, given: str | None, name: str) -> Found:
+    """The safetensors files of a folder that transformers or diffusers saved, by one hash.
+
+    Files in the hub's cache are called by their SHA-256 there, and are held to it.
+
+    Raises:
+        BadInput: no such file; one that is not what the hub published; or another SHA-256 than ``given``.
+    """
+    files = sorted(file for file in folder.iterdir() if NETWORK.fullmatch(file.name))
+    if not files:
+        raise BadInput(
+            f"{folder} holds no weights: allowed is a folder with model.safetensors, as save_pretrained writes"
+        )
+    digests = []
+    for file in files:
+        digests.append(paths.sha256(file))
+        stored = file.resolve().name
+        if re.fullmatch(r"[0-9a-f]{64}", stored) and stored != digests[-1]:
+            raise BadInput(f"{file} is damaged: its SHA-256 is {digests[-1]}, not {stored}; delete it and get it again")
+    pairs = "".join(f"{file.name} {digest}\n" for file, digest in zip(files, digests, strict=True))
+    whole = digests[0] if len(files) == 1 else hashlib.sha256(pairs.encode()).hexdigest()
+    if given is not None:
+        _agree(folder, whole, given)
+    return Found(folder, whole, None, name)
+
+
+def state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, through safetensors or torch's ``weights_only`` reader.
+
+    Raises:
+        BadInput: it holds anything else, or cannot be read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = content.get("state_dict", content)
+        if not all(isinstance(value, Tensor) for value in content.values()):
+            raise ValueError("it holds more than tensors")
+    except Exception as error:  # whatever a damaged or hostile file makes torch raise
+        words = str(error).strip().partition("\n")[0][:200]
+        raise BadInput(
+            f"{path} cannot be read as weights ({type(error).__name__}: {words}); allowed is a state dict, saved by "
+            "torch.save or as safetensors"
+        ) from error
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def is_script(path: Path) -> bool:
+    """Whether a file is a TorchScript program."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
+
+
+def _agree(path: Path, digest: str, given: str) -> None:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", given):
+        raise BadInput(f"--sha256 {given}: allowed are 64 hexadecimal digits")
+    if digest != given.lower():
+        raise BadInput(f"{path} has SHA-256 {digest}, not {given}: allowed is the file of that hash")
+
+
+def _downloaded(file: WeightsFile, download: bool) -> Path:
+    target = cache() / file.names[0]
+    get = f"get it with --download, or put {file.url} there, or name a file with --weights"
+    if not download:
+        raise NotAttempted(f"the weights {' or '.join(file.names)} are not in {cache()}; {get}")
+    cache().mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(file.url, str(target), hash_prefix=file.sha256[:64], progress=False)
+    except (OSError, urllib.error.URLError, RuntimeError) as error:  # RuntimeError: another hash than published
+        raise NotAttempted(f"{file.url} could not be downloaded ({error}); {get}") from error
+    return target
+
+
+def place_of(weights: str | None, suffixes: Sequence[str] = STATE_DICTS) -> Path | None:
+    """``--weights`` as the path of a file. Raises BadInput for another suffix."""
+    if weights is None:
+        return None
+    if Path(weights).suffix not in suffixes:
+        raise BadInput(f"--weights {weights}: allowed is a file that ends in {', '.join(suffixes)}")
+    return Path(weights)

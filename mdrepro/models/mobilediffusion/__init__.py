@@ -1,0 +1,1 @@
+"""The networks of MobileDiffusion (arXiv 2311.16567)."""

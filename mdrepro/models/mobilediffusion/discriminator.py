@@ -1,0 +1,100 @@
+"""The discriminator of the diffusion-GAN that makes MobileDiffusion one-step (section 1.5; UFOGen, arXiv 2311.09257).
+
+It is the trained denoiser over again: same shape, its weights, conditioned on noise level and text. Only the last layer
+differs: a convolution to one channel, zero at first, so that it starts undecided (every logit 0, a chance of one half).
+
+What the papers leave open: whether there is one logit an image or one a position. Here it is one for each latent pixel
+(``map``), as in the reference code of UFOGen's first author; ``image`` is their mean.
+"""
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Self
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from torch import Tensor, nn
+
+from mdrepro.core.errors import unknown
+from mdrepro.models.safe import SafeModelMixin
+
+UNETS: Mapping[str, str] = MappingProxyType(
+    {
+        "MobileDiffusionUNet": "mdrepro.models.mobilediffusion.unet",
+        "EvolvableUNet": "mdrepro.models.snapfusion.evolvable",
+        "UNet2DConditionModel": "diffusers",
+    }
+)
+"""Denoisers that it can be built from, and where they are (a config cannot name another module to import). They are
+called as diffusers' denoisers are, and their last layer is ``conv_out``."""
+
+LOGITS = ("map", "image")
+
+
+class Discriminator(SafeModelMixin, ConfigMixin):
+    """Real or generated, from a noisy latent, its noise level and its text. Mostly made by `from_unet`.
+
+    Args:
+        unet_class: name of the denoiser's class, one of `UNETS`.
+        unet_config: the denoiser's config.
+        logits: ``map``: one logit a latent pixel; ``image``: their mean.
+
+    Raises:
+        BadInput: another class, or another kind of logits.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(
+        self, unet_class: str = "MobileDiffusionUNet", unet_config: dict[str, Any] | None = None, logits: str = "map"
+    ) -> None:
+        super().__init__()
+        if unet_class not in UNETS:
+            raise unknown("unet_class", unet_class, UNETS)
+        if logits not in LOGITS:
+            raise unknown("kind of logits", logits, LOGITS)
+        kind = getattr(importlib.import_module(UNETS[unet_class]), unet_class)
+        self.unet = kind.from_config(unet_config or {})
+        last = self.unet.conv_out
+        self.unet.conv_out = nn.Identity()
+        self.head = nn.Conv2d(last.in_channels, 1, last.kernel_size, padding=last.padding)
+        nn.init.zeros_(self.head.weight)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def from_unet(cls, unet: Any, logits: str = "map") -> Self:
+        """A discriminator with copies of a trained denoiser's weights, on its device, in its type and mode.
+
+        Args:
+            unet: a MobileDiffusionUNet, an evolvable UNet or a UNet2DConditionModel.
+            logits: ``map`` or ``image``.
+
+        Raises:
+            BadInput: another class of denoiser.
+        """
+        config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+        made = cls(type(unet).__name__, config, logits)
+        weights = unet.state_dict()
+        made.unet.load_state_dict({name: weights[name] for name in made.unet.state_dict()})
+        return made.to(device=unet.device, dtype=unet.dtype).train(unet.training)
+
+    def features(self, sample: Tensor, timestep: Tensor | float, encoder_hidden_states: Tensor) -> Tensor:
+        """What the denoiser computes before its last layer, (batch, outermost width, height, width)."""
+        return self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+
+    def forward(self, sample: Tensor, timestep: Tensor | float, encoder_hidden_states: Tensor) -> Tensor:
+        """Logits: positive for real.
+
+        Args:
+            sample: latent at the lower noise level, x_{t - jump}, (batch, channels, height, width).
+            timestep: that level, a number or (batch,).
+            encoder_hidden_states: text features, (batch, tokens, width).
+
+        Returns:
+            ``map``: (batch, 1, height, width); ``image``: (batch,).
+        """
+        logits_b1hw = self.head(self.features(sample, timestep, encoder_hidden_states))
+        return logits_b1hw if self.config.logits == "map" else torch.mean(logits_b1hw, dim=(1, 2, 3))

@@ -1,0 +1,1 @@
+"""The networks of SnapFusion (arXiv 2306.00980)."""

@@ -1,0 +1,233 @@
+"""SD-1.5's UNet as a list of named blocks, and what SnapFusion's actions make of it (arXiv 2306.00980, section 3).
+
+Plain data, no torch: `mdrepro.models.snapfusion.evolvable` builds the network that a `Layout` describes.
+
+Names. A block is called by stage, kind and index, such as ``up-3 cross-attention 1``. Kinds are ``resnet`` and
+``cross-attention``, which is SD's whole transformer block with its projections (self-attention, cross-attention and
+feed-forward layer). Stages are those of the paper's Table 3, which folds three of SD's into its "Mid":
+
+| stage | in diffusers | side of a 512 px image's map | in Table 3 |
+| --- | --- | --- | --- |
+| down-1, down-2, down-3 | down_blocks.0 to .2 | 64, 32, 16 | Down-1, Down-2, Down-3 |
+| down-4 | down_blocks.3 | 8 | Mid |
+| mid | mid_block | 8 | Mid |
+| up-0 | up_blocks.0 | 8 | Mid |
+| up-1, up-2, up-3 | up_blocks.1 to .3 | 16, 32, 64 | Up-1, Up-2, Up-3 |
+
+With L levels the stages are down-1 to down-L, mid, up-0 to up-(L-1); down-L, mid and up-0 are the "Mid".
+
+What the paper does not state, and what is done here:
+
+- *Skip connections when block numbers differ.* They are not rewired. Each of SD's skip connections keeps the place
+  where it leaves (behind a ResNet and its transformer) and the place where it ends (before a ResNet of the way up). A
+  place on the way down from which every block is gone sends on what it got; the skip connection of a place on the way
+  up without a ResNet is not used. So a network without a block computes exactly what the network with it computes
+  while that block is skipped in robust training, which is what the score of an action assumes.
+- *A ResNet that changes the number of channels* (down-2/0, down-3/0, up-2/0, up-3/0 in SD-1.5) cannot be an identity.
+  Skipped or removed, its 1x1 shortcut stays, with the weights that it has, and is no longer counted as a block. It
+  cannot be duplicated: a copy would not fit behind it.
+- *Other ResNets of the way up* take x and the skip connection side by side. Skipped or removed, they leave x as it is
+  and no 1x1 convolution; the skip connection is dropped.
+- *A copy* stands right behind its original and starts from its weights; a copied ResNet of the way up takes the same
+  skip connection again. It gets the next unused index of its stage and kind; an index is never given twice.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mdrepro.core.errors import BadInput, unknown
+
+KINDS = ("resnet", "cross-attention")
+VERBS = ("remove", "duplicate")
+
+MEETS_TABLE_1: tuple[str, ...] = (
+    "remove down-1 cross-attention 0",
+    "remove down-1 cross-attention 1",
+    "remove up-3 cross-attention 0",
+    "remove up-3 cross-attention 1",
+    "remove up-3 cross-attention 2",
+)
+"""From SD-1.5 to the 848M of SnapFusion's Table 1: 846.8M.
+
+Removing its five 320-wide transformers is part of Table 3 and alone meets Table 1; the rest of Table 3 then does not.
+"""
+
+MEETS_TABLE_3: tuple[str, ...] = (
+    *MEETS_TABLE_1,
+    "remove down-3 resnet 1",
+    "remove down-4 resnet 1",
+    "remove mid resnet 1",
+    "remove up-0 resnet 1",
+    "remove up-1 resnet 1",
+    "duplicate up-1 cross-attention 0",
+    "duplicate up-1 cross-attention 1",
+    "duplicate up-1 cross-attention 2",
+)
+"""From SD-1.5 to the block counts of SnapFusion's Table 3: 759.3M, not the 848M of its Table 1. Both cannot be met.
+
+Table 3 gives counts only. Ours are: which ResNets go (never one that changes the number of channels; of two the
+second, of three the middle one); that Mid loses one each in down-4, mid and up-0, as Down-3 and Up-1 beside it do; that
+each of Up-1's transformers is copied once. Other choices give 723 to 786M. (With six ResNets in Mid, where Table 3
+prints four, 822 to 848M.)
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block.
+
+    Args:
+        stage, kind, index: its name; kind ``shortcut`` is what stays of a removed ResNet that changed the width.
+        level: how many times height and width of the latent were halved.
+        in_width: channels of x that it takes.
+        skip_width: channels of the skip connection that it takes beside x; 0 off the way up and for transformers.
+        out_width: channels that it gives.
+    """
+
+    stage: str
+    kind: str
+    index: int
+    level: int
+    in_width: int
+    skip_width: int
+    out_width: int
+
+    @property
+    def name(self) -> str:
+        """Stage, kind and index, as in actions."""
+        return f"{self.stage} {self.kind} {self.index}"
+
+    @property
+    def changes_width(self) -> bool:
+        """Whether an identity cannot stand in its place."""
+        return self.in_width != self.out_width
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Places = tuple[tuple[Block, ...], ...]
+"""The blocks of a stage, one tuple for each skip connection that leaves or enters it; in the middle a single one."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All blocks in the order of computation. Immutable: `after` gives the next one.
+
+    Args:
+        stages: places of each stage, by its name.
+        next_index: the index that the next copy gets, by stage and kind.
+    """
+
+    stages: Mapping[str, Places]
+    next_index: Mapping[tuple[str, str], int]
+
+    def blocks(self) -> list[Block]:
+        """All blocks that can be acted on, in the order of computation."""
+        return [block for block in self.computed() if block.kind in KINDS]
+
+    def computed(self) -> list[Block]:
+        """All blocks and the shortcuts that removed ones left, in the order of computation."""
+        return [block for places in self.stages.values() for place in places for block in place]
+
+    def find(self, stage: str, kind: str, index: int) -> Block:
+        """The block of this name. Raises BadInput that names what is there."""
+        if stage not in self.stages:
+            raise unknown("stage", stage, self.stages)
+        if kind not in KINDS:
+            raise unknown("kind of block", kind, KINDS)
+        there = {block.index: block for block in self.blocks() if (block.stage, block.kind) == (stage, kind)}
+        if index not in there:
+            listed = ", ".join(map(str, there)) or "none is left"
+            raise BadInput(f"there is no {kind} {index} in {stage}: allowed are {listed}")
+        return there[index]
+
+    def after(self, action: str) -> "tuple[Layout, Block, Block | None]":
+        """What one action makes of the layout.
+
+        Args:
+            action: ``remove`` or ``duplicate`` and the name of a block: ``remove up-3 cross-attention 1``.
+
+        Returns:
+            the layout, the block acted on, and what is new: the copy, the shortcut left in its place, or None.
+
+        Raises:
+            BadInput: another form, a block that is not there, or a copy that cannot fit.
+        """
+        verb, block = self._read(action)
+        next_index = dict(self.next_index)
+        new: Block | None = None
+        if verb == "duplicate":
+            if block.changes_width:
+                raise BadInput(
+                    f"{block} turns {block.in_width} channels into {block.out_width}, so a copy would not fit behind "
+                    f"it: duplicate another block of {block.stage}"
+                )
+            new = replace(block, index=next_index[block.stage, block.kind])
+            next_index[block.stage, block.kind] += 1
+            standing: tuple[Block, ...] = (block, new)
+        else:
+            new = replace(block, kind="shortcut") if block.changes_width else None
+            standing = (new,) if new else ()
+        places = tuple(
+            tuple(now for old in place for now in (standing if old == block else (old,)))
+            for place in self.stages[block.stage]
+        )
+        return Layout({**self.stages, block.stage: places}, next_index), block, new
+
+    def _read(self, action: str) -> tuple[str, Block]:
+        words = action.split()
+        if len(words) != 4 or words[0] not in VERBS or not words[3].isdecimal():
+            raise BadInput(
+                f"action {action!r}: allowed is {' or '.join(VERBS)}, then stage, kind and index, "
+                "such as 'remove up-3 cross-attention 1'"
+            )
+        return words[0], self.find(words[1], words[2], int(words[3]))
+
+    def replay(self, actions: Iterable[str]) -> "Layout":
+        """The layout after all ``actions``. Raises BadInput where one is not possible."""
+        layout = self
+        for action in actions:
+            layout, _, _ = layout.after(action)
+        return layout
+
+
+def sd_layout(widths: Sequence[int], cross_attention: Sequence[bool], layers: int) -> Layout:
+    """The layout of a Stable Diffusion UNet, nothing removed.
+
+    Args:
+        widths: channels of each level, outermost first.
+        cross_attention: whether the ResNets of a level are followed by transformers.
+        layers: ResNets of a stage on the way down; one more on the way up.
+    """
+    stages: dict[str, Places] = {}
+    last = len(widths) - 1
+    skips, width = [widths[0]], widths[0]
+
+    def pair(stage: str, level: int, index: int, from_width: int, skip_width: int) -> tuple[Block, ...]:
+        out = widths[level]
+        resnet = Block(stage, "resnet", index, level, from_width, skip_width, out)
+        transformer = Block(stage, "cross-attention", index, level, out, 0, out)
+        return (resnet, transformer) if cross_attention[level] else (resnet,)
+
+    for level, out in enumerate(widths):
+        places = []
+        for index in range(layers):
+            places.append(pair(f"down-{level + 1}", level, index, width, 0))
+            width = out
+            skips.append(out)
+        if level < last:
+            skips.append(out)
+        stages[f"down-{level + 1}"] = tuple(places)
+    first, second = (Block("mid", "resnet", index, last, width, 0, width) for index in (0, 1))
+    stages["mid"] = ((first, Block("mid", "cross-attention", 0, last, width, 0, width), second),)
+    for level in reversed(range(len(widths))):
+        stage, places = f"up-{last - level}", []
+        for index in range(layers + 1):
+            places.append(pair(stage, level, index, width, skips.pop()))
+            width = widths[level]
+        stages[stage] = tuple(places)
+    counts = {(stage, kind): 0 for stage in stages for kind in KINDS}
+    for block in (block for places in stages.values() for place in places for block in place):
+        counts[block.stage, block.kind] += 1
+    return Layout(stages, counts)

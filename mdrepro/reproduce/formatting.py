@@ -1,0 +1,126 @@
+"""Results as plain text for a terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mdrepro.papers.schema import CONFIRMED, Table, Verdict
+from mdrepro.reproduce.workflow import results
+
+if TYPE_CHECKING:
+    from mdrepro.metrics.cost.measure import Cost, Details
+    from mdrepro.metrics.cost.systems import SystemCost
+
+
+def columns(lines: Sequence[Sequence[str]], indent: str = "  ") -> str:
+    """Left-aligned columns, two spaces apart; the first line is the header."""
+    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
+    texts = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(indent + text.rstrip() for text in texts)
+
+
+def number(value: float, digits: int) -> str:
+    """``value`` with ``digits`` significant digits, never fewer than its whole part; counts without decimals."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{value:,.0f}".replace("-", "−")
+    size = math.floor(math.log10(abs(value))) if value else 0
+    if not -6 <= size < 15:
+        return f"{value:.{digits - 1}e}".replace("-", "−")
+    return f"{value:,.{decimals(value, digits)}f}".replace("-", "−")
+
+
+def decimals(value: float, digits: int) -> int:
+    """How many decimals ``digits`` significant digits of ``value`` take."""
+    return max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
+
+
+def ours(table: Table, row: Mapping[str, Any]) -> str:
+    """Our number with its interval and unit, or a dash."""
+    if row["value"] is None:
+        return "–"
+    digits = table.columns[row["column"]].digits
+    interval = "" if row["ci_low"] is None else f" [{number(row['ci_low'], digits)}, {number(row['ci_high'], digits)}]"
+    return f"{number(row['value'], digits)}{interval} {row['unit']}".rstrip()
+
+
+def paper(row: Mapping[str, Any]) -> str:
+    """The paper's figure, with its confidence where that is not a reading."""
+    if row["paper_value"] is None:
+        return "–"
+    return f"{row['paper_value']:g}" + ("" if row["paper_confidence"] in CONFIRMED else f" ({row['paper_confidence']})")
+
+
+def verdict_counts(result: results.Result) -> str:
+    """For example "12 reproduced, 3 differs"."""
+    names = [verdict.value for verdict in Verdict]
+    found = [row["verdict"] for row in result["rows"]]
+    return ", ".join(f"{found.count(name)} {name}" for name in names if name in found)
+
+
+def verdicts(table: Table, result: results.Result, published: results.Result | None, *, whole: bool = False) -> str:
+    """The table of verdicts: the paper's cells beside ours and the published ones, then the claims.
+
+    Cells for which the paper gives no figure are counted only, unless ``whole``.
+    """
+    rows = result["rows"]
+    agreement = results.agreement(table, rows, published)
+    before = {(row["row"], row["column"]): row["value"] for row in (published or {}).get("rows", [])}
+    shown = [row for row in rows if whole or row["paper_value"] is not None]
+    lines = [("row", "column", "ours", "paper", "verdict", "published")]
+    for row in shown:
+        key = (row["row"], row["column"])
+        agrees = agreement.get(key)
+        digits = table.columns[row["column"]].digits
+        beside = "–" if agrees is None else f"{number(before[key], digits)} {'agrees' if agrees else 'DIFFERS'}"
+        lines.append((row["row"], row["column"], ours(table, row), paper(row), row["verdict"], beside))
+    parts = [f"{table.id} ({result['tier']}): {verdict_counts(result)}", columns(lines)]
+    if hidden := [row for row in rows if row not in shown]:
+        good = sum(agreement.get((row["row"], row["column"])) is True for row in hidden)
+        words = f", {good} agree with the published" if published else ""
+        parts.append(f"  and {len(hidden)} without a paper figure{words}: mdrepro show {table.id}")
+    statements = {claim.id: claim.statement for claim in table.claims}
+    for claim in result["claims"]:
+        parts.append(
+            f"  claim {claim['verdict']}: {statements.get(claim['id'], claim['id'])}\n      {claim['numbers']}"
+        )
+    reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
+    parts += [f"  not attempted: {reason}" for reason in reasons]
+    return "\n".join(parts)
+
+
+def costs(found: "Sequence[Cost]") -> str:
+    """Size and cost of networks, one a line."""
+    lines: list[tuple[str, ...]] = [("model", "params M", "GMAC", "GMAC without attention", "GFLOP", "px")]
+    for each in found:
+        giga = [f"{value / 1e9:.1f}" for value in (each.macs, each.macs_without_attention, each.flops)]
+        lines.append((each.model, f"{each.params / 1e6:.2f}", *giga, str(each.resolution)))
+    return columns(lines, indent="")
+
+
+def cost_details(found: "Sequence[Details]") -> str:
+    """Blocks, peak activation memory and each counter's count, one network a line."""
+    counters = list(dict.fromkeys(name for each in found for name in each.counters))
+    head = ("model", "ResNets", "self-att.", "cross-att.", "attention %", "peak MB fp32", "fp16", "fp16 unfused")
+    lines: list[tuple[str, ...]] = [(*head, *(f"GMAC {name}" for name in counters))]
+    for each in found:
+        blocks = (each.blocks.resnets, each.blocks.self_attention, each.blocks.cross_attention)
+        peaks = (each.peak_activations[kind] for kind in ("float32", "float16", "float16_unfused"))
+        counts = (f"{each.counters[name] / 1e9:.3f}" if name in each.counters else "–" for name in counters)
+        memory = (f"{peak / 1e6:.0f}" for peak in peaks)
+        share = f"{100 * each.cost.attention_share:.1f}"
+        lines.append((each.cost.model, *map(str, blocks), share, *memory, *counts))
+    return columns(lines, indent="")
+
+
+def system_cost(found: "SystemCost") -> str:
+    """One image by a system: a line a part and one for the sum."""
+    plan = found.schedule
+    guidance = "2 guidance branches" if plan.branches == 2 else "no guidance"
+    steps = f"{plan.steps} step" + ("s" if plan.steps != 1 else "")
+    lines: list[tuple[str, ...]] = [("part", "params M", "GMAC a run", "runs", "GMAC")]
+    for part, runs in zip(found.parts, found.runs, strict=True):
+        total = f"{runs * part.macs / 1e9:,.1f}"
+        lines.append((part.model, f"{part.params / 1e6:.2f}", f"{part.macs / 1e9:,.1f}", str(runs), total))
+    lines.append(("together", f"{found.params / 1e6:.2f}", "", "", f"{found.macs / 1e9:,.1f}"))
+    size = found.parts[-1].resolution
+    return f"{found.system}: {steps}, {guidance}, one image of {size} px ({plan.source})\n{columns(lines)}"

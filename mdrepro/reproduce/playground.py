@@ -1,0 +1,142 @@
+"""Type a caption, move sliders, see images: the notebook ``playground.ipynb`` in JupyterLab."""
+
+import functools
+import io
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mdrepro.core.errors import BadInput
+from mdrepro.data import shapes
+from mdrepro.sampling import generate
+from mdrepro.training.recipes import registry
+from mdrepro.training.recipes.recipe import Recipe
+from mdrepro.training.runs import store
+
+ZOOM = 2
+MOST = 8
+PALE = "color: #5b6470; font-size: 90%"
+
+
+def sampler_of(recipe: Recipe) -> str:
+    """The sampler that a denoiser was trained for: re-noising after a diffusion-GAN, DDIM otherwise."""
+    return "renoise" if recipe.kind == "gan" else "ddim"
+
+
+def strange(caption: str) -> list[str]:
+    """The words of a caption that no caption of scenes has, each once."""
+    words = "".join(letter if letter.isalnum() else " " for letter in caption.lower()).split()
+    return [word for word in dict.fromkeys(words) if word not in shapes.VOCABULARY]
+
+
+def png(images: Tensor) -> bytes:
+    """Images side by side, uint8 (n, 3, h, w), as a PNG of twice their size."""
+    row = torch.cat(list(torch.nn.functional.pad(images, (0, 2, 0, 0), value=255)), dim=2)
+    picture = Image.fromarray(row.permute(1, 2, 0).numpy())
+    file = io.BytesIO()
+    picture.resize((picture.width * ZOOM, picture.height * ZOOM), Image.Resampling.NEAREST).save(file, "PNG")
+    return file.getvalue()
+
+
+class Playground:
+    """Widgets for text to image with trained denoisers.
+
+    Args:
+        recipes: names of denoisers, trained here or published.
+        reader: a recipe of a scene reader, which says what it sees in each image; None for none.
+        caption: to begin with.
+
+    Raises:
+        BadInput: no recipe.
+        NotAttempted: a run is missing; the message has the command.
+    """
+
+    def __init__(
+        self,
+        recipes: Sequence[str],
+        reader: str | None = "shapes-reader",
+        caption: str = "a small red star left of a large blue circle on a white background",
+    ) -> None:
+        import ipywidgets as widgets  # type: ignore[import-untyped]
+
+        if not recipes:
+            raise BadInput("no recipe: allowed are names of trained denoisers; mdrepro train --list has them")
+        self.pipelines = functools.cache(store.pipeline)
+        self.reader = store.load_or_train(reader).load("reader") if reader else None
+        wide, slow = widgets.Layout(width="40em"), {"continuous_update": False}
+        self.caption = widgets.Text(caption, description="caption", layout=wide, **slow)
+        self.model = widgets.Dropdown(options=list(recipes), description="model")
+        self.steps = widgets.IntSlider(1, 1, 50, description="steps", **slow)
+        self.guidance = widgets.FloatSlider(1.0, min=1.0, max=14.0, step=0.5, description="guidance", **slow)
+        self.seed = widgets.IntSlider(0, 0, 999, description="seed", **slow)
+        self.count = widgets.IntSlider(4, 1, MOST, description="images", **slow)
+        self.picture = widgets.Image(format="png")
+        self.words = widgets.HTML()
+        self._quiet = False
+        self.model.observe(lambda _: self._begin(), "value")
+        for control in (self.caption, self.steps, self.guidance, self.seed, self.count):
+            control.observe(lambda _: self._changed(), "value")
+        self._begin()
+
+    @property
+    def widget(self) -> Any:
+        """All of it, for the notebook to show."""
+        import ipywidgets as widgets
+
+        rows = ([self.model, self.seed], [self.steps, self.guidance, self.count])
+        return widgets.VBox([self.caption, *(widgets.HBox(row) for row in rows), self.picture, self.words])
+
+    def _begin(self) -> None:
+        """Take the steps and the guidance that the chosen model was made for, and draw once."""
+        config = self.pipelines(self.model.value).config
+        self._quiet = True
+        self.steps.value, self.guidance.value = int(config["default_steps"]), float(config["default_guidance"])
+        self._quiet = False
+        self.draw()
+
+    def _changed(self) -> None:
+        if not self._quiet:
+            self.draw()
+
+    def images(self) -> Tensor:
+        """Images of the caption as the widgets stand: uint8, (count, 3, 64, 64); image i starts from noise i."""
+        name = self.model.value
+        return generate.images(
+            self.pipelines(name),
+            [self.caption.value] * self.count.value,
+            steps=self.steps.value,
+            guidance=self.guidance.value,
+            sampler=sampler_of(registry.get(name)),
+            seed=self.seed.value,
+            batch=self.count.value,
+        )
+
+    def draw(self) -> None:
+        """Make the images anew and show them, or say why not."""
+        from html import escape
+
+        if unknown := strange(self.caption.value):
+            known = ", ".join(word for word in shapes.VOCABULARY if word.isalnum())
+            told = f"not a word of these captions: {', '.join(unknown)}. Known: {known}"
+            self.words.value = f'<p style="color: #b23a2e">{escape(told)}</p>'
+            return
+        began = time.perf_counter()
+        made = self.images()
+        seconds = time.perf_counter() - began
+        self.picture.value = png(made)
+        told = f"{seconds / len(made) * 1000:.0f} ms an image"
+        lines = [told, *(self._seen(made) if self.reader else [])]
+        self.words.value = "".join(f'<p style="{PALE}; margin: 0">{escape(line)}</p>' for line in lines)
+
+    def _seen(self, made: Tensor) -> list[str]:
+        """What the reader finds in each image."""
+        assert self.reader is not None
+        lines = []
+        for number, reading in enumerate(self.reader.read(made), start=1):
+            things = ", ".join(f"{thing.size} {thing.colour} {thing.shape}" for thing, *_ in reading.things)
+            lines.append(f"image {number}, as the reader sees it: {things or 'nothing'} on {reading.background}")
+        return lines

@@ -1,0 +1,1 @@
+"""The report: an HTML site of all verdicts."""

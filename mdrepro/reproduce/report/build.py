@@ -1,0 +1,317 @@
+"""The report: a static site with every verdict, one page a table, and the way back from each number to its run.
+
+Built by Sphinx (theme furo, executed notebooks by myst-nb) from local runs, published results and the papers' data.
+It loads nothing from another host and opens from the file system.
+"""
+
+import html
+import importlib.metadata
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdrepro.core.errors import BadInput
+from mdrepro.core.paths import published, relative, run_dir, runs, sha256
+from mdrepro.papers import ledger, underspecified
+from mdrepro.papers.schema import TIERS, Paper, Table, Tier
+from mdrepro.reproduce.report import views
+from mdrepro.reproduce.report.views import RunView
+from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes
+
+SITE = Path(__file__).parent / "site"
+STAMP = "report.json"
+"""Inside a built report: the hashes of everything that it was made from."""
+NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb"}
+RULES = "=-^"
+UNDERSPECIFIED = "underspecified"
+"""Name of the page that shows the underspecification register."""
+
+
+def build(out: Path | None = None, *, tier: str | None = None, strict: bool = False) -> Path:
+    """Build the report where it is out of date, aside and renamed, and return its ``index.html``.
+
+    Args:
+        out: the report's folder; None is ``papermill_runs/report``.
+        tier: show only this tier; None shows all.
+        strict: a warning of Sphinx ends the build.
+
+    Raises:
+        BadInput: ``out`` holds something else than a report, the tier is unknown, a result file cannot be read, or
+            the report's packages are not installed.
+        RuntimeError: Sphinx failed; the message is what it said. An older report stays in place.
+    """
+    final = _folder(out)
+    tiers = _tiers(tier)
+    if not stale(out, tier=tier):
+        return final / "index.html"
+    if missing := [name for module, name in NEEDS.items() if importlib.util.find_spec(module) is None]:
+        raise BadInput(f"the report needs {', '.join(missing)}: install them with pip install -e '.[report]'")
+    now = _inputs(tiers)
+    with results.aside(final) as folder, tempfile.TemporaryDirectory(prefix="mdrepro-report-") as scratch:
+        source = Path(scratch) / "source"
+        _write_sources(source, folder, tiers)
+        _sphinx(source, folder, Path(scratch), strict)
+        results.write_json(folder / STAMP, now)
+    return final / "index.html"
+
+
+def stale(out: Path | None = None, *, tier: str | None = None) -> list[str]:
+    """Why the report has to be built, in words; empty when nothing that it shows has changed.
+
+    Raises:
+        BadInput: ``out`` holds something else than a report, or the tier is unknown.
+    """
+    final = _folder(out)
+    if not (final / "index.html").is_file() or not (final / STAMP).is_file():
+        return ["there is no report yet"]
+    try:
+        before = json.loads((final / STAMP).read_text(encoding="utf-8"))
+        return changes(before, _inputs(_tiers(tier)))
+    except (ValueError, AttributeError):
+        return [f"{STAMP} cannot be read"]
+
+
+def _folder(out: Path | None) -> Path:
+    final = runs() / "report" if out is None else Path(out).resolve()
+    if final.exists() and not (final.is_dir() and ((final / STAMP).is_file() or not any(final.iterdir()))):
+        raise BadInput(f"{relative(final)} exists and is not a report: choose a new or empty folder")
+    return final
+
+
+def _tiers(tier: str | None) -> tuple[Tier, ...]:
+    return TIERS if tier is None else (ledger.check_tier(tier),)
+
+
+def _inputs(tiers: tuple[Tier, ...]) -> Fingerprint:
+    """Hashes of results, runs, papers, code and templates, and the versions that render them."""
+    home = Path(__file__).parent
+    complete = [path.parent for tier in tiers for path in (runs() / tier).glob("[!.]*/result.json")]
+    shown = [folder / name for folder in complete for name in ("result.json", "result.csv", "notebook.ipynb")]
+    shown += [path for folder in complete for path in folder.glob("figures/*")]
+    shown += [path for tier in tiers for path in published(tier).rglob("*") if path.suffix != ".safetensors"]
+    code = [*SITE.rglob("*.*"), *home.glob("*.py"), home.parent / "workflow" / "results.py"]
+    papers = [path for path in home.parents[1].glob("papers/*") if path.suffix in (".py", ".yaml")]
+    return {
+        "result": {relative(path): sha256(path) for path in sorted(shown) if path.is_file()},
+        "papers": {path.name: sha256(path) for path in (*sorted(papers), underspecified.FILE)},
+        "report code": {path.name: sha256(path) for path in sorted(code) if path.is_file()},
+        "version": {name: _version(name) for name in NEEDS.values()},
+        "tiers": dict.fromkeys(tiers, True),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _sphinx(source: Path, out: Path, scratch: Path, strict: bool) -> None:
+    doctrees, built = scratch / "doctrees", scratch / "html"  # myst-nb writes a folder of its own beside its output
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-E", "-c", str(SITE), "-d", str(doctrees)]
+    command += ["-W", "--keep-going"] if strict else []
+    done = subprocess.run([*command, str(source), str(built)], capture_output=True, text=True, cwd=source)
+    said = (done.stdout + done.stderr).replace(str(source) + "/", "").strip()
+    if done.returncode:
+        raise RuntimeError(f"the report could not be built:\n{said}")
+    if said:
+        print(said, file=sys.stderr)
+    shutil.copytree(built, out, dirs_exist_ok=True)
+    (out / ".buildinfo").unlink(missing_ok=True)
+    (out / "objects.inv").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of a page: heading ("" for none), level 1 or 2, and its HTML."""
+
+    heading: str
+    level: int
+    body: str
+
+
+def _rst(text: str) -> str:
+    """``text`` with nothing in it that reStructuredText would read as markup."""
+    return re.sub(r"([^\w\s])", r"\\\1", " ".join(text.split()))
+
+
+def _page(source: Path, name: str, title: str, parts: list[Part], tail: str = "") -> None:
+    """Write one page: real headings (for search and navigation) around HTML that the templates made."""
+    lines = [":hide-toc:", "", _rst(title), RULES[0] * 2 * (len(title) + 9), ""]
+    for index, part in enumerate(parts):
+        fragment = source / "fragments" / f"{name.replace('/', '-')}-{index}.html"
+        fragment.parent.mkdir(parents=True, exist_ok=True)
+        fragment.write_text(part.body, encoding="utf-8")
+        if part.heading:
+            lines += [_rst(part.heading), RULES[part.level] * 2 * (len(part.heading) + 9), ""]
+        depth = "../" * name.count("/")
+        lines += [".. raw:: html", f"   :file: {depth}fragments/{fragment.name}", ""]
+    results.write_text(source / f"{name}.rst", "\n".join([*lines, tail]))
+
+
+def _toctree(caption: str, entries: dict[str, str]) -> str:
+    if not entries:
+        return ""
+    lines = [f"   {re.sub('[<>`]', '', title)} <{name}>" for name, title in entries.items()]
+    return "\n".join([".. toctree::", "   :hidden:", f"   :caption: {caption}", "", *lines, "", ""])
+
+
+def _write_sources(source: Path, site: Path, tiers: tuple[Tier, ...]) -> None:
+    """Write every page's source, and the raw files that the pages link to into ``site``."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(SITE / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"portable": views.portable, "tolerance": views.tolerance}
+    environment.globals |= {
+        "glyphs": views.GLYPHS,
+        "tags": views.TAGS,
+        "verdicts": views.VERDICTS,
+        "claim_verdicts": views.CLAIM_VERDICTS,
+        "TIERS": TIERS,
+    }
+
+    def render(template: str, **values: Any) -> str:
+        return environment.get_template(template).render(**values)
+
+    papers = ledger.papers()
+    seen = {table.id: views.run_views(table, tiers) for paper in papers.values() for table in paper.tables}
+    shown = {table.id: table for paper in papers.values() for table in paper.tables if table.notebook or seen[table.id]}
+    for name, table in shown.items():
+        for view in seen[name]:
+            _copy(view, site, source)
+        _table_page(source, render, ledger.paper_of(table), table, seen[name])
+    for paper in papers.values():
+        values = {"paper": paper, "seen": seen, "shown": shown, "up": "../"}
+        parts = [Part("", 1, render("paper.html.jinja", **values))]
+        parts += [Part(table.title, 1, render("ledger.html.jinja", table=table, **values)) for table in paper.tables]
+        _page(source, f"papers/{paper.id}", paper.title, parts)
+    _underspecified_page(source, render, papers)
+    _overview(source, render, papers, seen, shown)
+
+
+def _underspecified_page(source: Path, render: Any, papers: dict[str, Paper]) -> None:
+    entries = underspecified.register().entries
+    parts = [Part("", 1, render("underspecified_head.html.jinja", count=len(entries)))]
+    for name, title in {name: _short(paper) for name, paper in papers.items()}.items():
+        mine = [entry for entry in entries if entry.paper == name]
+        parts.append(Part(title, 1, render("underspecified.html.jinja", paper=title, entries=mine)))
+    _page(source, UNDERSPECIFIED, "What the papers leave out", parts)
+
+
+def _short(paper: Paper) -> str:
+    return paper.title.partition(":")[0]
+
+
+def _overview(source: Path, render: Any, papers: dict[str, Paper], seen: dict[str, list[RunView]], shown: Any) -> None:
+    every = [view for views_ in seen.values() for view in views_]
+    totals = Counter[str]()
+    claims = Counter(claim.verdict for view in every for claim in view.claims)
+    for view in every:
+        totals.update(view.counts)
+    planned = {paper.id: [table for table in paper.tables if table.id not in shown] for paper in papers.values()}
+    head = render("overview.html.jinja", papers=papers, every=every, totals=totals, claims=claims, up="")
+    parts = [Part("", 1, head)]
+    for paper in papers.values():
+        mine = [table for table in paper.tables if table.id in shown]
+        body = render("cards.html.jinja", paper=paper, tables=mine, seen=seen, up="")
+        parts.append(Part(_short(paper), 1, body))
+    parts.append(Part("Planned", 1, render("planned.html.jinja", papers=papers, planned=planned, up="")))
+    parts.append(Part("How to read this", 1, render("legend.html.jinja", up="")))
+    tail = _toctree("Tables", {f"tables/{name}": table.title for name, table in shown.items()})
+    data = {f"papers/{name}": _short(paper) for name, paper in papers.items()}
+    tail += _toctree("The papers as data", data | {UNDERSPECIFIED: "What the papers leave out"})
+    executed = [view for view in every if _notebook(view)]
+    made = {f"notebooks/{view.tier}/{view.table.id}": f"{view.table.title} ({view.tier})" for view in executed}
+    tail += _toctree("Executed notebooks", made)
+    _page(source, "index", "mdrepro: the tables of MobileDiffusion and SnapFusion, reproduced", parts, tail)
+
+
+def _table_page(source: Path, render: Any, paper: Paper, table: Table, runs_seen: list[RunView]) -> None:
+    values = {"paper": paper, "table": table, "views": runs_seen, "up": "../"}
+    parts = [Part("", 1, render("head.html.jinja", **values))]
+    for view in runs_seen:
+        more = values | {"view": view, "notebook": _notebook(view), "raw": _raw(view)}
+        heading = f"{view.tier.capitalize()} tier"
+        parts.append(Part(heading, 1, render("run.html.jinja", **more)))
+        if table.claims:
+            parts.append(Part("Claims", 2, render("claims.html.jinja", **more)))
+        if view.figures:
+            parts.append(Part("Figures", 2, render("figures.html.jinja", **more)))
+        parts.append(Part("Numbers", 2, render("numbers.html.jinja", **more)))
+        parts.append(Part("How it was measured", 2, render("notes.html.jinja", **more)))
+        parts.append(Part("Provenance", 2, render("provenance.html.jinja", **more)))
+    if not runs_seen:
+        parts.append(Part("Not run yet", 1, render("unrun.html.jinja", **values)))
+    parts.append(Part("Sources", 1, render("sources.html.jinja", **values)))
+    _page(source, f"tables/{table.id}", table.title, parts)
+
+
+def _notebook(view: RunView) -> str:
+    """The page of a run's executed notebook, relative to the site; "" where there is none."""
+    there = view.origin == "local" and (run_dir(view.tier, view.table.id) / "notebook.ipynb").is_file()
+    return f"notebooks/{view.tier}/{view.table.id}.html" if there else ""
+
+
+def _raw(view: RunView) -> dict[str, Path]:
+    """The run's own files by their place inside ``files/<slug>/<table>/``."""
+    name = view.table.id
+    if view.origin == "local":
+        folder = run_dir(view.tier, name)
+        files = {item: folder / item for item in ("result.json", "result.csv", "notebook.ipynb")}
+    else:
+        folder = published(view.tier)
+        files = {"result.json": folder / f"{name}.json", "result.csv": folder / f"{name}.csv"}
+    for stem in view.figures:
+        own = stem if view.origin == "local" else f"{name}-{stem}"
+        files |= {f"figures/{stem}{ending}": folder / "figures" / f"{own}{ending}" for ending in (".svg", ".png")}
+    return {place: path for place, path in files.items() if path.is_file()}
+
+
+def _copy(view: RunView, site: Path, source: Path) -> None:
+    """Copy a run's files into the site, and its notebook, with a banner that leads back, among the sources."""
+    for place, path in _raw(view).items():
+        target = site / "files" / view.slug / view.table.id / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix != ".ipynb":
+            shutil.copyfile(path, target)
+            continue
+        text = views.portable(path.read_text(encoding="utf-8"))
+        target.write_text(text, encoding="utf-8")
+        page = source / "notebooks" / view.tier / f"{view.table.id}.ipynb"
+        results.write_text(page, json.dumps(_rendered(json.loads(text), view)))
+
+
+def _rendered(notebook: dict[str, Any], view: RunView) -> dict[str, Any]:
+    """The notebook as it is rendered: without widget state, and with a banner under its title."""
+    notebook["metadata"] = {key: notebook["metadata"].get(key, {}) for key in ("kernelspec", "language_info")}
+    dirty = ", uncommitted changes" if view.provenance.get("dirty") else ""
+    banner = (
+        f'<p class="md-banner">Executed notebook of <a href="../../tables/{view.table.id}.html#{view.slug}">'
+        f"{html.escape(view.table.title)}</a> · {view.tier} tier · commit {html.escape(view.short_commit)}{dirty} · "
+        f'<a href="../../files/{view.slug}/{view.table.id}/notebook.ipynb" download>download</a></p>'
+    )
+    cells = notebook["cells"]
+    titled = bool(cells) and cells[0]["cell_type"] == "markdown" and "".join(cells[0]["source"]).startswith("# ")
+    extra = [{"cell_type": "markdown", "metadata": {}, "source": banner}]
+    if not titled:
+        extra.insert(0, {"cell_type": "markdown", "metadata": {}, "source": f"# Notebook of {view.table.id}"})
+    notebook["cells"] = [*cells[:1], *extra, *cells[1:]] if titled else [*extra, *cells]
+    for index, cell in enumerate(notebook["cells"]):
+        cell.setdefault("id", f"cell-{index}")
+    return notebook

@@ -1,0 +1,149 @@
+"""All verdicts and claims of a tier as data frames, and quality against compute against time in one figure.
+
+Everything is read from recorded results: a run of this machine where there is one, else the published one.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from mdrepro.core.errors import BadInput
+from mdrepro.papers import ledger
+from mdrepro.papers.schema import Tier
+from mdrepro.reproduce.report.views import CLAIM_VERDICTS, GLYPHS, VERDICTS, RunView, run_view
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+STEPS = "mobilediffusion-steps"
+COLOURS: Mapping[str, str] = MappingProxyType(
+    {
+        "holds": "#2e7d4f",
+        "within noise": "#c9a227",
+        "does not hold": "#b23a2e",
+        "unconfirmed": "#7a86b8",
+        "not attempted": "#c8ccd2",
+    }
+)
+
+
+def runs(tier: str) -> dict[str, RunView]:
+    """Every table that has a result at ``tier``, by name.
+
+    Raises:
+        BadInput: an unknown tier, or an unreadable result.
+    """
+    checked: Tier = ledger.check_tier(tier)
+    seen = {name: run_view(table, checked) for name, table in ledger.tables(planned=True).items()}
+    return {name: view for name, view in seen.items() if view is not None}
+
+
+def tables(seen: Mapping[str, RunView]) -> "pd.DataFrame":
+    """A line a table: how many cells have each verdict, where its result comes from, and from which commit."""
+    import pandas as pd
+
+    lines = [
+        {"table": name, **{verdict: view.counts.get(verdict, 0) for verdict in VERDICTS}}
+        | {"result": view.origin, "commit": view.short_commit}
+        for name, view in seen.items()
+    ]
+    frame = pd.DataFrame(lines, columns=["table", *VERDICTS, "result", "commit"]).set_index("table")
+    return frame.loc[:, [name for name in frame if name not in VERDICTS or frame[name].any()]]
+
+
+def unmade(seen: Mapping[str, RunView]) -> "pd.DataFrame":
+    """The tables without a result, with what each would show."""
+    import pandas as pd
+
+    lines = [
+        {"table": name, "title": table.title, "notebook": table.notebook or "not written yet"}
+        for name, table in ledger.tables(planned=True).items()
+        if name not in seen
+    ]
+    return pd.DataFrame(lines, columns=["table", "title", "notebook"]).set_index("table")
+
+
+def claims(seen: Mapping[str, RunView]) -> "pd.DataFrame":
+    """A line a claim: paper, statement, verdict, and the inequalities with their numbers and intervals."""
+    import pandas as pd
+
+    lines = [
+        {
+            "paper": ledger.paper_of(view.table).id,
+            "table": name,
+            "claim": one.claim.statement,
+            "verdict": f"{GLYPHS[one.verdict]} {one.verdict}",
+            "numbers": "; ".join(one.numbers),
+        }
+        for name, view in seen.items()
+        for one in view.claims
+    ]
+    return pd.DataFrame(lines, columns=["paper", "table", "claim", "verdict", "numbers"])
+
+
+def claims_figure(seen: Mapping[str, RunView]) -> "Figure":
+    """How many claims of each table hold, do not, or are undecided."""
+    from matplotlib import pyplot as plt
+
+    told = {name: [one.verdict for one in view.claims] for name, view in seen.items() if view.claims}
+    figure, axis = plt.subplots(figsize=(9, 0.5 * len(told) + 1.3), layout="constrained")
+    left = [0] * len(told)
+    for verdict in CLAIM_VERDICTS:
+        counts = [values.count(verdict) for values in told.values()]
+        bars = axis.barh(list(told), counts, left=left, color=COLOURS[verdict], label=verdict)
+        axis.bar_label(bars, [str(count) if count else "" for count in counts], label_type="center", fontsize=9)
+        left = [before + count for before, count in zip(left, counts, strict=True)]
+    axis.invert_yaxis()
+    axis.set_xlabel("claims")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(ncols=len(COLOURS), loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8)
+    plt.close(figure)
+    return figure
+
+
+def measured(view: RunView) -> "pd.DataFrame":
+    """The measured numbers of a table: a line a row, a column a column."""
+    import pandas as pd
+
+    found: dict[str, dict[str, Any]] = {}
+    for row in view.result["rows"]:
+        if row["value"] is not None:
+            found.setdefault(row["row"], {})[row["column"]] = row["value"]
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+def trade_figure(seen: Mapping[str, RunView]) -> "Figure":
+    """Quality against multiply-accumulates (left) and time (right) of one image, for every way of table ``STEPS``.
+
+    Raises:
+        BadInput: that table has no result.
+    """
+    if STEPS not in seen:
+        raise BadInput(f"{STEPS} has no result at this tier; run: mdrepro reproduce {STEPS}")
+    from matplotlib import pyplot as plt
+
+    data = measured(seen[STEPS]).dropna(subset=["attribute_accuracy", "seconds_per_image", "gmacs_per_image"])
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained", sharey=True)
+    for axis, (column, label) in zip(
+        axes,
+        (("gmacs_per_image", "denoiser, GMAC an image"), ("seconds_per_image", "whole image, s on this host")),
+        strict=True,
+    ):
+        distilled = [row in ("50", "8", "1") for row in data.index]
+        axis.scatter(
+            data[column], 100 * data["attribute_accuracy"], s=55, c=["#2563a8" if d else "#9aa3ad" for d in distilled]
+        )
+        told: list[tuple[float, float]] = []
+        for row, line in data.iterrows():
+            x, y = line[column], 100 * line["attribute_accuracy"]
+            above = sum(0.5 < x / other < 2 and abs(y - height) < 5 for other, height in told)  # labels stand in a pile
+            axis.annotate(str(row), (x, y), (5, 5 + 11 * above), textcoords="offset points")
+            told.append((x, y))
+        axis.set(xscale="log", xlabel=label)
+        axis.margins(0.15)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("attributes right, %")
+    plt.close(figure)
+    return figure

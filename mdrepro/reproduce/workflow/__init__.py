@@ -1,0 +1,1 @@
+"""One run of a table: parameters, fingerprint, notebook, record, results, publication."""

@@ -1,0 +1,217 @@
+"""Exported full-size networks, kept below ``papermill_runs/exported`` so that tables and reruns share them.
+
+A folder holds one ``.tflite`` and ``export.json``, which says what it was made of and how near it is to torch. Its name
+is a hash of the network, precision, resolution, branches, versions of the converters and of the code that makes it, so
+a change of any of them makes another. A folder appears whole; one that does not hold what it says is made anew.
+"""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.paths import runs, sha256
+from mdrepro.reproduce.workflow.fingerprint import code, digest
+from mdrepro.reproduce.workflow.results import aside, write_json
+
+PARTS: Mapping[str, tuple[str, str]] = {
+    "text-encoder": ("mobilediffusion", "text-encoder"),
+    "mobilediffusion": ("mobilediffusion", "unet"),
+    "mobilediffusion-lite": ("mobilediffusion-lite", "unet"),
+    "snapfusion": ("snapfusion", "unet"),
+    "sd15": ("sd15", "unet"),
+    "mobilediffusion-decoder": ("mobilediffusion", "decoder"),
+    "mobilediffusion-decoder-lite": ("mobilediffusion-lite", "decoder"),
+    "snapfusion-decoder": ("snapfusion", "decoder"),
+    "sd-decoder": ("sd15", "decoder"),
+}
+"""Networks that can be exported at full size, by preset: the model and the component that ``mdrepro export`` takes."""
+ARITHMETIC: Mapping[str, str] = {
+    "fp32": "float32 arithmetic",
+    "fp16": "float32 arithmetic",
+    "int8": "float32 arithmetic",
+    "int8-dynamic": "8-bit products in convolutions and linear layers, float32 between them",
+}
+"""By precision of the weights: what LiteRT computes in on a processor."""
+PACKAGES = (
+    *("torch", "diffusers", "transformers", "litert-torch", "litert-converter"),
+    *("ai-edge-torch", "ai-edge-litert", "ai-edge-quantizer"),
+)
+SOURCE = "from mdrepro.export import components, litert"
+"""What makes a file: the modules that this imports, and those that they do."""
+CHECKPOINTS = frozenset({"mdrepro.training.recipes.registry", "mdrepro.training.runs.commands"})
+"""Of those, what is of trained networks alone."""
+TOLD = "export.json"
+
+
+@dataclass(frozen=True, order=True)
+class Piece:
+    """One network as it is exported.
+
+    Args:
+        network: a key of `PARTS`.
+        branches: batch of a denoiser, 1 or 2; 1 for the others.
+    """
+
+    network: str
+    branches: int = 1
+
+    def __post_init__(self) -> None:
+        if self.network not in PARTS:
+            raise unknown("network to export", self.network, PARTS)
+        if self.branches not in ((1, 2) if self.component == "unet" else (1,)):
+            allowed = "1 and 2" if self.component == "unet" else "1"
+            raise BadInput(f"{self.network}: branches is {self.branches}: allowed are {allowed}")
+
+    @property
+    def model(self) -> str:
+        """As ``mdrepro export`` names it."""
+        return PARTS[self.network][0]
+
+    @property
+    def component(self) -> str:
+        """As ``mdrepro export`` names it."""
+        return PARTS[self.network][1]
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"{self.network}, batch {self.branches}" if self.branches > 1 else self.network
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An exported file.
+
+    Args:
+        file: where it is.
+        told: what was said when it was written: ``sha256``, ``bytes``, ``parity``, ``seconds`` by stage,
+            ``peak_memory_gb`` and more.
+    """
+
+    file: Path
+    told: Mapping[str, Any]
+
+    @property
+    def psnr_db(self) -> float:
+        """From torch's output, over the inputs that it was compared on."""
+        return float(self.told["parity"]["psnr_db"])
+
+
+def made_of(piece: Piece, precision: str, resolution: int) -> dict[str, Any]:
+    """All that a file depends on, as JSON values. Raises BadInput for another precision."""
+    if precision not in ARITHMETIC:
+        raise unknown("precision", precision, ARITHMETIC)
+    asked: dict[str, Any] = {"model": piece.model, "component": piece.component, "precision": precision}
+    asked["resolution"] = None if piece.component == "text-encoder" else resolution
+    asked["branches"] = piece.branches if piece.component == "unet" else None
+    return asked | {"versions": _versions(), "code": code([SOURCE], CHECKPOINTS)}
+
+
+def folder(piece: Piece, precision: str, resolution: int) -> Path:
+    """Where a file is kept."""
+    return _folder(piece, precision, made_of(piece, precision, resolution))
+
+
+def _folder(piece: Piece, precision: str, wanted: Mapping[str, Any]) -> Path:
+    return runs() / "exported" / f"{piece.network}-{precision}-{digest(wanted)[:16]}"
+
+
+def find(piece: Piece, precision: str, resolution: int) -> Kept | None:
+    """A file that is kept, or None where there is none, or not the one that was written."""
+    return _find(piece, precision, made_of(piece, precision, resolution))
+
+
+def _find(piece: Piece, precision: str, wanted: Mapping[str, Any]) -> Kept | None:
+    place = _folder(piece, precision, wanted)
+    try:
+        said = json.loads((place / TOLD).read_text(encoding="utf-8"))
+        file = place / said["export"]["file"]
+        if said["made_of"] != wanted or sha256(file) != said["export"]["sha256"]:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Kept(file, said["export"])
+
+
+def get(piece: Piece, precision: str, resolution: int) -> Kept:
+    """A file that is kept, or that is made now, in a process of its own which gives its memory back.
+
+    Raises:
+        BadInput: it cannot be exported so; the message says what is allowed.
+        NotAttempted: a package is missing.
+        RuntimeError: the converter broke, or the file is too far from torch.
+    """
+    wanted = made_of(piece, precision, resolution)
+    if kept := _find(piece, precision, wanted):
+        return kept
+    with aside(_folder(piece, precision, wanted)) as place:
+        names = ("model", "component", "precision", "resolution", "branches")
+        told = _export({name: wanted[name] for name in names} | {"out": str(place)})
+        write_json(place / TOLD, {"made_of": wanted, "export": told})
+    kept = _find(piece, precision, wanted)
+    if kept is None:
+        raise RuntimeError(f"{piece.title}: what was written is not there")
+    return kept
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def _export(asked: Mapping[str, Any]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, json.dumps(asked)], capture_output=True, text=True, errors="replace"
+    )
+    lines = done.stdout.splitlines()
+    try:
+        said: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        said = {}
+    if "export" in said:
+        return dict(said["export"])
+    what = f"{asked['model']} {asked['component']}"
+    if done.returncode < 0:
+        raise RuntimeError(f"the export of {what} was killed by signal {-done.returncode}; memory may have run out")
+    kinds = {"BadInput": BadInput, "NotAttempted": NotAttempted}
+    why = said.get("error") or (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    raise kinds.get(said.get("kind", ""), RuntimeError)(f"{what} cannot be exported: {why}")
+
+
+def main(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the process of an export does.
+
+    It names the converter, so that a change of it is seen by the tables that measure what it makes.
+    """
+    from mdrepro.export import litert, verbs
+    from mdrepro.export.parity import GateMissed
+
+    assert verbs.TARGETS["litert"] == litert.__name__
+
+    try:
+        done = verbs.export(
+            asked["model"],
+            Path(asked["out"]),
+            wanted=[asked["component"]],
+            precisions=[asked["precision"]],
+            resolution=asked["resolution"],
+            branches=asked["branches"],
+        )
+    except (BadInput, NotAttempted, GateMissed) as error:
+        return {"kind": type(error).__name__, "error": str(error)}
+    return {"export": done["files"][0]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))

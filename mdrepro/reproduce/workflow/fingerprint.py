@@ -1,0 +1,128 @@
+"""What a run rests on, hashed: the notebook's code, the package modules it imports, its parameters and files.
+
+Two equal fingerprints mean that a rerun would repeat the same work; the difference between two is the reason for one.
+"""
+
+import ast
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.core.paths import root, sha256
+from mdrepro.papers.schema import Table
+
+Fingerprint = dict[str, dict[str, Any]]
+SCHEDULING = {"tiers", "not_at", "on_request", "threads", "title"}
+"""Fields of a table that say when it runs, not what it is."""
+RECIPES = "recipes"
+"""The parameter in which a notebook names the recipes whose checkpoints it takes."""
+MAKERS = frozenset({"mdrepro.training.recipes.registry", "mdrepro.training.runs.build"})
+"""What makes checkpoints, which the recipes' keys stand for: not followed where a notebook names its recipes."""
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _cells(notebook: Path) -> list[str]:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def _module_file(name: str) -> Path | None:
+    stem = root().joinpath(*name.split("."))
+    return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
+
+
+def _imports(source: str) -> set[str]:
+    """Names of ``mdrepro`` modules that a source may import (absolute imports anywhere in it, functions included)."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in names if name.split(".")[0] == "mdrepro"}
+
+
+def _module(name: str) -> tuple[Path, frozenset[str]] | None:
+    file = _module_file(name)
+    return (file, frozenset(_imports(file.read_text(encoding="utf-8")))) if file else None
+
+
+def code(sources: list[str], without: frozenset[str] = frozenset()) -> dict[str, str]:
+    """SHA-256 of every package module that ``sources`` import, directly or through others, by relative path.
+
+    Modules named in ``without``, and what they alone import, do not count.
+    """
+    queue = set().union(*(_imports(source) for source in sources)) if sources else set()
+    files: dict[str, str] = {}
+    seen: set[str] = set(without)
+    while queue := queue - seen:
+        name = queue.pop()
+        parents = {".".join(name.split(".")[:depth]) for depth in range(1, name.count(".") + 1)}
+        queue |= parents - seen
+        seen.add(name)
+        if found := _module(name):
+            files[found[0].relative_to(root()).as_posix()] = sha256(found[0])
+            queue |= found[1] - seen
+    return dict(sorted(files.items()))
+
+
+def _contents(path: Path) -> str:
+    """SHA-256 of a file, or of the names, sizes and times of a folder's files."""
+    if path.is_file():
+        return sha256(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest([(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+
+def _recipe(name: str) -> str:
+    """What a recipe's checkpoint is and how it is sampled, hashed; or why that cannot be known here.
+
+    The module is imported by its name: code is found by import statements, and most notebooks rest on no recipe.
+    """
+    runs: Any = importlib.import_module("mdrepro.training.runs.store")
+    try:
+        return digest(runs.stamp(name))
+    except (BadInput, NotAttempted) as error:
+        return f"not known: {error}"
+
+
+def fingerprint(table: Table, parameters: dict[str, Any]) -> Fingerprint:
+    """The fingerprint of one table's run.
+
+    It has ``code``, ``parameters``, ``inputs`` (paths among the parameters), ``recipes`` (those that the parameter of
+    that name lists) and ``papers``.
+    """
+    assert table.notebook
+    cells = _cells(root() / table.notebook)
+    paths = {name: Path(value) for name, value in parameters.items() if isinstance(value, str) and "/" in value}
+    named = parameters.get(RECIPES, [])
+    return {
+        "code": {table.notebook: digest(cells)} | code(cells, MAKERS if named else frozenset()),
+        "parameters": parameters,
+        "inputs": {name: _contents(path) for name, path in paths.items() if path.exists()},
+        "recipes": {name: _recipe(name) for name in named},
+        "papers": {table.id: digest(table.model_dump(mode="json", exclude=SCHEDULING))},
+    }
+
+
+def changes(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """What differs between two fingerprints, in words; empty when nothing does."""
+    words = []
+    for kind in now:
+        old, new = before.get(kind, {}), now[kind]
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) == new.get(key):
+                continue
+            if kind == "parameters":
+                words.append(f"parameter {key}: {old.get(key)!r} → {new.get(key)!r}")
+            else:
+                how = "new" if key not in old else "gone" if key not in new else "changed"
+                words.append(f"{kind} {how}: {key}")
+    return words

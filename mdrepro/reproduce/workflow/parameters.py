@@ -1,0 +1,162 @@
+"""A notebook's typed parameters, read without running it, and settings checked against them.
+
+Each line of the cell tagged ``parameters`` reads ``name: type = default  # in <allowed>: help``. The type is int,
+float, bool, str or list[str]; ``<allowed>`` is a closed interval ``[1, 4096]`` for numbers, a set ``{quick, proxy}``
+for strings (each element of a list), or ``path or {packages}`` for a file or folder. In a set, ``networks`` stands
+for the name of every preset. It may be left out. papermill reads the same line, so ``papermill --help-notebook`` shows
+the same help.
+"""
+
+import ast
+import io
+import json
+import re
+import tokenize
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.paths import root
+from mdrepro.models import presets
+from mdrepro.papers.schema import Table, Tier
+
+TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "list[str]": list}
+BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+NAMED: dict[str, Callable[[], list[str]]] = {"networks": presets.names}
+_COMMENT = re.compile(r"^in (?P<path>path(?: or )?)?(?P<allowed>\[[^\]]*\]|\{[^}]*\})?:\s*(?P<help>.*)$")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declared parameter: its type, default and what is allowed."""
+
+    name: str
+    type: str
+    default: Any
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    path: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        words = {"list[str]": "names separated by commas", "bool": "true or false"}.get(self.type, self.type)
+        if self.low is not None:
+            words += f" in [{self.low:g}, {self.high:g}]"
+        if self.path:
+            words = "an existing file or folder" + (f", or {' or '.join(self.choices)}" if self.choices else "")
+        elif self.choices:
+            words += f" among {', '.join(self.choices)}"
+        return words
+
+    def check(self, value: Any) -> Any:
+        """``value`` in the declared type. Raises BadInput that names what is allowed."""
+        kind = TYPES[self.type]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+        if right and self.low is not None and self.high is not None:
+            right = self.low <= value <= self.high
+        if right and kind is list:
+            right = all(isinstance(item, str) for item in value) and len(value) > 0
+        if right and self.path and value not in self.choices:
+            right = value != "" and Path(value).exists()
+            value = str(Path(value).resolve())
+        elif right and self.choices:
+            right = set(value if kind is list else [value]) <= set(self.choices)
+        if not right:
+            raise BadInput(f"parameter {self.name} = {value!r}: allowed is {self.allowed}")
+        return value
+
+    def parse(self, text: str) -> Any:
+        """The value written as ``text`` on the command line. Raises BadInput."""
+        try:
+            if self.type == "bool":
+                return self.check(BOOLEANS[text.lower()])
+            if self.type == "list[str]":
+                return self.check([item.strip() for item in text.split(",") if item.strip()])
+            return self.check(TYPES[self.type](text))
+        except (KeyError, ValueError) as error:
+            if isinstance(error, BadInput):
+                raise
+            raise BadInput(f"parameter {self.name} = {text!r}: allowed is {self.allowed}") from None
+
+
+def _comments(source: str) -> dict[int, str]:
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+
+
+def _parameter(statement: ast.stmt, comment: str) -> Parameter:
+    if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name) or not statement.value:
+        raise ValueError(f"line {statement.lineno} is not `name: type = default`")
+    kind = ast.unparse(statement.annotation)
+    if kind not in TYPES:
+        raise ValueError(f"{statement.target.id}: type {kind} is none of {', '.join(TYPES)}")
+    fields: dict[str, Any] = {"help": comment}
+    if match := _COMMENT.match(comment):
+        fields = {"help": match["help"], "path": bool(match["path"])}
+        allowed = match["allowed"] or ""
+        items = [item.strip() for item in allowed[1:-1].split(",") if item.strip()]
+        if allowed.startswith("["):
+            fields |= {"low": float(items[0]), "high": float(items[1])}
+        else:
+            fields["choices"] = tuple(name for item in items for name in (NAMED[item]() if item in NAMED else [item]))
+    parameter = Parameter(statement.target.id, kind, ast.literal_eval(statement.value), **fields)
+    parameter.check(parameter.default)
+    return parameter
+
+
+def declared(notebook: Path) -> dict[str, Parameter]:
+    """The typed parameters of a notebook, in order.
+
+    Raises:
+        BadInput: the notebook cannot be read, has not exactly one cell tagged ``parameters``, or a line of that
+            cell is not of the form that this module's docstring gives.
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{notebook}: not a readable notebook ({error})") from None
+    tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    if len(tagged) != 1:
+        raise BadInput(f"{notebook}: {len(tagged)} cells are tagged 'parameters'; one is allowed")
+    source = "".join(tagged[0]["source"])
+    try:
+        comments = _comments(source)
+        found = [_parameter(node, comments.get(node.end_lineno or 0, "")) for node in ast.parse(source).body]
+    except (SyntaxError, ValueError, tokenize.TokenError) as error:
+        raise BadInput(f"{notebook}: parameters cell: {error}") from None
+    return {parameter.name: parameter for parameter in found}
+
+
+def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """Every parameter of a table's notebook at ``tier``, with ``name=value`` settings applied.
+
+    Raises:
+        BadInput: the table does not run at this tier, or a setting has an unknown name, a wrong type or a value out
+            of range; the message names what is allowed.
+    """
+    if not table.notebook or tier not in table.tiers:
+        needs = table.not_at.get(tier) or "its notebook is not built yet"
+        where = f"; it runs at {', '.join(table.tiers)}" if table.tiers else ""
+        raise BadInput(f"{table.id} does not run at tier {tier}{where}. It needs: {needs}")
+    known = declared(root() / table.notebook)
+    values = {name: parameter.default for name, parameter in known.items()}
+    chosen: dict[str, Any] = dict(table.tiers[tier])
+    for setting in settings:
+        name, sign, text = setting.partition("=")
+        if not sign or not name:
+            raise BadInput(f"--set {setting}: allowed is name=value")
+        if name == "tier":
+            raise BadInput("--set tier=...: the tier is chosen with --tier")
+        if name not in known:
+            raise unknown(f"parameter of {table.id}", name, (item for item in known if item != "tier"))
+        chosen[name] = known[name].parse(text)
+    if strange := set(chosen) - set(known):
+        raise BadInput(f"{table.id}: tier {tier} sets unknown parameters: {', '.join(sorted(strange))}")
+    return values | {name: known[name].check(value) for name, value in chosen.items()}

@@ -1,0 +1,72 @@
+"""Takes a verified run, made from a clean commit, into ``results/<tier>/``: what we published."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdrepro.core.errors import BadInput
+from mdrepro.core.paths import published, run_dir
+from mdrepro.papers import ledger
+from mdrepro.papers.schema import Tier
+from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow.fingerprint import changes, fingerprint
+from mdrepro.reproduce.workflow.parameters import resolve
+from mdrepro.reproduce.workflow.verify import problems
+
+
+def _check(name: str, tier: Tier) -> results.Result:
+    """The run's result, if it may be published. Raises BadInput that says why it may not."""
+    table = ledger.find(name)
+    path = run_dir(tier, name) / "result.json"
+    again = f"run: mdrepro reproduce {name} --tier {tier} --force"
+    if not path.is_file():
+        raise BadInput(f"{name} has no run at tier {tier}; {again}")
+    if found := problems(path):
+        raise BadInput(f"{name}: its run does not verify: {found[0]}")
+    result = results.read(path)
+    origin = result["provenance"]
+    if origin["dirty"] or not origin["commit"]:
+        changed = ", ".join(origin["changed_files"][:3]) or "no git commit"
+        raise BadInput(f"{name}: its run was not made from a clean commit ({changed}); commit, then {again}")
+    if since := changes(origin["fingerprint"], fingerprint(table, resolve(table, tier))):
+        raise BadInput(f"{name}: its run is not of the code and default parameters as they stand ({since[0]}); {again}")
+    return result
+
+
+def _place(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        temporary = Path(file.name)
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish(names: Sequence[str], tier: Tier) -> list[Path]:
+    """Publish runs, all or none; return the files written.
+
+    Raises:
+        BadInput: a table is unknown or has no run, or a run does not verify, was made from a tree with local changes,
+            or with other code or parameters than those that stand now.
+    """
+    checked = {name: _check(name, tier) for name in names}
+    return [path for name, result in checked.items() for path in _publish(name, tier, result)]
+
+
+def _publish(name: str, tier: Tier, result: results.Result) -> list[Path]:
+    run, folder = run_dir(tier, name), published(tier)
+    targets = {"result.csv": f"{name}.csv"}
+    targets |= {file: f"figures/{name}-{Path(file).name}" for file in result["files"] if file.startswith("figures/")}
+    before = results.published_result(tier, name)
+    for old in set(before["files"] if before else ()) - set(targets.values()):
+        (folder / old).unlink(missing_ok=True)
+    for source, target in targets.items():
+        _place(run / source, folder / target)
+    origin = result["provenance"] | {"notebook_sha256": result["files"]["notebook.ipynb"]}
+    sealed = results.seal(result | {"provenance": origin, "files": results.file_hashes(folder, list(targets.values()))})
+    results.write_json(folder / f"{name}.json", sealed)
+    return [folder / target for target in targets.values()] + [folder / f"{name}.json"]

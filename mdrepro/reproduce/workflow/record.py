@@ -1,0 +1,164 @@
+"""``record``: the last call of every notebook. Turns measured rows into a sealed, judged, traceable result."""
+
+import html
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mdrepro.core.paths import root, runs
+from mdrepro.core.provenance import Input, provenance, state
+from mdrepro.evaluation.rows import Row
+from mdrepro.papers import ledger
+from mdrepro.papers.schema import Table
+from mdrepro.reproduce.formatting import ours, paper
+from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow.fingerprint import fingerprint
+from mdrepro.reproduce.workflow.parameters import declared
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RUN = "MDREPRO_RUN"
+"""Environment variable in which the batch runner hands a kernel its folder, table, parameters and fingerprint."""
+
+
+@dataclass(frozen=True, repr=False)
+class Recorded:
+    """What was recorded; shows itself as the table of verdicts."""
+
+    folder: Path
+    result: results.Result
+
+    def __repr__(self) -> str:
+        return f"{self.result['table']}: {len(self.result['rows'])} cells recorded at tier {self.result['tier']}"
+
+    def _repr_html_(self) -> str:
+        table = ledger.find(self.result["table"])
+        head = ("row", "column", "ours", "paper", "verdict")
+        lines = []
+        for row in self.result["rows"]:
+            cells = (row["row"], row["column"], ours(table, row), paper(row), row["verdict"])
+            lines.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
+        header = "".join(f"<th>{name}</th>" for name in head)
+        claims = "".join(
+            "<li><b>{}</b>: {} ({})</li>".format(*(html.escape(claim[key]) for key in ("verdict", "id", "numbers")))
+            for claim in self.result["claims"]
+        )
+        return f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(lines)}</tbody></table><ul>{claims}</ul>"
+
+
+def _from_notebook(table: Table) -> dict[str, Any]:
+    """The parameters' values in the running notebook. Raises ValueError outside one."""
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    assert table.notebook
+    names = declared(root() / table.notebook)
+    if shell is None or not set(names) <= set(shell.user_ns):
+        raise ValueError("record was called outside the table's notebook: pass parameters={...}")
+    return {name: parameter.check(shell.user_ns[name]) for name, parameter in names.items()}
+
+
+def complete(table: Table, rows: Sequence[Row]) -> list[Row]:
+    """``rows``, and a "not attempted" one for every cell of the paper that they leave out.
+
+    Raises:
+        ValueError: a row or column that the table does not declare, a cell given twice, or a unit other than the
+            column's.
+    """
+    keys = [(row.row, row.column) for row in rows]
+    for row in rows:
+        if row.row not in table.rows or row.column not in table.columns:
+            raise ValueError(f"{table.id} declares no cell {row.row}/{row.column}")
+        if row.unit != table.columns[row.column].unit:
+            raise ValueError(f"{row.row}/{row.column}: unit {row.unit!r}, not {table.columns[row.column].unit!r}")
+        if keys.count((row.row, row.column)) > 1:
+            raise ValueError(f"{row.row}/{row.column} is given twice")
+    reason = "this notebook does not measure it"
+    missing = [
+        Row(
+            row=cell.row,
+            column=cell.column,
+            value=None,
+            unit=table.columns[cell.column].unit,
+            protocol="",
+            reason=reason,
+        )
+        for cell in table.cells
+        if (cell.row, cell.column) not in keys
+    ]
+    order = {name: index for index, name in enumerate([*table.rows, *table.columns])}
+    return sorted([*rows, *missing], key=lambda row: (order[row.row], order[row.column]))
+
+
+def record(
+    table: str,
+    rows: Sequence[Row],
+    *,
+    figures: Mapping[str, "Figure"] | None = None,
+    inputs: Sequence[Input] = (),
+    checkpoints: Mapping[str, Path] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> Recorded:
+    """Judge ``rows`` against the paper and write ``result.json``, ``result.csv`` and ``figures/`` (PNG and SVG).
+
+    In a batch run the files go to the run's folder; in JupyterLab to ``papermill_runs/interactive/<table>/``,
+    so that exploring never replaces a batch run.
+
+    Args:
+        table: the table's name in ``mdrepro/papers``.
+        rows: what was measured; cells of the paper left out are added as "not attempted".
+        figures: matplotlib figures by file name without ending.
+        inputs: name and path of each file that the numbers rest on (see ``provenance.Input``).
+        checkpoints: trained weights that the run made or took, by name.
+        parameters: the notebook's parameters; None reads them from the running notebook.
+
+    Returns:
+        The record, which shows itself as a table in a notebook.
+
+    Raises:
+        ValueError: rows outside the table's declaration, or a number that is not finite.
+    """
+    spec = ledger.find(table)
+    run = json.loads(os.environ.get(RUN, "{}"))
+    if run and run["table"] != table:
+        raise ValueError(f"this run is of table {run['table']}, not {table}")
+    if run and run["prefix"] != sys.prefix:
+        raise RuntimeError(f"the kernel runs in {sys.prefix}, not in mdrepro's environment {run['prefix']}")
+    values = dict(run["parameters"] if run else _from_notebook(spec) if parameters is None else parameters)
+    tier = ledger.check_tier(values["tier"])
+    judged = [results.judged(spec, tier, asdict(row)) for row in complete(spec, rows)]
+    result = {
+        "format": results.FORMAT,
+        "table": table,
+        "tier": tier,
+        "rows": [{name: row[name] for name in (*results.FIELDS, *results.EXTRA)} for row in judged],
+        "claims": results.judged_claims(spec, judged),
+        "provenance": (run["state"] if run else state())
+        | provenance(values, inputs, checkpoints)
+        | {"fingerprint": run["fingerprint"] if run else fingerprint(spec, values)},
+    }
+    if run:
+        return Recorded(Path(run["folder"]), _write(Path(run["folder"]), result, figures or {}))
+    final = runs() / "interactive" / table
+    with results.aside(final) as folder:
+        written = _write(folder, result, figures or {})
+    print(f"recorded in {final.relative_to(root())}", file=sys.stderr)
+    return Recorded(final, written)
+
+
+def _write(folder: Path, result: results.Result, figures: Mapping[str, "Figure"]) -> results.Result:
+    results.write_csv(folder / "result.csv", result["rows"])
+    (folder / "figures").mkdir(exist_ok=True)
+    names = ["result.csv"]
+    for name, figure in figures.items():
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=130, bbox_inches="tight")
+        figure.savefig(folder / "figures" / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+        names += [f"figures/{name}.png", f"figures/{name}.svg"]
+    sealed = results.seal(result | {"files": results.file_hashes(folder, names)})
+    results.write_json(folder / "result.json", sealed)
+    return sealed

@@ -1,0 +1,123 @@
+"""Recomputes every hash and verdict of published results and local runs."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mdrepro.core.errors import BadInput
+from mdrepro.core.paths import published, relative, root, run_dir, runs, sha256
+from mdrepro.core.provenance import locate
+from mdrepro.papers import ledger
+from mdrepro.papers.schema import TIERS, Tier
+from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow.fingerprint import changes, fingerprint
+
+
+def problems(path: Path) -> list[str]:
+    """What is wrong with one result file and the files it names; each line names the file. Empty when all is well."""
+    try:
+        result = results.read(path)
+        table, tier = ledger.find(result["table"]), ledger.check_tier(result["tier"])
+        place = run_dir(tier, table.id) / "result.json", published(tier) / f"{table.id}.json"
+        if path not in place:
+            return [f"{relative(path)}: is a result of {table.id} at tier {tier} and does not belong here"]
+        return _hashes(path, result) + _judgements(path, result, table, tier)
+    except BadInput as error:
+        return [str(error)]
+    except (KeyError, TypeError, AttributeError) as error:
+        return [f"{relative(path)}: a field is missing or of the wrong type ({error})"]
+
+
+def _hashes(path: Path, result: results.Result) -> list[str]:
+    found = []
+    for name, expected in result["files"].items():
+        file = path.parent / name
+        if not file.is_file():
+            found.append(f"{relative(file)}: is gone; {relative(path)} names it")
+        elif sha256(file) != expected:
+            found.append(f"{relative(file)}: was changed after {relative(path)} was written")
+    origin = result["provenance"]
+    for name, expected in origin["inputs"].items():
+        input_file = locate(name)
+        if input_file is None:
+            found.append(f"{relative(path)}: its input {name} is gone")
+        elif sha256(input_file) != expected:
+            found.append(f"{relative(path)}: its input {name} is not the one that was measured")
+    local = path.is_relative_to(runs())
+    for name, entry in origin["checkpoints"].items():
+        file = root() / entry["path"]
+        if local and (not file.is_file() or sha256(file) != entry["sha256"]):
+            found.append(f"{relative(path)}: its checkpoint {name} ({entry['path']}) is gone or changed")
+    return found
+
+
+def _judgements(path: Path, result: results.Result, table: ledger.Table, tier: Tier) -> list[str]:
+    found = []
+    if not table.notebook or not (root() / table.notebook).is_file():
+        found.append(f"{relative(path)}: its notebook {table.notebook} is gone")
+    for row in result["rows"]:
+        now = results.judged(table, tier, row)
+        for field in ("paper_value", "paper_confidence", "verdict"):
+            if now[field] != row[field]:
+                found.append(
+                    f"{relative(path)}: {row['row']}/{row['column']}: {field} is {row[field]!r}, "
+                    f"recomputed {now[field]!r}"
+                )
+    if results.judged_claims(table, result["rows"]) != result["claims"]:
+        found.append(f"{relative(path)}: a claim's verdict is not the recomputed one")
+    return found
+
+
+def notes(result: results.Result) -> list[str]:
+    """What a reader should know and is no fault: local changes, and code or parameters that have changed since."""
+    table = ledger.find(result["table"])
+    origin = result["provenance"]
+    found = ["made with local changes that are in no commit"] if origin["dirty"] else []
+    since = changes(origin["fingerprint"], fingerprint(table, origin["parameters"]))
+    if since:
+        found.append(
+            f"since then: {'; '.join(since[:3])}" + (f" (and {len(since) - 3} more)" if len(since) > 3 else "")
+        )
+    return found
+
+
+def counts(result: results.Result) -> dict[str, dict[str, int]]:
+    """How often each verdict was given, to cells and to claims."""
+    return {
+        "verdicts": dict(sorted(Counter(row["verdict"] for row in result["rows"]).items())),
+        "claims": dict(sorted(Counter(claim["verdict"] for claim in result["claims"]).items())),
+    }
+
+
+def _one(path: Path) -> dict[str, Any]:
+    found = problems(path)
+    entry: dict[str, Any] = {"file": relative(path), "ok": not found, "problems": found}
+    return entry if found else entry | counts(results.read(path)) | {"notes": notes(results.read(path))}
+
+
+def files(tier: Tier) -> list[tuple[str, str, Path]]:
+    """(table, "published" or "run", path) of every result at ``tier``."""
+    found = [(path.stem, "published", path) for path in sorted(published(tier).glob("*.json"))]
+    found += [(path.parent.name, "run", path) for path in sorted((runs() / tier).glob("[!.]*/result.json"))]
+    return found
+
+
+def verify(tier: Tier | None = None) -> dict[str, Any]:
+    """Check every published result and local run at ``tier`` (all tiers when None).
+
+    Returns:
+        ``{"ok", "tables": {table: {"tier", "verdicts", "claims", "published": {...}, "run": {...}}}}``; the counts at
+        the table's level are the published result's where there is one, else the run's.
+    """
+    tables: dict[str, dict[str, Any]] = {}
+    ok = True
+    for each in [tier] if tier else TIERS:
+        for name, kind, path in files(each):
+            entry = _one(path)
+            ok = ok and entry["ok"]
+            key = name if tier else f"{each}/{name}"
+            table = tables.setdefault(key, {"tier": each})
+            table.setdefault("verdicts", entry.get("verdicts", {}))
+            table.setdefault("claims", entry.get("claims", {}))
+            table[kind] = entry
+    return {"ok": ok, "tables": tables}

@@ -1,0 +1,158 @@
+"""Checkpoints of a run: folders of safetensors and one JSON, which appear whole or not at all; the last two are kept.
+
+<root>/step-00000500/<name>.safetensors ...   tensors
+                     state.json               step, hashes of the files, and whatever else is no tensor
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput
+
+KEPT = 2
+STATE = "state.json"
+PLACE = re.compile(r"step-(\d{8,})")
+
+
+def place(root: Path, step: int) -> Path:
+    """The folder of the checkpoint after ``step`` steps."""
+    return root / f"step-{step:08}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint: its folder, the steps done, and the state that was saved with it."""
+
+    folder: Path
+    step: int
+    state: dict[str, Any]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one file, on the CPU.
+
+        Raises:
+            BadInput: there is no such file, or it is not safetensors.
+        """
+        file = self.folder / f"{name}.safetensors"
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise _damaged(self.folder, f"{file.name}: {error}") from error
+
+
+def save(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Checkpoint:
+    """Write a checkpoint aside, rename it into place, and let go of all but the last ones.
+
+    Args:
+        root: the folder of all checkpoints of a run.
+        step: steps done.
+        tensors: by file, by name; on the CPU.
+        state: what JSON can hold.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    target = place(root, step)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=root))
+    try:
+        for name, named in tensors.items():
+            save_file(_apart(named), aside / f"{name}.safetensors", metadata={"format": "pt"})
+        hashes = {file.name: paths.sha256(file) for file in sorted(aside.iterdir())}
+        (aside / STATE).write_text(json.dumps({"step": step, "sha256": hashes, "state": state}, indent=1) + "\n")
+        for file in aside.iterdir():
+            _to_disk(file)
+        aside.chmod(0o755)
+        if target.exists():
+            _remove(target)
+        os.replace(aside, target)
+        _to_disk(root)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    for old in _places(root)[:-KEPT]:
+        _remove(old)
+    return Checkpoint(target, step, dict(state))
+
+
+def latest(root: Path) -> Checkpoint | None:
+    """The newest checkpoint, its files found to be those that were written; None if there is none.
+
+    Raises:
+        BadInput: it is damaged, or something else; the message says what to do.
+    """
+    places = _places(root)
+    if not places:
+        return None
+    folder = places[-1]
+    try:
+        told = json.loads((folder / STATE).read_text())
+        found = Checkpoint(folder, told["step"], told["state"])
+        hashes = dict(told["sha256"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(folder, f"{STATE}: {type(error).__name__}: {error}") from error
+    for name, written in hashes.items():
+        if not (folder / name).is_file():
+            raise _damaged(folder, f"{name} is missing")
+        if paths.sha256(folder / name) != written:
+            raise _damaged(folder, f"{name} is not what was written")
+    return found
+
+
+def clear(root: Path) -> None:
+    """Remove all checkpoints."""
+    if root.exists():
+        shutil.rmtree(root)
+
+
+def sweep(root: Path) -> None:
+    """Remove what killed runs left half-written or half-removed."""
+    for left in root.glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _places(root: Path) -> list[Path]:
+    found = [(int(match[1]), path) for path in root.glob("step-*") if (match := PLACE.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _remove(folder: Path) -> None:
+    """Out of sight first, so that a half-removed checkpoint is never taken for one."""
+    hidden = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    os.replace(folder, hidden / folder.name)
+    shutil.rmtree(hidden)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors of which no two share memory, as safetensors wants them."""
+    made: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        made[name] = tensor.clone().contiguous() if memory in seen else tensor.contiguous()
+        seen.add(memory)
+    return made
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _damaged(folder: Path, reason: str) -> BadInput:
+    older = _places(folder.parent)
+    before = older[older.index(folder) - 1].name if folder in older[1:] else None
+    way = f"remove that folder to go on from {before}" if before else "remove that folder to begin anew"
+    return BadInput(f"{folder} is no whole checkpoint ({reason}); {way}")

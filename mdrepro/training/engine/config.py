@@ -1,0 +1,76 @@
+"""How a run is trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mdrepro.core.errors import BadInput, unknown
+from mdrepro.training.engine.optimisers import DECAYS, OPTIMISERS, rate_share
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Settings of a run; with objective and examples they determine it.
+
+    Args:
+        steps: optimiser steps.
+        batch: samples of one step, over all processes and micro-batches together.
+        accumulation: micro-batches of one step on each process.
+        learning_rate: highest rate; ``learning_rates`` overrides it by the phase's name.
+        optimiser: "adamw", or "muon" (`mdrepro.training.engine.muon`), which has betas of its own.
+        betas: of AdamW; ``phase_betas`` overrides them by the phase's name.
+        weight_decay: decoupled.
+        clip: greatest norm of a phase's gradient; 0 does not clip.
+        warmup: steps in which the rate rises linearly.
+        decay: after them: "constant", or to 0 at the end by a half "cosine" or "linear".
+        ema: decay of the exponential average, min(ema, (1 + n) / (10 + n)) at step n from 0; 0 keeps no average.
+        precision: "fp32", or "bf16" (autocast; weights stay fp32).
+        seed: of the order of the data and of all draws.
+        threads: CPU threads of torch; 0 leaves them. Another number may give other bits.
+        checkpoint_every, log_every: steps.
+
+    Raises:
+        BadInput: a value outside of what is allowed.
+    """
+
+    steps: int
+    batch: int
+    accumulation: int = 1
+    learning_rate: float = 1e-4
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    optimiser: str = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    phase_betas: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    warmup: int = 0
+    decay: str = "constant"
+    ema: float = 0.0
+    precision: str = "fp32"
+    seed: int = 0
+    threads: int = 0
+    checkpoint_every: int = 500
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("precision", PRECISIONS), ("decay", DECAYS), ("optimiser", OPTIMISERS)):
+            if getattr(self, name) not in allowed:
+                raise unknown(name, getattr(self, name), allowed)
+        for least, names in (
+            (1, ("steps", "batch", "accumulation", "checkpoint_every", "log_every")),
+            (0, ("warmup", "threads", "clip", "weight_decay", "seed")),
+        ):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise BadInput(f"{name} {getattr(self, name)}: allowed are numbers from {least}")
+        for rate in (self.learning_rate, *self.learning_rates.values()):
+            if not 0 < rate < float("inf"):
+                raise BadInput(f"learning rate {rate}: allowed are positive numbers")
+        if not 0 <= self.ema < 1:
+            raise BadInput(f"ema {self.ema}: allowed is a decay from 0 (no average) to below 1")
+
+    def rate(self, phase: str, step: int) -> float:
+        """The learning rate of a phase at a step from 0."""
+        highest = self.learning_rates.get(phase, self.learning_rate)
+        return highest * rate_share(step, self.steps, self.warmup, self.decay)

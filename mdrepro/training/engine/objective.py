@@ -1,0 +1,74 @@
+"""What the training loop asks of an objective and of its data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from mdrepro.training.engine.draws import Draws
+
+Batch = dict[str, Any]
+"""Tensors (b, ...) and lists of length b. Keys in use: "pixels" uint8 (b, 3, h, w); "latent" float32 (b, c, h, w),
+scaled as the denoiser sees it; "text" float32 (b, tokens, width); "caption" list[str]."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of each step with an optimiser of its own.
+
+    Args:
+        name: "unet", "generator", "discriminator", "autoencoder" ...
+        trains: names in ``Objective.networks`` whose parameters this phase updates; others get no gradient in it.
+        every: the phase runs at steps with ``step % every == 0``, steps counted from 0.
+        partial: at some steps some of these parameters take no part in the loss (blocks are skipped). Needed for DDP,
+            which otherwise waits for their gradients.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    every: int = 1
+    partial: bool = False
+
+
+class Objective(Protocol):
+    """A method of training: networks and losses; the loop does the rest.
+
+    Attributes:
+        networks: what is trained. The loop replaces the values by prepared ones (moved, wrapped for DDP or FSDP), so
+            they are always called as ``self.networks[name](...)``, and only called: methods other than ``forward``
+            would go past the wrapper.
+        frozen: on the loop's device, in eval mode, without gradients.
+        ema: set by the loop where averages are on: exponential averages of ``networks``, in eval mode, no gradients.
+        phases: run one after the other in each step, on the same batch.
+    """
+
+    networks: dict[str, nn.Module]
+    frozen: dict[str, nn.Module]
+    ema: dict[str, nn.Module]
+    phases: tuple[Phase, ...]
+
+    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Scalars, each the mean over the micro-batch: "loss" is minimised, all are logged.
+
+        All micro-batches of a step must give the same names. Chance comes from ``draws``; generators of torch, numpy
+        and Python are seeded anew for each micro-batch, for modules that draw from them (dropout).
+        """
+
+
+class Examples(Protocol):
+    """Index-addressable training data.
+
+    Attributes:
+        fingerprint: hash of what it holds; a run is not resumed on other data.
+    """
+
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The examples at ``indices``, tensors on the CPU.
+
+        It is called from a background thread, and is a function of ``indices`` alone.
+        """

@@ -1,0 +1,82 @@
+"""Optimisers, their learning rate at each step, and exponential averages of weights."""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mdrepro.training.engine import muon
+from mdrepro.training.engine.processes import local, whole
+
+OPTIMISERS = ("adamw", "muon")
+DECAYS = ("constant", "cosine", "linear")
+
+
+def build(
+    name: str, parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW (arXiv 1711.05101), or Muon with its own betas; ``name`` is one of `OPTIMISERS`."""
+    if name == "muon":
+        return muon.Muon(parameters, lr=rate, weight_decay=weight_decay)
+    return torch.optim.AdamW(parameters, lr=rate, betas=betas, weight_decay=weight_decay, fused=True)
+
+
+def parts(optimiser: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, ...]:
+    """The optimisers that hold state: Muon has one of its own for biases and norms."""
+    return (optimiser, optimiser._rest) if isinstance(optimiser, muon.Muon) else (optimiser,)
+
+
+def rate_share(step: int, steps: int, warmup: int, decay: str) -> float:
+    """The learning rate at ``step`` (from 0) as a share of the highest.
+
+    (step + 1) / warmup in the first ``warmup`` steps; then, with u the share of the other steps that is done,
+    1 ("constant"), (1 + cos(pi u)) / 2 ("cosine") or 1 - u ("linear").
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return {"constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done}[decay]
+
+
+def clip(parameters: Sequence[nn.Parameter], greatest: float) -> Tensor:
+    """Scale the gradients so that their common norm is at most ``greatest``; the norm before, a scalar."""
+    norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    torch.nn.utils.clip_grads_with_norm_(parameters, greatest, norm)
+    return norm
+
+
+def average_decay(n: int, ema: float) -> float:
+    """min(ema, (1 + n) / (10 + n)): early averages forget the random weights that they began with."""
+    return min(ema, (1 + n) / (10 + n))
+
+
+def averaged(network: nn.Module) -> nn.Module:
+    """A copy to hold the average, in eval mode and without gradients."""
+    return copy.deepcopy(network).eval().requires_grad_(False)
+
+
+class Averages:
+    """Exponential averages of networks' parameters; buffers (statistics of norms) are taken as they are.
+
+    Args:
+        averages: by name, changed in place.
+        networks: by the same names.
+    """
+
+    def __init__(self, averages: Mapping[str, nn.Module], networks: Mapping[str, nn.Module]) -> None:
+        pairs = [(averages[name], networks[name]) for name in averages]
+        self._means = [local(p) for mean, _ in pairs for p in mean.parameters()]
+        self._weights = [local(p).detach() for _, net in pairs for p in net.parameters()]
+        self._buffers = [
+            (own, new) for mean, net in pairs for own, new in zip(mean.buffers(), net.buffers(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """average <- decay average + (1 - decay) weight."""
+        if self._means:
+            torch._foreach_lerp_(self._means, self._weights, 1 - decay)
+        for own, new in self._buffers:
+            own.copy_(new)

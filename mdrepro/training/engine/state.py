@@ -1,0 +1,101 @@
+"""All tensors of a run, as whole tensors in the files of a checkpoint and back.
+
+For each network: ``<network>`` (weights), ``<network>.ema`` (averages), and ``<network>.optimiser`` with the keys
+``<phase>/<parameter>/<quantity>``.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mdrepro.core.errors import BadInput
+from mdrepro.training.engine import optimisers, processes
+from mdrepro.training.engine.checkpoint import Checkpoint
+
+Files = dict[str, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run keeps its tensors.
+
+    Args:
+        networks: by name, not wrapped (under FSDP their weights are in parts).
+        averages: by the same names; empty without averages.
+        optimisers: by phase and network.
+    """
+
+    networks: Mapping[str, nn.Module]
+    averages: Mapping[str, nn.Module]
+    optimisers: Mapping[str, Mapping[str, torch.optim.Optimizer]]
+
+    def gathered(self, keep: bool) -> Files:
+        """All tensors by file and name. Processes with ``keep`` false help to put them together and get none."""
+        return {file: _whole(values, keep) for file, values in self._files()}
+
+    def restore(self, found: Checkpoint) -> None:
+        """Take everything over from a checkpoint.
+
+        Raises:
+            BadInput: it is of other networks.
+        """
+        for name, network in self.networks.items():
+            _load(found, name, network)
+            if name in self.averages:
+                _load(found, f"{name}.ema", self.averages[name])
+            saved = found.tensors(f"{name}.optimiser")
+            for phase, optimiser in self._of(name):
+                mine = {key.removeprefix(f"{phase}/"): v for key, v in saved.items() if key.startswith(f"{phase}/")}
+                for part in optimisers.parts(optimiser):
+                    processes.load_optimiser_state(network, part, mine)
+
+    def _files(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        for name, network in self.networks.items():
+            yield name, processes.state(network)
+            if name in self.averages:
+                yield f"{name}.ema", processes.state(self.averages[name])
+            yield (
+                f"{name}.optimiser",
+                {
+                    f"{phase}/{key}": value
+                    for phase, optimiser in self._of(name)
+                    for part in optimisers.parts(optimiser)
+                    for key, value in processes.optimiser_state(network, part).items()
+                },
+            )
+
+    def _of(self, network: str) -> list[tuple[str, torch.optim.Optimizer]]:
+        return [(phase, by[network]) for phase, by in self.optimisers.items() if network in by]
+
+
+def not_finite(files: Files) -> str | None:
+    """Names the first tensor that holds a number that is not finite."""
+    for file, values in files.items():
+        for name, value in values.items():
+            if not torch.isfinite(value).all():
+                return f"{name} of {file}"
+    return None
+
+
+def _whole(values: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    made = {}
+    for name, value in values.items():
+        gathered = processes.whole(value.detach())
+        if keep:
+            made[name] = gathered.cpu()
+    return made
+
+
+def _load(found: Checkpoint, file: str, network: nn.Module) -> None:
+    saved = found.tensors(file)
+    shapes = {name: tuple(value.shape) for name, value in saved.items()}
+    wanted = {name: tuple(value.shape) for name, value in processes.state(network).items()}
+    if shapes != wanted:
+        name = min(name for name in shapes | wanted if shapes.get(name) != wanted.get(name))
+        raise BadInput(
+            f"{found.folder / file}.safetensors is of another network: {name} is {shapes.get(name, 'not')} there and "
+            f"{wanted.get(name, 'not')} here; allowed is the network that was trained, or another folder"
+        )
+    processes.load(network, saved)

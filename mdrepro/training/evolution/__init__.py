@@ -1,0 +1,1 @@
+"""SnapFusion's architecture evolution (Algorithm 1)."""

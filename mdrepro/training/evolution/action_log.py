@@ -1,0 +1,72 @@
+"""The action log of SnapFusion's Algorithm 1: what each round found out and did, as a run keeps it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from mdrepro.core.errors import BadInput
+
+LOG = "evolution.jsonl"
+LATENCY = "latency.json"
+"""Files of a run: the log, a line a round, and the latency table that it rests on."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What removing one block would do.
+
+    Args:
+        block: its name.
+        quality: of the network without it.
+        quality_lost: delta quality, of the whole network less that.
+        saved_ms: delta latency.
+        score: quality_lost / saved_ms; None where it saves nothing.
+    """
+
+    block: str
+    quality: float
+    quality_lost: float
+    saved_ms: float
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Round:
+    """A line of the action log.
+
+    Args:
+        round: its number, from 1.
+        actions: what was done, for `EvolvableUNet.replay`.
+        target_ms: the latency aimed at.
+        latency_before_ms, latency_after_ms: of the network by the table, before and after the actions.
+        quality_before, quality_after: likewise; both after this round's training.
+        candidates: all blocks before the actions, lowest score first.
+        blocks: how many there are afterwards, by stage and kind, as in the paper's Table 3.
+    """
+
+    round: int
+    actions: tuple[str, ...]
+    target_ms: float
+    latency_before_ms: float
+    latency_after_ms: float
+    quality_before: float
+    quality_after: float
+    candidates: tuple[Candidate, ...]
+    blocks: dict[str, int]
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Self:
+        """From what JSON made of it."""
+        candidates = tuple(Candidate(**candidate) for candidate in told["candidates"])
+        return cls(**{**told, "actions": tuple(told["actions"]), "candidates": candidates})
+
+
+def read_log(folder: Path) -> list[Round]:
+    """The action log of a run's folder. Raises BadInput where there is none, or it is damaged."""
+    path = folder / LOG
+    try:
+        return [Round.read(json.loads(line)) for line in path.read_text().splitlines()]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{path} is no action log ({type(error).__name__}: {error})") from error

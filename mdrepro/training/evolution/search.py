@@ -1,0 +1,331 @@
+"""SnapFusion's architecture evolution (arXiv 2306.00980, section 3.2, Algorithm 1).
+
+A round trains the network robustly, evaluates for each block what its removal would do, and acts:
+
+    score = quality lost / latency saved
+
+While the network is slower than the target, the blocks of lowest score are removed (little quality a millisecond);
+otherwise those of highest score are duplicated. The quality lost is measured by leaving the block out of the forward
+passes, the latency saved is looked up in a table (`mdrepro.metrics.cost.block_latency`).
+
+What the paper leaves open, and what is done here:
+
+- *How many blocks a round acts on*: ``group``; fewer where the target is crossed before.
+- *When it ends*: with a network that meets the target, after ``rounds`` rounds, or as soon as it has as many
+  blocks of each kind in each stage as an earlier one that met it had: the search has come full circle.
+- *A removal that raises the quality* has a negative score and goes first, the sooner the less time it saves; that is
+  the formula taken at its word.
+- *A block whose removal saves no time* by the table has no score and stays; a ResNet that changes the number of
+  channels is not duplicated (`mdrepro.models.snapfusion.blocks`). At equal scores, the block computed first goes first.
+- *Training after the last action* is the caller's.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
+
+from mdrepro.core.errors import BadInput
+from mdrepro.metrics.cost.block_latency import LatencyTable, write_whole
+from mdrepro.models.snapfusion.blocks import Layout
+from mdrepro.models.snapfusion.evolvable import EvolvableUNet
+from mdrepro.training.engine import checkpoint, loop, processes
+from mdrepro.training.evolution.action_log import LOG, Candidate, Round
+
+Quality = Callable[[EvolvableUNet], float]
+"""How good the images of a network are, more is better. It is given the network in eval mode, without gradients, some
+block perhaps left out; it must change nothing and give the same for the same network. On several processes each calls
+it for other blocks, so it must not wait for the others."""
+
+TrainRound = Callable[[EvolvableUNet, int, Path, float | None], EvolvableUNet | None]
+"""Trains a network: called with it, the number of the round from 1, a folder of the round's own, and the seconds left
+(None: no end). Returns the trained network, or None where time ran out. Called again for the same round after a kill,
+it must give the same weights. The network may have other parameters than in the round before: a new optimiser."""
+
+EVALUATIONS = "evaluations.json"
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """What came of it.
+
+    Args:
+        unet: the network after the last action, not trained since.
+        log: its rounds.
+        latency_ms: of ``unet``, by the table.
+        finished: False where time ran out; called again, `evolve` goes on.
+    """
+
+    unet: EvolvableUNet
+    log: tuple[Round, ...]
+    latency_ms: float
+    finished: bool
+
+    @property
+    def actions(self) -> list[str]:
+        """All that was done, for `EvolvableUNet.replay`."""
+        return [action for entry in self.log for action in entry.actions]
+
+
+def rank(layout: Layout, whole: float, without: Mapping[str, float], table: LatencyTable) -> tuple[Candidate, ...]:
+    """Algorithm 1's evaluation of all actions: the blocks by score, lowest first, those without a score at the end.
+
+    Args:
+        layout: the network.
+        whole: its quality.
+        without: quality without each block, by name.
+        table: latencies.
+    """
+    candidates = []
+    for block in layout.blocks():
+        lost, saved = whole - without[block.name], table.saved(block)
+        score = lost / saved if saved > 0 else None
+        candidates.append(Candidate(block.name, without[block.name], lost, saved, score))
+    return tuple(sorted(candidates, key=lambda c: math.inf if c.score is None else c.score))
+
+
+def choose(
+    layout: Layout, candidates: Sequence[Candidate], table: LatencyTable, target: float, group: int
+) -> tuple[list[str], Layout]:
+    """Algorithm 1's actions on a network, and the layout after them: see the module's text.
+
+    Args:
+        layout: the network.
+        candidates: all of its blocks, from `rank`.
+        table: latencies.
+        target: latency aimed at, in ms.
+        group: how many actions at most.
+    """
+    by_name = {block.name: block for block in layout.blocks()}
+    scored = [(c.score, by_name[c.block]) for c in candidates if c.score is not None]
+    slow, actions = table.total(layout) > target, list[str]()
+    if slow:
+        verb, order = "remove", [block for _, block in scored]
+    else:
+        scored.sort(key=lambda pair: -pair[0])
+        verb, order = "duplicate", [block for _, block in scored if not block.changes_width]
+    for block in order:
+        if len(actions) == group or (table.total(layout) > target) != slow:
+            break
+        actions.append(f"{verb} {block.name}")
+        layout, _, _ = layout.after(actions[-1])
+    return actions, layout
+
+
+def evolve(
+    unet: EvolvableUNet,
+    train_round: TrainRound,
+    quality: Quality,
+    table: LatencyTable,
+    target: float,
+    folder: Path,
+    *,
+    rounds: int,
+    group: int = 1,
+    max_seconds: float | None = None,
+) -> Evolution:
+    """Algorithm 1, on as many processes as were started. Killed and called again, it goes on to the same end.
+
+    The folder, which all processes must see, holds the action log ``evolution.jsonl``, a line a `Round`;
+    ``checkpoints/`` with the network after the last rounds; and ``round-001/`` and so on for the training.
+
+    Args:
+        unet: the network to begin with, always the same; it may be changed in place, so use what is returned.
+        train_round: robust training; see `robust.robust_rounds`.
+        quality: for example `robust.negative_loss`; the paper takes the CLIP score of 2K images.
+        table: latencies of the blocks of ``unet``.
+        target: latency aimed at, in ms by the table.
+        folder: where the run is kept.
+        rounds: none is begun after so many, once the target is met.
+        group: actions of a round, at most.
+        max_seconds: nothing is begun after that time.
+
+    Raises:
+        BadInput: a target below what is left with every block removed, or below 1 round or action; a folder with
+            another evolution, or a damaged one.
+        loop.Diverged: a quality is not finite.
+    """
+    _check(unet, table, target, rounds, group)
+    begun = time.monotonic()
+    run = _Run(unet, quality, table, target, group, folder)
+
+    def left() -> float | None:
+        return None if max_seconds is None else max(0.0, max_seconds - (time.monotonic() - begun))
+
+    while not run.done(rounds):
+        trained = train_round(run.unet, run.number, run.round_folder, left())
+        if trained is None or not run.round(trained, left):
+            return run.outcome(finished=False)
+    return run.outcome(finished=True)
+
+
+class _Run:
+    """The state of an evolution: the network, the log, and what of the present round is evaluated."""
+
+    def __init__(
+        self, unet: EvolvableUNet, quality: Quality, table: LatencyTable, target: float, group: int, folder: Path
+    ) -> None:
+        self.unet, self.quality, self.table, self.target, self.group = unet, quality, table, target, group
+        self.folder, self.root = folder, folder / loop.CHECKPOINTS
+        self.accelerator: Accelerator = processes.start()
+        self.settings = {
+            "target": target,
+            "group": group,
+            "table": hashlib.sha256(table.model_dump_json().encode()).hexdigest(),
+            "network": _hash(unet),
+        }
+        self.log: list[Round] = []
+        self.idle = False
+        self.start = [_counts(unet.layout)] if self.latency <= target else []
+        if found := checkpoint.latest(self.root):
+            self._resume(found)
+
+    @property
+    def number(self) -> int:
+        """Of the round to come or at work, from 1."""
+        return len(self.log) + 1
+
+    @property
+    def round_folder(self) -> Path:
+        return self.folder / f"round-{self.number:03}"
+
+    @property
+    def latency(self) -> float:
+        return self.table.total(self.unet.layout)
+
+    def done(self, rounds: int) -> bool:
+        """The stop rule."""
+        if self.latency > self.target:
+            return False
+        *before, now = [*self.start, *(entry.blocks for entry in self.log if entry.latency_after_ms <= self.target)]
+        return self.idle or len(self.log) >= rounds or now in before
+
+    @torch.no_grad()
+    def round(self, unet: EvolvableUNet, left: Callable[[], float | None]) -> bool:
+        """Evaluate and act, with a trained network; False if time ran out before."""
+        self.unet = unet.eval()
+        found = self._evaluate(left)
+        if found is None:
+            return False
+        whole, before = found.pop(""), self.latency
+        candidates = rank(unet.layout, whole, found, self.table)
+        actions, layout = choose(unet.layout, candidates, self.table, self.target, self.group)
+        unet.replay(actions)
+        self.idle = not actions
+        self.log.append(
+            Round(
+                round=self.number,
+                actions=tuple(actions),
+                target_ms=self.target,
+                latency_before_ms=before,
+                latency_after_ms=self.table.total(layout),
+                quality_before=whole,
+                quality_after=self._quality(()),
+                candidates=candidates,
+                blocks=_counts(layout),
+            )
+        )
+        self._save()
+        return True
+
+    def _evaluate(self, left: Callable[[], float | None]) -> dict[str, float] | None:
+        """Quality of the network, under the name "", and without each block; None if time ran out before.
+
+        Blocks are dealt to the processes. What is known is kept in a file, for the case of a kill.
+        """
+        path, rank, many = self.folder / EVALUATIONS, self.accelerator.process_index, self.accelerator.num_processes
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+        found: dict[str, float] = kept["quality"] if kept.get("round") == self.number else {}
+        todo = [name for name in ("", *(block.name for block in self.unet.blocks())) if name not in found]
+        for start in range(0, len(todo), many):
+            if processes.any_of(self.accelerator, left() == 0):
+                return None
+            mine = todo[start : start + many][rank : rank + 1]
+            found |= dict(gather_object([(name, self._quality([name] if name else [])) for name in mine]))
+            if self.accelerator.is_main_process:
+                write_whole(path, json.dumps({"round": self.number, "quality": found}, indent=1) + "\n")
+        return found
+
+    def _quality(self, without: Iterable[str]) -> float:
+        names = list(without)
+        with self.unet.skipping(names):
+            value = float(self.quality(self.unet))
+        if not math.isfinite(value):
+            raise loop.Diverged(
+                f"round {self.number}: the quality is {value} without {names or 'any action'}; rounds before are kept "
+                f"in {self.folder}. Train with a lower learning_rate"
+            )
+        return value
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            state = {
+                "settings": self.settings,
+                "unet": _config(self.unet),
+                "log": [asdict(entry) for entry in self.log],
+            }
+            weights = {name: value.cpu() for name, value in self.unet.state_dict().items()}
+            checkpoint.save(self.root, len(self.log), {"unet": weights}, state)
+            self._write_log()
+        self.accelerator.wait_for_everyone()
+
+    def _write_log(self) -> None:
+        write_whole(self.folder / LOG, "".join(json.dumps(asdict(entry)) + "\n" for entry in self.log))
+
+    def _resume(self, found: checkpoint.Checkpoint) -> None:
+        for name, value in self.settings.items():
+            if (before := found.state["settings"][name]) != value:
+                raise BadInput(
+                    f"{name} is {value}, and {self.folder} holds an evolution with {before}: allowed are the same, or "
+                    "another folder"
+                )
+        self.log = [Round.read(told) for told in found.state["log"]]
+        self.idle = not self.log[-1].actions
+        with torch.device("meta"):
+            self.unet = EvolvableUNet.from_config(found.state["unet"])
+        self.unet.load_state_dict(found.tensors("unet"), assign=True)
+        if self.accelerator.is_main_process:
+            checkpoint.sweep(self.root)
+            self._write_log()
+
+    def outcome(self, finished: bool) -> Evolution:
+        return Evolution(self.unet.eval(), tuple(self.log), self.latency, finished)
+
+
+def _check(unet: EvolvableUNet, table: LatencyTable, target: float, rounds: int, group: int) -> None:
+    for name, number in (("rounds", rounds), ("group", group)):
+        if number < 1:
+            raise BadInput(f"{name} is {number}: allowed is 1 or more")
+    blocks = unet.blocks()
+    least = table.total(unet.layout) - sum(max(0.0, table.saved(block)) for block in blocks)
+    if not target > least:
+        raise BadInput(
+            f"target is {target} ms: allowed is more than {least:.4g} ms, which is left with every block removed "
+            f"(now {table.total(unet.layout):.4g} ms)"
+        )
+
+
+def _counts(layout: Layout) -> dict[str, int]:
+    return dict(Counter(f"{block.stage} {block.kind}" for block in layout.blocks()))
+
+
+def _config(unet: EvolvableUNet) -> dict[str, Any]:
+    return {name: value for name, value in unet.config.items() if not name.startswith("_")}
+
+
+def _hash(unet: EvolvableUNet) -> str:
+    """Of configuration and weights."""
+    found = hashlib.sha256(json.dumps(_config(unet)).encode())
+    for name, value in sorted(unet.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return found.hexdigest()

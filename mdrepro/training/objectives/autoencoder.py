@@ -1,0 +1,241 @@
+"""Training of an autoencoder (MobileDiffusion, section 1.3): reconstruction, KL, perceptual and adversarial terms.
+
+The paper's terms are known, their weights are not: the defaults are latent diffusion's (arXiv 2112.10752, its KL models
+of factor 8), whose sums over an image are means here, which leaves the ratios as they are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from mdrepro.core.errors import BadInput, unknown
+from mdrepro.models import latents
+from mdrepro.training.engine.draws import Draws
+from mdrepro.training.engine.objective import Batch, Examples, Phase
+from mdrepro.training.objectives.adversarial import (
+    KINDS,
+    PatchDiscriminator,
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+)
+from mdrepro.training.objectives.perceptual import PerceptualLoss
+
+BALANCES = ("adaptive", "constant")
+SCALE_IMAGES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What counts as an error of a decoded image.
+
+    Args:
+        power: 1 for absolute, 2 for squared error, averaged over all values of pixels in [-1, 1].
+        perceptual: weight of LPIPS.
+        backbone: of LPIPS, "alex" or "vgg".
+        adversarial: weight of the patch discriminator's term.
+        kind: its loss, "hinge" or "bce".
+        balance: "adaptive": times latent diffusion's `adaptive_weight`, a ratio over a micro-batch, so that a batch in
+            two halves gives a slightly different number, and one that needs whole weights (no FSDP); or "constant".
+        start: first step at which the discriminator learns and is heard.
+        patch_width, patch_layers: of `PatchDiscriminator`.
+
+    Raises:
+        BadInput: another value.
+    """
+
+    power: int = 1
+    perceptual: float = 1.0
+    backbone: str = "vgg"
+    adversarial: float = 0.5
+    kind: str = "hinge"
+    balance: str = "adaptive"
+    start: int = 50_000
+    patch_width: int = 64
+    patch_layers: int = 3
+
+    def __post_init__(self) -> None:
+        if self.power not in (1, 2):
+            raise BadInput(f"power {self.power}: 1 (absolute) or 2 (squared)")
+        if min(self.perceptual, self.adversarial, self.start) < 0:
+            raise BadInput("perceptual, adversarial and start: from 0")
+        for what, value, allowed in (("kind", self.kind, KINDS), ("balance", self.balance, BALANCES)):
+            if value not in allowed:
+                raise unknown(f"adversarial {what}", value, allowed)
+
+
+def reconstruction_loss(x: Tensor, y: Tensor, power: int = 2) -> Tensor:
+    """Mean squared (``power`` 2) or absolute (1) error over all values; shapes (n, c, h, w)."""
+    return (x.float() - y.float()).abs().pow(power).mean()
+
+
+def kl_loss(mean: Tensor, logvar: Tensor, pixel_values: int) -> Tensor:
+    """KL(N(mean, exp logvar) || N(0, 1)) in nats, summed over the latent, divided by the image's number of values.
+
+    Args:
+        mean, logvar: (n, c, h, w).
+        pixel_values: 3 x height x width of the image.
+    """
+    mean, logvar = mean.float(), logvar.float()
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean() / pixel_values
+
+
+class EncoderHalf(nn.Module):
+    """Pixels (b, 3, h, w) to mean and log variance of the unscaled latent, each (b, c, h / 8, w / 8).
+
+    The modules are the autoencoder's own, not copies.
+    """
+
+    def __init__(self, model: AutoencoderKL) -> None:
+        super().__init__()
+        self.encoder, self.quant_conv = model.encoder, model.quant_conv
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        moments = self.encoder(pixels)
+        if self.quant_conv is not None:
+            moments = self.quant_conv(moments)
+        mean, logvar = moments.chunk(2, dim=1)
+        return mean, logvar.clamp(-30, 20)  # diffusers' bounds
+
+
+class DecoderHalf(nn.Module):
+    """Unscaled latent (b, c, h / 8, w / 8) to pixels (b, 3, h, w), not clamped; the autoencoder's own modules."""
+
+    def __init__(self, model: AutoencoderKL) -> None:
+        super().__init__()
+        self.post_quant_conv, self.decoder = model.post_quant_conv, model.decoder
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z))
+
+
+class ImageObjective:
+    """What trainers on real images share: the `Terms`, and the phase of the discriminator where there is one.
+
+    Batches need ``pixels``. Besides the loss, its terms are given before their weights: ``reconstruction``,
+    ``perceptual``, ``adversarial``, and ``balance``, by which the last is multiplied too (both 0 before the start).
+
+    Args:
+        model: the autoencoder, for pixels in [-1, 1].
+        terms: the image's error.
+        networks, frozen: the halves that are trained and that are not; one of them is ``decoder``.
+
+    Raises:
+        BadInput: pixels are in [0, 1] for this model.
+        NotAttempted: a perceptual term without its backbone's weights.
+    """
+
+    name: str
+
+    def __init__(
+        self, model: AutoencoderKL, terms: Terms, networks: dict[str, nn.Module], frozen: dict[str, nn.Module]
+    ) -> None:
+        if latents.model_range(model) != "-1..1":
+            raise BadInput("pixel_range of the autoencoder is (0, 1): allowed in training is (-1, 1)")
+        self.model, self.terms = model, terms
+        self.networks, self.frozen = dict(networks), dict(frozen)
+        self.ema: dict[str, nn.Module] = {}
+        self.phases: tuple[Phase, ...] = (Phase(self.name, tuple(networks)),)
+        if terms.perceptual:
+            self.frozen["perceptual"] = PerceptualLoss(terms.backbone)
+        if terms.adversarial:
+            self.networks["discriminator"] = PatchDiscriminator(terms.patch_width, terms.patch_layers)
+            self.phases += (Phase("discriminator", ("discriminator",)),)
+
+    def reconstruct(self, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """The decoded image, (b, 3, h, w), and further terms of the loss by name, weighted."""
+        raise NotImplementedError
+
+    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        x = latents.convert(batch["pixels"], "uint8", "-1..1").contiguous(memory_format=torch.channels_last)
+        started = draws.step >= self.terms.start
+        if phase == "discriminator":
+            return {"loss": self._discriminated(x, draws, started)}
+        y, further = self.reconstruct(x, draws)
+        error = reconstruction_loss(x, y, self.terms.power)
+        found = {"reconstruction": error}
+        if self.terms.perceptual:
+            found["perceptual"] = self.frozen["perceptual"](x, y).mean()
+            error = error + self.terms.perceptual * found["perceptual"]
+        loss = error
+        if self.terms.adversarial:
+            found["adversarial"] = found["balance"] = torch.zeros_like(error)
+            if started:
+                found["adversarial"] = generator_loss(self.networks["discriminator"](y), self.terms.kind)
+                found["balance"] = self._balance(error, found["adversarial"])
+            loss = loss + self.terms.adversarial * found["balance"] * found["adversarial"]
+        loss = loss + sum(further.values())
+        return {"loss": loss} | {name: term.detach() for name, term in (found | further).items()}
+
+    def _discriminated(self, x: Tensor, draws: Draws, started: bool) -> Tensor:
+        """Real and made images go through it together, so that each weight is used once in a backward pass."""
+        if not started:
+            return 0 * self.networks["discriminator"](x).mean()
+        with torch.no_grad():
+            y, _ = self.reconstruct(x, draws)
+        real, fake = self.networks["discriminator"](torch.cat([x, y.to(x.dtype)])).chunk(2)
+        return discriminator_loss(real, fake, self.terms.kind)
+
+    def _balance(self, error: Tensor, adversarial: Tensor) -> Tensor:
+        if self.terms.balance == "constant":
+            return torch.ones_like(error)
+        return adaptive_weight(error, adversarial, self.model.decoder.conv_out.weight)
+
+
+class Autoencoding(ImageObjective):
+    """Objective: both halves learn from real images, with a latent drawn from its distribution.
+
+    The term ``kl`` is given weighted.
+
+    Args:
+        model: the autoencoder.
+        terms: the image's error.
+        kl: weight of `kl_loss`; 1e-6 is latent diffusion's.
+
+    Raises:
+        BadInput, NotAttempted: as `ImageObjective`.
+    """
+
+    name = "autoencoder"
+
+    def __init__(self, model: AutoencoderKL, terms: Terms = Terms(), kl: float = 1e-6) -> None:
+        super().__init__(model, terms, {"encoder": EncoderHalf(model), "decoder": DecoderHalf(model)}, {})
+        self.kl = kl
+
+    def reconstruct(self, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        mean, logvar = self.networks["encoder"](x)
+        z = mean + (0.5 * logvar).exp() * draws.normal(*mean.shape[1:]).to(mean)
+        return self.networks["decoder"](z), {"kl": self.kl * kl_loss(mean, logvar, x[0].numel())}
+
+    def finish(self, networks: Mapping[str, nn.Module], examples: Examples) -> AutoencoderKL:
+        """The trained autoencoder in eval mode, its weights fixed, and `unit_scale` in its config.
+
+        Args:
+            networks: what the loop returned.
+            examples: the training data.
+        """
+        take_halves(self.model, networks)
+        self.model.register_to_config(scaling_factor=unit_scale(self.model, examples))
+        return self.model
+
+
+def take_halves(model: AutoencoderKL, networks: Mapping[str, nn.Module]) -> None:
+    """Load the trained halves among ``networks`` into the model, and leave it in eval mode, its weights fixed."""
+    for name, half in (("encoder", EncoderHalf(model)), ("decoder", DecoderHalf(model))):
+        if name in networks:
+            half.load_state_dict(networks[name].state_dict())
+    model.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def unit_scale(model: AutoencoderKL, examples: Examples, count: int = SCALE_IMAGES) -> float:
+    """1 / standard deviation of the latent's mean over ``count`` training images, evenly chosen."""
+    indices = sorted({i * len(examples) // count for i in range(count)})
+    means = []
+    for first in range(0, len(indices), 16):
+        pixels = examples.batch(indices[first : first + 16])["pixels"].to(model.device)
+        means.append(EncoderHalf(model)(latents.convert(pixels, "uint8", "-1..1").to(model.dtype))[0])
+    return 1 / torch.cat([m.flatten() for m in means]).double().std().item()

@@ -1,0 +1,111 @@
+"""Latent consistency distillation (LCM, arXiv 2310.04378): every point of a guided trajectory is led to its end.
+
+The comparison that few-step papers name. Sampled with diffusers' LCMScheduler. As in the authors' later LoRA variant
+(arXiv 2311.05556) w is not an input of the network.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdrepro.core.errors import BadInput
+from mdrepro.diffusion.noise import NoiseSchedule, predict
+from mdrepro.training.engine.draws import Draws
+from mdrepro.training.engine.objective import Batch, Phase
+from mdrepro.training.objectives.progressive import predict_guided
+
+SIGMA_DATA = 0.5
+TIMESTEP_SCALING = 10.0
+
+
+def boundary_scalings(t_b: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """c_skip and c_out, broadcastable to ``like``: 1 and 0 at t = 0 (arXiv 2303.01469, section 3, LCM's values)."""
+    scaled = TIMESTEP_SCALING * t_b.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+    return SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2), scaled / (scaled**2 + SIGMA_DATA**2).sqrt()
+
+
+def consistency_function(net: nn.Module, schedule: NoiseSchedule, x_t: Tensor, t_b: Tensor, text_btc: Tensor) -> Tensor:
+    """f(z, c, t) = c_skip(t) z + c_out(t) x0(z, c, t) (LCM section 4.1)."""
+    skip, out = boundary_scalings(t_b, x_t)
+    return skip * x_t + out * schedule.x0(predict(net, x_t, t_b, text_btc), x_t, t_b)
+
+
+def solver_step(
+    net: nn.Module,
+    schedule: NoiseSchedule,
+    x_t: Tensor,
+    t_b: Tensor,
+    later_b: Tensor,
+    text_btc: Tensor,
+    null_tc: Tensor,
+    guidance_b: Tensor,
+) -> Tensor:
+    """z_{t_n} from z_{t_{n+k}} by one guided DDIM step of the teacher (LCM sections 4.2, 4.3; w is its 1 + omega)."""
+    _, prediction = predict_guided(net, x_t, t_b, text_btc, null_tc, guidance_b)
+    return schedule.add_noise(schedule.x0(prediction, x_t, t_b), schedule.noise(prediction, x_t, t_b), later_b)
+
+
+def pseudo_huber(error: Tensor, c: float) -> Tensor:
+    """Mean of sqrt(error^2 + c^2) - c (arXiv 2310.14189, for each value here)."""
+    return torch.mean((error.square() + c**2).sqrt() - c)
+
+
+class ConsistencyDistillation:
+    """Objective: ||f(z_{t_{n+k}}) - f_ema(z_{t_n})|| (LCM algorithm 1); needs a loop with EMA, its target.
+
+    Batches need ``latent`` and ``text``.
+
+    Args:
+        unet: the student, a copy of its teacher.
+        teacher: a denoiser; both predict what the scheduler's config says.
+        scheduler: a diffusers scheduler, for its noise levels and prediction type.
+        null_text: features of the empty text, (tokens, width).
+        solver_steps: over how many DDIM steps T is divided; the skipping step k is T / solver_steps.
+        guidance: range of w, drawn uniformly for each sample; (w, w) fixes it.
+        huber: c of `pseudo_huber`.
+
+    Raises:
+        BadInput: a range that is empty or begins under 1, or solver steps outside 1..T.
+    """
+
+    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        teacher: nn.Module,
+        scheduler: Any,
+        null_text: Tensor,
+        solver_steps: int = 50,
+        guidance: tuple[float, float] = (3.0, 15.0),
+        huber: float = 0.001,
+    ) -> None:
+        self.schedule = NoiseSchedule.from_scheduler(scheduler)
+        if not (1 <= guidance[0] <= guidance[1] and 1 <= solver_steps <= self.schedule.total):
+            raise BadInput(
+                f"guidance {guidance}, solver_steps {solver_steps}: allowed are a range from 1 (no guidance) upwards, "
+                f"and 1 to {self.schedule.total} steps"
+            )
+        self.networks: dict[str, nn.Module] = {"unet": unet}
+        self.frozen: dict[str, nn.Module] = {"teacher": teacher}
+        self.ema: dict[str, nn.Module] = {}
+        self.null_text, self.solver_steps = null_text, solver_steps
+        self.guidance, self.huber = guidance, huber
+
+    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        if "unet" not in self.ema:
+            raise BadInput(
+                "consistency distillation needs the average of its network as target: allowed is ema above 0"
+            )
+        x0, text_btc, schedule = batch["latent"], batch["text"], self.schedule
+        skip = schedule.total // self.solver_steps
+        t_b = skip * draws.integers(1, self.solver_steps + 1) - 1  # the times that LCMScheduler starts from
+        later_b = (t_b - skip).clamp(min=0)
+        x_t = schedule.add_noise(x0, draws.normal(*x0.shape[1:]), t_b)
+        w = draws.uniform(*self.guidance)
+        with torch.no_grad():
+            x_later = solver_step(self.frozen["teacher"], schedule, x_t, t_b, later_b, text_btc, self.null_text, w)
+            target = consistency_function(self.ema["unet"], schedule, x_later, later_b, text_btc)
+        made = consistency_function(self.networks["unet"], schedule, x_t, t_b, text_btc)
+        return {"loss": pseudo_huber(made - target, self.huber)}

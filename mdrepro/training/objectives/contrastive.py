@@ -1,0 +1,122 @@
+"""A small text encoder, trained with a small image encoder to tell which caption belongs to which image.
+
+It stands in for CLIP (arXiv 2103.00020), on whose frozen text features both papers condition their UNet. CLIP's loss:
+symmetric InfoNCE over the captions and images of a batch, with a learned temperature. The text feature is taken at the
+end token; the UNet is later given the features of all tokens (`mdrepro.models.text.encode`). Another such pair, both
+towers of which are kept, scores images (`mdrepro.metrics.image.scene_clip`).
+
+Contrast may be helped by a read-out of single tokens: see `mdrepro.training.objectives.registers`.
+
+Negatives come from a process's own micro-batch, so that a batch in parts has another loss. Gathering those of other
+processes would matter for CLIP's batches of 32,768; scenes of a few hundred words are told apart in one micro-batch.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from mdrepro.core.errors import BadInput
+from mdrepro.models import latents, text
+from mdrepro.models.scenes.towers import ImageTower, TextTower
+from mdrepro.training.engine.draws import Draws
+from mdrepro.training.engine.objective import Batch, Phase
+from mdrepro.training.objectives.registers import ReadOut, answers, readout_loss
+
+START, LARGEST = math.log(1 / 0.07), math.log(100)  # CLIP's logarithm of the inverse temperature
+
+
+def info_nce(image_bd: Tensor, text_bd: Tensor, scale: Tensor | float) -> Tensor:
+    """Symmetric InfoNCE (CLIP, figure 3): sample i of one side belongs to i of the other; a scalar, in nats.
+
+    Args:
+        image_bd, text_bd: features of length 1, (b, width).
+        scale: inverse temperature.
+    """
+    logits_bb = scale * image_bd.float() @ text_bd.float().T
+    own = torch.arange(len(logits_bb), device=logits_bb.device)
+    return 0.5 * (F.cross_entropy(logits_bb, own) + F.cross_entropy(logits_bb.T, own))
+
+
+class Temperature(nn.Module):
+    """The learned inverse temperature, at most 100, as CLIP's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(START))
+
+    def forward(self) -> Tensor:
+        return self.log_scale.clamp(max=LARGEST).exp()
+
+
+class Contrastive:
+    """Objective: `info_nce` of images and their captions; ``top1`` is the share of images whose caption came first.
+
+    Batches need ``pixels`` and ``caption``.
+
+    Args:
+        tokenizer, encoder: of `mdrepro.models.text.word_tokenizer` and ``small_encoder``, or CLIP's.
+        features: length of the common feature.
+        image_width: see `ImageTower`.
+        weight: of `registers.readout_loss`, for which batches need ``scene`` too; 0 for CLIP's loss alone.
+        noise: standard deviation of what is added to the features before they are read out. Theirs is about 1.
+
+    Raises:
+        BadInput: a negative ``weight`` or ``noise``.
+    """
+
+    phases: tuple[Phase, ...] = (Phase("towers", ("text", "image", "temperature")),)
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        encoder: CLIPTextModel,
+        features: int = 128,
+        image_width: int = 32,
+        weight: float = 0.0,
+        noise: float = 1.0,
+    ) -> None:
+        if weight < 0 or noise < 0:
+            raise BadInput(f"weight {weight}, noise {noise}: allowed are numbers from 0")
+        self.tokenizer, self.encoder, self.weight, self.noise = tokenizer, encoder, weight, noise
+        self.tokens = text.length(tokenizer, encoder)
+        texts = TextTower(encoder, features)
+        if weight:
+            texts.readout = ReadOut(encoder.config.hidden_size)
+        self.networks: dict[str, nn.Module] = {
+            "text": texts,
+            "image": ImageTower(features, image_width),
+            "temperature": Temperature(),
+        }
+        self.frozen: dict[str, nn.Module] = {}
+        self.ema: dict[str, nn.Module] = {}
+
+    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        x = latents.convert(batch["pixels"], "uint8", "-1..1")
+        ids = text.tokenize(self.tokenizer, batch["caption"], self.tokens).to(x.device)
+        noise = self.noise * draws.normal(self.tokens, self.encoder.config.hidden_size) if self.weight else None
+        image_bd = self.networks["image"](x)
+        text_bd, logits = self.networks["text"](ids, noise)
+        scale = self.networks["temperature"]()
+        first = (image_bd @ text_bd.T).argmax(dim=1) == torch.arange(len(x), device=x.device)
+        contrast = info_nce(image_bd, text_bd, scale)
+        told = {"loss": contrast, "top1": first.float().mean(), "scale": scale.detach()}
+        if not self.weight:
+            return told
+        readout = readout_loss(logits, answers(batch["scene"]).to(x.device))
+        return told | {"loss": contrast + self.weight * readout, "contrast": contrast, "readout": readout}
+
+    def finish(self, networks: Mapping[str, nn.Module]) -> CLIPTextModel:
+        """The trained text encoder, in eval mode, its weights fixed.
+
+        Args:
+            networks: what the loop returned.
+        """
+        trained: Any = networks["text"]
+        self.encoder.load_state_dict(trained.encoder.state_dict())
+        self.encoder.eval().requires_grad_(False)
+        return self.encoder

@@ -1,0 +1,91 @@
+"""A light decoder for the latents of a trained autoencoder, in both papers' ways.
+
+SnapFusion (section 2.4): student and teacher decode the same synthetic latents, made by the diffusion model; the loss
+is the squared difference of the two images, nothing else. MobileDiffusion (section 1.3): the student decodes latents of
+real images, made by the teacher's encoder, which is fixed, and learns the images themselves.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from mdrepro.models import latents
+from mdrepro.models.autoencoders import take_encoder
+from mdrepro.training.engine.draws import Draws
+from mdrepro.training.engine.objective import Batch, Phase
+from mdrepro.training.objectives.autoencoder import (
+    DecoderHalf,
+    EncoderHalf,
+    ImageObjective,
+    Terms,
+    reconstruction_loss,
+    take_halves,
+)
+
+
+class DecoderDistillation:
+    """Objective (SnapFusion): mean squared difference between the student's and the teacher's image, not clamped.
+
+    Batches need ``latent``. The student is given the teacher's encoder and latent convention.
+
+    Args:
+        student: an autoencoder whose decoder is trained.
+        teacher: the trained autoencoder.
+
+    Raises:
+        BadInput: the encoders differ in shape.
+    """
+
+    phases: tuple[Phase, ...] = (Phase("decoder", ("decoder",)),)
+
+    def __init__(self, student: AutoencoderKL, teacher: AutoencoderKL) -> None:
+        take_encoder(student, teacher)
+        self.model = student
+        self.networks: dict[str, nn.Module] = {"decoder": DecoderHalf(student)}
+        self.frozen: dict[str, nn.Module] = {"teacher": DecoderHalf(teacher)}
+        self.ema: dict[str, nn.Module] = {}
+
+    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        z = latents.unscale(self.model, batch["latent"])
+        with torch.no_grad():
+            target = self.frozen["teacher"](z)
+        return {"loss": reconstruction_loss(target, self.networks["decoder"](z), 2)}
+
+    def finish(self, networks: Mapping[str, nn.Module]) -> AutoencoderKL:
+        """The student with its trained decoder, in eval mode, its weights fixed."""
+        take_halves(self.model, networks)
+        return self.model
+
+
+class LiteDecoder(ImageObjective):
+    """Objective (MobileDiffusion): the student's decoder learns real images from the mean of their latent.
+
+    The student is given the teacher's encoder, fixed, and its latent convention.
+
+    Args:
+        student: an autoencoder whose decoder is trained.
+        teacher: the trained autoencoder.
+        terms: the image's error.
+
+    Raises:
+        BadInput: the encoders differ in shape; and as `ImageObjective`.
+        NotAttempted: as `ImageObjective`.
+    """
+
+    name = "decoder"
+
+    def __init__(self, student: AutoencoderKL, teacher: AutoencoderKL, terms: Terms = Terms()) -> None:
+        take_encoder(student, teacher)
+        super().__init__(student, terms, {"decoder": DecoderHalf(student)}, {"encoder": EncoderHalf(student)})
+
+    def reconstruct(self, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            mean, _ = self.frozen["encoder"](x)
+        return self.networks["decoder"](mean), {}
+
+    def finish(self, networks: Mapping[str, nn.Module]) -> AutoencoderKL:
+        """The student with its trained decoder, in eval mode, its weights fixed."""
+        take_halves(self.model, networks)
+        return self.model

@@ -1,0 +1,84 @@
+"""Diffusion pretraining: the network learns e, v or x0 of a noisy latent at a random time (arXiv 2006.11239, eq. 14).
+
+The text of a share of the samples is dropped, so that the network can be guided (arXiv 2207.12598, algorithm 1). It is
+SnapFusion's L_ori (section 2.5), and, run on after ``unet.set_attention("relu")``, MobileDiffusion's ReLU fine-tuning
+(rule T5).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdrepro.core.errors import BadInput
+from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
+from mdrepro.training.engine.draws import Draws
+from mdrepro.training.engine.objective import Batch, Phase
+
+
+def drop_text(text_btc: Tensor, null_tc: Tensor, dropped_b: Tensor) -> Tensor:
+    """The text features, with the empty text's (tokens, width) where ``dropped_b`` is true."""
+    return torch.where(dropped_b[:, None, None], null_tc.to(text_btc), text_btc)
+
+
+def min_snr_weight(schedule: NoiseSchedule, t_b: Tensor, gamma: float) -> Tensor:
+    """Min-SNR weight of the loss in the network's own prediction (arXiv 2303.09556, section 3.4), (b,).
+
+    min(SNR, gamma) for x0; the same over SNR for e, and over SNR + 1 for v.
+    """
+    snr = schedule.snr(t_b)
+    scale = {"sample": torch.ones_like(snr), "epsilon": snr, "v_prediction": snr + 1}[schedule.prediction_type]
+    return snr.clamp(max=gamma) / scale
+
+
+def diffusion_loss(
+    net: nn.Module,
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    noise: Tensor,
+    t_b: Tensor,
+    text_btc: Tensor,
+    min_snr: float | None = None,
+) -> Tensor:
+    """Mean squared error of the prediction, weighted by `min_snr_weight` if a gamma is given; a scalar."""
+    prediction = predict(net, schedule.add_noise(x0, noise, t_b), t_b, text_btc)
+    error_b = per_sample((prediction - schedule.target(x0, noise, t_b)).square())
+    return torch.mean(error_b if min_snr is None else min_snr_weight(schedule, t_b, min_snr) * error_b)
+
+
+class Diffusion:
+    """Objective: `diffusion_loss` with t uniform over all times.
+
+    Batches need ``latent`` and ``text``.
+
+    Args:
+        unet: the denoiser.
+        scheduler: a diffusers scheduler, for its noise levels and prediction type.
+        null_text: features of the empty text, (tokens, width).
+        drop: share of samples that are given the empty text.
+        min_snr: gamma of the min-SNR weight (5 in its paper); None weighs all times alike.
+
+    Raises:
+        BadInput: a share outside 0..1, or a gamma that is not positive.
+    """
+
+    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
+
+    def __init__(
+        self, unet: nn.Module, scheduler: Any, null_text: Tensor, drop: float = 0.1, min_snr: float | None = None
+    ) -> None:
+        if not 0 <= drop <= 1:
+            raise BadInput(f"drop {drop}: allowed is a share from 0 to 1")
+        if min_snr is not None and min_snr <= 0:
+            raise BadInput(f"min_snr {min_snr}: allowed is a positive number, or none")
+        self.networks: dict[str, nn.Module] = {"unet": unet}
+        self.frozen: dict[str, nn.Module] = {}
+        self.ema: dict[str, nn.Module] = {}
+        self.schedule = NoiseSchedule.from_scheduler(scheduler)
+        self.null_text, self.drop, self.min_snr = null_text, drop, min_snr
+
+    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        x0 = batch["latent"]
+        t_b, noise = draws.integers(0, self.schedule.total), draws.normal(*x0.shape[1:])
+        text_btc = drop_text(batch["text"], self.null_text, draws.uniform() < self.drop)
+        return {"loss": diffusion_loss(self.networks["unet"], self.schedule, x0, noise, t_b, text_btc, self.min_snr)}

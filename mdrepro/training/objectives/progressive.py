@@ -1,0 +1,169 @@
+"""Progressive distillation (arXiv 2202.00512): one student step learns two DDIM steps of its teacher.
+
+A chain of runs, each with the last student as teacher, halves the steps: 32 -> 16 -> 8. The paper's networks have no
+guidance; here the first teacher of a chain may be guided by a fixed w (as in arXiv 2210.03142, but without giving w to
+the network), which its students then need no more.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdrepro.core.errors import BadInput
+from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
+from mdrepro.training.engine.draws import Draws
+from mdrepro.training.engine.objective import Batch, Phase
+
+
+def guide(conditional: Tensor, null: Tensor, guidance_b: Tensor) -> Tensor:
+    """w v(c) - (w - 1) v(empty), SnapFusion section 2.5 (w = 1: no guidance); the same for e and x0 at a given x_t."""
+    w = guidance_b.reshape(-1, *[1] * (conditional.ndim - 1))
+    return w * conditional - (w - 1) * null
+
+
+def predict_guided(
+    net: Callable[..., Any], x_t: Tensor, t_b: Tensor, text_btc: Tensor, null_tc: Tensor, guidance_b: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The prediction without and with guidance, from one call of the network.
+
+    Args:
+        net: the denoiser.
+        x_t, t_b, text_btc: its arguments.
+        null_tc: features of the empty text, (tokens, width).
+        guidance_b: w of each sample; None for no guidance, which leaves the empty text's branch out.
+
+    Returns:
+        conditional and guided prediction, both shaped as ``x_t``; one and the same tensor without guidance.
+    """
+    if guidance_b is None:
+        conditional = predict(net, x_t, t_b, text_btc)
+        return conditional, conditional
+    null_btc = null_tc.to(text_btc).expand_as(text_btc)
+    out = predict(net, torch.cat([x_t, x_t]), torch.cat([t_b, t_b]), torch.cat([text_btc, null_btc]))
+    conditional, null = out.chunk(2)
+    return conditional, guide(conditional, null, guidance_b)
+
+
+def two_steps(
+    net: Callable[..., Any],
+    schedule: NoiseSchedule,
+    x_t: Tensor,
+    times: Sequence[Tensor],
+    text_btc: Tensor,
+    null_tc: Tensor,
+    guidance_b: Tensor | None,
+) -> Tensor:
+    """z_t'' after two (guided) DDIM steps t -> t' -> t'' (arXiv 2202.00512, algorithm 2; SnapFusion eq. 7)."""
+    return ddim(net, schedule, x_t, times, text_btc, null_tc, guidance_b)
+
+
+def ddim(
+    net: Callable[..., Any],
+    schedule: NoiseSchedule,
+    x_t: Tensor,
+    times: Sequence[Tensor],
+    text_btc: Tensor,
+    null_tc: Tensor,
+    guidance_b: Tensor | None,
+) -> Tensor:
+    """z at the last of ``times``, each (b,), after (guided) DDIM steps from one to the next, from z at the first."""
+    for now, after in itertools.pairwise(times):
+        _, prediction = predict_guided(net, x_t, now, text_btc, null_tc, guidance_b)
+        clean, noise = schedule.x0(prediction, x_t, now), schedule.noise(prediction, x_t, now)
+        x_t = schedule.add_noise(clean, noise, after)
+    return x_t
+
+
+def clean_target(schedule: NoiseSchedule, x_t: Tensor, x_later: Tensor, t_b: Tensor, later_b: Tensor) -> Tensor:
+    """The x0 from which a single DDIM step t -> t'' reaches z_t'' (arXiv 2202.00512, algorithm 2 and appendix G).
+
+    (z_t'' - (s_t'' / s_t) z_t) / (a_t'' - (s_t'' / s_t) a_t); with t'' = CLEAN it is z_t'' itself.
+    """
+    signal, spread = schedule.level(t_b, x_t)
+    signal_later, spread_later = schedule.level(later_b, x_t)
+    ratio = spread_later / spread
+    return (x_later - ratio * x_t) / (signal_later - ratio * signal)
+
+
+def truncated_snr_weight(schedule: NoiseSchedule, t_b: Tensor) -> Tensor:
+    """max(a_t^2 / s_t^2, 1), the weight of an error in x0 (arXiv 2202.00512, section 4), (b,)."""
+    return schedule.snr(t_b).clamp(min=1)
+
+
+def student_times(
+    schedule: NoiseSchedule, steps: int, draws: Draws, teacher_steps: int | None = None
+) -> tuple[Tensor, ...]:
+    """t, t', t'', ..., each (b,): a random one of the student's ``steps`` steps, divided into those of its teacher.
+
+    They are the times that a scheduler with ``timestep_spacing="trailing"`` visits, so that the student is trained
+    where it will be asked; the last step ends at CLEAN.
+
+    Args:
+        schedule: noise levels.
+        steps: N of the student.
+        draws: the chance of the step.
+        teacher_steps: of the teacher, a multiple of ``steps``; None for twice as many, which gives three times.
+
+    Raises:
+        BadInput: more steps than the schedule has, or fewer than one, or teacher's steps that are no such multiple.
+    """
+    if not 1 <= 2 * steps <= schedule.total:
+        raise BadInput(f"a student of {steps} steps: allowed are 1 to {schedule.total // 2}")
+    taught = 2 * steps if teacher_steps is None else teacher_steps
+    if taught % steps or not 2 * steps <= taught <= schedule.total:
+        raise BadInput(
+            f"a teacher of {taught} steps for a student of {steps}: allowed are {2 * steps}, {3 * steps} and so on to "
+            f"{schedule.total}"
+        )
+    each = taught // steps
+    step_b = each * draws.integers(0, steps)
+    times = schedule.trailing(taught).to(step_b.device)
+    return tuple(times[step_b + index] for index in range(each + 1))
+
+
+class ProgressiveDistillation:
+    """Objective: a student of ``steps`` DDIM steps from a teacher of twice as many.
+
+    Batches need ``latent`` and ``text``.
+
+    Args:
+        unet: the student, usually a copy of its teacher.
+        teacher: the denoiser that does two steps; both predict what the scheduler's config says.
+        scheduler: a diffusers scheduler, for its noise levels and prediction type.
+        null_text: features of the empty text, (tokens, width).
+        steps: of the student.
+        guidance: w of the teacher; 1 is none. The student is not guided.
+    """
+
+    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        teacher: nn.Module,
+        scheduler: Any,
+        null_text: Tensor,
+        steps: int,
+        guidance: float = 1.0,
+    ) -> None:
+        self.networks: dict[str, nn.Module] = {"unet": unet}
+        self.frozen: dict[str, nn.Module] = {"teacher": teacher}
+        self.ema: dict[str, nn.Module] = {}
+        self.schedule = NoiseSchedule.from_scheduler(scheduler)
+        self.null_text, self.steps, self.guidance = null_text, steps, guidance
+
+    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        x0, text_btc = batch["latent"], batch["text"]
+        times = student_times(self.schedule, self.steps, draws)
+        x_t = self.schedule.add_noise(x0, draws.normal(*x0.shape[1:]), times[0])
+        with torch.no_grad():
+            guidance_b = None if self.guidance == 1 else torch.full((len(x0),), self.guidance, device=x0.device)
+            teacher = self.frozen["teacher"]
+            x_later = two_steps(teacher, self.schedule, x_t, times, text_btc, self.null_text, guidance_b)
+            target = clean_target(self.schedule, x_t, x_later, times[0], times[2])
+        prediction = predict(self.networks["unet"], x_t, times[0], text_btc)
+        error_b = per_sample((self.schedule.x0(prediction, x_t, times[0]) - target).square())
+        return {"loss": torch.mean(truncated_snr_weight(self.schedule, times[0]) * error_b)}

@@ -1,0 +1,120 @@
+"""SnapFusion's robust training (arXiv 2306.00980, section 3.2): the diffusion objective with blocks skipped.
+
+Each block is skipped with a probability, as an identity or its 1x1 shortcut, so that the network bears the actions of
+`mdrepro.training.evolution.search`. The paper gives no probability, and does not say for whom a block is skipped: here
+for all samples of an optimiser step alike, on all processes and in all its micro-batches, so that a step is the
+same step however it is split, and the time of a skipped block is saved.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mdrepro.core.errors import BadInput
+from mdrepro.models.snapfusion.evolvable import EvolvableUNet
+from mdrepro.training.engine import checkpoint, loop, processes
+from mdrepro.training.engine.config import LoopConfig
+from mdrepro.training.engine.determinism import placed
+from mdrepro.training.engine.draws import Draws
+from mdrepro.training.engine.objective import Batch, Examples, Objective, Phase
+from mdrepro.training.evolution.search import Quality, TrainRound
+from mdrepro.training.objectives.diffusion import Diffusion
+
+
+class RobustDiffusion(Diffusion):
+    """Objective: `Diffusion` in which blocks are skipped.
+
+    The network skips while its loss is computed and at no other time: what is saved or averaged has
+    ``skip_probability`` 0, and trains on whole under any other objective. In eval mode nothing is skipped.
+
+    Args:
+        unet: the denoiser.
+        scheduler: a diffusers scheduler, for its noise levels and prediction type.
+        null_text: features of the empty text, (tokens, width).
+        skip_probability: how likely a block is skipped at a step; 1 - p of the paper.
+        drop, min_snr: as in `Diffusion`.
+
+    Raises:
+        BadInput: a probability outside 0..1, and as in `Diffusion`.
+    """
+
+    phases: tuple[Phase, ...] = (Phase("unet", ("unet",), partial=True),)
+
+    def __init__(
+        self,
+        unet: EvolvableUNet,
+        scheduler: Any,
+        null_text: Tensor,
+        skip_probability: float,
+        drop: float = 0.1,
+        min_snr: float | None = None,
+    ) -> None:
+        super().__init__(unet, scheduler, null_text, drop, min_snr)
+        if not 0 <= skip_probability <= 1:
+            raise BadInput(f"skip_probability {skip_probability}: allowed is 0 to 1")
+        self.skip_probability = skip_probability
+
+    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        wrapped = self.networks["unet"]
+        unet = next(module for module in wrapped.modules() if isinstance(module, EvolvableUNet))
+        unet.robust_training(self.skip_probability, draws.seed())
+        try:
+            return super().losses(phase, batch, draws)
+        finally:
+            unet.robust_training(0.0, 0)
+
+
+def robust_rounds(
+    objective: Callable[[EvolvableUNet], Objective], examples: Examples, config: LoopConfig
+) -> TrainRound:
+    """Rounds of training by the one loop, each with a new optimiser and a seed of its own, ``config.seed`` + number.
+
+    The checkpoints of the round before are let go.
+
+    Args:
+        objective: makes it for a network, which it trains under the name ``unet``: for example `RobustDiffusion`.
+        examples: the data.
+        config: of one round.
+    """
+
+    def train_round(unet: EvolvableUNet, number: int, folder: Path, left: float | None) -> EvolvableUNet | None:
+        if processes.start().is_main_process:
+            checkpoint.clear(folder.with_name(f"round-{number - 1:03}") / loop.CHECKPOINTS)
+        settings = replace(config, seed=config.seed + number)
+        made = objective(unet.requires_grad_(True))  # an average, which the round before may have given, needs none
+        outcome = loop.train(made, examples, settings, folder, max_seconds=left)
+        trained = outcome.networks["unet"]
+        assert isinstance(trained, EvolvableUNet)
+        return trained if outcome.finished else None
+
+    return train_round
+
+
+def negative_loss(
+    objective: Callable[[EvolvableUNet], Objective], examples: Examples, *, batch: int = 64, seed: int = 0
+) -> Quality:
+    """The negative mean loss over ``examples``, as a quality: with the same times and noises each time.
+
+    Args:
+        objective: makes it for a network; its first phase's ``loss`` is taken.
+        examples: held-out data, all of it.
+        batch: samples at once.
+        seed: of times and noises.
+    """
+
+    def quality(unet: EvolvableUNet) -> float:
+        made = objective(unet)
+        phase, total = made.phases[0].name, 0.0
+        for network in made.frozen.values():
+            network.to(unet.device).eval()
+        for start in range(0, len(examples), batch):
+            indices = range(start, min(start + batch, len(examples)))
+            draws = Draws(seed, 0, start, len(indices), unet.device, stream="validation")
+            loss = made.losses(phase, placed(examples.batch(indices), unet.device), draws)["loss"]
+            total += len(indices) * float(loss)
+        return -total / len(examples)
+
+    return quality

@@ -1,0 +1,230 @@
+"""Training runs of the quick tier whose checkpoints are published; see `mdrepro.training.recipes.registry`.
+
+They are small, and all of them together train within 90 minutes on two cores.
+"""
+
+from dataclasses import replace
+from types import MappingProxyType
+
+from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
+from mdrepro.training.engine.config import LoopConfig
+from mdrepro.training.recipes.recipe import Recipe
+
+FRESH_SHAPES = MappingProxyType({"source": "shapes", "count": 1_000_000})  # more than any run sees: none twice
+SHAPES = MappingProxyType({"source": "shapes", "count": 40_000})  # encoded once, then seen many times
+SHAPES_LATENT = MappingProxyType({"vae": "shapes-vae", "text": "shapes-text"})
+SMALL_UNET = MappingProxyType(
+    {"sample_size": 8, "in_channels": 8, "out_channels": 8, "cross_attention_dim": 128, "norm_num_groups": 8}
+)
+AUTOENCODING = LoopConfig(
+    steps=900,
+    batch=32,
+    learning_rate=0.02,
+    optimiser="muon",
+    warmup=45,
+    decay="cosine",
+    threads=1,
+    checkpoint_every=500,
+)
+PRETRAINING = LoopConfig(
+    steps=6000, batch=64, learning_rate=4e-3, optimiser="muon", warmup=100, decay="linear", ema=0.998, threads=1
+)
+FEW_STEPS = LoopConfig(steps=600, batch=64, learning_rate=2e-4, warmup=50, decay="linear", ema=0.99, threads=1)
+NO_CRITIC = MappingProxyType({"perceptual": 0.0, "adversarial": 0.0})  # LPIPS needs weights; a critic needs longer
+
+QUICK = (
+    # The independent scorer: sees real renders only, never captions or generated images.
+    # measured: 99.9 % of 1,000 validation scenes read wholly right; 7 min of a shared core
+    Recipe(
+        name="shapes-reader",
+        tier="quick",
+        kind="reader",
+        data=FRESH_SHAPES,
+        network={"width": 64, "depth": 6},
+        loop=LoopConfig(
+            steps=1200, batch=64, learning_rate=2e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=500
+        ),
+    ),
+    # CLIP score's pair of towers: another than shapes-text.
+    # measured: 96 % of captions first among 64; 27 min of a core with much other work, 4 min of it this run's
+    Recipe(
+        name="shapes-clip",
+        tier="quick",
+        kind="clip",
+        data=FRESH_SHAPES,
+        network={"features": 64, "image_width": 16, "width": 64, "layers": 2, "heads": 4},
+        loop=LoopConfig(
+            steps=1000, batch=64, learning_rate=1e-3, warmup=50, decay="cosine", seed=1, threads=1, checkpoint_every=250
+        ),
+    ),
+    # MobileDiffusion's 8-channel autoencoder at an eighth of its width.
+    # measured: PSNR 32.4 dB on 1,000 validation scenes; 16 min of a shared core
+    Recipe(
+        name="shapes-vae",
+        tier="quick",
+        kind="autoencoder",
+        data=FRESH_SHAPES,
+        network={"row": "ours", "width": 16},
+        options={**NO_CRITIC, "power": 2, "kl": 5e-4},
+        loop=AUTOENCODING,
+    ),
+    # MobileDiffusion 1.3: half the width, encoder fixed.
+    # measured: PSNR 34.2 dB on 1,000 validation scenes, above the full decoder's, which saw half as many; 13 min of a
+    # shared core
+    Recipe(
+        name="shapes-vae-lite",
+        tier="quick",
+        kind="decoder",
+        parents={"vae": "shapes-vae"},
+        data=FRESH_SHAPES,
+        network={"row": "ours-lite", "width": 16},
+        options={**NO_CRITIC, "power": 2},
+        loop=replace(AUTOENCODING, steps=1600, warmup=80),
+    ),
+    # Stands in for CLIP's text model, which both papers condition on.
+    # measured: 96 % of captions first among 64, registers read out at 0.002 nats; 3 min of a shared core
+    Recipe(
+        name="shapes-text",
+        tier="quick",
+        kind="text",
+        data=FRESH_SHAPES,
+        network={"width": 128, "layers": 2, "heads": 4, "registers": 6},
+        options={"weight": 3.0, "image_width": 16},
+        loop=LoopConfig(
+            steps=700, batch=64, learning_rate=1e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=250
+        ),
+    ),
+    # MobileDiffusion's design (1.2) on 8 x 8 latents, two levels, 2.1M parameters.
+    # measured: 94.9 % of attributes and 73 % of scenes right (256 validation captions, 25 DDIM steps, w 3); 35 min of a
+    # shared core
+    Recipe(
+        name="shapes-base",
+        tier="quick",
+        kind="diffusion",
+        parents=SHAPES_LATENT,
+        data=SHAPES,
+        network={
+            **SMALL_UNET,
+            "class": "MobileDiffusionUNet",
+            "block_out_channels": (64, 112),
+            "resnets_per_level": (1, 1),
+            "transformer_blocks": (1, 1),
+            "mid_transformer_blocks": 3,
+            "self_attention": (False, False),
+            "cross_attention": (True, True),
+            "separable_conv": (False, True),
+            "attention_head_dim": 16,
+            "time_embed_dim": 128,
+        },
+        noise=V_FROM_PURE_NOISE,
+        options={"drop": 0.1},
+        loop=PRETRAINING,
+        sampling={"steps": 50, "guidance": 3.0},
+    ),
+    # SnapFusion 2.5, the first half of the chain.
+    # measured: 94.7 % of attributes and 72 % of scenes right in 16 steps (256 validation captions, w 3); 9 min of one
+    # core, data encoded meanwhile
+    Recipe(
+        name="shapes-16",
+        tier="quick",
+        kind="steps",
+        parents={**SHAPES_LATENT, "unet": "shapes-base"},
+        data=SHAPES,
+        options={"steps": 16, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
+        loop=replace(FEW_STEPS, steps=400),
+        sampling={"steps": 16, "guidance": 3.0},
+    ),
+    # SnapFusion 2.5: 16 -> 8 steps; p, range and gamma are the paper's.
+    # measured: 94.3 % of attributes and 70 % of scenes right in 8 steps (256 validation captions, w 3; shapes-base has
+    # 94.9 and 73 in 25 steps, 93.8 and 71 in 8); 7 min of one core
+    Recipe(
+        name="shapes-8",
+        tier="quick",
+        kind="steps",
+        parents={**SHAPES_LATENT, "unet": "shapes-16"},
+        data=SHAPES,
+        options={"steps": 8, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
+        loop=FEW_STEPS,
+        sampling={"steps": 8, "guidance": 3.0},
+    ),
+    # UFOGen (section 3), MobileDiffusion 1.5.
+    # measured: 89.4 % of attributes and 60 % of scenes right in one step (512 validation captions; 87.3 and 55 after
+    # half as many steps); 64 min of a core with much other work, where half as many steps took 15 min of a quiet one
+    Recipe(
+        name="shapes-1",
+        tier="quick",
+        kind="gan",
+        parents={**SHAPES_LATENT, "unet": "shapes-base"},
+        data=SHAPES,
+        options={"jumps": 1, "last": 0.5, "gamma": "x0", "reconstruction": 0.5, "every": 2},
+        loop=LoopConfig(
+            steps=2400,
+            batch=64,
+            learning_rate=2e-4,
+            phase_betas={"discriminator": (0.0, 0.999)},
+            ema=0.995,
+            warmup=20,
+            threads=1,
+        ),
+        sampling={"steps": 1, "guidance": 1.0},
+    ),
+    # Stable Diffusion's design on 8 x 8 latents, 2.1M parameters: the network that SnapFusion's evolution begins with.
+    # Half of shapes-base's steps, each of which takes twice as long.
+    # measured: 91.9 % of attributes and 56 % of scenes right (256 validation captions, 25 DDIM steps, w 3); 54 min of a
+    # shared core
+    Recipe(
+        name="shapes-sd",
+        tier="quick",
+        kind="diffusion",
+        parents=SHAPES_LATENT,
+        data=SHAPES,
+        network={
+            **SMALL_UNET,
+            "class": "EvolvableUNet",
+            "block_out_channels": (32, 64, 56),
+            "cross_attention": (True, True, False),
+            "attention_heads": 4,
+        },
+        noise=V_FROM_PURE_NOISE,
+        options={"drop": 0.1},
+        loop=replace(PRETRAINING, steps=3000),
+        sampling={"steps": 50, "guidance": 3.0},
+    ),
+    # SnapFusion 2.2: blocks are skipped, so that the network bears the loss of any. p is not in the paper.
+    # measured: 87.2 % of attributes and 47 % of scenes right, all blocks there (as shapes-sd); 3 min of one core
+    Recipe(
+        name="shapes-robust",
+        tier="quick",
+        kind="robust",
+        parents={**SHAPES_LATENT, "unet": "shapes-sd"},
+        data=SHAPES,
+        options={"skip_probability": 0.1},
+        loop=LoopConfig(steps=500, batch=64, learning_rate=3e-4, warmup=50, ema=0.99, threads=1),
+        sampling={"steps": 50, "guidance": 3.0},
+    ),
+    # SnapFusion 2.2, Algorithm 1, with latencies of this machine. A round is 60 steps of robust training.
+    # measured: 0.69 of the latency of shapes-sd, and half of its parameters; 5 min of one core
+    Recipe(
+        name="shapes-evolved",
+        tier="quick",
+        kind="evolution",
+        parents={**SHAPES_LATENT, "unet": "shapes-robust"},
+        data=SHAPES,
+        options={"share": 0.7, "rounds": 8, "group": 2, "skip_probability": 0.1, "validation": 256},
+        loop=LoopConfig(steps=60, batch=64, learning_rate=2e-4, ema=0.95, threads=1),
+        sampling={"steps": 50, "guidance": 3.0},
+    ),
+    # The evolved network, trained on whole.
+    # measured: 90.8 % of attributes and 54 % of scenes right (as shapes-sd), with half of its parameters; 5 min of one
+    # core
+    Recipe(
+        name="shapes-snap",
+        tier="quick",
+        kind="diffusion",
+        parents={**SHAPES_LATENT, "unet": "shapes-evolved"},
+        data=SHAPES,
+        options={"drop": 0.1},
+        loop=LoopConfig(steps=1000, batch=64, learning_rate=5e-4, warmup=50, decay="cosine", ema=0.999, threads=1),
+        sampling={"steps": 50, "guidance": 3.0},
+    ),
+)

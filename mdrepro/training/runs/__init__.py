@@ -1,0 +1,1 @@
+"""Training runs on disk: trained, found, published."""

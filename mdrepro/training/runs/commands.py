@@ -1,0 +1,119 @@
+"""What the command line does with recipes: plain functions behind ``mdrepro train`` and ``mdrepro generate``."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.training.recipes import registry
+from mdrepro.training.recipes.recipe import Recipe
+from mdrepro.training.runs import parallel, store
+
+
+def listed() -> list[dict[str, Any]]:
+    """All recipes: name, tier, kind, parents, key, ``state`` (trained, published, missing or needs data), folder."""
+    return [_listed(recipe) for recipe in registry.RECIPES.values()]
+
+
+def _listed(recipe: Recipe) -> dict[str, Any]:
+    told = {name: getattr(recipe, name) for name in ("name", "tier", "kind", "parents", "pretrained", "sampling")}
+    told |= {"steps": recipe.loop.steps, "batch": recipe.loop.batch, "key": None, "folder": None}
+    try:
+        told["key"] = store.key(recipe)
+        run = store.find(recipe)
+    except NotAttempted:
+        return told | {"state": "needs data"}
+    if run is None:
+        return told | {"state": "missing"}
+    local = run.folder.is_relative_to(paths.runs())
+    return told | {"state": "trained" if local else "published", "folder": paths.relative(run.folder)}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The list for people."""
+    from mdrepro.reproduce.formatting import columns
+
+    lines = [("recipe", "tier", "kind", "steps", "state", "from")]
+    for row in rows:
+        origins = dict.fromkeys([*row["parents"].values(), *row["pretrained"].values()])
+        lines.append((row["name"], row["tier"], row["kind"], str(row["steps"]), row["state"], ", ".join(origins)))
+    return columns(lines, indent="")
+
+
+def train(
+    name: str, settings: Sequence[str], *, resume: bool = True, max_seconds: float | None = None
+) -> dict[str, Any]:
+    """Train one recipe with settings of ``--set``; return its record, or ``{"finished": False}`` where time ran out.
+
+    Raises:
+        BadInput: an unknown recipe or setting; data or pretrained weights are not here.
+    """
+    from mdrepro.training.runs.session import Unfinished
+    from mdrepro.training.runs.settings import changed
+
+    recipe = changed(registry.get(name), settings)
+    try:
+        run = store.train(recipe, resume=resume, max_seconds=max_seconds)
+    except Unfinished as rest:
+        print(rest)
+        return {"recipe": name, "finished": False}
+    except NotAttempted as missing:  # here it is the user's to put there
+        raise BadInput(str(missing)) from missing
+    print(f"{name}: {run.record['seconds']:.0f} s, {paths.relative(run.folder)}")
+    return run.record | {"finished": True, "folder": paths.relative(run.folder)}
+
+
+def train_all(tier: str, at_once: int) -> dict[str, str]:
+    """Train what is missing of a tier; return what failed and why. Raises BadInput where data is not here."""
+    try:
+        names = parallel.missing(registry.names(tier))
+    except NotAttempted as missing:
+        raise BadInput(str(missing)) from missing
+    print(f"{len(names)} to train: {', '.join(names)}" if names else f"nothing is missing at tier {tier}", flush=True)
+    return parallel.train(names, at_once)
+
+
+def pipeline(checkpoint: str, decoder: str | None = None) -> Any:
+    """The pipeline of a recipe, or of a folder.
+
+    Raises:
+        BadInput: it is neither, or a folder with another decoder.
+        NotAttempted: the recipe is not trained.
+    """
+    if checkpoint in registry.RECIPES:
+        return store.pipeline(checkpoint, vae=decoder)
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        raise unknown("recipe or folder", checkpoint, registry.RECIPES)
+    if decoder is not None:
+        raise BadInput("--decoder is of recipes, not of folders: leave it out")
+    return _load_pipeline(folder)
+
+
+def _load_pipeline(folder: Path) -> Any:
+    from diffusers import DiffusionPipeline
+
+    from mdrepro.models.pipeline import MobileDiffusionPipeline
+    from mdrepro.models.safe import refuse_pickles
+
+    index = folder / "model_index.json"
+    try:
+        name = json.loads(index.read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{folder} holds no pipeline of diffusers: {index.name} cannot be read ({error})") from None
+    if name == MobileDiffusionPipeline.__name__:
+        return MobileDiffusionPipeline.from_pretrained(folder)
+    refuse_pickles(folder)
+    return DiffusionPipeline.from_pretrained(folder, use_safetensors=True)
+
+
+def shard(text: str | None) -> tuple[int, int] | None:
+    """``1/4`` as (1, 4). Raises BadInput for another form."""
+    if text is None:
+        return None
+    if not (match := re.fullmatch(r"(\d+)/(\d+)", text)):
+        raise BadInput(f"--shard {text}: allowed is I/N, such as 0/4")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,408 @@
+"""Latents and text features of a data set, made once, so that no training step runs a frozen encoder.
+
+A cache is a folder of safetensors and JSON. A picture that occurs several times (with other captions) is encoded once
+in each shard, a caption once in all. Everything rests on one key: the hash of the data's fingerprint, the weights and
+configs of both encoders, the tokenizer, and how latents are stored. Every file carries it; one with another key is
+never used. A shard appears whole or not at all, so a build that was killed goes on with the shards that are missing.
+
+Expect with the tiny networks of the tests on one core: 64 samples of 8x8x8 latents and 32 x 128 text features are read
+in 1 ms; the files are mapped, and take no memory that the system cannot take back.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, unknown
+from mdrepro.data import hashes
+from mdrepro.models import latents, text
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+POSTERIORS = ("mode", "sample")
+FORMAT = 1  # of the folder; another number is another cache
+RECORD, CAPTIONS, INDEX = "cache.json", "captions.json", "index.safetensors"
+
+logger = logging.getLogger(__name__)
+
+
+class Examples(Protocol):
+    """Data by number: batches hold ``pixels`` uint8 (b, 3, h, w) and ``caption``, b texts."""
+
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Any]: ...
+
+
+class CachedExamples:
+    """Samples of a cache, by number. Made by `build` and `load`.
+
+    Attributes:
+        fingerprint: the cache's key.
+        null_text: text features of the empty prompt, float32 (tokens, width).
+        posterior: ``mode`` or ``sample``.
+    """
+
+    def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
+        self.fingerprint: str = record["key"]
+        self.posterior: str = record["parts"]["posterior"]
+        self._latents = _Rows(folder, "latents", record)
+        self._texts = _Rows(folder, "texts", record)
+        index = _opened(folder, INDEX, record)
+        self._latent_of, self._text_of = index["latent"], index["text"]
+        self.null_text: Tensor = index["null_text"].float()
+        _intact(folder, CAPTIONS, record)
+        self._captions: list[str] = json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))
+
+    def __len__(self) -> int:
+        return len(self._latent_of)
+
+    def batch(self, indices: Sequence[int], epoch: int = 0) -> dict[str, Any]:
+        """Samples: ``latent`` float32 (b, c, h, w), scaled as the denoiser sees it; ``text`` float32 (b, tokens,
+        width); ``caption``, b texts.
+
+        Where the cache holds posteriors (``sample``), a latent is drawn from its own: the noise is a function of index
+        and epoch alone.
+
+        Raises:
+            BadInput: a shard turns out damaged.
+        """
+        chosen = torch.tensor([range(len(self))[index] for index in indices])
+        rows, said = self._latent_of[chosen], self._text_of[chosen]
+        latent_bchw = self._latents.take("latent", rows)
+        if self.posterior == "sample":
+            std_bchw = self._latents.take("std", rows)
+            shape = latent_bchw.shape[1:]
+            noise = [torch.randn(shape, generator=_chance(index, epoch)) for index in chosen.tolist()]
+            latent_bchw += std_bchw * torch.stack(noise)
+        texts = [self._captions[number] for number in said.tolist()]
+        return {"latent": latent_bchw, "text": self._texts.take("text", said), "caption": texts}
+
+
+def build(
+    examples: Examples,
+    vae: Any,
+    tokenizer: Any,
+    text_encoder: Any,
+    folder: Path,
+    *,
+    batch: int = 64,
+    dtype: str = "float16",
+    shard: int = 4096,
+    posterior: str = "mode",
+) -> CachedExamples:
+    """The cache of a data set: what the folder holds already, and the rest made now.
+
+    A cache with another key that lies there is replaced. Of several processes that build the same one, one works and
+    the others wait.
+
+    Args:
+        examples: the data.
+        vae, tokenizer, text_encoder: as in `mdrepro.models.pipeline`; they run where and in the precision that they are
+            in, without gradients, in eval mode.
+        folder: of this cache alone.
+        batch: pictures, and texts, that are encoded at once.
+        dtype: what latents and text features are stored in: float16, bfloat16 or float32.
+        shard: samples, and texts, in one file.
+        posterior: ``mode`` stores the mode of the encoder's distribution; ``sample`` also its standard deviation, and
+            draws latents when they are read.
+
+    Raises:
+        BadInput: an option that is not allowed, no samples, an autoencoder without posterior for ``sample``, or values
+            that are not finite in ``dtype``.
+    """
+    for kind, name, allowed in (("dtype", dtype, DTYPES), ("posterior", posterior, POSTERIORS)):
+        if name not in allowed:
+            raise unknown(kind, name, allowed)
+    if min(batch, shard, len(examples)) < 1:
+        raise BadInput(f"batch {batch}, shard {shard}, {len(examples)} samples: allowed are 1 or more of each")
+    parts = {
+        "format": FORMAT,
+        "data": examples.fingerprint,
+        "samples": len(examples),
+        "vae": hashes.network(vae),
+        "text_encoder": hashes.network(text_encoder),
+        "tokenizer": hashes.tokenizer(tokenizer, text.length(tokenizer, text_encoder)),
+        "dtype": dtype,
+        "posterior": posterior,
+        "shard": shard,
+    }
+    vae.eval()
+    text_encoder.eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), torch.no_grad():
+        if _complete(folder, parts):
+            return load(folder)
+        files = _Build(folder, parts, batch)
+        samples = files.encode_pictures(examples, vae)
+        files.encode_texts(samples, tokenizer, text_encoder)
+        files.finish()
+    return load(folder)
+
+
+def load(folder: Path) -> CachedExamples:
+    """A cache that is complete, whatever data and encoders it was made from.
+
+    The sizes of all files are checked now, the hash of each when it is first read.
+
+    Raises:
+        BadInput: no complete cache, or a file that is missing or damaged.
+    """
+    record = _record(folder)
+    if record is None:
+        raise BadInput(f"{folder} holds no complete cache of this version: build it")
+    for name, entry in record["files"].items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != entry["bytes"]:
+            raise _damaged(file)
+    return CachedExamples(folder, record)
+
+
+class _Rows:
+    """A table in files of equally many rows, mapped into memory; each is checked and opened when it is first needed."""
+
+    def __init__(self, folder: Path, name: str, record: Mapping[str, Any]) -> None:
+        self._folder, self._name, self._record = folder, name, record
+        self._shard: int = record["parts"]["shard"]
+        self._open: dict[int, dict[str, Tensor]] = {}
+
+    def take(self, column: str, rows: Tensor) -> Tensor:
+        """float32, (rows, ...)."""
+        numbers, inside = rows // self._shard, rows % self._shard
+        parts = [self._file(number)[column][inside[numbers == number]] for number in numbers.unique().tolist()]
+        sorted_rows = torch.cat(parts).float()
+        taken = torch.empty_like(sorted_rows)
+        taken[numbers.argsort(stable=True)] = sorted_rows
+        return taken
+
+    def _file(self, number: int) -> dict[str, Tensor]:
+        if number not in self._open:
+            self._open[number] = _opened(self._folder, _file_name(self._name, number), self._record)
+        return self._open[number]
+
+
+class _Build:
+    """The files of one cache as they are made."""
+
+    def __init__(self, folder: Path, parts: Mapping[str, Any], batch: int) -> None:
+        self.folder, self.parts, self.batch = folder, parts, batch
+        self.key = hashes.of(parts)
+        self.shard: int = parts["shard"]
+        self.dtype = DTYPES[parts["dtype"]]
+        self.names: list[str] = []
+
+    def encode_pictures(self, examples: Examples, vae: Any) -> tuple[Tensor, list[str]]:
+        """All latents. Returns the row of each sample, int64 (samples,), and its caption."""
+        rows, said = [], []
+        with tqdm(total=len(examples), desc="latents", unit="sample", disable=None) as bar:
+            for number, first in enumerate(range(0, len(examples), self.shard)):
+                last = min(first + self.shard, len(examples))
+                name = _file_name("latents", number)
+                if not self._has(name, self.key):
+                    tensors, captions = self._latents(examples, range(first, last), vae, bar)
+                    self._write(name, tensors, self.key, captions)
+                else:
+                    bar.update(last - first)
+                self.names.append(name)
+                with safe_open(self.folder / name, "pt") as file:
+                    rows.append(file.get_tensor("row").long() + number * self.shard)
+                    said += _header(file)["captions"]
+        return torch.cat(rows), said
+
+    def _latents(
+        self, examples: Examples, indices: Sequence[int], vae: Any, bar: Any
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """One shard: ``latent`` (and ``std``) of its different pictures, ``row`` of each sample, and the captions."""
+        seen: dict[bytes, int] = {}
+        waiting: list[Tensor] = []
+        columns: dict[str, list[Tensor]] = {}
+        rows: list[int] = []
+        captions: list[str] = []
+
+        def encode(count: int) -> None:
+            given, waiting[:count] = torch.stack(waiting[:count]), []
+            for column, value in _encode(vae, given, self.parts["posterior"]).items():
+                columns.setdefault(column, []).append(self._stored(value, column))
+
+        for start in range(0, len(indices), self.batch):
+            part = examples.batch(indices[start : start + self.batch])
+            captions += part["caption"]
+            for pixels in part["pixels"]:
+                digest = hashlib.blake2b(pixels.contiguous().numpy()).digest()
+                if digest not in seen:
+                    seen[digest] = len(seen)
+                    waiting.append(pixels)
+                rows.append(seen[digest])
+            if len(waiting) >= self.batch:
+                encode(self.batch)
+            bar.update(len(part["pixels"]))
+        if waiting:
+            encode(len(waiting))
+        tensors = {column: torch.cat(values) for column, values in columns.items()}
+        return tensors | {"row": torch.tensor(rows, dtype=torch.int32)}, captions
+
+    def encode_texts(self, samples: tuple[Tensor, list[str]], tokenizer: Any, encoder: Any) -> None:
+        """The features of every different caption and of the empty one, and the index of the samples."""
+        rows, said = samples
+        numbers: dict[str, int] = {}
+        text_of = torch.tensor([numbers.setdefault(caption, len(numbers)) for caption in said])
+        captions = list(numbers)
+        key = hashes.of({"cache": self.key, "captions": captions})
+        with tqdm(total=len(captions), desc="texts", unit="caption", disable=None) as bar:
+            for number, first in enumerate(range(0, len(captions), self.shard)):
+                part = captions[first : first + self.shard]
+                name = _file_name("texts", number)
+                if not self._has(name, key):
+                    groups = [part[start : start + self.batch] for start in range(0, len(part), self.batch)]
+                    features = []
+                    for group in groups:
+                        features.append(self._stored(text.encode(tokenizer, encoder, group), "text"))
+                        bar.update(len(group))
+                    self._write(name, {"text": torch.cat(features)}, key)
+                self.names.append(name)
+        null = self._stored(text.encode(tokenizer, encoder, [""])[0], "null_text")
+        self._write(INDEX, {"latent": rows, "text": text_of, "null_text": null}, key)
+        _write_json(self.folder / CAPTIONS, captions)
+        self.names += [INDEX, CAPTIONS]
+
+    def finish(self) -> None:
+        """Remove what an older cache left, and write the record, which makes the cache complete."""
+        for file in self.folder.glob("*.safetensors"):
+            if file.name not in self.names and file.name.startswith(("latents-", "texts-")):
+                file.unlink()
+        files = {
+            name: {"bytes": (self.folder / name).stat().st_size, "sha256": paths.sha256(self.folder / name)}
+            for name in self.names
+        }
+        _write_json(self.folder / RECORD, {"key": self.key, "parts": self.parts, "files": files})
+
+    def _stored(self, values: Tensor, column: str) -> Tensor:
+        stored = values.to("cpu", self.dtype).contiguous().contiguous()
+        if not stored.isfinite().all():
+            raise BadInput(
+                f"values of {column} are not finite in {self.parts['dtype']}: store them in bfloat16 or float32, and "
+                "see that the encoders do not overflow"
+            )
+        return stored
+
+    def _has(self, name: str, key: str) -> bool:
+        """Whether a shard is there whole, with this key: opening it checks header and length."""
+        try:
+            with safe_open(self.folder / name, "pt") as file:
+                return _header(file).get("key") == key
+        except (OSError, SafetensorError):
+            return False
+
+    def _write(self, name: str, tensors: dict[str, Tensor], key: str, captions: Sequence[str] = ()) -> None:
+        aside = self.folder / f".{name}.part"
+        # one entry, as safetensors writes several in any order, and the file's hash would be another in every run
+        save_file(tensors, aside, metadata={"cache": json.dumps({"key": key, "captions": captions})})
+        _settle(aside, self.folder / name)
+
+
+def _encode(vae: Any, pixels: Tensor, posterior: str) -> dict[str, Tensor]:
+    """uint8 pixels to ``latent`` (and ``std``), (b, c, h, w), scaled."""
+    if posterior == "mode":
+        return {"latent": latents.to_latent(vae, pixels, "uint8")}
+    encoded = vae.encode(latents.convert(pixels, "uint8", latents.model_range(vae)).to(vae.device, vae.dtype))
+    if not hasattr(encoded, "latent_dist"):
+        raise BadInput(f"{type(vae).__name__} has no posterior: allowed is posterior mode")
+    mean, std = encoded.latent_dist.mode(), encoded.latent_dist.std
+    scaled_std = latents.scale(vae, std) - latents.scale(vae, torch.zeros_like(std))
+    return {"latent": latents.scale(vae, mean), "std": scaled_std}
+
+
+def _complete(folder: Path, parts: Mapping[str, Any]) -> bool:
+    """Whether the folder's cache has these parts and all of its files; the record of any other is removed."""
+    record = _record(folder)
+    if record is None:
+        return False
+    if record["key"] == hashes.of(parts):
+        files = record["files"].items()
+        if all((folder / name).is_file() and (folder / name).stat().st_size == e["bytes"] for name, e in files):
+            return True
+    else:
+        changed = [name for name, value in parts.items() if record["parts"].get(name) != value]
+        logger.info("%s: made again, because %s changed", folder, ", ".join(changed))
+    (folder / RECORD).unlink()
+    return False
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """What makes a cache complete; None where there is none, or one of another version."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return record if record["parts"]["format"] == FORMAT else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _opened(folder: Path, name: str, record: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file, mapped."""
+    _intact(folder, name, record)
+    with safe_open(folder / name, "pt") as file:
+        return {column: file.get_tensor(column) for column in file.keys()}  # noqa: SIM118
+
+
+def _header(file: Any) -> dict[str, Any]:
+    """What is written in an open file beside its tensors: ``key``, and ``captions`` of the samples of latents."""
+    header: dict[str, Any] = json.loads((file.metadata() or {}).get("cache", "{}"))
+    return header
+
+
+def _intact(folder: Path, name: str, record: Mapping[str, Any]) -> None:
+    file = folder / name
+    try:
+        whole = paths.sha256(file) == record["files"][name]["sha256"]
+    except OSError as error:
+        raise _damaged(file) from error
+    if not whole:
+        raise _damaged(file)
+
+
+def _damaged(file: Path) -> BadInput:
+    return BadInput(f"{file} is missing or damaged: remove it and build the cache again; the other shards are kept")
+
+
+def _file_name(table: str, number: int) -> str:
+    return f"{table}-{number:05d}.safetensors"
+
+
+def _chance(index: int, epoch: int) -> torch.Generator:
+    seed = hashlib.blake2b(f"{index},{epoch}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits for the lock on the folder; it goes with the process, however that ends."""
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write_json(file: Path, content: Any) -> None:
+    aside = file.with_name(f".{file.name}.part")
+    aside.write_text(json.dumps(content, indent=None if isinstance(content, list) else 1), encoding="utf-8")
+    _settle(aside, file)
+
+
+def _settle(aside: Path, file: Path) -> None:
+    """A written file takes its name when its content is on the disk."""
+    with open(aside, "rb") as written:
+        os.fsync(written.fileno())
+    os.replace(aside, file)

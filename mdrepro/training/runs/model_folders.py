@@ -1,0 +1,208 @@
+"""Networks, tokenizers and schedulers as folders: those of a finished run, and those that others trained."""
+
+import functools
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.data import folders
+from mdrepro.models import bars
+
+SCHEDULERS = {
+    "DDIMScheduler": "diffusers",
+    "LCMScheduler": "diffusers",
+    "RenoisingScheduler": "mdrepro.diffusion.renoise",
+}
+OF_ROLE: Mapping[str, tuple[str, ...]] = {
+    "vae": ("vae",),
+    "text": ("text_encoder", "tokenizer"),
+    "unet": ("unet", "scheduler"),
+    "teacher": ("unet",),
+}
+"""The parts that a role of a recipe takes, its network first."""
+KINDS = ("reader", "clip", "vae", "unet", "text_encoder", "tokenizer", "scheduler")
+
+
+class Parts(Protocol):
+    """A finished run, or pretrained weights."""
+
+    def load(self, part: str) -> Any:
+        """One of `KINDS`: a network in eval mode, float32; a tokenizer; a scheduler."""
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def load(folder: Path, part: str, rest: Path | None = None) -> Any:
+    """What lies in ``folder``; networks in eval mode, float32, on the CPU.
+
+    Args:
+        folder: as ``save_pretrained`` wrote it.
+        part: one of `KINDS`.
+        rest: another network's folder, whose weights of the same names stand for those that ``folder`` lacks.
+
+    Raises:
+        BadInput: a class that is not allowed there, or a folder that is not there.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{paths.relative(folder)}: no such folder")
+    if part == "tokenizer":
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder)
+    if part == "text_encoder":
+        from transformers import CLIPTextModel
+
+        with bars.hidden():
+            encoder: Any = CLIPTextModel.from_pretrained(folder, use_safetensors=True)
+        return encoder.float().eval()
+    kind = _kind(folder, part)
+    if part == "scheduler":
+        return kind.from_pretrained(folder)
+    if rest is not None:
+        return _completed(kind, folder, rest)
+    return kind.from_pretrained(folder, low_cpu_mem_usage=False).float().eval()
+
+
+def _completed(kind: Any, folder: Path, rest: Path) -> Any:
+    from safetensors.torch import load_file
+
+    network = kind.from_config(kind.load_config(folder))
+    both = load_file(rest / WEIGHTS) | load_file(folder / WEIGHTS)
+    network.load_state_dict({name: both[name].float() for name in network.state_dict() if name in both})
+    return network.float().eval()
+
+
+def _kind(folder: Path, part: str) -> Any:
+    """The class that the folder's config names, if it is one of those allowed for this part."""
+    from mdrepro.models.mobilediffusion.discriminator import UNETS
+
+    allowed: Mapping[str, str] = {
+        "reader": {"SceneReader": "mdrepro.metrics.image.scenes"},
+        "clip": {"SceneClip": "mdrepro.metrics.image.scene_clip"},
+        "vae": {"Autoencoder": "mdrepro.models.mobilediffusion.vae", "AutoencoderKL": "diffusers"},
+        "unet": UNETS,
+        "scheduler": SCHEDULERS,
+    }[part]
+    config = folder / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    try:
+        name = json.loads(config.read_text())["_class_name"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{paths.relative(config)} names no class ({type(error).__name__})") from error
+    if name not in allowed:
+        raise unknown(f"class of {paths.relative(folder)}", name, allowed)
+    return getattr(importlib.import_module(allowed[name]), name)
+
+
+def save(parts: Mapping[str, Any], folder: Path) -> None:
+    """Write each part into a folder of its name, in safetensors and JSON without this machine's paths."""
+    for name, part in parts.items():
+        with bars.hidden():
+            part.save_pretrained(folder / name)
+        for file in (folder / name).glob("*.json"):
+            told = json.loads(file.read_text())
+            if told.pop("_name_or_path", None) is not None or told.pop("name_or_path", None) is not None:
+                file.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that others trained, in diffusers' or transformers' folders.
+
+    Args:
+        source: a folder, or a name on the hub; of a pipeline, or of the part itself. One that lies in
+            `places.weights` is not looked for on the hub.
+    """
+
+    source: str
+
+    def folder(self) -> Path | None:
+        """Where it lies, if it is a folder on this machine."""
+        return next((place for place in (Path(self.source), folders.weights(self.source)) if place.is_dir()), None)
+
+    def digest(self, role: str = "") -> str:
+        """SHA-256 over the safetensors and JSON files of a folder, or of its parts for a role; of the hub, the name."""
+        folder = self.folder()
+        if folder is None:
+            return self.source
+        found = hashlib.sha256()
+        for place in [folder / part for part in OF_ROLE.get(role, ()) if (folder / part).is_dir()] or [folder]:
+            for file in sorted(place.rglob("*")):
+                if file.suffix in (".safetensors", ".json"):
+                    found.update(f"{file.relative_to(folder).as_posix()} {_sha256(file)}\n".encode())
+        return found.hexdigest()
+
+    def check(self, role: str) -> None:
+        """Do nothing where a role's weights are here or, as far as their config says, on the hub.
+
+        Raises:
+            BadInput: a folder without them, or pickles.
+            NotAttempted: they are not here and cannot be downloaded; the message says where to put them.
+        """
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HFValidationError
+
+        from mdrepro.models.safe import refuse_pickles
+
+        folder, part = self.folder(), OF_ROLE[role][0]
+        if folder is not None:
+            inside = folder / part if (folder / part).is_dir() else folder
+            refuse_pickles(inside)
+            if not ((inside / "config.json").is_file() and any(inside.glob("*.safetensors"))):
+                raise BadInput(
+                    f"{folder} holds no {part}: config.json and *.safetensors are needed, or {part}/ with them"
+                )
+            return
+        try:
+            hf_hub_download(self.source, "config.json", subfolder=None if role == "text" else part)
+        except (OSError, HFValidationError) as error:
+            reason, place = str(error).strip().partition("\n")[0], paths.relative(folders.weights(self.source))
+            raise NotAttempted(
+                f"this run needs the {part} of {self.source}, which is no folder here and could not be had from the "
+                f"hub ({reason}). Put or link it in {place}, for example by `hf download {self.source} --local-dir "
+                f"{place}`, or give --set pretrained.{role}=FOLDER"
+            ) from error
+
+    def load(self, part: str) -> Any:
+        """One of `KINDS`; see `load`.
+
+        Raises:
+            BadInput: pickles, or another kind of network.
+            NotAttempted: it is neither a folder nor in the cache, and cannot be downloaded.
+        """
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+        from mdrepro.models import text
+        from mdrepro.models.safe import from_hub, refuse_pickles
+
+        folder = self.folder()
+        source = self.source if folder is None else os.fspath(folder)
+        if part in ("text_encoder", "tokenizer"):
+            tokenizer, encoder = text.load(source)
+            return tokenizer if part == "tokenizer" else encoder.float()
+        inside = {} if folder and not (folder / part).is_dir() else {"subfolder": part}
+        refuse_pickles(source, inside.get("subfolder"))
+        if folder and part != "scheduler":
+            return load(folder / inside.get("subfolder", ""), part)
+        kind = {"vae": AutoencoderKL, "unet": UNet2DConditionModel, "scheduler": DDIMScheduler}[part]
+        with from_hub(source):
+            if part == "scheduler":
+                return kind.from_pretrained(source, **inside)
+            return kind.from_pretrained(source, use_safetensors=True, **inside).float().eval()
+
+
+def _sha256(file: Path) -> str:
+    told = file.stat()
+    return _sha256_of(file, told.st_size, told.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)  # gigabytes, and a key is asked for often
+def _sha256_of(file: Path, size: int, changed: int) -> str:
+    return paths.sha256(file)

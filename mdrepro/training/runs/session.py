@@ -1,0 +1,199 @@
+"""One training session of a recipe: alone, on one process or many, its time counted, its outcome written whole."""
+
+import datetime
+import fcntl
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.core.provenance import hardware, state
+from mdrepro.data import sources
+from mdrepro.reproduce.workflow.results import aside, write_json
+from mdrepro.training.recipes.recipe import Recipe
+from mdrepro.training.runs import model_folders
+from mdrepro.training.runs.model_folders import Parts
+
+RECORD = "training.json"
+FORMAT = 1
+WORK, SPENT = "work", "spent.json"
+ROWS_KEPT = 200
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy")
+
+
+class Unfinished(RuntimeError):
+    """Time ran out; the message says how to go on."""
+
+
+def run(
+    recipe: Recipe,
+    parents: Mapping[str, Parts],
+    place: Path,
+    latents: Path,
+    identity: Mapping[str, Any],
+    *,
+    resume: bool = True,
+    max_seconds: float | None = None,
+) -> None:
+    """Train a recipe in ``place/work``, then put its parts and its record in the folder ``place``.
+
+    Args:
+        recipe: the run.
+        parents: by role.
+        place: where the run lies.
+        latents: where latents and text features of its data are kept.
+        identity: of recipe and parents, for the record.
+        resume, max_seconds: as in `loop.train`.
+
+    Raises:
+        Unfinished: time ran out.
+    """
+    from mdrepro.training.engine.determinism import surroundings
+    from mdrepro.training.runs import build
+
+    if max_seconds is not None and max_seconds <= 0:
+        raise Unfinished(f"{recipe.name}: time ran out before it began; the same command goes on")
+    if first():
+        print(f"{recipe.name}: {recipe.loop.steps} steps of {recipe.loop.batch}, {paths.relative(place)}", flush=True)
+    origin, untouched = state(), not place.exists()
+    try:
+        with _Spent(place / WORK / SPENT, resume) as spent, surroundings(recipe.loop.threads):
+            made = build.run(recipe, parents, place / WORK, latents, resume=resume, max_seconds=max_seconds)
+    except (BadInput, NotAttempted):  # known before the first step: nothing is left behind
+        if untouched and first() and not [file for file in place.rglob("*") if file.is_file() and file.name != SPENT]:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    if not made.finished:
+        raise Unfinished(
+            f"{recipe.name}: stopped after step {made.steps} of {recipe.loop.steps}; the same command goes on"
+        )
+    if first():
+        with aside(place) as new:
+            model_folders.save(made.parts, new)
+            for name, text in made.files.items():
+                (new / name).write_text(text, encoding="utf-8")
+            write_record(new, _record(recipe, made) | dict(identity) | origin | spent.total())
+    agreed(True)
+
+
+def write_record(place: Path, record: dict[str, Any]) -> None:
+    """Write the record of the files in a folder beside them."""
+    names = sorted(file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file())
+    hashes = {name: paths.sha256(place / name) for name in names if name != RECORD}
+    size = sum((place / name).stat().st_size for name in hashes)
+    write_json(place / RECORD, record | {"bytes": size, "files": hashes})
+
+
+def _record(recipe: Recipe, made: Any) -> dict[str, Any]:
+    row = recipe.plain()
+    row["data"] = {name: value for name, value in row["data"].items() if name not in sources.PLACES}
+    row["pretrained"] = {role: Path(source).name for role, source in recipe.pretrained.items()}
+    thin = made.losses[:: max(1, -(-len(made.losses) // ROWS_KEPT))]
+    return {
+        "format": FORMAT,
+        "recipe": recipe.name,
+        "row": row,
+        "data": sources.examples(recipe.data).fingerprint,
+        "seed": recipe.loop.seed,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "parameters": made.parameters,
+        "steps": made.steps,
+        "loop_seconds": round(made.seconds, 3),
+        "images_per_second": round(made.images_per_second, 3),
+        "curve": thin if not thin or thin[-1] is made.losses[-1] else [*thin[:-1], made.losses[-1]],
+        "hardware": hardware(),
+        "platform": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "results": {},
+    }
+
+
+def first() -> bool:
+    """Whether this is the first, or the only, of the processes that train together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def agreed(value: bool) -> bool:
+    """What the first process says; all wait for it."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return value
+    from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+
+    from mdrepro.training.engine import processes
+
+    processes.start()
+    said: list[bool] = broadcast_object_list([value])
+    return said[0]
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Holds the lock of a run, after any other process that holds it; it goes with the process."""
+    if not first():
+        yield
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with open(place.parent / f".{place.name}.lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{place.name}: waiting for another process that trains it", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class _Spent:
+    """Wall and CPU seconds of a run, all its sessions together; kept in a file, so that a kill loses a few seconds.
+
+    Args:
+        file: where they are kept.
+        go_on: add to what is there.
+    """
+
+    EVERY = 5.0
+
+    def __init__(self, file: Path, go_on: bool) -> None:
+        self.file = file
+        self.before = json.loads(file.read_text()) if go_on and file.is_file() else {"seconds": 0.0, "cpu_seconds": 0.0}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True, name="spent")
+
+    def __enter__(self) -> "_Spent":
+        self._wall, self._cpu = time.monotonic(), _cpu_seconds()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._write()
+
+    def total(self) -> dict[str, float]:
+        """``seconds`` and ``cpu_seconds`` so far, of all threads and children."""
+        now = {"seconds": time.monotonic() - self._wall, "cpu_seconds": _cpu_seconds() - self._cpu}
+        return {name: round(self.before[name] + value, 3) for name, value in now.items()}
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self.EVERY):
+            self._write()
+
+    def _write(self) -> None:
+        if first():
+            write_json(self.file, self.total())
+
+
+def _cpu_seconds() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime

@@ -1,0 +1,195 @@
+"""The command line: quick to start, one clear message for bad input, JSON where a program wants it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mdrepro.papers import ledger
+from tests.conftest import REPOSITORY, TABLE, Cli
+from tests.reproduce.workflow.test_results import make_run
+
+
+def _run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mdrepro", *arguments]
+    environment = os.environ | {"MDREPRO_ROOT": str(cwd)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(("arguments", "bar"), [(("--help",), 1.6), (("list",), 2.5)])
+def test_start_up_is_quick(arguments: tuple[str, ...], bar: float) -> None:
+    """Against the import of the libraries that it needs, in turns: so a slow machine decides nothing."""
+    need = [sys.executable, "-c", "import typer, typer.main, rich.console, pydantic, yaml; pydantic.BaseModel"]
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(5):
+        begun = time.perf_counter()
+        assert _run(*arguments).returncode == 0
+        times["ours"].append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+        subprocess.run(need, check=True)
+        times["theirs"].append(time.perf_counter() - begun)
+    assert min(times["ours"]) <= bar * min(times["theirs"]), times
+
+
+def test_start_up_imports_nothing_heavy() -> None:
+    heavy = ("torch", "diffusers", "transformers", "numpy", "pandas", "matplotlib", "snakemake", "papermill", "sphinx")
+    program = (
+        "import sys; from mdrepro.cli.app import main\n"
+        "try: main(['list'])\n"
+        "except SystemExit: pass\n"
+        f"found = sorted(set({heavy}) & set(sys.modules)); sys.exit(','.join(found) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_list_json() -> None:
+    found = json.loads(_run("list", "--json").stdout)
+    assert {entry["table"] for entry in found} == set(ledger.tables())
+    for entry in found:
+        assert {"table", "paper", "notebook", "title"} <= set(entry)
+        assert (REPOSITORY / entry["notebook"]).is_file()
+        assert entry["table"].startswith(entry["paper"] + "-")
+    planned = json.loads(_run("list", "--json", "--planned").stdout)
+    assert {entry["table"] for entry in planned} == set(ledger.tables(planned=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("show", "mobilediffusion-unet"), "did you mean mobilediffusion-unet-cost"),
+        (("reproduce", "nothing-at-all"), f"allowed: {TABLE}"),
+        (("reproduce", "--tier", "fast"), "allowed: quick, proxy, paper"),
+        (("reproduce", TABLE, "--set", "modles=sd15"), "did you mean models"),
+        (("reproduce", TABLE, "--set", "models=sd99"), "sd15"),
+        (("reproduce", "mobilediffusion-vae-reconstruction", "--set", "steps=many"), "int in ["),
+        (
+            ("reproduce", "mobilediffusion-vae-reconstruction", "--set", "photos=nowhere/here"),
+            "existing file or folder",
+        ),
+        (("publish", "nothing"), "allowed:"),
+        (("verify", "--tier", "fast"), "allowed: quick, proxy, paper"),
+        (("cost", "sd99"), "sd15"),
+        (("cost", "sd15", "--resolution", "500"), "multiple"),
+        (("cost", "sd-decoder", "--resolution", "0"), "multiple"),
+        (("reproduce", "mobilediffusion-vae-reconstruction", "--set", "photos="), "existing file or folder"),
+        (("cost",), "--system with one of sd15"),
+        (("cost", "sd15", "--system", "sd15"), "name either"),
+        (("cost", "--system", "sd99"), "allowed: sd15, snapfusion, mobilediffusion"),
+        (("cost", "--system", "sd15", "--details"), "leave them out"),
+        (("report", "--nonsense"), "No such option"),
+        (("reproduce", "--cores", "0"), "greater than or equal to 1"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    for name in ("notebooks", "mdrepro"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    done = _run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "papermill_runs").exists()
+
+
+def test_cost_json_is_an_object_for_one_model_and_a_list_for_several() -> None:
+    done = json.loads(_run("cost", "sd15", "sd-decoder", "--json").stdout)
+    assert [entry["model"] for entry in done] == ["sd15", "sd-decoder"]
+    assert set(done[0]) == {"model", "params", "macs", "macs_without_attention", "flops", "resolution"}
+    assert done[0]["params"] == 859_520_964
+    assert round(done[0]["macs"] / 1e9, 1) == 401.6
+    assert round(done[1]["params"] / 1e6, 2) == 49.49
+    one = json.loads(_run("cost", "sd-decoder", "--json").stdout)
+    assert one == done[1]
+
+
+def test_cost_of_a_system() -> None:
+    eight, one = json.loads(_run("cost", "--system", "mobilediffusion", "--json").stdout)
+    assert (eight["steps"], eight["branches"], one["steps"], one["branches"]) == (8, 2, 1, 1)
+    assert one["params"] == 517_800_595
+    assert [part["model"] for part in one["parts"]] == [
+        "text-encoder",
+        "mobilediffusion",
+        "mobilediffusion-decoder-lite",
+    ]
+    shown = _run("cost", "--system", "sd15", "--system", "mobilediffusion").stdout
+    assert shown.count("together") == 3
+    assert "50 steps, 2 guidance branches" in shown
+    assert "1 step, no guidance" in shown
+
+
+def test_cost_with_details_only_adds_keys() -> None:
+    plain = json.loads(_run("cost", "mobilediffusion-decoder-lite", "--json").stdout)
+    found = json.loads(_run("cost", "mobilediffusion-decoder-lite", "--details", "--json").stdout)
+    assert {name: found[name] for name in plain} == plain
+    assert len(set(found["counters"].values())) == 1
+    assert set(found["counters"]) == {"closed form", "dispatcher", "hooks"}
+    assert "GMAC hooks" in _run("cost", "mobilediffusion-decoder-lite", "--details").stdout
+
+
+def test_verify_says_which_file_was_edited(workspace: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    empty = cli("verify", "--tier", "quick", "--json")
+    assert (empty.returncode, json.loads(empty.stdout)) == (0, {"ok": True, "tables": {}})
+    folder = make_run(monkeypatch)
+    good = cli("verify", "--tier", "quick", "--json")
+    assert good.returncode == 0
+    assert json.loads(good.stdout)["tables"][TABLE]["verdicts"]["reproduced"] == 1
+    text = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(text.replace("859.52", "860.00"))
+    bad = cli("verify", "--tier", "quick")
+    for command in (["show", TABLE], ["report"]):
+        refused = cli(*command)
+        assert refused.returncode == 2
+        assert f"papermill_runs/quick/{TABLE}/result.json" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert bad.returncode == 1
+    assert f"papermill_runs/quick/{TABLE}/result.json" in bad.stderr
+    assert "Traceback" not in bad.stderr
+
+
+def test_show_and_doctor(workspace: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    shown = cli("show", TABLE)
+    assert "recalled" in shown.stdout
+    assert "no run at tier quick" in shown.stdout
+    make_run(monkeypatch)
+    assert "859.5 M" in cli("show", TABLE).stdout
+    assert json.loads(cli("show", TABLE, "--json").stdout)["run"]["table"] == TABLE
+    found = json.loads(cli("doctor", "--json").stdout)["tiers"]
+    assert set(found) == {"quick", "proxy", "paper"}
+    assert found["quick"]["ready"]
+    names = {finding["name"] for tier in found.values() for finding in tier["findings"]}
+    assert {
+        "cores",
+        "gpu",
+        "coco-2014",
+        "coco-2017",
+        "fid-weights",
+        "data",
+        "clip-weights",
+        "sd15-weights",
+        "android",
+        "browser",
+        "lpips-alex",
+    } <= names
+    for tier in found.values():
+        assert all(finding["remedy"] for finding in tier["findings"] if not finding["found"])
+
+
+def test_doctor_finds_weights_where_torch_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from mdrepro.reproduce.doctor import hub_checkpoints
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert os.fspath(hub_checkpoints()) == os.path.join(torch.hub.get_dir(), "checkpoints")
+
+
+def test_a_terminal_without_unicode_still_gets_its_answer() -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "mdrepro", "show", TABLE]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,260 @@
+"""``mdrepro train`` and ``mdrepro generate``: what they say, how they end, and ``reproduce`` with checkpoints."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mdrepro.cli.app import main
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput
+from mdrepro.reproduce.workflow import plan as workflow
+from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow.fingerprint import MAKERS, changes, code, fingerprint
+from mdrepro.training.recipes.recipe import Recipe
+from mdrepro.training.runs import scratch, store
+from tests.conftest import NOTEBOOK, TABLE, notebook
+from tests.support.recipe_rows import put, put_in_package, tiny
+
+
+@pytest.fixture
+def rows(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+    """The tiny recipes in place of all others."""
+    monkeypatch.setenv(scratch.VARIABLE, "")
+    return put(tiny(), monkeypatch)
+
+
+def run(*arguments: str) -> int:
+    """The exit code of the command."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "name a recipe, or give --all, or --list"),
+        (("t-vae", "--list"), "name a recipe, or give --all, or --list"),
+        (("t-vea",), "did you mean t-vae"),
+        (("t-vae", "--set", "loop.step=1"), "did you mean loop.steps"),
+        (("t-vae", "--set", "network.row=mine"), "ours-lite"),
+        (("--all", "--set", "loop.steps=1"), "leave them out"),
+        (("--all", "--tier", "quik"), "did you mean quick"),
+    ],
+)
+def test_wrong_train_commands_end_with_one_message_and_code_2(
+    rows: dict[str, Recipe], arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", *arguments) == 2
+    said = capsys.readouterr()
+    assert says in said.err
+    assert said.err.startswith("error: ")
+    assert said.out == ""
+    assert not paths.runs().exists()
+
+
+def test_train_list_and_generate(rows: dict[str, Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "t-reader", "--set", "data.source=folder") == 2
+    assert "error: this run needs captioned pictures" in capsys.readouterr().err
+    assert run("train", "t-reader", "--max-seconds", "0", "--json") == 0
+    assert '"finished": false' in capsys.readouterr().out
+    assert run("train", "t-1") == 0
+    said = capsys.readouterr().out
+    assert [line.split(":")[0] for line in said.splitlines()] == ["t-vae", "t-text", "t-base", "t-1", "t-1"]
+    assert run("train", "t-1", "--set", "loop.steps=3", "--json") == 0
+    record = json.loads(capsys.readouterr().out.split("\n", 2)[2])
+    assert (record["finished"], record["steps"]) == (True, 3)
+    assert record["folder"] != paths.relative(store.folder(rows["t-1"]))
+    assert run("train", "--list", "--json") == 0
+    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert set(listed) == set(rows)
+    assert (listed["t-1"]["state"], listed["t-lcm"]["state"]) == ("trained", "missing")
+    assert listed["t-1"]["folder"] == paths.relative(store.folder(rows["t-1"]))
+    assert listed["t-1"]["parents"] == {"vae": "t-vae", "text": "t-text", "unet": "t-base"}
+    _generate(tmp_path, capsys)
+
+
+def _generate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "prompts.txt").write_text("a red star\n\ntwo blue circles\na green square\n")
+    prompts = ("--prompts", str(folder / "prompts.txt"))
+    assert run("generate", "t-lcm", *prompts, "--out", str(folder / "no")) == 1
+    assert "not attempted: there is no checkpoint of t-lcm: mdrepro train t-lcm" in capsys.readouterr().err
+    for wrong, says in (
+        (("t-11", *prompts, "--out", "x"), "did you mean t-1"),
+        ((str(folder), *prompts, "--out", "x"), "model_index.json"),
+        (("t-1", *prompts, "--out", "x", "--shard", "1of2"), "allowed is I/N"),
+        (("t-1", *prompts, "--out", "x", "--shard", "2/2"), "shard 2 of 2"),
+        (("t-1", *prompts, "--out", "x", "--sampler", "dim"), "did you mean ddim"),
+        (("t-1", "--prompts", str(folder / "none.txt"), "--out", "x"), "cannot be read"),
+    ):
+        assert run("generate", *wrong) == 2
+        assert says in capsys.readouterr().err
+    out = folder / "images"
+    assert run("generate", "t-1", *prompts, "--out", str(out), "--shard", "0/2", "--batch", "2") == 0
+    assert "2 of 3 images" in capsys.readouterr().out
+    assert run("generate", "t-1", *prompts, "--out", str(out), "--batch", "2", "--json") == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert [image["prompt"] for image in manifest["images"]] == ["a red star", "two blue circles", "a green square"]
+    assert (manifest["settings"]["steps"], manifest["settings"]["guidance"]) == (1, 1.0)
+    store.pipeline("t-1").save_pretrained(folder / "saved")
+    same = folder / "same"
+    assert run("generate", str(folder / "saved"), *prompts, "--out", str(same), "--batch", "2") == 0
+    for image in out.glob("*.png"):
+        assert (same / image.name).read_bytes() == image.read_bytes()
+    assert (
+        run("generate", "t-base", *prompts, "--out", str(folder / "three"), "--steps", "3", "--sampler", "dpm++") == 0
+    )
+    assert json.loads((folder / "three/manifest.json").read_text())["settings"]["steps"] == 3
+
+
+PARAMETERS = """\
+tier: str = "quick"  # in {quick, proxy, paper}: size of the run
+recipes: list[str] = ["t-lite"]  # checkpoints
+"""
+WORK = """\
+from mdrepro.reproduce.workflow.record import record
+from mdrepro.evaluation.rows import Row
+from mdrepro.training import runs
+
+found = {name: runs.load_or_train(name) for name in recipes}
+print("taken", {name: run.folder.name for name, run in found.items()})
+size = sum(run.record["parameters"] for run in found.values())
+rows = [Row(row="sd15", column="params", value=size / 1e6, unit="M", protocol="toy")]
+"""
+
+
+def _notebook(home: Path) -> None:
+    ending = f'record("{TABLE}", rows, checkpoints={{name: run.file for name, run in found.items()}})'
+    nbformat.write(notebook(PARAMETERS, WORK, ending), home / NOTEBOOK)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run([*git, "commit", "-qam", "recipes"], cwd=home, check=True)
+
+
+def _fingerprint(**parameters: object) -> dict:
+    from mdrepro.papers import ledger
+
+    return fingerprint(ledger.find(TABLE), {"tier": "quick", **parameters})
+
+
+def test_a_table_rests_on_its_recipes_and_not_on_the_code_that_trains(
+    rows: dict[str, Recipe], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    _notebook(workspace)
+    before = _fingerprint(recipes=["t-lite"])
+    assert set(before["recipes"]) == {"t-lite"}
+    followed = before["code"]
+    assert "mdrepro/training/runs/store.py" in followed
+    assert not {
+        "mdrepro/training/recipes/registry.py",
+        "mdrepro/training/runs/build.py",
+        "mdrepro/training/engine/loop.py",
+    } & set(followed)
+    assert "mdrepro/training/recipes/registry.py" in _fingerprint()["code"]
+    for change, says in (
+        ({"t-vae": {"version": 2}}, ["recipes changed: t-lite"]),
+        ({"t-lite": {"sampling": {"steps": 3}}}, ["recipes changed: t-lite"]),
+        ({"t-1": {"version": 2}}, []),
+    ):
+        put([replace(row, **change.get(row.name, {})) for row in tiny()], monkeypatch)  # type: ignore[attr-defined]
+        assert changes(before, _fingerprint(recipes=["t-lite"])) == says
+    assert changes(before, _fingerprint(recipes=["t-reader"]))[-2:] == ["recipes gone: t-lite", "recipes new: t-reader"]
+    assert (
+        code(["import mdrepro.training.runs.parallel"], MAKERS).keys()
+        < code(["import mdrepro.training.runs.parallel"]).keys()
+    )
+
+
+def test_checkpoints_come_before_the_tables_that_need_them(
+    rows: dict[str, Recipe], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _notebook(workspace)
+    jobs = workflow.plan([TABLE], "quick")
+    needed = workflow.checkpoints(jobs)
+    assert [(each.recipe, each.parents) for each in needed] == [("t-vae", ()), ("t-lite", ("t-vae",))]
+    assert needed[0].explain() == "t-vae: trains: it is not trained on this machine or published"
+    workflow._write_plan(jobs, needed, workspace / "plan")
+    plan = json.loads((workspace / "plan/plan.json").read_text())
+    assert plan["jobs"][0]["inputs"] == [NOTEBOOK, needed[0].output, needed[1].output]
+    assert plan["checkpoints"][1]["inputs"] == [needed[0].output]
+    assert (workspace / needed[1].output) == store.folder(rows["t-lite"]) / "training.json"
+    store.load_or_train("t-vae")
+    assert [each.recipe for each in workflow.checkpoints(jobs)] == ["t-lite"]
+    with pytest.raises(BadInput, match="did you mean t-lite"):
+        workflow.checkpoints(workflow.plan([TABLE], "quick", ["recipes=t-light"]))
+
+
+def _commit(home: Path) -> None:
+    subprocess.run(["git", "add", "-A"], cwd=home, check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "x"], cwd=home, check=True
+    )
+
+
+@pytest.mark.slow
+def test_reproduce_takes_published_checkpoints_and_trains_from_scratch(
+    rows: dict[str, Recipe], workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Published: taken. From scratch: trained by the workflow, and only once."""
+    _notebook(workspace)
+    put_in_package(workspace)
+    _commit(workspace)
+    reproduce = ("reproduce", TABLE, "--no-report", "--set", "recipes=t-reader")
+    store.load_or_train("t-reader")
+    store.publish(["t-reader"])
+    (workspace / "papermill_runs").rename(workspace / "gone")
+    capsys.readouterr()
+    assert run(*reproduce) == 0, capsys.readouterr().err
+    assert "trains" not in capsys.readouterr().out
+    origin = results.run_result("quick", TABLE)["provenance"]  # type: ignore[index]
+    assert origin["checkpoints"]["t-reader"]["path"] == "results/quick/checkpoints/t-reader/training.json"
+    assert origin["from_scratch"] is False
+    assert not (workspace / "papermill_runs/quick/checkpoints").exists()
+    assert run(*reproduce) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert run(*reproduce, "--from-scratch") == 0, capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "t-reader: trains: it is not trained on this machine\n" in said.out
+    assert "[t-reader] t-reader: 4 steps" in said.err
+    place = f"papermill_runs/quick/checkpoints/t-reader-{store.key(rows['t-reader'])}"
+    origin = results.run_result("quick", TABLE)["provenance"]  # type: ignore[index]
+    assert origin["checkpoints"]["t-reader"]["path"] == f"{place}/training.json"
+    assert origin["from_scratch"] is True
+    assert run(*reproduce, "--from-scratch") == 0
+    assert "up to date" in capsys.readouterr().out
+    assert run("verify", "--tier", "quick") == 0
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_trained_is_named(
+    rows: dict[str, Recipe], workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _notebook(workspace)
+    put_in_package(workspace)
+    (workspace / "mdrepro/training/objectives/reader.py").unlink()
+    (workspace / "mdrepro/training/objectives/reader.py").write_text(
+        "raise FloatingPointError('the loss is not finite')\n"
+    )
+    assert run("reproduce", TABLE, "--no-report", "--set", "recipes=t-reader") == 1
+    said = capsys.readouterr().err
+    assert f"error: {TABLE}: NotTrained: its checkpoint t-reader was not trained" in said
+    assert "[t-reader] error: the loss is not finite" in said
+
+
+@pytest.mark.slow
+def test_all_that_are_missing_are_trained(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two recipes, one the other's parent: all kinds train in `tests/training/test_runs.py`, in one process."""
+    names = ["t-vae", "t-lite"]
+    rows = put([row for row in tiny() if row.name in names], monkeypatch)
+    put_in_package(workspace, names)
+    assert run("train", "--all") == 0, capsys.readouterr()
+    assert capsys.readouterr().out.startswith("2 to train: t-vae, t-lite\n[t-vae] ")
+    assert all(store.find(row) for row in rows.values())
+    assert run("train", "--all") == 0
+    assert capsys.readouterr().out == "nothing is missing at tier quick\n"

@@ -1,0 +1,46 @@
+"""Prompts from files: both kinds, what counts as a line, and what is refused."""
+
+import pytest
+
+from mdrepro.core.errors import BadInput
+from mdrepro.data import prompts
+
+
+def written(tmp_path, content, name="prompts.txt"):
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return file
+
+
+def test_one_a_line_without_blank_ones(tmp_path):
+    file = written(tmp_path, "\ufeffa red star\r\n\n  an açaí\u2028bowl, 星 \n\t\na red star")
+    assert prompts.read(file) == ["a red star", "an açaí\u2028bowl, 星", "a red star"]
+
+
+def test_json_lines_may_hold_an_empty_prompt(tmp_path):
+    file = written(tmp_path, '{"prompt": "a\\nstar", "id": 3}\n\n{"prompt": ""}\n', "p.jsonl")
+    assert prompts.read(str(file)) == ["a\nstar", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.txt", "", "holds no prompt"),
+        ("p.jsonl", " \n\n", "holds no prompt"),
+        ("p.txt", b"a star\n\xe9toile\n", "line 2 of .* is not UTF-8"),
+        ("p.txt", "a star".encode("utf-16"), "line 1 of .* is not UTF-8"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": ', "line 2 of .* is not a JSON object like"),
+        ("p.jsonl", '\n{"caption": "a"}', "line 2 of .* is not a JSON object like"),
+        ("p.jsonl", '{"prompt": 3}', "line 1 of .* is not a JSON object like"),
+        ("p.jsonl", '["prompt"]', "line 1 of .* is not a JSON object like"),
+    ],
+)
+def test_what_holds_no_prompts_is_refused(tmp_path, name, content, message):
+    with pytest.raises(BadInput, match=message):
+        prompts.read(written(tmp_path, content, name))
+
+
+def test_no_file_and_a_folder_are_refused(tmp_path):
+    for place in (tmp_path / "none.txt", tmp_path):
+        with pytest.raises(BadInput, match=r"cannot be read \("):
+            prompts.read(place)

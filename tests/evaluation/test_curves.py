@@ -1,0 +1,219 @@
+"""FID-CLIP curves: values at a common point against curves drawn by hand and a dense walk along them, and pairing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mdrepro.core.errors import BadInput
+from mdrepro.data.shapes import Scene, Shapes, render
+from mdrepro.evaluation import curves
+from mdrepro.evaluation.curves import Curve, Levels, Line, common_clip, common_fid, highest_clip, lowest_fid
+from mdrepro.evaluation.protocol import Drawn
+from mdrepro.evaluation.scenes import Found
+from mdrepro.metrics.image import frechet
+from mdrepro.metrics.image.statistics import Statistics
+from mdrepro.sampling import generate
+
+N, WIDTH = 60, 4
+SCALES = (1.0, 2.0, 5.0)
+
+
+def drawn(fid: list[float], clip: list[float], spread: float = 0.0, resamples: int = 200) -> Levels:
+    """A curve by hand; its resamples are moved together, all points of one by the same."""
+    moved = np.concatenate([[0.0], np.random.default_rng(0).normal(0, spread, resamples)])[:, None]
+    scales = tuple(float(w) for w in range(1, len(fid) + 1))
+    return Levels("by hand", scales, N, np.array(fid) + moved, np.array(clip) + 0.01 * moved)
+
+
+def test_the_highest_clip_at_a_fid_is_read_off_the_broken_line() -> None:
+    fid, clip = np.array([[5.0, 3.0, 4.0]]), np.array([[0.2, 0.3, 0.4]])
+    for bound, wanted in ((6, 0.4), (4, 0.4), (3.5, 0.35), (3.25, 0.325), (3, 0.3), (2.9, -np.inf)):
+        assert highest_clip(fid, clip, np.array([bound])) == pytest.approx(wanted)
+    falling = np.array([[0.2, 0.4, 0.3]])  # the highest is where the first segment comes under the bound, or a corner
+    assert highest_clip(np.array([[5.0, 3.0, 4.0]]), falling, np.array([3.0])) == pytest.approx(0.4)
+    assert highest_clip(np.array([[3.0, 5.0, 5.5]]), falling, np.array([4.0])) == pytest.approx(0.3)
+
+
+def test_the_lowest_fid_at_a_clip_is_read_off_the_broken_line() -> None:
+    fid, clip = np.array([[5.0, 3.0, 4.0]]), np.array([[0.2, 0.3, 0.4]])
+    for bound, wanted in ((0.1, 3), (0.3, 3), (0.35, 3.5), (0.4, 4), (0.41, np.inf)):
+        assert lowest_fid(fid, clip, np.array([bound])) == pytest.approx(wanted)
+
+
+def test_both_agree_with_a_dense_walk_along_any_curve() -> None:
+    chance = np.random.default_rng(0)
+    fid, clip = 1 + chance.random((50, 6)), 0.2 + 0.1 * chance.random((50, 6))
+    share = np.linspace(0, 1, 2001)[:, None]
+    for name, bound in (("fid", 1.5), ("clip", 0.25)):
+        found = {"fid": highest_clip, "clip": lowest_fid}[name](fid, clip, np.full(50, bound))
+        for row in range(50):
+            walk_fid, walk_clip = (np.ravel((1 - share) * v[row, :-1] + share * v[row, 1:]) for v in (fid, clip))
+            wanted = (
+                walk_clip[walk_fid <= bound].max(initial=-np.inf)
+                if name == "fid"
+                else walk_fid[walk_clip >= bound].min(initial=np.inf)
+            )
+            assert found[row] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_the_common_points_are_a_tenth_above_and_a_hundredth_below_the_worst_best() -> None:
+    one, two = drawn([3, 2, 4], [0.1, 0.2, 0.3]), drawn([6, 5, 7], [0.2, 0.35, 0.4])
+    assert common_fid([one, two])[0] == pytest.approx(5.5)
+    assert common_clip([one, two])[0] == pytest.approx(0.297)
+    assert common_clip([one, drawn([1, 1], [-0.2, -0.1])])[0] == pytest.approx(-0.101)
+
+
+def test_a_panel_is_compared_as_the_columns_say() -> None:
+    better, worse = drawn([4, 2, 3], [0.2, 0.3, 0.4]), drawn([5, 3, 4], [0.2, 0.25, 0.35])
+    found = curves.compare({"better": better, "worse": worse})
+    assert found["better"]["best_fid_shapes"][0] == 2
+    assert found["worse"]["best_clip_shapes"][0] == pytest.approx(0.35)
+    # common FID 3.3: all of the better curve's right side, three tenths of the worse one's last segment
+    assert found["better"]["clip_at_common_fid"][0] == pytest.approx(0.4)
+    assert found["worse"]["clip_at_common_fid"][0] == pytest.approx(0.25 + 0.3 * 0.1)
+    # common CLIP score 0.3465
+    assert found["better"]["fid_at_common_clip"][0] == pytest.approx(2.465)
+    assert found["worse"]["fid_at_common_clip"][0] == pytest.approx(3 + 0.965)
+    assert all(one.shape == (201,) for row in found.values() for one in row.values())
+
+
+def test_intervals_hold_the_spread_of_the_resamples_around_the_value() -> None:
+    found = curves.compare({"a": drawn([4, 2, 3], [0.2, 0.3, 0.4], spread=0.1, resamples=4000)})["a"]
+    best = curves.interval(found["best_fid_shapes"], N)
+    assert (best.value, best.n) == (2, N)
+    assert best.high - best.value == pytest.approx(0.196, rel=0.1)
+    assert best.value - best.low == pytest.approx(0.196, rel=0.1)
+    skewed = curves.interval(np.array([1.0, 5.0, 5.0, 5.0, 9.0]), N)  # moved to have the measured one as their mean
+    assert (skewed.low, skewed.value) == (pytest.approx(0, abs=0.01), 1)
+    assert skewed.high == pytest.approx(1 + 2.7, abs=0.1)
+
+
+def test_a_common_point_moves_with_the_resample() -> None:
+    """Chance that moves the FID of all curves together hardly moves what lies at their common FID."""
+    moved = drawn([40, 20, 30], [0.2, 0.3, 0.4], spread=1.0, resamples=1000)
+    one = Levels("by hand", moved.scales, N, moved.fid, np.broadcast_to(moved.clip[:1], moved.clip.shape))
+    at_common = curves.interval(curves.compare({"one": one, "two": one})["one"]["clip_at_common_fid"], N)
+    assert at_common.value == pytest.approx(0.32)
+    assert at_common.high - at_common.low == pytest.approx(3.92 * 0.001, rel=0.15)  # the tenth of a moved lowest FID
+    at_fixed = highest_clip(one.fid, one.clip, np.full(len(one.fid), 22.0))
+    assert np.quantile(at_fixed, 0.975) - np.quantile(at_fixed, 0.025) > 0.03
+
+
+def drawn_by(words: str, scenes: Sequence[Scene] = ()) -> Drawn:
+    """An evaluation on scenes."""
+    return Drawn(None, scenes, None, None, words)  # type: ignore[arg-type]
+
+
+def found(shift: float, clip: float, seed: int = 0) -> Found:
+    chance = np.random.default_rng(seed)
+    features, similarity = chance.normal(size=(N, WIDTH)) + shift, clip + 0.1 * chance.normal(size=N)
+    return Found(f"shift {shift:g}", torch.zeros(N, 3, 1, 1, dtype=torch.uint8), [], features, similarity, 2.0)
+
+
+def curve(shifts: tuple[float, ...] = (1, 0, 2), clips: tuple[float, ...] = (0.2, 0.3, 0.4), seed: int = 0) -> Curve:
+    points = tuple(found(shift, clip, seed) for shift, clip in zip(shifts, clips, strict=True))
+    return Curve("a network", SCALES, points)
+
+
+RENDERS = np.random.default_rng(9).normal(size=(N, WIDTH))
+
+
+def test_a_distance_is_that_of_the_images_and_renders_drawn() -> None:
+    x, counts = curve().points[0].features, curves.counts(N, 3)
+    assert counts.shape == (4, N)
+    assert np.array_equal(counts[0], np.ones(N))
+    assert (counts.sum(axis=1) == N).all()
+    for value, row in zip(curves.distances(x, RENDERS, counts), counts.astype(int), strict=True):
+        pair = [Statistics.of(np.repeat(part, row, axis=0)) for part in (RENDERS, x)]
+        assert value == pytest.approx(frechet.distance(*pair).value)
+    moved = np.random.default_rng(3).normal(size=WIDTH)
+    np.testing.assert_allclose(
+        curves.distances(x + moved, RENDERS + moved, counts), curves.distances(x, RENDERS, counts)
+    )
+    assert curves.distances(RENDERS, RENDERS, counts) == pytest.approx(0, abs=1e-9)
+    for images, renders in ((x[:50], RENDERS), (x[:4], RENDERS[:4])):
+        with pytest.raises(BadInput, match="at least 5 of 4 features"):
+            curves.distances(images, renders, counts)
+
+
+def test_levels_are_distances_and_means_as_measured_and_in_the_same_resamples() -> None:
+    made = curves.levels({"a": curve(), "b": curve()}, RENDERS, resamples=50)
+    assert made["a"].fid.shape == made["a"].clip.shape == (51, 3)
+    for index, point in enumerate(curve().points):
+        assert made["a"].fid[0, index] == pytest.approx(
+            frechet.distance(Statistics.of(RENDERS), Statistics.of(point.features)).value
+        )
+        assert made["a"].clip[0, index] == pytest.approx(point.similarity.mean())
+    assert np.array_equal(made["a"].fid, made["b"].fid)
+    # all points hold the same noise, so one draw of captions moves all of them by the same
+    np.testing.assert_allclose(made["a"].clip[:, 0] + 0.1, made["a"].clip[:, 1])
+    spread = (made["a"].clip[1:, 0] - made["a"].clip[0, 0]).std()
+    assert spread == pytest.approx(curve().points[0].similarity.std() / np.sqrt(N), rel=0.3)
+    few = Curve(
+        "few", SCALES, tuple(Found("", p.images, [], p.features[:50], p.similarity[:50], 1) for p in curve().points)
+    )
+    with pytest.raises(BadInput, match=r"curves of \[50, 60\] captions, 60 renders"):
+        curves.levels({"a": curve(), "b": few}, RENDERS)
+
+
+def test_rows_name_the_curves_that_share_a_common_point() -> None:
+    made = curves.levels({"a": curve(), "b": curve((2, 1, 3), seed=1)}, RENDERS, resamples=50)
+    against = {("a", "best_fid_shapes"): "b", ("b", "best_clip_shapes"): "c"}
+    rows = curves.rows(made, drawn_by("a scorer"), against)
+    wanted = [(row, column) for row in "ab" for column in curves.COLUMNS]
+    assert [(row.row, row.column) for row in rows] == [wanted[0], ("a", "best_fid_shapes_ratio"), *wanted[1:]]
+    cells = {(row.row, row.column): row for row in rows}
+    assert all(row.ci_low <= row.value <= row.ci_high for row in rows)
+    common = f"{common_fid(made.values())[0]:.4g}, common to a, b"
+    assert common in cells["a", "clip_at_common_fid"].protocol
+    assert "guidance 1, 2, 5" in cells["b", "best_fid_shapes"].protocol
+    assert cells["a", "best_fid_shapes"].value == pytest.approx(made["a"].fid[0].min())
+    share = cells["a", "best_fid_shapes_ratio"]
+    assert share.value == pytest.approx(made["a"].fid[0].min() / made["b"].fid[0].min())
+    assert "over that of row b" in share.protocol
+
+
+def test_a_ratio_is_drawn_in_pairs() -> None:
+    """What chance does to both curves alike is in neither's ratio: one is always three quarters of the other."""
+    one = drawn([40, 20, 30], [0.2, 0.3, 0.4], spread=2.0)
+    other = Levels("", one.scales, N, one.fid / 0.75, one.clip)
+    cells = curves.rows({"one": one, "other": other}, drawn_by("a scorer"), {("one", "best_fid_shapes"): "other"})
+    alone, share = (next(c for c in cells if c.column == name) for name in ("best_fid_shapes", "best_fid_shapes_ratio"))
+    assert alone.ci_high - alone.ci_low > 5
+    assert (share.ci_low, share.value, share.ci_high) == pytest.approx((0.75, 0.75, 0.75))
+
+
+def test_a_curve_rises_and_knows_its_points() -> None:
+    assert curve().at(2.0).how == "shift 0"
+    with pytest.raises(BadInput, match="guidance 3 is no point of this curve: allowed are 1, 2, 5"):
+        curve().at(3.0)
+    for scales in ((1.0, 5.0, 2.0), (1.0, 2.0, 2.0), (1.0, 2.0)):
+        with pytest.raises(BadInput, match="each larger than the one before"):
+            Curve("x", scales, curve().points)
+    assert curves.guidance_scales(["1.5", "2", "8"]) == (1.5, 2.0, 8.0)
+    for words in (["1", "x"], ["0.5", "2"], ["nan", "1"], ["1", "inf"]):
+        with pytest.raises(BadInput, match="allowed are numbers from 1"):
+            curves.guidance_scales(words)
+
+
+def test_all_points_of_a_curve_begin_with_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def images(pipeline: Any, prompts: Any, **how: Any) -> torch.Tensor:
+        asked.append({"pipeline": pipeline, "prompts": list(prompts), **how})
+        return render(scenes)
+
+    scenes = Shapes("test", 2).scenes(range(2))
+    monkeypatch.setattr(generate, "images", images)
+    monkeypatch.setattr(curves.quality, "found", lambda how, images, scenes, scored_by, seconds: found(0, 0.3))
+    made = curves.trace(Line("shapes-8", 8), "a pipeline", drawn_by("scorers", scenes), scales=[1.0, 3.0], seed=7)
+    assert (made.scales, len(made.points)) == ((1.0, 3.0), 2)
+    assert "shapes-8, 8 steps of ddim, seed 7" in made.how
+    assert [(one.pop("guidance"), one["seed"], one["steps"], one["sampler"]) for one in asked] == [
+        (1.0, 7, 8, "ddim"),
+        (3.0, 7, 8, "ddim"),
+    ]
+    assert asked[0] == asked[1]

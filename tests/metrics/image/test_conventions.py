@@ -1,0 +1,184 @@
+"""The four FIDs against the packages that define them, with one and the same file of weights."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from cleanfid import fid as clean_fid
+from cleanfid.inception_torchscript import InceptionV3W
+from scipy import linalg
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torchmetrics.image.fid import NoTrainInceptionV3
+from torchmetrics.image.kid import poly_mmd
+
+from benchmarks import fid as bench_fid
+from mdrepro.core.errors import BadInput
+from mdrepro.metrics.image import encoders, frechet, images, kernel
+from mdrepro.metrics.image.features import extract
+from tests.support import weight_files as makers
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of the other packages
+
+CONVENTIONS = ("tf-exact", "clean", "legacy-pytorch", "torchmetrics")
+SIZES = [(80, 80), (64, 97), (320, 300)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Mixed sizes: smaller and larger than the network's input, and just that."""
+    return makers.photos(tmp_path_factory.mktemp("photos"), n=3, sizes=SIZES)
+
+
+@pytest.fixture(scope="module")
+def script_file(inception_file, tmp_path_factory):
+    path = tmp_path_factory.mktemp("script") / "inception-2015-12-05.pt"
+    makers.inception_script(torch.load(inception_file), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ours(inception_file, folders):
+    """Feature sets by convention: real and generated."""
+    network = encoders.network("tf-exact", str(inception_file), sha256=makers.sha256(inception_file))
+    ready = {name: encoders.Encoder(encoders.row(name), network, torch.device("cpu")) for name in CONVENTIONS}
+    return [extract(images.files(folder), ready, keep=CONVENTIONS, batch=3) for folder in folders]
+
+
+@pytest.fixture(scope="module")
+def theirs(inception_file, script_file, folders):
+    """Features by the packages' own code, reading included: (real, generated) by convention."""
+    path = str(inception_file)
+    fidelity = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=path)
+    lightning = NoTrainInceptionV3("inception", ["2048"], feature_extractor_weights_path=path)
+    scripted = InceptionV3W(str(script_file.parent), download=False)
+    import cleanfid.inception_pytorch as legacy
+
+    network = makers.legacy_inception(torch.load(inception_file), legacy)
+
+    def single(extractor, folder):
+        from torch_fidelity.datasets import ImagesPathDataset
+
+        with torch.no_grad():
+            return np.concatenate([extractor(x[None]).numpy() for x in ImagesPathDataset(images.files(folder))])
+
+    def cleaned(model, folder, mode):
+        options = {"num_workers": 0, "batch_size": 2, "device": torch.device("cpu"), "verbose": False}
+        return clean_fid.get_folder_features(str(folder), model, mode=mode, **options)
+
+    ways = {
+        "tf-exact": lambda folder: single(lambda x: fidelity(x)[0], folder),
+        "clean": lambda folder: cleaned(scripted, folder, "clean"),
+        "legacy-pytorch": lambda folder: cleaned(lambda x: network(x / 255)[0].flatten(1), folder, "legacy_pytorch"),
+        "torchmetrics": lambda folder: single(lightning, folder),
+    }
+    return {name: [way(folder) for folder in folders] for name, way in ways.items()}
+
+
+def fid_by_singular_values(x, y):
+    """Without covariances: for X and Y centred, tr (X^T X Y^T Y)^(1/2) is the sum of the singular values of X Y^T."""
+    x, y = x.astype(float), y.astype(float)
+    a, b = ((z - z.mean(axis=0)) / (len(z) - 1) ** 0.5 for z in (x, y))
+    gap = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
+    return gap + np.square(a).sum() + np.square(b).sum() - 2 * linalg.svdvals(a @ b.T).sum()
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_features_fid_and_kid_are_the_package_s(name, ours, theirs):
+    found = [side[name] for side in ours]
+    for mine, yours in zip(found, theirs[name], strict=True):
+        assert np.abs(mine.features.numpy() - yours).max() < 3e-5 * np.abs(yours).max()
+    got = frechet.distance(*(one.statistics for one in found), few=True)
+    assert got.biased
+    assert got.value == pytest.approx(fid_by_singular_values(*theirs[name]), rel=1e-5)
+    doubled = [torch.from_numpy(side).double() for side in theirs[name]]
+    their_kid = kid_features_to_metric(*doubled, kid_subsets=3, kid_subset_size=3, verbose=False)
+    theirs_too = clean_fid.kernel_distance(doubled[1].numpy(), doubled[0].numpy(), num_subsets=1), poly_mmd(*doubled)
+    our_kid = kernel.block_kernel_distance(*(one.array() for one in found), subsets=3, size=3)
+    for value in (their_kid["kernel_inception_distance_mean"], *map(float, theirs_too)):
+        assert our_kid.mean == pytest.approx(value, rel=1e-5)
+
+
+def test_conventions_are_different_numbers(ours):
+    values = [frechet.distance(ours[0][n].statistics, ours[1][n].statistics, few=True).value for n in CONVENTIONS]
+    assert np.ptp(values) > 0.01 * min(values)
+    assert len({round(value, 6) for value in values}) == 4
+    with pytest.raises(BadInput, match="preprocessing"):
+        frechet.distance(ours[0]["clean"].statistics, ours[1]["tf-exact"].statistics, few=True)
+
+
+def test_clean_fid_s_own_file_runs_once_its_hash_is_known(script_file, folders, ours):
+    with pytest.raises(BadInput, match=r"has SHA-256 .*: allowed is the published file, or .* --sha256"):
+        encoders.load("clean", str(script_file))
+    with pytest.raises(BadInput, match="TorchScript program: allowed is that of clean-fid, for the encoder clean"):
+        encoders.load("tf-exact", str(script_file), sha256=makers.sha256(script_file))
+    encoder = encoders.load("clean", str(script_file), sha256=makers.sha256(script_file))
+    found = extract(images.files(folders[0])[:2], {"x": encoder}, keep=["x"])["x"]
+    expected = ours[0]["clean"].features[:2]
+    assert torch.allclose(found.features, expected, rtol=0, atol=3e-5 * expected.abs().max())
+    assert "TorchScript" in encoder.convention.encoder
+
+
+def test_torchvision_s_network_and_images_are_torchvision_s(folders, tmp_path):
+    import torchvision
+    from PIL import Image
+
+    torch.manual_seed(0)
+    weights = makers.inception_weights(3)
+    path = tmp_path / "inception_v3_google-0cc3c7bd.pth"
+    torch.save(weights, path)
+    model = torchvision.models.inception_v3(num_classes=1008, aux_logits=False, init_weights=False).eval()
+    model.load_state_dict(weights)
+    model.fc, model.transform_input = torch.nn.Identity(), True  # as with its published weights
+    usual = torchvision.models.Inception_V3_Weights.IMAGENET1K_V1.transforms()
+    files = images.files(folders[1])[:2]
+    pictures = torch.stack([usual(Image.open(file).convert("RGB")) for file in files])
+    encoder = encoders.load("torchvision", str(path), sha256=makers.sha256(path))
+    found = extract(files, {"x": encoder}, keep=["x"])["x"].features
+    with torch.no_grad():
+        assert torch.allclose(found, model(pictures), rtol=0, atol=1e-4 * float(found.abs().max()))
+
+
+@pytest.mark.parametrize("fault", ["missing", "shape", "channels"])
+def test_weights_of_another_network_are_refused(fault):
+    from mdrepro.metrics.image.inception import Inception
+
+    weights = makers.inception_weights()
+    if fault == "missing":
+        del weights["Mixed_6c.branch7x7_2.bn.running_mean"]
+    else:
+        name = "Mixed_5c.branch1x1.conv.weight"
+        weights[name] = weights[name][:, :-1] if fault == "shape" else weights[name][:-1]
+    with pytest.raises(BadInput, match="not the weights of an Inception v3"):
+        Inception(weights)
+
+
+def test_the_matrix_holds_the_single_numbers_and_their_differences(cli_run, folders, inception_file, ours):
+    real, generated = folders
+    weights = ["--weights", inception_file, "--sha256", makers.sha256(inception_file)]
+    code, out, error = cli_run("evaluate", "protocols", real, generated, *weights, "--few", "--json")
+    assert code == 0, error
+    rows = json.loads(out)["rows"]
+    assert [row["convention"] for row in rows] == list(CONVENTIONS)
+    values = [frechet.distance(ours[0][n].statistics, ours[1][n].statistics, few=True).value for n in CONVENTIONS]
+    assert [row["score"]["value"] for row in rows] == pytest.approx(values, rel=1e-6)
+    assert [row["difference"] for row in rows] == pytest.approx(np.array(values) - values[0], rel=1e-6, abs=1e-5)
+    assert rows[1]["percent"] == pytest.approx(100 * (values[1] / values[0] - 1), rel=1e-4)
+    assert all(row["score"]["biased"] for row in rows)
+
+
+@pytest.mark.slow
+def test_fid_of_a_thousand_pngs_is_the_packages_own_and_takes_less_time(inception_file, tmp_path):
+    """By the packages' public functions, from files to number; in processor time, as machines may be busy."""
+    real, generated = makers.photos(tmp_path / "photos", n=500, size=256)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows = bench_fid.compare(real, generated, inception_file)
+    finally:
+        torch.set_num_threads(threads)
+    for row in rows:
+        print(json.dumps(row))
+        assert row["relative_difference"] < 1e-4
+        assert row["our_cpu_seconds"] < 0.9 * row["their_cpu_seconds"]

@@ -1,0 +1,202 @@
+"""Fréchet distance: closed forms, three other implementations, sets without full rank, intervals that hold true."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from cleanfid.fid import frechet_distance as clean_fid
+from scipy import linalg
+from sklearn.linear_model import LinearRegression
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torchmetrics.image.fid import _compute_fid as torchmetrics_fid
+
+from mdrepro.core.errors import BadInput
+from mdrepro.metrics.image import frechet
+from mdrepro.metrics.image.statistics import Convention, Statistics
+
+
+def mixing(width, seed):
+    return np.random.default_rng(seed).standard_normal((width, width)) / width**0.5
+
+
+def sets(n1=400, n2=500, width=96, shift=0.3):
+    """Two correlated sets of features, like an encoder's: a decaying spectrum and means that differ."""
+    rng = np.random.default_rng(7)
+    spectrum = np.geomspace(3, 0.01, width)
+    first = rng.standard_normal((n1, width)) * spectrum @ mixing(width, 1)
+    second = rng.standard_normal((n2, width)) * spectrum @ mixing(width, 2) + shift
+    return first, second
+
+
+def of(x, y, **options):
+    return frechet.distance(Statistics.of(x), Statistics.of(y), **options).value
+
+
+def test_the_closed_form_of_gaussians_that_commute():
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.standard_normal((40, 40)))[0]
+    one, two = rng.uniform(0, 4, 40), rng.uniform(0, 4, 40)
+    mean1, mean2 = rng.standard_normal((2, 40))
+    got = frechet.frechet_distance(mean1, basis * one @ basis.T, mean2, basis * two @ basis.T)
+    expected = np.square(mean1 - mean2).sum() + np.square(np.sqrt(one) - np.sqrt(two)).sum()
+    assert got == pytest.approx(expected, rel=1e-10)
+
+
+def test_torch_fidelity_clean_fid_and_torchmetrics_give_the_same_number():
+    x, y = sets()
+    got = of(x, y)
+    theirs = [fid_features_to_statistics(torch.from_numpy(z)) for z in (x, y)]
+    moments = [(z["mu"], z["sigma"]) for z in theirs]
+    assert got == pytest.approx(fid_statistics_to_metric(*theirs, False)["frechet_inception_distance"], rel=1e-8)
+    assert got == pytest.approx(clean_fid(*moments[0], *moments[1]), rel=1e-8)
+    tensors = [torch.from_numpy(z) for pair in moments for z in pair]
+    assert got == pytest.approx(torchmetrics_fid(*tensors).item(), rel=1e-8)
+    assert got > 1
+    assert of(y, x) == pytest.approx(got, rel=1e-10)
+
+
+def test_the_trace_of_the_root_is_sqrtm_s():
+    one, two = (np.cov(z, rowvar=False) for z in sets())
+    assert frechet.trace_of_root(one, two) == pytest.approx(np.trace(linalg.sqrtm(one @ two)).real, rel=1e-10)
+
+
+@pytest.mark.parametrize(("n1", "n2"), [(30, 400), (400, 30), (30, 50)])
+def test_covariances_without_full_rank(n1, n2):
+    """With X and Y centred, tr (X^T X Y^T Y)^(1/2) is the sum of the singular values of X Y^T."""
+    x, y = sets(n1, n2)
+    a, b = ((z - z.mean(axis=0)) / (len(z) - 1) ** 0.5 for z in (x, y))
+    trace = linalg.svdvals(a @ b.T).sum()
+    expected = np.square(x.mean(axis=0) - y.mean(axis=0)).sum() + np.square(a).sum() + np.square(b).sum() - 2 * trace
+    assert of(x, y, few=True) == pytest.approx(expected, rel=1e-10)
+
+
+def test_features_that_never_vary():
+    x, y = sets(width=20)
+    x[:, [3, 8]] = y[:, [3, 8]] = 1.5  # dead in both
+    y[:, 11] = -2  # dead in one
+    kept = [i for i in range(20) if i not in (3, 8)]
+    assert of(x, y) == pytest.approx(of(x[:, kept], y[:, kept]), rel=1e-10)
+    assert of(x, x) == pytest.approx(0, abs=1e-9)
+    still = np.full((30, 20), 2.0)
+    assert of(x, still) == pytest.approx(np.square(x.mean(axis=0) - 2).sum() + x.var(axis=0, ddof=1).sum(), rel=1e-10)
+    assert of(still, still + 1) == pytest.approx(20)
+
+
+def test_too_few_images_are_an_error_or_a_biased_number():
+    x, y = sets(n1=97, n2=96)
+    with pytest.raises(BadInput, match="of 96 features needs at least 97 images in each set, got 97 and 96"):
+        of(x, y)
+    got = frechet.distance(Statistics.of(x), Statistics.of(y), few=True)
+    assert (got.n_reference, got.n, got.biased) == (97, 96, True)
+    assert not frechet.distance(Statistics.of(x), Statistics.of(x), few=True).biased
+    with pytest.raises(BadInput, match="got 96 and 97"):
+        of(y, x)
+
+
+def test_only_features_of_one_convention_are_compared():
+    x, y = sets(width=8)
+    with pytest.raises(BadInput, match="encoder 'a' and 'b'"):
+        frechet.distance(Statistics.of(x, Convention("a")), Statistics.of(y, Convention("b")))
+    with pytest.raises(BadInput, match="width 8 and 7"):
+        of(x, y[:, 1:])
+
+
+@pytest.mark.parametrize(("n", "few"), [(300, False), (40, True)])
+def test_resamples_are_the_distances_of_repeated_images(n, few):
+    x, y = sets(n2=n)
+    reference = Statistics.of(x)
+    counts = frechet.draws(n, 4, seed=3)
+    assert (counts.sum(axis=1) == n).all()
+    got = frechet.distances_of_resamples(reference, y, counts)
+    for value, row in zip(got, counts.astype(int), strict=True):
+        assert value == pytest.approx(of(x, np.repeat(y, row, axis=0), few=few), rel=1e-9)
+
+
+def test_the_interval_holds_the_expected_distance():
+    """As often as it says. Percentiles as they come are above it in nearly all of these trials."""
+    rng, width, n, trials = np.random.default_rng(0), 16, 100, 60
+    reference = Statistics.of(rng.standard_normal((5000, width)))
+
+    def sample():
+        return 0.3 + rng.standard_normal((n, width)) @ (np.eye(width) + 0.5 * mixing(width, 3))
+
+    truth = np.mean([frechet.distance(reference, Statistics.of(sample())).value for _ in range(1000)])
+    found = [frechet.distance_interval(reference, sample(), resamples=100, seed=i) for i in range(trials)]
+    assert np.mean([i.low <= truth <= i.high for i in found]) > 0.88
+    spread = np.std([i.value for i in found])
+    assert np.mean([i.high - i.low for i in found]) == pytest.approx(2 * 1.96 * spread, rel=0.35)
+    assert all(i.low < i.value < i.high and i.n == n for i in found)
+
+
+def test_pairs_take_out_what_two_samplers_share():
+    rng = np.random.default_rng(0)
+    reference = Statistics.of(rng.standard_normal((2000, 8)))
+    first = rng.standard_normal((200, 8)) * 1.3
+    second = first + 0.1 * rng.standard_normal((200, 8)) + 0.05
+    paired = frechet.paired_distance_interval(reference, first, second, resamples=200)
+    alone = [frechet.distance_interval(reference, z, resamples=200) for z in (first, second)]
+    assert paired.value == pytest.approx(alone[0].value - alone[1].value)
+    assert paired.low < paired.value < paired.high
+    assert (paired.high - paired.low) < 0.5 * min(i.high - i.low for i in alone)
+    same = frechet.paired_distance_interval(reference, first, first, resamples=50)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    with pytest.raises(BadInput, match="differ in shape"):
+        frechet.paired_distance_interval(reference, first, second[1:])
+
+
+def test_infinity_is_the_end_of_the_line_through_independent_distances():
+    x, y = sets(n1=1000, n2=1200, width=24)
+    reference = Statistics.of(x)
+    got = frechet.infinity(reference, y, seed=5)
+    assert got.sizes == tuple(np.linspace(120, 1200, 15).astype("int32").tolist())
+    chance = np.random.default_rng(5)
+    parts = [y[chance.permutation(len(y))[:size]] for size in got.sizes]
+    values = [clean_fid(x.mean(0), np.cov(x.T), part.mean(0), np.cov(part.T)) for part in parts]
+    np.testing.assert_allclose(got.distances, values, rtol=1e-8)
+    line = LinearRegression().fit(1 / np.array(got.sizes)[:, None], values)
+    assert got.value == pytest.approx(line.predict([[0]])[0], rel=1e-6)
+    assert got.slope == pytest.approx(line.coef_[0], rel=1e-5)  # distances to 1e-8, over 1 / 120 - 1 / 1200
+    assert got.slope > 0
+
+
+def test_infinity_is_nearer_to_the_truth_than_the_distance_of_all_images():
+    rng, width = np.random.default_rng(0), 32
+    change = np.eye(width) + 0.3 * mixing(width, 4)
+    truth = frechet.frechet_distance(np.zeros(width), np.eye(width), np.full(width, 0.1), change.T @ change)
+    reference = Statistics(None, 10**6, np.zeros(width), np.eye(width) * (10**6 - 1))
+    plain, limit = [], []
+    for seed in range(5):
+        x = rng.standard_normal((1000, width)) @ change + 0.1
+        plain.append(frechet.distance(reference, Statistics.of(x)).value - truth)
+        limit.append(frechet.infinity(reference, x, seed=seed).value - truth)
+    assert abs(np.mean(limit)) < 0.3 * np.mean(plain)
+
+
+def test_infinity_needs_a_range_of_sizes():
+    x, y = sets(n2=100, width=64)
+    with pytest.raises(BadInput, match="subsets of 65 to 100 images of 64 features: needed are"):
+        frechet.infinity(Statistics.of(x), y)
+    with pytest.raises(BadInput, match="with 1 subsets"):
+        frechet.infinity(Statistics.of(x), x, points=1)
+
+
+@pytest.mark.slow
+def test_at_2048_features_it_is_five_times_as_fast_as_sqrtm():
+    rng, width = np.random.default_rng(0), 2048
+    one, two = (np.cov(rng.standard_normal((3000, width)) @ mixing(width, s), rowvar=False) for s in (1, 2))
+    mean1, mean2 = rng.standard_normal((2, width))
+
+    def timed(function):
+        start = time.perf_counter()
+        return function(mean1, one, mean2, two), time.perf_counter() - start
+
+    frechet.trace_of_root(one, two)
+    got, ours = min((timed(frechet.frechet_distance) for _ in range(3)), key=lambda pair: pair[1])
+    gap = mean1 - mean2
+    expected, theirs = timed(
+        lambda *_: gap @ gap + np.trace(one) + np.trace(two) - 2 * np.trace(linalg.sqrtm(one @ two)).real
+    )
+    print(f"Fréchet distance, {width} features: {ours:.2f} s, with sqrtm {theirs:.2f} s, {theirs / ours:.1f} times")
+    assert got == pytest.approx(expected, rel=1e-6)
+    assert theirs > 5 * ours

@@ -1,0 +1,149 @@
+"""Table of the half-width decoder: latents as `generate` makes them, sizes by the closed form, PSNR by scikit-image."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+from torch import Tensor
+
+from mdrepro.core.paths import root
+from mdrepro.data.shapes import Shapes, render
+from mdrepro.evaluation import scenes as quality
+from mdrepro.evaluation.protocol import Drawn
+from mdrepro.evaluation.scenes import Found, Scorers
+from mdrepro.metrics.cost import closed_form
+from mdrepro.metrics.image.scene_clip import SceneClip
+from mdrepro.metrics.image.scenes import Judgement, SceneReader
+from mdrepro.metrics.image.statistics import Statistics
+from mdrepro.models.mobilediffusion import vae
+from mdrepro.papers import ledger
+from mdrepro.reproduce.tables import decoder as table
+from mdrepro.reproduce.workflow.parameters import declared
+from mdrepro.reproduce.workflow.record import complete
+from mdrepro.sampling import generate
+from mdrepro.training.objectives.synthetic import pruned
+from mdrepro.training.recipes import registry
+from tests.support import tiny_pipeline as tiny
+
+N = 24
+
+
+@pytest.fixture(scope="module")
+def scorers() -> Scorers:
+    torch.manual_seed(0)
+    return Scorers(SceneReader(width=8, depth=1).eval(), SceneClip(features=8, image_width=8).eval(), "two", "0")
+
+
+@pytest.fixture(scope="module")
+def decoders() -> dict[str, Any]:
+    torch.manual_seed(1)
+    original = vae.build("ours", 16).eval()
+    return {"original": original, "half-width": pruned(original, 0.5).eval()}
+
+
+def test_latents_are_those_that_images_are_made_of() -> None:
+    pipe, scenes = tiny.pipeline(), Shapes("test", 5).scenes(range(5))
+    made = table.latents(pipe, quality.prompts(scenes), [2.0, 4.0, 2.0], steps=2, seed=7, batch=2)
+    assert list(made) == [2.0, 4.0]
+    assert pipe.scheduler.config.timestep_spacing == "trailing"
+    for w in made:
+        wanted = generate.images(
+            tiny.pipeline(), quality.prompts(scenes), steps=2, guidance=w, sampler="ddim", seed=7, batch=2
+        )
+        assert torch.equal(table.decode(pipe.vae, made[w], batch=2), wanted)
+    assert not torch.equal(made[2.0], made[4.0])
+
+
+def test_half_of_the_width_is_the_recipe_and_a_quarter_of_the_parameters(decoders: dict[str, Any]) -> None:
+    assert registry.get("shapes-decoder-half").network == {"share": 0.5}
+    assert registry.get("shapes-vae").network == {"row": "ours", "width": 16}
+    for row, width in (("original", 16), ("half-width", 8)):
+        counted = closed_form.kl_decoder({"width": width, "resnets": 2, "latent_channels": 8})
+        squeeze = 8 * 8 + 8  # the 1 x 1 convolution on the latent, which `decoder_parameters` leaves out
+        assert vae.decoder_parameters(decoders[row]) == counted.params - squeeze
+
+
+def test_both_decoders_get_the_same_latents(
+    decoders: dict[str, Any], scorers: Scorers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = Shapes("test", 3).scenes(range(3))
+    latent = torch.randn(3, 8, 8, 8, generator=torch.Generator().manual_seed(2))
+    monkeypatch.setattr(table, "latents", lambda *_, **__: {3.0: latent, 5.0: -latent})
+    scored = Drawn(scorers, scenes, Statistics(), quality.renders(scenes, scorers), "two")
+    measured = table.measure(None, decoders, [3.0, 5.0], scored, steps=9, seed=4)
+    assert list(measured) == [3.0, 5.0]
+    assert list(measured[3.0]) == ["original", "half-width", "real"]
+    with torch.no_grad():
+        half = decoders["half-width"].decode(-latent / decoders["half-width"].config.scaling_factor).sample
+    wanted = ((half.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    assert torch.equal(measured[5.0]["half-width"].images, wanted)
+    assert torch.equal(measured[5.0]["real"].images, render(scenes))
+    assert measured[5.0]["original"].how == "shapes-vae, latents of shapes-base, 9 steps of ddim, guidance 5, seed 4"
+
+
+def drawn(real: Statistics) -> Drawn:
+    return Drawn(None, (), real, None, "two")  # type: ignore[arg-type]
+
+
+def found(images: Tensor, shift: float) -> Found:
+    chance = np.random.default_rng(0)
+    features = chance.normal(size=(N, 4)) + shift
+    right = Judgement(True, True, (True,), (True,), (True,), ())
+    return Found("a way", images, [right] * N, features, np.linspace(0.4, 0.6, N) - shift / 10, None)
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Found]:
+    pixels = render(Shapes("test", N).scenes(range(N)))
+    near = (pixels.int() + torch.arange(N).reshape(-1, 1, 1, 1) % 3 + 1).clamp(max=255).to(torch.uint8)
+    return {"original": found(pixels, 1.0), "half-width": found(near, 1.1), "real": found(pixels, 0.0)}
+
+
+def test_rows_are_the_declared_ones(measured: dict[str, Found], decoders: dict[str, Any]) -> None:
+    real = Statistics.of(measured["real"].features)
+    rows = table.rows(measured, decoders, {"original": 4.0, "half-width": 1.0}, drawn(real))
+    of = {(cell.row, cell.column): cell for cell in complete(ledger.find("snapfusion-decoder"), rows)}
+    pairs = zip(measured["half-width"].images.numpy(), measured["original"].images.numpy(), strict=True)
+    wanted = np.mean([peak_signal_noise_ratio(y, x, data_range=255) for x, y in pairs])
+    assert of["half-width", "psnr_to_original"].value == pytest.approx(wanted)
+    assert ("original", "psnr_to_original") not in of
+    assert of["half-width", "fid_shapes_minus_original"].value == pytest.approx(4 * (1.21 - 1))
+    assert of["half-width", "clip_shapes_minus_original"].value == pytest.approx(0.39 - 0.4)
+    assert of["half-width", "latency_ms"].value == 1.0
+    assert of["half-width", "params"].value / of["original", "params"].value < 0.28
+
+
+def test_the_curve_is_sorted_by_guidance(measured: dict[str, Found]) -> None:
+    real = Statistics.of(measured["real"].features)
+    swapped = {"original": measured["half-width"], "half-width": measured["original"]}
+    curve = table.curves({5.0: swapped, 2.0: measured}, drawn(real))
+    assert curve["original"] == [
+        (2.0, pytest.approx(0.4), pytest.approx(4 * 1.0)),
+        (5.0, pytest.approx(0.39), pytest.approx(4 * 1.21)),
+    ]
+    (axis,) = table.curve_figure(curve).axes
+    assert [text.get_text() for text in axis.texts] == ["2", "5", "2", "5"]
+    np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.39, 4.84], [0.4, 4.0]])
+
+
+def test_latencies_are_medians_without_the_first_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    class Slow:
+        def __init__(self, *seconds: float) -> None:
+            self.left = list(seconds)
+
+        def decode(self, _: Tensor) -> None:
+            now[0] += self.left.pop(0)
+
+    monkeypatch.setattr(table.time, "perf_counter", lambda: now[0])
+    pair: Any = {"original": Slow(9, 1, 2, 7), "half-width": Slow(0, 0.25, 0.75, 0.5)}
+    assert table.latencies(pair, torch.zeros(1), rounds=3) == {"original": 2000, "half-width": 500}
+
+
+def test_the_notebook_names_what_the_table_rests_on() -> None:
+    parameters = declared(root() / "notebooks/snapfusion/decoder.ipynb")
+    assert parameters["recipes"].default == list(table.RECIPES)
+    assert all(float(w) >= 1 for w in parameters["others"].default)

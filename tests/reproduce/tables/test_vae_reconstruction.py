@@ -1,0 +1,142 @@
+"""The table's rows and figures, from networks that were not trained at all and photographs that are noise."""
+
+import numpy as np
+import pytest
+import torch
+from skimage import metrics
+
+from mdrepro.data import photos
+from mdrepro.metrics.image import reconstruction
+from mdrepro.models.mobilediffusion import vae
+from mdrepro.papers import ledger
+from mdrepro.reproduce.tables import vae_reconstruction as table
+from mdrepro.reproduce.workflow.record import complete
+from mdrepro.training.photos.autoencoders import Recipe, Record, Trained
+
+
+@pytest.fixture(scope="module")
+def split():
+    chosen = photos.split()
+    return photos.Split(train=chosen.train, held_out=chosen.held_out[1:3], rule=chosen.rule)
+
+
+@pytest.fixture(scope="module")
+def tiles(split):
+    return table.originals(split.held_out)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    record = Record(losses=[1.0, 0.5], seconds=1.0, steps=2, images_per_second=2.0, parameters=1, machine="toy")
+    return {row: Trained(model=vae.build(row, 8).eval(), record=record) for row in vae.FAMILY}
+
+
+@pytest.fixture(scope="module")
+def measured(trained, tiles):
+    shared = {"width": 8, "crop": 16, "batch": 1, "steps": 2, "learning_rate": 1e-3}
+    missing = pytest.MonkeyPatch()
+    missing.setattr(torch.hub, "get_dir", lambda: "nowhere")
+    yield table.measure(trained, {row: Recipe(row=row, **shared) for row in vae.FAMILY}, tiles)
+    missing.undo()
+
+
+@pytest.fixture(scope="module")
+def cells(measured, split):
+    return {(row.row, row.column): row for row in table.rows(measured, split)}
+
+
+def test_rows_are_the_declared_ones(cells, measured, split):
+    spec = ledger.find("mobilediffusion-vae-reconstruction")
+    assert set(table.NAMES) == set(spec.rows)
+    assert complete(spec, table.rows(measured, split))
+    assert len(cells) == 3 * 6 + 6
+
+
+def test_quality_is_scikit_images_averaged_over_photographs(cells, measured, tiles):
+    for row, images in ((name, ours.images) for name, ours in measured.items()):
+        means = [
+            np.mean(
+                [
+                    metrics.peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=255)
+                    for a, b in zip(x, y, strict=True)
+                ]
+            )
+            for x, y in zip(tiles, images, strict=True)
+        ]
+        assert cells[row, "psnr"].value == pytest.approx(np.mean(means), abs=1e-6)
+        assert cells[row, "psnr"].n == len(tiles)
+        assert cells[row, "psnr"].ci_low == pytest.approx(min(means), abs=1e-9)  # two photographs
+
+
+def test_gains_are_paired_differences(cells):
+    for row, other in table.GAINS:
+        for column in ("psnr", "ssim"):
+            gain = cells[row, f"{column}_gain_over_{other}"]
+            assert gain.value == pytest.approx(cells[row, column].value - cells[other, column].value, abs=1e-9)
+            assert gain.ci_low <= gain.value <= gain.ci_high
+            assert "minus" in gain.protocol
+    assert ("sd", "psnr_gain_over_ours") not in cells
+
+
+def test_parameters_are_those_of_the_measured_decoder(cells, trained):
+    for row, autoencoder in trained.items():
+        own = sum(p.numel() for p in autoencoder.model.decoder.parameters()) / 1e6
+        assert cells[row, "params"].value == pytest.approx(own)
+        assert cells[row, "params"].n is None
+
+
+def test_lpips_without_weights_is_not_attempted(cells):
+    for net in ("alex", "vgg"):
+        cell = cells["ours", f"lpips_{net}"]
+        assert cell.value is None
+        assert reconstruction.BACKBONES[net][1] in cell.reason
+
+
+def test_lpips_with_weights_is_measured(monkeypatch, trained, tiles, measured, split):
+    class Toy:
+        protocol = "toy LPIPS"
+
+        def __init__(self, net):
+            self.net = net
+
+        def __call__(self, x, y):
+            return (x.double() - y.double()).abs().mean(dim=(1, 2, 3))
+
+    monkeypatch.setattr(reconstruction, "Lpips", Toy)
+    recipes = {row: ours.recipe for row, ours in measured.items()}
+    rows = {(r.row, r.column): r for r in table.rows(table.measure(trained, recipes, tiles), split)}
+    assert rows["sd", "lpips_vgg"].value > 0
+    assert "toy LPIPS" in rows["sd", "lpips_vgg"].protocol
+
+
+def test_protocol_says_how_it_was_measured(cells):
+    told = cells["ours-lite", "ssim"].protocol
+    for part in (
+        "3 tiles of 256 px",
+        "2 held-out photographs",
+        "sigma 1.5",
+        "encoder of ours fixed",
+        "seed 0",
+        "bootstrap",
+    ):
+        assert part in told
+
+
+def test_figures_show_every_network_and_photograph(measured, trained, split, tiles, tmp_path):
+    shown = table.reconstructions_figure(measured, split, tiles)
+    assert len(shown.axes) == 2 * 2 * 4
+    original = shown.axes[0].images[0].get_array()
+    assert any(np.array_equal(original, tile.permute(1, 2, 0).numpy()) for tile in tiles[0])
+    half = torch.full((3, 256, 256), 128, dtype=torch.uint8)
+    half[:, 144:, 128:] = 255 * torch.randint(2, (1, 112, 128))
+    left, top = table._busiest(half)
+    assert left >= 128
+    assert top >= 144
+    for name, figure in {
+        "r": shown,
+        "q": table.quality_figure(measured, split),
+        "l": table.loss_figure(trained),
+    }.items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000

@@ -1,0 +1,213 @@
+"""Why tables run, and real runs through Snakemake and papermill of a toy notebook."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mdrepro.core import watchdog
+from mdrepro.core.errors import BadInput
+from mdrepro.core.paths import run_dir
+from mdrepro.papers import ledger
+from mdrepro.reproduce.workflow import plan, results
+from tests.conftest import NOTEBOOK, TABLE, Cli
+from tests.reproduce.workflow.test_results import make_run
+
+
+def test_a_fresh_clone_has_to_run_even_with_published_results(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(monkeypatch)
+    from mdrepro.reproduce.workflow.publish import publish
+
+    publish([TABLE], "quick")
+    run_dir("quick", TABLE).rename(workspace / "gone")
+    assert plan.plan([TABLE], "quick")[0].reasons == ("it has no run yet",)
+
+
+def test_each_reason_to_run_is_said(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(monkeypatch)
+    done = plan.plan([TABLE], "quick")[0]
+    assert done.reasons == ()
+    assert "skipped: up to date, made 20" in done.explain()
+    assert "parameter steps: 3 → 4" in plan.plan([TABLE], "quick", ["steps=4"])[0].explain()
+    assert "--force" in plan.plan([TABLE], "quick", force=True)[0].explain()
+    (workspace / NOTEBOOK).write_text((workspace / NOTEBOOK).read_text().replace("toy broke", "toy fell"))
+    assert f"code changed: {NOTEBOOK}" in plan.plan([TABLE], "quick")[0].explain()
+    assert "code changed" not in done.explain()
+    (folder / "result.csv").write_text("")
+    assert "damaged" in plan.plan([TABLE], "quick")[0].explain()
+
+
+def test_unknown_tables_are_refused_before_anything_runs(workspace: Path) -> None:
+    with pytest.raises(BadInput, match=r"unknown table 'mobilediffusion-unet'.*allowed: .*vae-reconstruction"):
+        plan.plan(["mobilediffusion-unet"], "quick")
+
+
+def test_one_run_at_a_time(workspace: Path) -> None:
+    with plan._alone(), pytest.raises(BadInput, match="another mdrepro reproduce"):
+        plan.execute(plan.plan([TABLE], "quick"), cores=1)
+
+
+def _rows(home: Path) -> list[dict]:
+    return results.read(home / "papermill_runs/quick" / TABLE / "result.json")["rows"]
+
+
+def test_a_run_end_to_end_and_again(workspace: Path, cli: Cli) -> None:
+    first = cli("reproduce", TABLE, "--no-report")
+    assert first.returncode == 0, first.stderr
+    assert f"{TABLE}: runs: it has no run yet" in first.stdout
+    assert f"[{TABLE}] step 2" in first.stderr
+    assert "859.5 M" in first.stdout
+    folder = workspace / "papermill_runs/quick" / TABLE
+    assert {path.name for path in folder.iterdir()} == {"notebook.ipynb", "result.json", "result.csv", "figures"}
+    assert str(workspace) not in (folder / "notebook.ipynb").read_text()
+    made = (folder / "result.json").stat().st_mtime_ns
+    begun = time.monotonic()
+    again = cli("reproduce", TABLE, "--no-report")
+    assert again.returncode == 0
+    assert "skipped: up to date" in again.stdout
+    assert "859.5 M" in again.stdout
+    assert (folder / "result.json").stat().st_mtime_ns == made
+    assert time.monotonic() - begun < 15
+    assert cli("verify", "--tier", "quick").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_failed_notebook_keeps_its_copy_and_the_older_run(workspace: Path, cli: Cli) -> None:
+    assert cli("reproduce", TABLE, "--no-report").returncode == 0
+    before = _rows(workspace)
+    failed = cli("reproduce", TABLE, "--no-report", "--set", "fail=error")
+    assert failed.returncode == 1
+    assert "RuntimeError: the toy broke" in failed.stderr
+    assert re.search(r"> +\d+ \|     raise RuntimeError", failed.stderr)
+    assert "Traceback" not in failed.stderr
+    partial = workspace / f"papermill_runs/quick/{TABLE}.failed"
+    assert (partial / "notebook.ipynb").is_file()
+    assert not (partial / "result.json").exists()
+    assert _rows(workspace) == before
+    bad = cli("reproduce", TABLE, "--no-report", "--set", "fail=input")
+    assert bad.returncode == 2
+    assert "cat.png is not an image; allowed are png and jpg" in bad.stderr
+    assert "Traceback" not in bad.stderr
+    assert "skipped: up to date" in cli("reproduce", TABLE, "--no-report").stdout
+    assert cli("reproduce", TABLE, "--no-report", "--force").returncode == 0
+    assert not partial.exists()
+
+
+@pytest.mark.slow
+def test_a_killed_job_is_a_failure_and_no_bad_input(workspace: Path) -> None:
+    process = _in_the_middle(workspace, steps=60)
+    job = next(each for each in _ours(process.pid) if "mdrepro.reproduce.workflow.notebook" in each.cmdline())
+    job.kill()
+    said = process.stderr.read() if process.stderr else ""
+    assert process.wait() == 1
+    assert "ended without a word" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_code_that_changes_during_a_run_makes_it_fail(workspace: Path) -> None:
+    process = _in_the_middle(workspace, steps=20)
+    before = (workspace / NOTEBOOK).read_text()
+    (workspace / NOTEBOOK).write_text(before.replace("859.52", "700.0"))
+    said = process.stderr.read() if process.stderr else ""
+    assert process.wait() == 1
+    assert f"changed while it ran, so the numbers belong to no one state: code changed: {NOTEBOOK}" in said
+    assert not (workspace / "papermill_runs/quick" / TABLE / "result.json").exists()
+
+
+def test_the_watchdog_knows_a_stepped_clock_from_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader = json.loads(watchdog.lead()[watchdog.LEADER])
+    assert watchdog._alive(leader)
+    assert watchdog._alive(leader | {"created": leader["created"] + 5})
+    assert not watchdog._alive(leader | {"created": leader["created"] - 86400})
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    time.sleep(1)
+    assert not watchdog._alive({"pid": child.pid, "created": time.time()})  # a zombie until it is waited for
+    child.wait()
+    assert not watchdog._alive({"pid": child.pid, "created": time.time()})
+
+
+@pytest.mark.slow
+def test_a_dry_run_runs_nothing(workspace: Path, cli: Cli) -> None:
+    dry = cli("reproduce", TABLE, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert "it has no run yet" in dry.stdout
+    assert "mobilediffusion_unet_cost" in dry.stderr
+    assert not (workspace / "papermill_runs").exists()
+
+
+@pytest.mark.slow
+def test_snakemake_options_pass_through(workspace: Path, cli: Cli) -> None:
+    wrong = cli("reproduce", TABLE, "--no-report", "--executor", "no-such-executor")
+    assert wrong.returncode == 2
+    assert "no-such-executor" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    assert cli("reproduce", TABLE, "--snakemake", "x='").returncode == 2
+    slurm = cli("reproduce", TABLE, "--dry-run", "--executor", "slurm")
+    assert slurm.returncode == 0, slurm.stderr
+    profile = workspace / "profile"
+    profile.mkdir()
+    (profile / "config.yaml").write_text("printshellcmds: true\n")
+    profiled = cli("reproduce", TABLE, "--dry-run", "--profile", str(profile))
+    assert "mdrepro.reproduce.workflow.notebook" in profiled.stderr
+    dry = cli("reproduce", TABLE, "--dry-run", "--snakemake", "--printshellcmds")
+    assert "mdrepro.reproduce.workflow.notebook" in dry.stderr
+
+
+def _in_the_middle(home: Path, steps: int) -> subprocess.Popen[str]:
+    """A run that has come to its third step; its stderr can be read on."""
+    command = [sys.executable, "-m", "mdrepro", "reproduce", TABLE, "--no-report", "--set", f"steps={steps}"]
+    process = subprocess.Popen(command, cwd=home, env=os.environ, text=True, stderr=subprocess.PIPE)
+    assert process.stderr
+    while "step 2" not in (line := process.stderr.readline()):
+        assert line, "the run ended early"
+    return process
+
+
+def _ours(pid: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["pid", "environ"]):
+        leader = (process.info["environ"] or {}).get("MDREPRO_LEADER")
+        if leader and json.loads(leader)["pid"] == pid and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+@pytest.mark.slow
+def test_kill_9_leaves_nothing_behind_and_the_same_command_finishes(workspace: Path, cli: Cli) -> None:
+    """Killed in the middle of a cell, the run's children end too, and a second call makes the undisturbed numbers."""
+    process = _in_the_middle(workspace, steps=20)
+    children = _ours(process.pid)
+    assert len(children) >= 3  # Snakemake, the job and the kernel
+    process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while _ours(process.pid) and time.monotonic() < deadline:  # the leader is still a zombie here
+        time.sleep(0.2)
+    assert _ours(process.pid) == []
+    process.wait()
+    assert not (workspace / "papermill_runs/quick" / TABLE / "result.json").exists()
+    done = cli("reproduce", TABLE, "--no-report", "--set", "steps=20")
+    assert done.returncode == 0, done.stderr
+    left = [path.name for path in (workspace / "papermill_runs/quick").iterdir()]
+    assert sorted(left) == [".plan", TABLE]
+    disturbed = _rows(workspace)
+    assert cli("reproduce", TABLE, "--no-report", "--set", "steps=20", "--force").returncode == 0
+    assert _rows(workspace) == disturbed
+
+
+def test_a_table_on_request_runs_by_name_or_with_all(workspace: Path) -> None:
+    table, tables = ledger.find(TABLE), ledger.tables()
+    on_request = table.model_copy(update={"on_request": "an hour"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "tables", lambda **_: {TABLE: on_request})
+        patch.setattr(ledger, "find", lambda name, **_: on_request if name == TABLE else tables[name])
+        assert plan.plan([], "quick") == []
+        assert [job.table for job in plan.plan([], "quick", every=True)] == [TABLE]
+        assert [job.table for job in plan.plan([TABLE], "quick")] == [TABLE]

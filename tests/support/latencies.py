@@ -1,0 +1,74 @@
+"""Latencies by arithmetic in place of measured ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mdrepro.latency import host
+from mdrepro.metrics.cost.measure import calculate
+from mdrepro.reproduce.tables.host_latency import Measured
+from mdrepro.reproduce.workflow.exported import Kept, Piece
+
+PEAK = 60.0
+"""GMAC/s of the matrix product."""
+
+
+def told(times_ms: Sequence[float], memory_mb: float = 100.0) -> host.Told:
+    """What a process says of such runs."""
+    return {
+        "load": 0.5,
+        "first": times_ms[0] / 1000,
+        "seconds": [ms / 1000 for ms in times_ms],
+        "load_before": 0.1,
+        "load_after": 1.9,
+        "peak_bytes": int(memory_mb * 1e6),
+        "loading_bytes": int(3 * memory_mb * 1e6),
+        "peak_gmacs": PEAK,
+        "runtime": "LiteRT 0",
+        "cpu": "a processor",
+    }
+
+
+def measured(
+    network: str, times_ms: Sequence[float], branches: int = 1, memory_mb: float = 100.0, resolution: int = 512
+) -> dict[Piece, Measured]:
+    """A network with these runs."""
+    piece: Any = Piece(network, branches)
+    cost = calculate(network, resolution)
+    record, state = host.record(
+        [told(times_ms, memory_mb)],
+        1,
+        model=piece.model,
+        component=piece.component,
+        precision="fp16",
+        macs=branches * cost.macs,
+        batch=branches,
+        resolution=resolution,
+    )
+    kept = Kept(Path("x.tflite"), {"bytes": 10**6, "parity": {"psnr_db": 75.0}, "sha256": "0" * 64})
+    return {piece: Measured(piece, cost, record, tuple(times_ms), state, kept, 1)}
+
+
+def by_work(pieces: Sequence[Piece], speed: float = 40.0, resolution: int = 512) -> dict[Piece, Measured]:
+    """All at so many GMAC/s, with runs that differ by a hundredth; memory of the weights and what they work on."""
+    found: dict[Piece, Measured] = {}
+    for piece in pieces:
+        cost = calculate(piece.network, resolution)
+        ms = piece.branches * cost.macs / speed / 1e6
+        held = cost.params * 4 / 1e6 + 10 * piece.branches * cost.macs / 1e9
+        found |= measured(piece.network, [ms * (1 + k / 1000) for k in range(-5, 6)], piece.branches, held, resolution)
+    return found
+
+
+def constant(**ms: float) -> dict[Piece, Measured]:
+    """Networks whose runs all take the same; in names, ``_`` stands for ``-``."""
+    found: dict[Piece, Measured] = {}
+    for name, value in ms.items():
+        found |= measured(name.replace("_", "-"), [value] * 5)
+    return found
+
+
+def stubbed(wanted: Sequence[Piece], **named: Any) -> dict[Piece, Measured]:
+    """In place of `host_latency.measure`."""
+    assert {"precision", "resolution", "threads", "runs", "seconds", "most", "rounds"} == set(named)
+    return by_work(wanted, resolution=named["resolution"])

@@ -1,0 +1,262 @@
+"""The diffusion-GAN: what its networks are shown, its losses, and one step on the ring."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers.training_utils import compute_snr
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from mdrepro.core.errors import BadInput
+from mdrepro.diffusion.noise import NoiseSchedule
+from mdrepro.diffusion.renoise import RenoisingScheduler
+from mdrepro.models.mobilediffusion.discriminator import Discriminator
+from mdrepro.training.engine.draws import Draws
+from mdrepro.training.objectives import diffusion_gan
+from mdrepro.training.objectives.diffusion_gan import (
+    DiffusionGAN,
+    discriminator_adversarial,
+    generator_adversarial,
+    reconstruction_loss,
+)
+from tests.support import bed, testbed
+from tests.support import tiny_pipeline as tiny
+
+COUNT = 10_000
+
+
+class Generator(nn.Module):
+    """Says v = half of x_t, and keeps what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(0.5))
+        self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def forward(self, x_t: Tensor, t: Tensor, text: Tensor, return_dict: bool) -> tuple[Tensor]:
+        self.seen.append((x_t, t, text))
+        return (self.factor * x_t,)
+
+
+class Judge(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(1.0))
+        self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        self.seen.append((x.detach(), t, text))
+        return self.slope * x.mean(1, keepdim=True)
+
+
+def shown(**settings: Any) -> tuple[DiffusionGAN, dict[str, Tensor]]:
+    """Both phases of one step: the noise in everything the networks saw, with other factors taken out."""
+    made = DiffusionGAN(Generator(), Judge(), bed.scheduler(), **settings)
+    batch = bed.examples().batch(range(COUNT))
+    ddim = bed.scheduler()
+    kept = ddim.alphas_cumprod
+
+    def noise(x: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+        a, s = kept[t].sqrt()[:, None, None, None], (1 - kept[t]).sqrt()[:, None, None, None]
+        return (x - a * clean) / s
+
+    found = {}
+    for phase in made.phases:
+        made.losses(phase.name, batch, Draws(0, 0, 0, COUNT, stream=phase.name))
+        x_t, t, text = made.networks["generator"].seen[-1]
+        a, s = kept[t].sqrt()[:, None, None, None], (1 - kept[t]).sqrt()[:, None, None, None]
+        clean = (a * x_t - s * 0.5 * x_t).detach()
+        lower = (t - 1000 // made.jumps).clamp(min=0)
+        x, judged_at, judged_text = made.networks["discriminator"].seen[-1]
+        found |= {"t": t, "x_t": noise(x_t, batch["latent"], t), f"fake, {phase.name}": noise(x[-COUNT:], clean, lower)}
+        if phase.name == "discriminator":
+            found["real"] = noise(x[:COUNT], batch["latent"], lower)
+        assert torch.equal(judged_at[-COUNT:], lower)
+        assert torch.equal(judged_at[:COUNT], lower)
+        assert torch.equal(judged_text[-COUNT:], batch["text"])
+        assert torch.equal(text, batch["text"])
+    return made, found
+
+
+def unlike_new_noise(found: dict[str, Tensor]) -> float:
+    """How far the noises are from standard normal numbers that know nothing of each other."""
+    noises = torch.stack([value.flatten() for name, value in found.items() if name != "t"])
+    return float((torch.cov(noises) - torch.eye(len(noises))).abs().max())
+
+
+def test_what_the_networks_are_shown() -> None:
+    _, found = shown()
+    assert unlike_new_noise(found) < 0.05
+    assert (found["t"].min(), found["t"].max()) == (1, 999)
+    assert found["t"].float().mean() == pytest.approx(500, abs=10)
+
+
+_NORMAL, _ADD_NOISE = Draws.normal, NoiseSchedule.add_noise
+
+
+def _one_noise(self: Draws, *shape: int) -> Tensor:
+    return _NORMAL(Draws(0, 0, 0, self.count), *shape)
+
+
+def _unnoised(self: NoiseSchedule, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    return self.level(t, x0)[0] * x0
+
+
+def _another_time(self: NoiseSchedule, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    return _ADD_NOISE(self, x0, noise, (t - 100).clamp(min=0))
+
+
+def _posterior(self: NoiseSchedule, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    return self.level(t, x_t)[0] * x_t + self.level(t, x_t)[1] * prediction
+
+
+FAULTS: dict[str, tuple[Any, str, Callable[..., Tensor]]] = {
+    "one noise for x_t, real and fake": (Draws, "normal", _one_noise),
+    "no noise added to x0'": (NoiseSchedule, "add_noise", _unnoised),
+    "noise of another time": (NoiseSchedule, "add_noise", _another_time),
+    "sign of v in x0'": (NoiseSchedule, "x0", _posterior),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_shows_in_what_the_networks_are_shown(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*FAULTS[fault])
+    assert unlike_new_noise(shown()[1]) > 0.2
+
+
+def test_times_may_be_those_of_the_sampler_and_lean_to_the_last() -> None:
+    t = shown(times="jumps")[1]["t"]
+    sampler = RenoisingScheduler.from_config(bed.scheduler().config)
+    sampler.set_timesteps(4)
+    assert t.unique().tolist() == sampler.timesteps.tolist()[::-1]
+    assert (t == 999).float().mean() == pytest.approx(0.25, abs=0.02)
+    assert (shown(times="jumps", last=0.5)[1]["t"] == 999).float().mean() == pytest.approx(0.625, abs=0.02)
+    assert (shown(last=0.3)[1]["t"] == 999).float().mean() == pytest.approx(0.301, abs=0.02)
+    assert unlike_new_noise(shown(jumps=2)[1]) < 0.05
+
+
+def test_losses_are_the_cross_entropies_of_the_reference_recipe() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (2 * torch.randn(5, 1, 3, 3, generator=generator) for _ in range(2))
+    one, zero = torch.ones_like(real), torch.zeros_like(real)
+    wanted = binary_cross_entropy_with_logits(real, one) + binary_cross_entropy_with_logits(fake, zero)
+    torch.testing.assert_close(discriminator_adversarial(real, fake), wanted)
+    torch.testing.assert_close(generator_adversarial(fake), binary_cross_entropy_with_logits(fake, one))
+    wanted = binary_cross_entropy_with_logits(real.clamp(max=0.5), one)
+    wanted += binary_cross_entropy_with_logits(fake.clamp(min=-0.5), zero)
+    torch.testing.assert_close(discriminator_adversarial(real, fake, 0.5), wanted)
+    wanted = binary_cross_entropy_with_logits(fake.clamp(max=0.5), one)
+    torch.testing.assert_close(generator_adversarial(fake, 0.5), wanted)
+
+
+def test_the_reconstruction_weighed_by_epsilon_is_the_error_in_e() -> None:
+    schedule = NoiseSchedule.from_scheduler(bed.scheduler("epsilon"))
+    t, generator = torch.tensor([10, 400, 800, 999]), torch.Generator().manual_seed(0)
+    x0, noise, said = (torch.randn(4, 2, 3, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+    made = schedule.x0(said, schedule.add_noise(x0, noise, t), t)
+    torch.testing.assert_close(reconstruction_loss(schedule, x0, made, t, "epsilon"), (said - noise).square().mean())
+    snr = compute_snr(bed.scheduler(), t)[0]
+    one = slice(0, 1)
+    torch.testing.assert_close(
+        reconstruction_loss(schedule, x0[one], made[one], t[one], "x0").item(),
+        (said - noise)[one].square().mean().item() / snr.item(),
+        rtol=1e-4,
+        atol=0,
+    )
+
+
+def test_the_total_is_the_weighted_sum() -> None:
+    made, _ = shown(reconstruction=2.0, adversarial=3.0)
+    batch = bed.examples().batch(range(100))
+    found = made.losses("generator", batch, Draws(0, 1, 0, 100))
+    torch.testing.assert_close(found["loss"], 2 * found["reconstruction"] + 3 * found["adversarial"])
+    assert set(made.losses("discriminator", batch, Draws(0, 1, 0, 100))) == {"loss", "real", "fake"}
+
+
+def test_pairs_are_met_from_pure_noise_at_the_last_time() -> None:
+    made = DiffusionGAN(Generator(), Judge(), bed.scheduler(), reconstruction=0, adversarial=0, pairs=5.0)
+    batch = bed.examples().batch(range(100))
+    noise, target = torch.randn(2, 100, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    found = made.losses("generator", batch | {"noise": noise, "target_latent": target}, Draws(0, 0, 0, 100))
+    x_t, t, text = made.networks["generator"].seen[-1]
+    assert torch.equal(x_t, noise)
+    assert t.tolist() == [999] * 100
+    assert torch.equal(text, batch["text"])
+    clean = bed.scheduler()
+    clean.set_timesteps(1)
+    reached = clean.step(0.5 * noise, 999, noise).pred_original_sample
+    torch.testing.assert_close(found["loss"], 5 * (reached - target).square().mean())
+
+
+def test_the_generator_gets_no_gradient_from_the_discriminators_phase() -> None:
+    made = DiffusionGAN(Generator(), Judge(), bed.scheduler())
+    batch = bed.examples().batch(range(100))
+    made.losses("discriminator", batch, Draws(0, 0, 0, 100))["loss"].backward()
+    assert made.networks["generator"].factor.grad is None
+    assert made.networks["discriminator"].slope.grad is not None
+    made.losses("generator", batch, Draws(0, 0, 0, 100))["loss"].backward()
+    assert made.networks["generator"].factor.grad is not None
+    phases = [(phase.name, phase.trains, phase.every) for phase in made.phases]
+    assert phases == [("discriminator", ("discriminator",), 2), ("generator", ("generator",), 1)]
+
+
+def test_it_runs_on_the_real_networks() -> None:
+    unet = tiny.unet().train()
+    made = DiffusionGAN(unet, Discriminator.from_unet(unet), tiny.scheduler(prediction_type="v_prediction"), pairs=1.0)
+    chance = torch.Generator().manual_seed(0)
+    latents = {name: torch.randn(2, 8, 8, 8, generator=chance) for name in ("latent", "noise", "target_latent")}
+    batch = latents | {"text": torch.randn(2, 5, tiny.CROSS, generator=chance)}
+    for phase in made.phases:
+        network = made.networks[phase.trains[0]]
+        loss = made.losses(phase.name, batch, Draws(0, 0, 0, 2))["loss"]
+        slopes = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        assert all(slope is not None and slope.isfinite().all() for slope in slopes)
+
+
+def test_what_is_not_allowed_is_said() -> None:
+    for bad in ({"gamma": "v"}, {"times": "last"}, {"last": 2.0}, {"jumps": 0}, {"every": 0}):
+        with pytest.raises(BadInput, match="allowed"):
+            DiffusionGAN(Generator(), Judge(), bed.scheduler(), **bad)
+
+
+def one_step(steps: int, **settings: Any) -> tuple[float, float, float]:
+    """Sliced Wasserstein distance, share at a right mode, share at the rarest mode, of one step after training.
+
+    The jump is all of T: at T / 4 the level under T - 1 is so noisy that it hides the modes of a plane.
+    """
+    torch.manual_seed(3)
+    generator = bed.trained()
+    made = DiffusionGAN(generator, testbed.ToyDiscriminator(generator), bed.scheduler(), jumps=1, last=0.5, **settings)
+    net = bed.fit(made, steps, phase_betas={"discriminator": (0.0, 0.999)})["generator"]
+    noise, text, truth = bed.questions()
+    sampler = RenoisingScheduler.from_config(bed.scheduler().config)
+    points = testbed.sample(net, sampler, noise, text, 1)
+    distance = testbed.sliced_wasserstein(points, truth)
+    return distance, bed.right(points, text), float(8 * testbed.mode_shares(points, bed.RING).min())
+
+
+@pytest.mark.slow
+def test_one_step_reaches_every_mode() -> None:
+    """The denoiser that it starts from: 0.89, no point, none."""
+    distance, right, rarest = one_step(700)
+    assert distance < 0.18
+    assert right > 0.72
+    assert rarest > 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["sign of the adversarial term", "labels exchanged", "no adversarial term"])
+def test_a_fault_leaves_one_step_far_away(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = diffusion_gan.generator_adversarial
+    judge = diffusion_gan.discriminator_adversarial
+    if fault == "sign of the adversarial term":
+        monkeypatch.setattr(diffusion_gan, "generator_adversarial", lambda fake, hold: right(-fake, hold))
+    if fault == "labels exchanged":
+        monkeypatch.setattr(
+            diffusion_gan, "discriminator_adversarial", lambda real, fake, hold: judge(fake, real, hold)
+        )
+    distance, correct, _ = one_step(300, adversarial=0.0 if fault == "no adversarial term" else 1.0)
+    assert distance > 0.3
+    assert correct < 0.4

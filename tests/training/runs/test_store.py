@@ -1,0 +1,389 @@
+"""Runs: whole or not at all, the same bits after a stop, found by key, published in float16, made into pipelines."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mdrepro.core import paths
+from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.data.shapes import Shapes
+from mdrepro.models import latents
+from mdrepro.training.recipes.recipe import Recipe
+from mdrepro.training.runs import build, latent_cache, model_folders, parallel, scratch, store
+from mdrepro.training.runs.session import Unfinished
+from tests.support.recipe_rows import put, put_in_package, tiny
+
+
+@pytest.fixture(autouse=True)
+def _no_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(scratch.VARIABLE, "")
+
+
+def weights(run: store.Run, part: str) -> dict[str, torch.Tensor]:
+    return load_file(next((run.folder / part).glob("*.safetensors")))
+
+
+def test_a_run_is_stored_with_its_record_and_taken_the_next_time(rows: dict[str, Recipe], workspace: Path) -> None:
+    run = store.load_or_train("t-reader")
+    record = json.loads((run.folder / "training.json").read_text())
+    assert run.folder == workspace / f"papermill_runs/quick/checkpoints/t-reader-{store.key(rows['t-reader'])}"
+    assert sorted(path.name for path in run.folder.iterdir()) == ["reader", "training.json"]
+    for name, digest in record["files"].items():
+        assert paths.sha256(run.folder / name) == digest
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workspace, capture_output=True, text=True, check=True)
+    assert (record["commit"], record["dirty"]) == (head.stdout.strip(), False)
+    assert record["row"] == rows["t-reader"].plain()
+    assert record["data"] == Shapes("train", 12).fingerprint
+    assert [row["step"] for row in record["curve"]] == [1, 2, 3, 4]
+    assert all("reader/loss" in row for row in record["curve"])
+    assert record["parameters"] == sum(p.numel() for p in run.load("reader").parameters())
+    assert 0 < record["loop_seconds"] <= record["seconds"]
+    assert record["cpu_seconds"] > 0
+    assert record["images_per_second"] == pytest.approx(8 / record["loop_seconds"], rel=0.01)
+    assert str(workspace) not in run.file.read_text()
+    made = run.file.stat().st_mtime_ns
+    again = store.load_or_train("t-reader")
+    assert again.file.stat().st_mtime_ns == made
+    assert not again.load("reader").training
+    with pytest.raises(BadInput, match=r"unknown part of t-reader 'unet'.*allowed: reader"):
+        again.load("unet")
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also: it is no run until it is whole, and its time is that of all sessions."""
+    whole = weights(store.load_or_train("t-reader"), "reader")
+    store.folder(rows["t-reader"]).rename(paths.runs() / "undisturbed")
+    with pytest.raises(Unfinished, match="time ran out before it began"):
+        store.load_or_train("t-reader", max_seconds=0)
+    whole_run = build.run
+    with monkeypatch.context() as short:
+        short.setattr(build, "run", lambda *given, **more: whole_run(*given, **(more | {"max_seconds": 0.0})))
+        for step in (1, 2, 3):
+            with pytest.raises(Unfinished, match=f"stopped after step {step} of 4; the same command goes on"):
+                store.load_or_train("t-reader")
+            assert store.find("t-reader") is None
+    work = store.folder(rows["t-reader"]) / "work"
+    spent = json.loads((work / "spent.json").read_text())
+    run = store.load_or_train("t-reader")
+    stopped = weights(run, "reader")
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    assert run.record["seconds"] > spent["seconds"] > 0
+    assert run.record["cpu_seconds"] > spent["cpu_seconds"] > 0
+    assert not work.exists()
+
+
+def test_begun_anew_a_run_forgets_what_was_there(rows: dict[str, Recipe]) -> None:
+    first = store.load_or_train("t-reader")
+    store.add_results(first, {"scenes": 0.5})
+    store.add_results(first, {"more": 1})
+    assert store.find("t-reader").record["results"] == {"scenes": 0.5, "more": 1}  # type: ignore[union-attr]
+    same = store.train(rows["t-reader"])
+    assert same.record["results"]
+    anew = store.train(rows["t-reader"], resume=False)
+    assert anew.record["results"] == {}
+    assert anew.record["files"] == first.record["files"]
+
+
+def test_a_damaged_run_is_not_taken(rows: dict[str, Recipe], capsys: pytest.CaptureFixture[str]) -> None:
+    run = store.load_or_train("t-reader")
+    file = run.folder / "reader/diffusion_pytorch_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert store.find("t-reader") is None
+    assert "reader/diffusion_pytorch_model.safetensors is not what was written" in capsys.readouterr().err
+    assert store.load_or_train("t-reader").record["files"] == run.record["files"]
+
+
+def _parts(run: store.Run) -> set[str]:
+    return {path.name for path in run.folder.iterdir() if path.is_dir()}
+
+
+def test_pipelines_are_made_of_runs_that_hold_their_own_part_alone(rows: dict[str, Recipe]) -> None:
+    one, lite = store.load_or_train("t-1"), store.load_or_train("t-lite")
+    assert one.record["parents"] == {role: store.key(rows[name]) for role, name in rows["t-1"].parents.items()}
+    assert _parts(one) == {"unet", "scheduler"}
+    text, full = store.find("t-text"), store.find("t-vae")
+    assert text is not None
+    assert full is not None
+    assert (_parts(text), _parts(full), _parts(lite)) == ({"text_encoder", "tokenizer"}, {"vae"}, {"vae"})
+    _make_images("t-base", "DDIMScheduler")
+    _make_images("t-1", "RenoisingScheduler")
+    base = store.pipeline("t-base")
+    assert (base.config.default_steps, base.config.default_guidance) == (2, 2.0)
+    trained = text.load("text_encoder").state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in base.text_encoder.state_dict().items())
+    _is_light(store.pipeline("t-base", vae="t-lite").vae, full.load("vae"))
+    with pytest.raises(BadInput, match="t-text decodes other latents"):
+        store.pipeline("t-base", vae="t-text")
+    with pytest.raises(BadInput, match="kind text"):
+        store.pipeline("t-text")
+    (folder,) = (paths.runs() / "quick/latents").iterdir()
+    _holds_latents(folder, full.load("vae"))
+
+
+def _make_images(name: str, scheduler: str) -> None:
+    pipeline = store.pipeline(name)
+    pipeline.set_progress_bar_config(disable=True)
+    assert type(pipeline.scheduler).__name__ == scheduler
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert pipeline.scheduler.config.rescale_betas_zero_snr
+    images = pipeline(["a red star", "two blue circles"], output_type="pt").images
+    assert images.shape == (2, 3, 64, 64)
+    assert images.isfinite().all()
+
+
+def _is_light(lite: Any, full: Any) -> None:
+    """Half the decoder, the same encoder and convention."""
+    assert lite.config.decoder_block_out_channels[0] == 4
+    assert lite.config.scaling_factor == full.config.scaling_factor != 1
+    theirs, ours = full.state_dict(), lite.state_dict()
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs if name.startswith("encoder"))
+
+
+def _holds_latents(folder: Path, vae: Any) -> None:
+    """What the autoencoder gives, in float16."""
+    held = latent_cache.load(folder).batch(range(12))["latent"]
+    with torch.no_grad():
+        expected = latents.to_latent(vae, Shapes("train", 12).batch(range(12))["pixels"], "uint8")
+    torch.testing.assert_close(held, expected, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.slow
+def test_every_kind_trains_from_its_parents(rows: dict[str, Recipe]) -> None:
+    made = {name: store.load_or_train(name) for name in rows}
+    for name, row in rows.items():
+        assert made[name].record["parents"] == {role: store.key(rows[parent]) for role, parent in row.parents.items()}
+        assert str(paths.root()) not in "".join(file.read_text() for file in made[name].folder.rglob("*.json"))
+        if "text" in row.parents:
+            assert _parts(made[name]) == {"unet", "scheduler"}
+    assert made["t-relu"].load("unet").config.attention == "relu"
+    evolved = made["t-evolved"]
+    log = [json.loads(line) for line in (evolved.folder / "evolution.jsonl").read_text().splitlines()]
+    assert evolved.load("unet").config.actions == [action for entry in log for action in entry["actions"]] != []
+    assert {"evolution.jsonl", "latency.json"} <= set(evolved.record["files"])
+    assert made["t-w-4"].load("unet").config.time_cond_proj_dim == 256
+    _make_images("t-w-4", "DDIMScheduler")
+    _make_images("t-lcm", "LCMScheduler")
+    _make_images("t-evolved", "DDIMScheduler")
+    held = [len(latent_cache.load(folder)) for folder in sorted((paths.runs() / "quick/latents").iterdir())]
+    assert held == [12, 4], "one cache for all, one more for the evolution's held-out scenes"
+
+
+def test_a_pipeline_of_missing_runs_says_how_to_get_them(rows: dict[str, Recipe]) -> None:
+    with pytest.raises(NotAttempted, match="there is no checkpoint of t-base: mdrepro train t-base"):
+        store.pipeline("t-base")
+
+
+@pytest.fixture
+def reader(rows: dict[str, Recipe]) -> store.Run:
+    """A trained run that may be published."""
+    return store.load_or_train("t-reader")
+
+
+def test_published_runs_are_halved_and_found_where_there_is_none_here(reader: store.Run, workspace: Path) -> None:
+    exact = reader.load("reader").state_dict()
+    (place,) = store.publish(["t-reader"])
+    assert place == workspace / "results/quick/checkpoints/t-reader"
+    assert all(
+        value.dtype == torch.float16 or not value.is_floating_point()
+        for value in load_file(place / "reader/diffusion_pytorch_model.safetensors").values()
+    )
+    reader.folder.rename(workspace / "gone")
+    found = store.find("t-reader")
+    assert found
+    assert found.folder == place
+    loaded = found.load("reader").state_dict()
+    for name, value in exact.items():
+        assert loaded[name].dtype == value.dtype
+        expected = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(loaded[name], expected)
+    assert found.record["trained_files"] == reader.record["files"]
+    assert found.record["commit"] == reader.record["commit"]
+    with pytest.raises(BadInput, match="allowed are runs of this machine"):
+        store.add_results(found, {"x": 1})
+
+
+def test_published_runs_are_taken_only_if_they_are_of_the_recipe_as_it_stands(
+    reader: store.Run, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place,) = store.publish(["t-reader"])
+    reader.folder.rename(workspace / "gone")
+    scratch.ignore_published()
+    assert store.find("t-reader") is None
+    scratch.ignore_published(False)
+    with monkeypatch.context() as other:
+        put([replace(tiny()[0], version=2)], other)
+        assert store.find("t-reader") is None
+    assert store.find("t-reader") is not None
+    config = place / "reader/config.json"
+    config.write_text(config.read_text().replace("8", "16"))
+    with pytest.raises(BadInput, match=r"results/quick/checkpoints/t-reader/reader/config.json was changed"):
+        store.find("t-reader")
+
+
+def test_what_may_not_be_published(
+    reader: store.Run, rows: dict[str, Recipe], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = workspace / "results/quick/checkpoints"
+    with pytest.raises(BadInput, match="t-vae has no finished run of the recipe as it stands"):
+        store.publish(["t-reader", "t-vae"])
+    size = sum(file.stat().st_size for file in store.publish(["t-reader"])[0].rglob("*") if file.is_file())
+    with pytest.raises(BadInput, match=r"would have 0\.0 MB \(t-reader"):
+        store.publish(["t-reader"], limit=size - 1)
+    (home / "other").mkdir()
+    (home / "other/weights.safetensors").write_bytes(bytes(1000))
+    store.publish(["t-reader"], limit=size + 1000 + 100)
+    with pytest.raises(BadInput, match=r"t-reader .*, other 0\.0"):
+        store.publish(["t-reader"], limit=size + 900)
+    assert sorted(path.name for path in home.iterdir()) == ["other", "t-reader"]
+    record = json.loads(reader.file.read_text())
+    reader.file.write_text(json.dumps(record | {"dirty": True, "changed_files": ["mdrepro/cli/app.py"]}))
+    with pytest.raises(BadInput, match=r"not trained from a clean commit \(mdrepro/cli/app.py\)"):
+        store.publish(["t-reader"])
+    put([replace(tiny()[0], version=2)], monkeypatch)
+    with pytest.raises(BadInput, match="no finished run"):
+        store.publish(["t-reader"])
+
+
+def test_weights_that_a_published_parent_has_too_are_stored_once(workspace: Path, rows: dict[str, Recipe]) -> None:
+    exact = store.load_or_train("t-lite").load("vae").state_dict()
+    whole, alone = store.publish(["t-vae"]), store.publish(["t-lite"])[0]
+    parent, file = whole[0] / "vae" / model_folders.WEIGHTS, alone / "vae" / model_folders.WEIGHTS
+    assert not [name for name in load_file(file) if name.startswith(("encoder.", "quant_conv."))]
+    assert [name for name in load_file(file) if name.startswith("decoder.")]
+    for name in ("t-vae", "t-lite"):
+        store.folder(rows[name]).rename(workspace / f"gone-{name}")
+    found = store.find("t-lite")
+    assert found is not None
+    assert found.folder == alone
+    loaded = found.load("vae").state_dict()
+    assert all(torch.equal(loaded[name], value.half().float()) for name, value in exact.items())
+    other = load_file(parent)
+    other["encoder.conv_in.weight"][0] += 1
+    save_file(other, parent, metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=r"results/quick/checkpoints/t-vae/vae/.*safetensors was changed"):
+        store.find("t-lite")
+
+
+def test_a_parent_that_is_not_published_as_it_stands_shares_nothing(
+    workspace: Path, rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.load_or_train("t-lite")
+    (alone,) = store.publish(["t-lite"])
+    assert [name for name in load_file(alone / "vae" / model_folders.WEIGHTS) if name.startswith("encoder.")]
+    assert "shared" not in json.loads((alone / "training.json").read_text())
+
+
+def test_weights_too_large_for_float16_are_not_published(reader: store.Run) -> None:
+    file = "reader/diffusion_pytorch_model.safetensors"
+    large = load_file(reader.folder / file)
+    large["background.bias"][0] = 1e5
+    save_file(large, reader.folder / file)
+    record = reader.record | {"files": reader.record["files"] | {file: paths.sha256(reader.folder / file)}}
+    reader.file.write_text(json.dumps(record))
+    with pytest.raises(BadInput, match=r"background\.bias is not finite in float16"):
+        store.publish(["t-reader"])
+    assert list((paths.published("quick") / "checkpoints").iterdir()) == []
+
+
+def test_what_is_missing_comes_after_its_parents(rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parallel.missing(["t-1"]) == ["t-vae", "t-text", "t-base", "t-1"]
+    found = {"t-base", "t-text"}
+    monkeypatch.setattr(store, "find", lambda row: object() if row.name in found else None)
+    assert parallel.missing(["t-1"]) == ["t-vae", "t-1"]
+    found.add("t-1")
+    assert parallel.missing(["t-1"]) == ["t-vae"], "its pipeline needs it"
+    found.add("t-vae")
+    assert parallel.missing(["t-1", "t-reader"]) == ["t-reader"]
+
+
+def _as_job(monkeypatch: pytest.MonkeyPatch, log: Path, failing: Sequence[str] = ()) -> None:
+    """Jobs that write when they begin and end, and take half a second."""
+    program = (
+        "import sys, time\nname = sys.argv[2]\n"
+        f"with open({str(log)!r}, 'a') as log: log.write(f'+{{name}}\\n')\n"
+        "print('at work', flush=True); time.sleep(0.5)\n"
+        f"with open({str(log)!r}, 'a') as log: log.write(f'-{{name}}\\n')\n"
+        f"sys.exit(name in {list(failing)!r})"
+    )
+    monkeypatch.setattr(parallel, "COMMAND", (sys.executable, "-c", program))
+
+
+def test_jobs_run_side_by_side_and_none_before_its_parents(
+    rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _as_job(monkeypatch, tmp_path / "log")
+    assert parallel.train(parallel.missing(list(rows)), 2) == {}
+    events = (tmp_path / "log").read_text().split()
+    assert sorted(event[1:] for event in events) == sorted([*rows, *rows])
+    at_once, most = set[str](), 0
+    for event in events:
+        name = event[1:]
+        if event[0] == "-":
+            at_once.remove(name)
+            continue
+        at_once.add(name)
+        most = max(most, len(at_once))
+        for parent in rows[name].parents.values():
+            assert events.index(f"-{parent}") < events.index(event)
+    assert most == 2
+    assert "[t-base] at work" in capsys.readouterr().out
+
+
+def test_children_of_what_failed_are_not_begun(
+    rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _as_job(monkeypatch, tmp_path / "log", failing=["t-vae"])
+    failed = parallel.train(parallel.missing(["t-reader", "t-1", "t-lite"]), 3)
+    assert failed["t-vae"] == "ended with code 1"
+    assert failed["t-lite"] == failed["t-base"] == "not begun: t-vae failed"
+    assert failed["t-1"] == "not begun: t-base failed"
+    assert set(failed) == {"t-vae", "t-lite", "t-base", "t-1"}
+    begun = {line[1:] for line in (tmp_path / "log").read_text().split()}
+    assert begun == {"t-reader", "t-vae", "t-text"}
+    with pytest.raises(BadInput, match="jobs 0"):
+        parallel.train([], 0)
+
+
+@pytest.mark.slow
+def test_kill_9_and_the_same_command_make_the_same_bits(rows: dict[str, Recipe], workspace: Path) -> None:
+    """Killed among its steps; a second process waits for the first that holds the run."""
+    put_in_package(workspace)
+    command = [sys.executable, "-m", "mdrepro", "train", "t-reader", "--set", "loop.steps=60"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=workspace, env=environment, check=True)
+    (place,) = (paths.runs() / "quick/checkpoints").glob("t-reader-*")
+    whole = json.loads((place / "training.json").read_text())["files"]
+    place.rename(workspace / "undisturbed")
+    killed = 0
+    while killed < 3:
+        process = subprocess.Popen(command, cwd=workspace, env=environment)
+        step = 0
+        while process.poll() is None:
+            written = list(place.glob("work/checkpoints/step-*/state.json"))
+            if len(written) > step:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.002)
+        if process.wait() == 0:
+            break
+        killed += 1
+    assert killed > 0
+    assert not (place / "training.json").exists() or killed < 3
+    first = subprocess.Popen(command, cwd=workspace, env=environment)
+    second = subprocess.run(command, cwd=workspace, env=environment, check=True, capture_output=True, text=True)
+    assert first.wait() == 0
+    assert json.loads((place / "training.json").read_text())["files"] == whole
+    assert "t-reader: " in second.stdout
