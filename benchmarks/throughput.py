@@ -125,6 +125,7 @@ class Bench:
                 speed = self.steps * self.batch / run()
                 if number:
                     found[way].append(speed)
+        AcceleratorState._reset_state()  # what this process trains next may ask for another precision
         return found
 
     def _encoding(self, null_text: Tensor) -> Objective:

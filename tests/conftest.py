@@ -89,3 +89,20 @@ def cli(workspace: Path) -> Cli:
         )
 
     return run
+
+
+@pytest.fixture
+def cli_run(capsys):
+    """``mdrepro`` in this process: exit code, standard output and standard error."""
+    from mdrepro.cli.app import main
+
+    def run(*arguments):
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code or 0
+        out, error = capsys.readouterr()
+        return code, out, error
+
+    return run

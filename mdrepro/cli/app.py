@@ -43,7 +43,7 @@ def list_tables(
 ) -> None:
     """List the tables that notebooks reproduce."""
     from mdrepro.papers import ledger
-    from mdrepro.reproduce.formatting import columns
+    from mdrepro.core.console import columns
 
     found = ledger.tables(planned=planned)
     rows: list[dict[str, Any]] = [
@@ -69,6 +69,7 @@ def list_tables(
 @app.command()
 def show(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
     """Show one table: the paper's cells, our latest run and what we published."""
+    from mdrepro.core.console import columns
     from mdrepro.papers import ledger
     from mdrepro.reproduce import formatting
     from mdrepro.reproduce.workflow import results
@@ -87,7 +88,7 @@ def show(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
     for cell in spec.cells:
         value = cell.text or ("–" if cell.value is None else formatting.number(cell.value, 6))
         lines.append((cell.row, cell.column, value, cell.confidence, cell.source))
-    print(formatting.columns(lines))
+    print(columns(lines))
     print(
         f"\nno run at tier {tier}" + (f": mdrepro reproduce {table}" if spec.notebook else ": its notebook is planned")
     )

@@ -122,7 +122,7 @@ def protocols(
     """One set under every convention of FID and, with --clip, of CLIP-FID and CLIP score, with the differences."""
     from mdrepro.metrics.image import encoders, sets
     from mdrepro.metrics.image import protocols as conventions
-    from mdrepro.reproduce.formatting import columns
+    from mdrepro.core.console import columns
 
     place = encoders.device(device)
     said = _captions(captions, generated) if clip else None
@@ -206,7 +206,7 @@ def list_encoders(as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from mdrepro.metrics.image.catalogue import DEFAULTS, ENCODERS
-    from mdrepro.reproduce.formatting import columns
+    from mdrepro.core.console import columns
 
     rows = [asdict(row) | {"default": DEFAULTS.get(row.family)} for row in ENCODERS.values()]
     if as_json:
@@ -220,7 +220,7 @@ def list_encoders(as_json: Json = False) -> None:
 
 
 def _print(head: dict[str, Any], scores: Sequence["Score"], as_json: bool) -> None:
-    from mdrepro.reproduce.formatting import columns
+    from mdrepro.core.console import columns
 
     if as_json:
         told = head | {"metrics": [score.told() for score in scores]}

@@ -64,7 +64,7 @@ def export(
 
 def words(done: dict[str, Any]) -> str:
     """What was written, for people."""
-    from mdrepro.reproduce.formatting import columns
+    from mdrepro.core.console import columns
 
     lines = [("file", "MB", "operations", "PSNR dB", "s", "GB of memory")]
     for entry in done["files"]:

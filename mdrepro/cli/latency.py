@@ -128,7 +128,7 @@ def _on_host(
 def _print(found: "list[Record]", state: list[dict[str, float]]) -> None:
     """Measured and imported ones in tables of their own."""
     from mdrepro.latency import records
-    from mdrepro.reproduce.formatting import columns
+    from mdrepro.core.console import columns
 
     for origin, rows in records.split(found).items():
         if not rows:

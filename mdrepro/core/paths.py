@@ -1,7 +1,6 @@
 """Where things are: the repository root and the folders of runs and published results."""
 
 import functools
-import hashlib
 import os
 from pathlib import Path
 
@@ -38,12 +37,6 @@ def run_dir(tier: str, table: str) -> Path:
 def published(tier: str) -> Path:
     """``results/<tier>/``: what was published (committed)."""
     return root() / "results" / tier
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def relative(path: Path) -> str:

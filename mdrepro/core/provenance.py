@@ -1,10 +1,8 @@
 """Where a number comes from: commit, parameters, hardware, versions, and the hashes of everything it rests on."""
 
 import datetime
-import functools
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import subprocess
 import time
@@ -14,7 +12,9 @@ from typing import Any
 
 import psutil
 
-from mdrepro.core.paths import relative, root, sha256
+from mdrepro.core.files import sha256
+from mdrepro.core.machine import hardware
+from mdrepro.core.paths import relative, root
 
 PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "scikit-image", "lpips", "torchmetrics", "papermill")
 Input = tuple[str, Path]
@@ -47,24 +47,6 @@ def state() -> dict[str, Any]:
     """Commit and local changes at this moment."""
     changed = dirty()
     return {"commit": commit(), "dirty": bool(changed), "changed_files": changed[:50]}
-
-
-@functools.cache
-def hardware() -> dict[str, Any]:
-    """Processor, cores, memory in GiB, and GPUs by name."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    gpus = []
-    if importlib.util.find_spec("torch"):
-        import torch
-
-        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = round(psutil.virtual_memory().total / 2**30, 1)
-    return {"cpu": model, "cores": cores, "memory_gib": memory, "gpus": gpus}
 
 
 def locate(name: str) -> Path | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.files import sha256
 
 ROOT = "COCO_ROOT"
 DRAWS = ("picture", "pair")
@@ -129,7 +130,7 @@ def choose(name: str, count: int | None = None, prompts: Path | None = None) -> 
         from mdrepro.data.prompts import read
 
         said = read(prompts)
-        words = f"captions of {prompts.name} (SHA-256 {paths.sha256(prompts)[:12]}) for COCO {row.year} val"
+        words = f"captions of {prompts.name} (SHA-256 {sha256(prompts)[:12]}) for COCO {row.year} val"
     else:
         pairs = drawn(row.draw, listed)[: row.count]
         said, files = [text for _, text in pairs], tuple(row.pictures / file for file, _ in pairs[:wanted])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256
 from mdrepro.data.pixels import FORMATS, rgb, tensor
 
 PACKAGES = "packages"
@@ -184,7 +185,7 @@ def _folder(folder: Path) -> Split:
 
 def _content(path: Path) -> str:
     try:
-        return paths.sha256(path)
+        return sha256(path)
     except OSError as error:
         raise BadInput(f"cannot read the photograph {path}: {error.strerror}") from error
 

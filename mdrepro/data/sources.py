@@ -11,7 +11,7 @@ from typing import Any
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.data import folders
-from mdrepro.training.engine.objective import Examples
+from mdrepro.data.examples import Examples
 
 _PREPARATION = {"size": 256, "fit": "center-crop", "captions": "all", "broken": 0.01}
 SOURCES: Mapping[str, Mapping[str, Any]] = MappingProxyType(

@@ -9,8 +9,8 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256
 from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.export.components import Model
 from mdrepro.export.parity import Parity, compare
@@ -72,7 +72,7 @@ def write(model: Model, files: Mapping[str, Path], place: Path, precision: str, 
         "format": FORMAT,
         "precision": precision,
         "files": {name: file.name for name, file in files.items()},
-        "sha256": {name: paths.sha256(file) for name, file in files.items()},
+        "sha256": {name: sha256(file) for name, file in files.items()},
         "tokenizer": {
             "file": TOKENIZER,
             "length": model.tokens,

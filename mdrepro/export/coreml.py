@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.files import sha256
 from mdrepro.export import mil, parity
 from mdrepro.export.components import Component
 from mdrepro.export.flatbuffer import METADATA
@@ -158,7 +158,7 @@ def describe(file: Path) -> dict[str, Any]:
     parts = sorted((part for part in file.rglob("*") if part.is_file()), key=lambda part: part.suffix == ".json")
     return {
         "bytes": sum(part.stat().st_size for part in parts),
-        "sha256": hashlib.sha256("".join(map(paths.sha256, parts[:2])).encode()).hexdigest(),
+        "sha256": hashlib.sha256("".join(map(sha256, parts[:2])).encode()).hexdigest(),
         "inputs": [port.words() for port in found.inputs],
         "outputs": [port.words() for port in found.outputs],
         "operations": dict(found.operations),

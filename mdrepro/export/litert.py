@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.files import sha256
 from mdrepro.export import flatbuffer, parity
 from mdrepro.export.components import Component, Inputs
 from mdrepro.export.needs import needed
@@ -192,7 +192,7 @@ def describe(file: Path) -> dict[str, Any]:
     found = flatbuffer.read(file)
     return {
         "bytes": found.size,
-        "sha256": paths.sha256(file),
+        "sha256": sha256(file),
         "inputs": [port.words() for port in found.inputs],
         "outputs": [port.words() for port in found.outputs],
         "operations": dict(found.operations),

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256
 from mdrepro.export import flatbuffer
 from mdrepro.export.needs import needed
 from mdrepro.export.solvers import Array, Schedule
@@ -217,7 +217,7 @@ def _read(file: Path) -> dict[str, Any]:
     if told.get("format") != FORMAT or sorted(wanted) != ["decoder", "text-encoder", "unet"]:
         raise BadInput(f"{file} is of another version: export the model again")
     for path, digest in wanted.values():
-        if not path.is_file() or paths.sha256(path) != digest:
+        if not path.is_file() or sha256(path) != digest:
             raise BadInput(f"{path} is {'not what was exported' if path.is_file() else 'missing'}: export it again")
     return dict(told)
 

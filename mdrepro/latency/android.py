@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256
 from mdrepro.latency import about, benchmark_model
 from mdrepro.latency.about import About
 from mdrepro.latency.adb import Phone
@@ -52,13 +52,13 @@ def measure(
     return Record(
         origin="measured",
         device=phone.device(),
-        runtime=f"LiteRT benchmark_model {paths.sha256(tool)[:12]}",
+        runtime=f"LiteRT benchmark_model {sha256(tool)[:12]}",
         accelerator="CPU" if refused else ACCELERATED[accelerator],
         threads=threads,
         times=report.times,
         memory_mb=report.memory_mb,
         delegated=report.delegated,
-        model_sha256=paths.sha256(file),
+        model_sha256=sha256(file),
         source=" ".join(command),
         date=today(),
         notes=notes,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.files import sha256
 from mdrepro.latency import about
 from mdrepro.latency.about import About
 from mdrepro.latency.host import RUNS, SECONDS, WARM_UP, summary
@@ -97,4 +97,4 @@ def _values(told: Any) -> Any:
 
 def _digest(package: Path) -> str:
     weights = sorted(package.rglob("weight.bin"))
-    return f"SHA-256 {paths.sha256(weights[0])}" if weights else "in the program"
+    return f"SHA-256 {sha256(weights[0])}" if weights else "in the program"

@@ -16,13 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256, write_json
 from mdrepro.latency import about, benchmark_model, imports
 from mdrepro.latency.about import About
 from mdrepro.latency.adb import PROPERTIES, REMOTE
 from mdrepro.latency.records import Record, record
-from mdrepro.reproduce.workflow.results import write_json
 
 MANIFEST, RESULTS = "manifest.json", "results"
 RUN = """#!/bin/sh
@@ -100,7 +99,7 @@ def make(files: Sequence[Path], folder: Path, said: Callable[[Path], About] = ab
         told = []
         for file, name, one in zip(files, names, each, strict=True):
             shutil.copyfile(file, place / "models" / name)
-            facts = {"name": name, "bytes": file.stat().st_size, "sha256": paths.sha256(file), "about": one.told()}
+            facts = {"name": name, "bytes": file.stat().st_size, "sha256": sha256(file), "about": one.told()}
             told.append(facts)
         write_json(place / MANIFEST, {"format": 1, "threads": THREADS, "models": told})
         (place / "run.sh").write_text(_script(), encoding="utf-8")
@@ -154,7 +153,7 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
     device = _device(folder / RESULTS / "device.txt")
     found, failed = [], {}
     for name, (digest, said) in models.items():
-        if paths.sha256(folder / "models" / f"{name}.tflite") != digest:
+        if sha256(folder / "models" / f"{name}.tflite") != digest:
             raise BadInput(f"{folder}/models/{name}.tflite is not the file that was packed")
         for accelerator in benchmark_model.ACCELERATORS:
             file = folder / RESULTS / f"{name}.{accelerator}.txt"

@@ -16,8 +16,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256
 from mdrepro.latency import about, host_child
 from mdrepro.latency.about import About
 from mdrepro.latency.records import Component, Device, Record, Times, today
@@ -150,7 +150,7 @@ def record(
         times=summary(times, first_ms=told[0]["first"] * 1000, load_ms=told[0]["load"] * 1000),
         memory_mb=max(one["peak_bytes"] for one in told) / 1e6,
         macs=macs,
-        model_sha256=paths.sha256(file) if file else "",
+        model_sha256=sha256(file) if file else "",
         source=f"mdrepro latency on this host, cores {', '.join(map(str, cores(threads)))}",
         date=today(),
         notes=tuple(notes),

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.files import sha256
 from mdrepro.latency import benchmark_model
 from mdrepro.latency.records import Record, record
 
@@ -54,7 +54,7 @@ def read(kind: str, file: Path, about: Told) -> list[Record]:
         raise BadInput(f"{file}: no {kind} report ({type(error).__name__}: {error})") from error
     if not found:
         raise BadInput(f"{file}: no {kind} report with a time")
-    source = f"{kind}: {file.name}, SHA-256 {paths.sha256(file)}"
+    source = f"{kind}: {file.name}, SHA-256 {sha256(file)}"
     given = {name: value for name, value in about.items() if value not in (None, "")}
     fixed = {"origin": "imported", "source": source}
     return [record({**one, **given, **fixed}, f"{file}: record {n}") for n, one in enumerate(found, start=1)]

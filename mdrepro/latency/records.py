@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 from pydantic import model_validator as validator
 
 from mdrepro.core.errors import BadInput
-from mdrepro.reproduce.workflow.results import write_json
+from mdrepro.core.files import write_json
 
 FORMAT = 1
 Origin = Literal["measured", "imported"]

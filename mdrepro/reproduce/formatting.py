@@ -4,19 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.core.console import columns
 from mdrepro.papers.schema import CONFIRMED, Table, Verdict
 from mdrepro.reproduce.workflow import results
 
 if TYPE_CHECKING:
     from mdrepro.metrics.cost.measure import Cost, Details
     from mdrepro.metrics.cost.systems import SystemCost
-
-
-def columns(lines: Sequence[Sequence[str]], indent: str = "  ") -> str:
-    """Left-aligned columns, two spaces apart; the first line is the header."""
-    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
-    texts = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(indent + text.rstrip() for text in texts)
 
 
 def number(value: float, digits: int) -> str:

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256
 
 SETTINGS, MANIFEST = "settings.json", "manifest.json"
 PART = ".part"
@@ -79,7 +79,7 @@ class Manifest:
         """Do nothing where every file is the one that was made. Raises BadInput that names the first that is not."""
         for entry in self.images:
             file = self.folder / entry.file
-            if not file.is_file() or paths.sha256(file) != entry.sha256:
+            if not file.is_file() or sha256(file) != entry.sha256:
                 state = "not what was made" if file.is_file() else "missing"
                 raise BadInput(f"{file} is {state}: delete it, and generate the set again with the same settings")
 
@@ -117,7 +117,7 @@ def end(folder: Path, settings: Mapping[str, Any], prompts: Sequence[str], seeds
         BadInput: a manifest is there already, and an image is not what it says.
     """
     entries = [
-        Entry(index, prompt, seed, name(index), paths.sha256(folder / name(index)))
+        Entry(index, prompt, seed, name(index), sha256(folder / name(index)))
         for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         if (folder / name(index)).is_file()
     ]

@@ -6,8 +6,8 @@ import skimage.data
 import torch
 from PIL import Image
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256
 from mdrepro.data import photos
 
 
@@ -36,7 +36,7 @@ def test_the_packages_split_is_the_published_one():
 
 def test_no_scene_and_no_content_is_on_both_sides():
     split = photos.split()
-    contents = [paths.sha256(p.path) for p in (*split.train, *split.held_out)]
+    contents = [sha256(p.path) for p in (*split.train, *split.held_out)]
     assert len(set(contents)) == len(contents)
     held_out = {p.name for p in split.held_out}
     for names in photos.NATURAL_SCENES.values():

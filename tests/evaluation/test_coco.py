@@ -418,14 +418,14 @@ def test_the_notebook_of_the_decoder_runs_at_the_proxy_tier(home: Path, monkeypa
 
 
 def test_evolution_says_which_rows_a_tier_lacks(on_coco: Coco, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evolution.alike, "rows", lambda *_, **__: [])
+    monkeypatch.setattr(evolution.paired, "rows", lambda *_, **__: [])
     pairs = []
 
     def distance(row: str, column: str, _: Any, other: str, scored: Coco) -> Row:
         pairs.append((row, other))
         return Row(row=row, column=scored.column(column), value=0.0, unit="", protocol="")
 
-    monkeypatch.setattr(evolution.alike, "distance", distance)
+    monkeypatch.setattr(evolution.paired, "distance", distance)
     monkeypatch.setattr(evolution, "latencies", lambda _: None)
     spec = ledger.find("snapfusion-evolution")
     for tier in ("proxy", "paper"):

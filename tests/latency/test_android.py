@@ -14,8 +14,8 @@ from typing import Any
 import flatbuffers  # type: ignore[import-untyped]
 import pytest
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.core.files import sha256
 from mdrepro.export import flatbuffer
 from mdrepro.latency import about, adb, android, benchmark_model, bundle
 from mdrepro.latency.about import About
@@ -239,7 +239,7 @@ def test_records_of_our_files_say_which_network_ran_and_fill_the_row_of_their_ph
     assert not failed
     said = {(one.model, one.component, one.precision, one.batch, one.resolution, one.model_sha256) for one in found}
     assert said == {
-        (*asdict(about.of(file)).values(), paths.sha256(place / "models" / name))
+        (*asdict(about.of(file)).values(), sha256(place / "models" / name))
         for file, name in (
             (parts[0], "mobilediffusion-text-encoder-fp16.tflite"),
             (unet, "mobilediffusion-unet-fp16.tflite"),

@@ -12,20 +12,3 @@ def inception_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "inception.pth"
     torch.save(makers.inception_weights(), path)
     return path
-
-
-@pytest.fixture
-def cli_run(capsys):
-    """``mdrepro`` in this process: exit code, standard output and standard error."""
-    from mdrepro.cli.app import main
-
-    def run(*arguments):
-        code = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-        out, error = capsys.readouterr()
-        return code, out, error
-
-    return run

@@ -21,8 +21,8 @@ from diffusers import (
 )
 from PIL import Image
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256
 from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.models.pipeline import MobileDiffusionPipeline
 from mdrepro.sampling import generate as module
@@ -66,7 +66,7 @@ def test_the_manifest_says_what_made_which_image(pipe, whole):
     assert [entry["prompt"] for entry in read["images"]] == PROMPTS
     assert [entry["index"] for entry in read["images"]] == list(range(12))
     for entry in read["images"]:
-        assert entry["sha256"] == paths.sha256(whole / entry["file"])
+        assert entry["sha256"] == sha256(whole / entry["file"])
     facts = read["settings"]
     assert facts == json.loads((whole / "settings.json").read_text())
     assert (facts["pipeline"], facts["scheduler"]) == ("MobileDiffusionPipeline", "DDIMScheduler")

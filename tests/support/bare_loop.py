@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mdrepro.data.examples import Batch
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Objective, Phase
+from mdrepro.training.engine.objective import Objective, Phase
 
 
 class Held:

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mdrepro.core import paths, provenance
+from mdrepro.core.files import file_hashes, replacing_folder, write_json
 from mdrepro.evaluation.rows import Row
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Paper
@@ -127,15 +128,15 @@ def run(table: str, measured: list[Row], *, figure: bool = True) -> Path:
         figures["cost"] = Figure()
         figures["cost"].subplots().plot([1, 2])
     final = paths.run_dir("quick", table)
-    with results.aside(final) as folder, pytest.MonkeyPatch.context() as patch:
+    with replacing_folder(final) as folder, pytest.MonkeyPatch.context() as patch:
         told = {"folder": str(folder), "table": table, "parameters": {"tier": "quick", "seed": 0}, "fingerprint": {}}
         told |= {"prefix": sys.prefix, "state": provenance.state()}
         patch.setenv(RUN, json.dumps(told))
         record(table, measured, figures=figures)
         nbformat.write(executed(paths.root()), folder / "notebook.ipynb")
         result = results.read(folder / "result.json")
-        files = result["files"] | results.file_hashes(folder, ["notebook.ipynb"])
-        results.write_json(folder / "result.json", results.seal(result | {"files": files}))
+        files = result["files"] | file_hashes(folder, ["notebook.ipynb"])
+        write_json(folder / "result.json", results.seal(result | {"files": files}))
     return final
 
 
@@ -150,8 +151,8 @@ def publish(table: str) -> None:
         names.append(f"figures/{table}-{file.name}")
         (final / names[-1]).write_bytes(file.read_bytes())
     origin = result["provenance"] | {"notebook_sha256": result["files"]["notebook.ipynb"]}
-    files = results.file_hashes(final, names)
-    results.write_json(final / f"{table}.json", results.seal(result | {"provenance": origin, "files": files}))
+    files = file_hashes(final, names)
+    write_json(final / f"{table}.json", results.seal(result | {"provenance": origin, "files": files}))
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule
-from mdrepro.training.engine.objective import Batch
 
 TIME_WIDTH = 32
 

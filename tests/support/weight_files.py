@@ -8,8 +8,6 @@ import torchvision
 from PIL import Image
 from skimage import data
 
-from mdrepro.core import paths
-
 
 def inception_weights(seed=0):
     """A state dict with the names, shapes and order of FID's Inception; features are as large as the real ones."""
@@ -80,10 +78,6 @@ def clip(folder, most=77):
     tokenizer.save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
-
-
-def sha256(path):
-    return paths.sha256(Path(path))
 
 
 def photos(root, n=6, size=80, seed=0, sizes=None):

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdrepro.core import paths
 from mdrepro.core.errors import NotAttempted
+from mdrepro.core.files import sha256
 from mdrepro.metrics.image.backbones import BACKBONES
 
 DATA_RANGE = 255.0
@@ -86,7 +86,7 @@ class Lpips:
         get = f"python -c \"import torchvision; torchvision.models.{model}(weights='IMAGENET1K_V1')\""
         if not self.path.is_file():
             raise NotAttempted(f"LPIPS ({net}) needs {name} in {_shown(self.path.parent)}; get it with: {get}")
-        self.sha256 = paths.sha256(self.path)
+        self.sha256 = sha256(self.path)
         try:
             self._model = _lpips_with(net, torch.load(self.path, map_location="cpu", weights_only=True))
         except Exception as error:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.core.files import sha256
 from mdrepro.metrics.image.catalogue import WeightsFile
 
 NETWORK = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors")
@@ -69,7 +69,7 @@ def check(path: Path, published: str, given: str | None) -> Found:
     Raises:
         BadInput: another file, or a ``given`` that is no hash.
     """
-    digest = paths.sha256(path)
+    digest = sha256(path)
     if given is not None:
         _agree(path, digest, given)
     elif not digest.startswith(published):
@@ -95,7 +95,7 @@ def network(folder: Path, given: str | None, name: str) -> Found:
         )
     digests = []
     for file in files:
-        digests.append(paths.sha256(file))
+        digests.append(sha256(file))
         stored = file.resolve().name
         if re.fullmatch(r"[0-9a-f]{64}", stored) and stored != digests[-1]:
             raise BadInput(f"{file} is damaged: its SHA-256 is {digests[-1]}, not {stored}; delete it and get it again")

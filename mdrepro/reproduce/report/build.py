@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.paths import published, relative, run_dir, runs, sha256
+from mdrepro.core.files import replacing_folder, sha256, write_json, write_text
+from mdrepro.core.paths import published, relative, run_dir, runs
 from mdrepro.papers import ledger, underspecified
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
 from mdrepro.reproduce.report import views
 from mdrepro.reproduce.report.views import RunView
-from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes
 
 SITE = Path(__file__).parent / "site"
@@ -56,11 +56,11 @@ def build(out: Path | None = None, *, tier: str | None = None, strict: bool = Fa
     if missing := [name for module, name in NEEDS.items() if importlib.util.find_spec(module) is None]:
         raise BadInput(f"the report needs {', '.join(missing)}: install them with pip install -e '.[report]'")
     now = _inputs(tiers)
-    with results.aside(final) as folder, tempfile.TemporaryDirectory(prefix="mdrepro-report-") as scratch:
+    with replacing_folder(final) as folder, tempfile.TemporaryDirectory(prefix="mdrepro-report-") as scratch:
         source = Path(scratch) / "source"
         _write_sources(source, folder, tiers)
         _sphinx(source, folder, Path(scratch), strict)
-        results.write_json(folder / STAMP, now)
+        write_json(folder / STAMP, now)
     return final / "index.html"
 
 
@@ -156,7 +156,7 @@ def _page(source: Path, name: str, title: str, parts: list[Part], tail: str = ""
             lines += [_rst(part.heading), RULES[part.level] * 2 * (len(part.heading) + 9), ""]
         depth = "../" * name.count("/")
         lines += [".. raw:: html", f"   :file: {depth}fragments/{fragment.name}", ""]
-    results.write_text(source / f"{name}.rst", "\n".join([*lines, tail]))
+    write_text(source / f"{name}.rst", "\n".join([*lines, tail]))
 
 
 def _toctree(caption: str, entries: dict[str, str]) -> str:
@@ -294,7 +294,7 @@ def _copy(view: RunView, site: Path, source: Path) -> None:
         text = views.portable(path.read_text(encoding="utf-8"))
         target.write_text(text, encoding="utf-8")
         page = source / "notebooks" / view.tier / f"{view.table.id}.ipynb"
-        results.write_text(page, json.dumps(_rendered(json.loads(text), view)))
+        write_text(page, json.dumps(_rendered(json.loads(text), view)))
 
 
 def _rendered(notebook: dict[str, Any], view: RunView) -> dict[str, Any]:

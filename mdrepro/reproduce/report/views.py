@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mdrepro.core.files import sha256
 from mdrepro.core.paths import published as published_in
-from mdrepro.core.paths import root, run_dir, sha256
+from mdrepro.core.paths import root, run_dir
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import CONFIRMED, TIERS, Cell, Claim, Column, Table, Tier, Tolerance, Verdict
 from mdrepro.reproduce.formatting import decimals, number

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
-from mdrepro.core.paths import runs, sha256
-from mdrepro.reproduce.workflow.fingerprint import code, digest
-from mdrepro.reproduce.workflow.results import aside, write_json
+from mdrepro.core.files import digest, replacing_folder, sha256, write_json
+from mdrepro.core.paths import runs
+from mdrepro.reproduce.workflow.fingerprint import code
 
 PARTS: Mapping[str, tuple[str, str]] = {
     "text-encoder": ("mobilediffusion", "text-encoder"),
@@ -150,7 +150,7 @@ def get(piece: Piece, precision: str, resolution: int) -> Kept:
     wanted = made_of(piece, precision, resolution)
     if kept := _find(piece, precision, wanted):
         return kept
-    with aside(_folder(piece, precision, wanted)) as place:
+    with replacing_folder(_folder(piece, precision, wanted)) as place:
         names = ("model", "component", "precision", "resolution", "branches")
         told = _export({name: wanted[name] for name in names} | {"out": str(place)})
         write_json(place / TOLD, {"made_of": wanted, "export": told})

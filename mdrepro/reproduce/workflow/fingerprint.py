@@ -4,14 +4,14 @@ Two equal fingerprints mean that a rerun would repeat the same work; the differe
 """
 
 import ast
-import hashlib
 import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import BadInput, NotAttempted
-from mdrepro.core.paths import root, sha256
+from mdrepro.core.files import digest, sha256
+from mdrepro.core.paths import root
 from mdrepro.papers.schema import Table
 
 Fingerprint = dict[str, dict[str, Any]]
@@ -21,11 +21,6 @@ RECIPES = "recipes"
 """The parameter in which a notebook names the recipes whose checkpoints it takes."""
 MAKERS = frozenset({"mdrepro.training.recipes.registry", "mdrepro.training.runs.build"})
 """What makes checkpoints, which the recipes' keys stand for: not followed where a notebook names its recipes."""
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _cells(notebook: Path) -> list[str]:

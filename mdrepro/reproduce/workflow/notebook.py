@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import file_hashes, replacing_folder, swap, write_json
 from mdrepro.core.paths import root, run_dir
 from mdrepro.core.provenance import state
 from mdrepro.core.watchdog import follow
@@ -76,11 +77,11 @@ def _plain(text: str) -> str:
 
 
 def _keep_partial(folder: Path, job: dict[str, Any], error: dict[str, Any]) -> None:
-    results.write_json(folder / "error.json", error)
+    write_json(folder / "error.json", error)
     for name in ("result.json", "result.csv"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "figures", ignore_errors=True)
-    results.swap(folder, failed_dir(job["tier"], job["table"]))
+    swap(folder, failed_dir(job["tier"], job["table"]))
 
 
 def _describe(error: Any) -> dict[str, Any]:
@@ -114,9 +115,9 @@ def run(job: dict[str, Any]) -> Path:
     started = {"bad_input": False, "cell": None, "source": "", "error": "Killed", "traceback": ""}
     started["message"] = "the run ended without a word (killed, or out of memory?); the same command resumes"
     shutil.rmtree(failed_dir(tier, table), ignore_errors=True)
-    results.write_json(failed_dir(tier, table) / "error.json", started)
+    write_json(failed_dir(tier, table) / "error.json", started)
     final = run_dir(tier, table)
-    with results.aside(final) as folder:
+    with replacing_folder(final) as folder:
         handed = {key: job[key] for key in ("table", "parameters", "fingerprint")}
         scratch.ignore_published(job.get("from_scratch", False))
         origin = state() | {"from_scratch": scratch.from_scratch()}
@@ -165,10 +166,10 @@ def _finish(folder: Path, job: dict[str, Any]) -> None:
     path = folder / "notebook.ipynb"
     notebook = json.loads(path.read_text(encoding="utf-8"))
     notebook["metadata"].get("papermill", {}).update(input_path=job["notebook"], output_path="notebook.ipynb")
-    results.write_json(path, notebook)
+    write_json(path, notebook)
     result = results.read(folder / "result.json")
     names = [*result["files"], "notebook.ipynb"]
-    results.write_json(folder / "result.json", results.seal(result | {"files": results.file_hashes(folder, names)}))
+    write_json(folder / "result.json", results.seal(result | {"files": file_hashes(folder, names)}))
 
 
 def main(arguments: list[str]) -> int:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import write_json
 from mdrepro.core.paths import relative, root, run_dir, runs
 from mdrepro.core.watchdog import lead
 from mdrepro.papers import ledger
@@ -169,7 +170,7 @@ def _write_plan(jobs: Sequence[Job], train: Sequence[Checkpoint], folder: Path) 
     for job in jobs:
         keys = ("table", "tier", "notebook", "parameters", "fingerprint")
         told = {key: getattr(job, key) for key in keys} | {"from_scratch": from_scratch()}
-        results.write_json(folder / f"{job.table}.json", told)
+        write_json(folder / f"{job.table}.json", told)
     outputs = {each.recipe: each.output for each in train}
     described = [
         {
@@ -192,7 +193,7 @@ def _write_plan(jobs: Sequence[Job], train: Sequence[Checkpoint], folder: Path) 
         }
         for each in train
     ]
-    results.write_json(folder / "plan.json", {"jobs": described, "checkpoints": trained})
+    write_json(folder / "plan.json", {"jobs": described, "checkpoints": trained})
 
 
 def _needs(job: Job, train: Sequence[Checkpoint]) -> list[str]:
@@ -205,7 +206,7 @@ def _needs(job: Job, train: Sequence[Checkpoint]) -> list[str]:
 
 
 def _command(folder: Path, jobs: Sequence[Job], cores: int, dry_run: bool, extra: Sequence[str]) -> list[str]:
-    snakefile = root() / "workflow" / "Snakefile"
+    snakefile = Path(__file__).resolve().parents[3] / "workflow" / "Snakefile"
     targets = [job.output for job in jobs]
     return [
         *(sys.executable, "-m", "snakemake", *targets, "--forcerun", *targets, "--cores", str(cores)),
@@ -264,7 +265,7 @@ def _tell_untrained(due: Sequence[Job], train: Sequence[Checkpoint], folder: Pat
         if lost and not (failed_dir(job.tier, job.table) / "error.json").is_file():
             message = f"its checkpoint {lost[0]} was not trained; whole log: {relative(folder / 'snakemake.log')}"
             error = {"bad_input": False, "cell": None, "source": "", "error": "NotTrained", "message": message}
-            results.write_json(failed_dir(job.tier, job.table) / "error.json", error | {"traceback": ""})
+            write_json(failed_dir(job.tier, job.table) / "error.json", error | {"traceback": ""})
 
 
 def _snakemake(command: list[str], names: Sequence[str], folder: Path, show: bool) -> tuple[int, str]:

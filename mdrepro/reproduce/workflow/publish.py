@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import file_hashes, write_json
 from mdrepro.core.paths import published, run_dir
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
@@ -67,6 +68,6 @@ def _publish(name: str, tier: Tier, result: results.Result) -> list[Path]:
     for source, target in targets.items():
         _place(run / source, folder / target)
     origin = result["provenance"] | {"notebook_sha256": result["files"]["notebook.ipynb"]}
-    sealed = results.seal(result | {"provenance": origin, "files": results.file_hashes(folder, list(targets.values()))})
-    results.write_json(folder / f"{name}.json", sealed)
+    sealed = results.seal(result | {"provenance": origin, "files": file_hashes(folder, list(targets.values()))})
+    write_json(folder / f"{name}.json", sealed)
     return [folder / target for target in targets.values()] + [folder / f"{name}.json"]

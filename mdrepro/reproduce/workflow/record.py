@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.core.files import file_hashes, replacing_folder, write_json
 from mdrepro.core.paths import root, runs
 from mdrepro.core.provenance import Input, provenance, state
 from mdrepro.evaluation.rows import Row
@@ -145,7 +146,7 @@ def record(
     if run:
         return Recorded(Path(run["folder"]), _write(Path(run["folder"]), result, figures or {}))
     final = runs() / "interactive" / table
-    with results.aside(final) as folder:
+    with replacing_folder(final) as folder:
         written = _write(folder, result, figures or {})
     print(f"recorded in {final.relative_to(root())}", file=sys.stderr)
     return Recorded(final, written)
@@ -159,6 +160,6 @@ def _write(folder: Path, result: results.Result, figures: Mapping[str, "Figure"]
         figure.savefig(folder / "figures" / f"{name}.png", dpi=130, bbox_inches="tight")
         figure.savefig(folder / "figures" / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
         names += [f"figures/{name}.png", f"figures/{name}.svg"]
-    sealed = results.seal(result | {"files": results.file_hashes(folder, names)})
-    results.write_json(folder / "result.json", sealed)
+    sealed = results.seal(result | {"files": file_hashes(folder, names)})
+    write_json(folder / "result.json", sealed)
     return sealed

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.paths import published, relative, root, run_dir, runs, sha256
+from mdrepro.core.files import sha256
+from mdrepro.core.paths import published, relative, root, run_dir, runs
 from mdrepro.core.provenance import locate
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import TIERS, Tier

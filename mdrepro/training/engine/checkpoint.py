@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256
 
 KEPT = 2
 STATE = "state.json"
@@ -67,7 +67,7 @@ def save(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], sta
     try:
         for name, named in tensors.items():
             save_file(_apart(named), aside / f"{name}.safetensors", metadata={"format": "pt"})
-        hashes = {file.name: paths.sha256(file) for file in sorted(aside.iterdir())}
+        hashes = {file.name: sha256(file) for file in sorted(aside.iterdir())}
         (aside / STATE).write_text(json.dumps({"step": step, "sha256": hashes, "state": state}, indent=1) + "\n")
         for file in aside.iterdir():
             _to_disk(file)
@@ -103,7 +103,7 @@ def latest(root: Path) -> Checkpoint | None:
     for name, written in hashes.items():
         if not (folder / name).is_file():
             raise _damaged(folder, f"{name} is missing")
-        if paths.sha256(folder / name) != written:
+        if sha256(folder / name) != written:
             raise _damaged(folder, f"{name} is not what was written")
     return found
 

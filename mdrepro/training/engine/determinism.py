@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mdrepro.training.engine.objective import Batch
+from mdrepro.data.examples import Batch
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mdrepro.training.engine.objective import Batch, Examples
+from mdrepro.data.examples import Batch, Examples
 
 AHEAD = 2  # steps whose batches are made while one is trained on
 

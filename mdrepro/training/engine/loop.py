@@ -21,6 +21,7 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import nn
 
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.data.examples import Batch, Examples
 from mdrepro.training.engine import checkpoint, optimisers, processes
 from mdrepro.training.engine.checkpoint import Checkpoint
 from mdrepro.training.engine.config import LoopConfig
@@ -29,7 +30,7 @@ from mdrepro.training.engine.determinism import placed, seed_generators, surroun
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.feed import Order, feed
 from mdrepro.training.engine.meter import Meter
-from mdrepro.training.engine.objective import Batch, Examples, Objective, Phase
+from mdrepro.training.engine.objective import Objective, Phase
 from mdrepro.training.engine.state import State, not_finite
 
 LASTING = ("examples", "batch", "seed", "optimiser", "averages")  # what a checkpoint holds means nothing with others

@@ -1,16 +1,12 @@
-"""What the training loop asks of an objective and of its data."""
+"""What the training loop asks of an objective."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
+from mdrepro.data.examples import Batch
 from mdrepro.training.engine.draws import Draws
-
-Batch = dict[str, Any]
-"""Tensors (b, ...) and lists of length b. Keys in use: "pixels" uint8 (b, 3, h, w); "latent" float32 (b, c, h, w),
-scaled as the denoiser sees it; "text" float32 (b, tokens, width); "caption" list[str]."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +49,4 @@ class Objective(Protocol):
 
         All micro-batches of a step must give the same names. Chance comes from ``draws``; generators of torch, numpy
         and Python are seeded anew for each micro-batch, for modules that draw from them (dropout).
-        """
-
-
-class Examples(Protocol):
-    """Index-addressable training data.
-
-    Attributes:
-        fingerprint: hash of what it holds; a run is not resumed on other data.
-    """
-
-    fingerprint: str
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """The examples at ``indices``, tensors on the CPU.
-
-        It is called from a background thread, and is a function of ``indices`` alone.
         """

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from mdrepro.core.errors import BadInput
+from mdrepro.data.examples import Batch, Examples
 from mdrepro.metrics.cost import block_latency
 from mdrepro.models import text
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 from mdrepro.training.engine import curve
-from mdrepro.training.engine.objective import Batch, Examples, Objective
+from mdrepro.training.engine.objective import Objective
 from mdrepro.training.evolution import search
 from mdrepro.training.evolution.action_log import LATENCY, LOG
 from mdrepro.training.objectives.diffusion import Diffusion

@@ -12,9 +12,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.data.examples import Batch, Examples
 from mdrepro.models import latents
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Examples, Phase
+from mdrepro.training.engine.objective import Phase
 from mdrepro.training.objectives.adversarial import (
     KINDS,
     PatchDiscriminator,

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
+from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, predict
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Phase
+from mdrepro.training.engine.objective import Phase
 from mdrepro.training.objectives.progressive import predict_guided
 
 SIGMA_DATA = 0.5

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from mdrepro.core.errors import BadInput
+from mdrepro.data.examples import Batch
 from mdrepro.models import latents, text
 from mdrepro.models.scenes.towers import ImageTower, TextTower
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Phase
+from mdrepro.training.engine.objective import Phase
 from mdrepro.training.objectives.registers import ReadOut, answers, readout_loss
 
 START, LARGEST = math.log(1 / 0.07), math.log(100)  # CLIP's logarithm of the inverse temperature

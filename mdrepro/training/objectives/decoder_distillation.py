@@ -11,10 +11,11 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from mdrepro.data.examples import Batch
 from mdrepro.models import latents
 from mdrepro.models.autoencoders import take_encoder
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Phase
+from mdrepro.training.engine.objective import Phase
 from mdrepro.training.objectives.autoencoder import (
     DecoderHalf,
     EncoderHalf,

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
+from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Phase
+from mdrepro.training.engine.objective import Phase
 
 
 def drop_text(text_btc: Tensor, null_tc: Tensor, dropped_b: Tensor) -> Tensor:

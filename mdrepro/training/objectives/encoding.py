@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mdrepro.data.examples import Batch
 from mdrepro.models import latents, text
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Objective
+from mdrepro.training.engine.objective import Objective
 
 
 class Encoding:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
+from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
 from mdrepro.models import conditioned
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Phase
+from mdrepro.training.engine.objective import Phase
 from mdrepro.training.objectives.progressive import (
     clean_target,
     predict_guided,

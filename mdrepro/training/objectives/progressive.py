@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
+from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Phase
+from mdrepro.training.engine.objective import Phase
 
 
 def guide(conditional: Tensor, null: Tensor, guidance_b: Tensor) -> Tensor:

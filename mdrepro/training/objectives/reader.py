@@ -2,9 +2,10 @@
 
 from torch import Tensor, nn
 
+from mdrepro.data.examples import Batch
 from mdrepro.metrics.image.scenes import SceneReader, reading_loss, targets
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Phase
+from mdrepro.training.engine.objective import Phase
 
 
 class Reading:

@@ -14,12 +14,13 @@ from typing import Any
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput
+from mdrepro.data.examples import Batch, Examples
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 from mdrepro.training.engine import checkpoint, loop, processes
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.engine.determinism import placed
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Examples, Objective, Phase
+from mdrepro.training.engine.objective import Objective, Phase
 from mdrepro.training.evolution.search import Quality, TrainRound
 from mdrepro.training.objectives.diffusion import Diffusion
 

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch, Phase
+from mdrepro.training.engine.objective import Phase
 from mdrepro.training.objectives.progressive import (
     clean_target,
     ddim,

@@ -13,11 +13,11 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule
 from mdrepro.models import latents, text
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Batch
 from mdrepro.training.objectives.decoder_distillation import DecoderDistillation
 from mdrepro.training.objectives.progressive import ddim
 

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data import photos
+from mdrepro.data.examples import Batch
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.engine import loop
 from mdrepro.training.engine.config import PRECISIONS, LoopConfig
 from mdrepro.training.engine.determinism import surroundings
-from mdrepro.training.engine.objective import Batch
 from mdrepro.training.objectives.autoencoder import SCALE_IMAGES, Autoencoding, Terms
 from mdrepro.training.objectives.decoder_distillation import LiteDecoder
 

@@ -18,6 +18,7 @@ import torch
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256
 from mdrepro.core.watchdog import follow
 from mdrepro.data import photos, pixels
 from mdrepro.models import autoencoders, latents
@@ -115,7 +116,7 @@ def _key(recipe: Recipe, photographs: Sequence[photos.Photograph], encoder: Trai
     assert encoder is None or encoder.folder is not None
     parts = {
         "recipe": asdict(recipe),
-        "photographs": [paths.sha256(p.path) for p in photographs],
+        "photographs": [sha256(p.path) for p in photographs],
         "encoder": encoder.folder.name if encoder and encoder.folder else None,
         "code": [inspect.getsource(module) for module in CODE],
         "versions": versions(),
@@ -131,8 +132,8 @@ def _store(trained: Trained, recipe: Recipe, photographs: Sequence[photos.Photog
         told = {
             "recipe": asdict(recipe),
             "record": asdict(trained.record),
-            "photographs": {p.origin: paths.sha256(p.path) for p in photographs},
-            "weights_sha256": paths.sha256(aside / WEIGHTS),
+            "photographs": {p.origin: sha256(p.path) for p in photographs},
+            "weights_sha256": sha256(aside / WEIGHTS),
         }
         (aside / RECORD).write_text(json.dumps(told, indent=1) + "\n")
         aside.chmod(0o755)
@@ -149,7 +150,7 @@ def _load(place: Path) -> Trained | None:
     if not ((place / RECORD).is_file() and (place / WEIGHTS).is_file()):
         return None
     told = json.loads((place / RECORD).read_text())
-    if told["weights_sha256"] != paths.sha256(place / WEIGHTS):
+    if told["weights_sha256"] != sha256(place / WEIGHTS):
         print(f"{paths.relative(place)}: the weights are not those recorded; training again")
         return None
     model = vae.Autoencoder.from_pretrained(place, use_safetensors=True, low_cpu_mem_usage=False)

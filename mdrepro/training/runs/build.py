@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data import sources
+from mdrepro.data.examples import Examples
 from mdrepro.models import conditioned, text
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.models.mobilediffusion.discriminator import LOGITS, UNETS, Discriminator
 from mdrepro.training.engine import loop, processes
-from mdrepro.training.engine.objective import Examples, Objective
+from mdrepro.training.engine.objective import Objective
 from mdrepro.training.objectives.encoding import Encoding
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import latent_cache
@@ -28,7 +29,7 @@ UNET = "MobileDiffusionUNet"
 
 OBJECTIVES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "reader": ("reading", "Reading"),
+        "reader": ("reader", "Reading"),
         "clip": ("contrastive", "Contrastive"),
         "autoencoder": ("autoencoder", "Autoencoding"),
         "decoder": ("decoder_distillation", "LiteDecoder"),
@@ -141,7 +142,7 @@ def build(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Trainin
 
 def objective_class(kind: str) -> Any:
     module, name = OBJECTIVES[kind]
-    return getattr(importlib.import_module(f"mdrepro.training.{module}"), name)
+    return getattr(importlib.import_module(f"mdrepro.training.objectives.{module}"), name)
 
 
 def _reader(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:

@@ -34,7 +34,7 @@ def _listed(recipe: Recipe) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The list for people."""
-    from mdrepro.reproduce.formatting import columns
+    from mdrepro.core.console import columns
 
     lines = [("recipe", "tier", "kind", "steps", "state", "from")]
     for row in rows:

@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.files import sha256
 from mdrepro.data import hashes
 from mdrepro.models import latents, text
 
@@ -285,7 +285,7 @@ class _Build:
             if file.name not in self.names and file.name.startswith(("latents-", "texts-")):
                 file.unlink()
         files = {
-            name: {"bytes": (self.folder / name).stat().st_size, "sha256": paths.sha256(self.folder / name)}
+            name: {"bytes": (self.folder / name).stat().st_size, "sha256": sha256(self.folder / name)}
             for name in self.names
         }
         _write_json(self.folder / RECORD, {"key": self.key, "parts": self.parts, "files": files})
@@ -367,7 +367,7 @@ def _header(file: Any) -> dict[str, Any]:
 def _intact(folder: Path, name: str, record: Mapping[str, Any]) -> None:
     file = folder / name
     try:
-        whole = paths.sha256(file) == record["files"][name]["sha256"]
+        whole = sha256(file) == record["files"][name]["sha256"]
     except OSError as error:
         raise _damaged(file) from error
     if not whole:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.files import sha256
 from mdrepro.data import folders
 from mdrepro.models import bars
 
@@ -205,4 +206,4 @@ def _sha256(file: Path) -> str:
 
 @functools.lru_cache(maxsize=1024)  # gigabytes, and a key is asked for often
 def _sha256_of(file: Path, size: int, changed: int) -> str:
-    return paths.sha256(file)
+    return sha256(file)

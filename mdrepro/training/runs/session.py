@@ -18,9 +18,9 @@ from typing import Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.core.files import replacing_folder, sha256, write_json
 from mdrepro.core.provenance import hardware, state
 from mdrepro.data import sources
-from mdrepro.reproduce.workflow.results import aside, write_json
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import model_folders
 from mdrepro.training.runs.model_folders import Parts
@@ -79,7 +79,7 @@ def run(
             f"{recipe.name}: stopped after step {made.steps} of {recipe.loop.steps}; the same command goes on"
         )
     if first():
-        with aside(place) as new:
+        with replacing_folder(place) as new:
             model_folders.save(made.parts, new)
             for name, text in made.files.items():
                 (new / name).write_text(text, encoding="utf-8")
@@ -90,7 +90,7 @@ def run(
 def write_record(place: Path, record: dict[str, Any]) -> None:
     """Write the record of the files in a folder beside them."""
     names = sorted(file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file())
-    hashes = {name: paths.sha256(place / name) for name in names if name != RECORD}
+    hashes = {name: sha256(place / name) for name in names if name != RECORD}
     size = sum((place / name).stat().st_size for name in hashes)
     write_json(place / RECORD, record | {"bytes": size, "files": hashes})
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.files import sha256, swap, write_json
 from mdrepro.data import sources
-from mdrepro.reproduce.workflow.results import swap, write_json
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import model_folders, session
@@ -168,7 +168,7 @@ def _changed(run: Run) -> list[str]:
     return [
         name
         for name, written in files.items()
-        if not (run.folder / name).is_file() or paths.sha256(run.folder / name) != written
+        if not (run.folder / name).is_file() or sha256(run.folder / name) != written
     ]
 
 

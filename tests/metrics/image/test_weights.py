@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.core.files import sha256
 from mdrepro.metrics.image import encoders, weights
 from mdrepro.metrics.image.catalogue import ENCODERS, INCEPTION, INCEPTION_SCRIPT, TORCHVISION, WeightsFile
-from tests.support.weight_files import sha256
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2)}
 

@@ -15,14 +15,15 @@ import pytest
 
 from mdrepro.core import provenance
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import write_json
 from mdrepro.core.paths import run_dir
 from mdrepro.papers import ledger, underspecified
 from mdrepro.papers.schema import ClaimVerdict, Tolerance, Verdict
 from mdrepro.reproduce.report import build, views
 from mdrepro.reproduce.report.mathml import render
 from mdrepro.reproduce.workflow import results
-from tests.support import small_paper as fixture
 from tests.support import browser
+from tests.support import small_paper as fixture
 
 COST_PAGE = f"tables/{fixture.COST}.html"
 
@@ -344,10 +345,10 @@ def test_edited_results_are_refused_and_rejudged_ones_shown_as_such(
     assert clean.warnings == []
     result = results.read(folder / "result.json")
     result["rows"][0]["value"] = 700.0
-    results.write_json(folder / "result.json", result)
+    write_json(folder / "result.json", result)
     with pytest.raises(BadInput, match=r"result\.json: .* edited"):
         views.run_view(table, "quick")
-    results.write_json(folder / "result.json", results.seal(result))
+    write_json(folder / "result.json", results.seal(result))
     edited = views.run_view(table, "quick")
     assert edited is not None
     assert "1 verdicts were recomputed" in edited.warnings[0]

@@ -111,7 +111,7 @@ def quality_cells() -> list[Row]:
 def test_rows_are_the_declared_ones_and_judge_the_claims(
     sizes: dict[str, table.Size], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table.alike, "rows", lambda *_, **how: quality_cells() if how == {"against": "base"} else [])
+    monkeypatch.setattr(table.paired, "rows", lambda *_, **how: quality_cells() if how == {"against": "base"} else [])
     trained: Any = {name: SimpleNamespace(recipe=registry.get(name)) for name in table.RECIPES}
     spec = ledger.find(NAME)
     cells = complete(spec, table.rows({}, sizes, trained, None))  # type: ignore[arg-type]

@@ -139,7 +139,7 @@ def test_torch_rows_are_of_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(exported, "get", get)
     monkeypatch.setattr(host_torch, "alternate", alternate)
     monkeypatch.setattr(host_torch, "litert", lambda file, precision: host_torch.Way(f"LiteRT, {precision}", "m", {}))
-    monkeypatch.setattr("mdrepro.core.paths.sha256", lambda file: "0" * 64)
+    monkeypatch.setattr("mdrepro.latency.host.sha256", lambda file: "0" * 64)
     compared = device_latency.against_torch(TEN, ways=["eager"], resolution=512, threads=1, runs=3, most=9)
     ways = ["LiteRT, fp16", "LiteRT, int8-dynamic", "eager torch"]
     assert asked == {"runs": 3, "most": 9, "ways": ways, "threads": 1}
@@ -178,7 +178,7 @@ def test_a_table_of_integers_compares_them_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(exported, "get", lambda *_: one.kept)
     monkeypatch.setattr(host_torch, "litert", lambda file, precision: host_torch.Way(f"LiteRT, {precision}", "m", {}))
     monkeypatch.setattr(host_torch, "alternate", lambda ways, *_, **__: {way.name: told([9.0] * 3) for way in ways})
-    monkeypatch.setattr("mdrepro.core.paths.sha256", lambda file: "0" * 64)
+    monkeypatch.setattr("mdrepro.latency.host.sha256", lambda file: "0" * 64)
     compared = device_latency.against_torch(found, ways=["eager"], resolution=512, threads=1, runs=3, most=9)
     columns = [row.column for row in device_latency.torch_rows(compared)]
     assert columns == ["unet_ms_per_step", "integer_share_of_eager"]

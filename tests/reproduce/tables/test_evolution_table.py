@@ -43,7 +43,7 @@ def pipelines() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         made = SimpleNamespace
         patch.setattr(
-            networks.runs, "pipeline", lambda _: made(unet=small(), tokenizer=tokenizer, text_encoder=encoder)
+            networks.store, "pipeline", lambda _: made(unet=small(), tokenizer=tokenizer, text_encoder=encoder)
         )
         return table.pipelines()
 
@@ -118,14 +118,14 @@ def test_rows_are_the_declared_ones(pipelines: dict[str, Any], tmp_path: Path, m
         for row in [*table.VARIANTS, "real"]
         for column in ("fid_shapes", "clip_shapes", "attribute_accuracy", "scene_accuracy")
     ]
-    monkeypatch.setattr(table.alike, "rows", lambda *_, **how: quality if how == {"against": "standard"} else [])
+    monkeypatch.setattr(table.paired, "rows", lambda *_, **how: quality if how == {"against": "standard"} else [])
     pairs = []
 
     def distance(row: str, column: str, _: Any, other: str, real: Any) -> Row:
         pairs.append((row, other))
         return Row(row=row, column=column, value=0.0, unit="", protocol="")
 
-    monkeypatch.setattr(table.alike, "distance", distance)
+    monkeypatch.setattr(table.paired, "distance", distance)
     cells = complete(ledger.find(NAME), table.rows({}, pipelines, trained, None))  # type: ignore[arg-type]
     of = {(cell.row, cell.column): cell.value for cell in cells}
     blocks = len(small().layout.blocks())

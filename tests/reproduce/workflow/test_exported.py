@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.core.files import sha256
 from mdrepro.reproduce.tables import host_latency
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import PARTS, Piece
@@ -31,7 +31,7 @@ def exports(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]
         asked.append(wanted)
         file = Path(wanted["out"]) / f"{wanted['component']}-{wanted['precision']}.tflite"
         file.write_bytes(f"network {len(asked)}".encode())
-        return {"file": file.name, "sha256": paths.sha256(file), "bytes": 9, "parity": {"psnr_db": 75.0}, "seconds": {}}
+        return {"file": file.name, "sha256": sha256(file), "bytes": 9, "parity": {"psnr_db": 75.0}, "seconds": {}}
 
     monkeypatch.setattr(exported, "_export", export)
     return asked
@@ -82,8 +82,8 @@ def test_the_key_holds_the_code_and_the_converters() -> None:
         "export/litert",
         "export/reauthor",
         "export/components",
-        "models/vae",
-        "models/unet",
+        "models/mobilediffusion/vae",
+        "models/mobilediffusion/unet",
         "models/presets",
     ):
         assert f"mdrepro/{name}.py" in made["code"]
@@ -186,7 +186,7 @@ def test_a_decoder_is_exported_kept_and_measured(home: Path) -> None:
     for piece, one in found.items():
         assert len(one.times_ms) >= 4
         assert one.kept.psnr_db >= 50
-        assert one.record.model_sha256 == paths.sha256(one.kept.file)
+        assert one.record.model_sha256 == sha256(one.kept.file)
         assert one.kept.file.stat().st_size == pytest.approx(2 * one.cost.params, rel=0.1)
         assert exported.find(piece, "fp16", 64) == one.kept
         assert one.state["gmacs"] > 0

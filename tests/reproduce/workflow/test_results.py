@@ -12,6 +12,7 @@ import matplotlib
 import pytest
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import file_hashes, replacing_folder, write_json
 from mdrepro.core.paths import published, run_dir, runs
 from mdrepro.core.provenance import state
 from mdrepro.evaluation.rows import Row
@@ -46,15 +47,15 @@ def make_run(monkeypatch: pytest.MonkeyPatch, rows: list[Row] | None = None, set
     table = ledger.find(TABLE)
     values = resolve(table, "quick", settings)
     folder = run_dir("quick", TABLE)
-    with results.aside(folder) as aside:
+    with replacing_folder(folder) as aside:
         run = {"table": TABLE, "parameters": values, "fingerprint": fingerprint(table, values), "folder": str(aside)}
         run |= {"prefix": sys.prefix, "state": state()}
         monkeypatch.setenv(RUN, json.dumps(run))
         record(TABLE, [_row()] if rows is None else rows, figures={"cost": _figure()})
         (aside / "notebook.ipynb").write_text("{}")
         result = results.read(aside / "result.json")
-        sealed = results.seal(result | {"files": results.file_hashes(aside, [*result["files"], "notebook.ipynb"])})
-        results.write_json(aside / "result.json", sealed)
+        sealed = results.seal(result | {"files": file_hashes(aside, [*result["files"], "notebook.ipynb"])})
+        write_json(aside / "result.json", sealed)
     monkeypatch.delenv(RUN)
     return folder
 
@@ -275,7 +276,7 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     (final / "old").write_text("old")
 
     def fail() -> None:
-        with results.aside(final) as folder:
+        with replacing_folder(final) as folder:
             (folder / "new").write_text("new")
             raise KeyError
 
@@ -283,9 +284,9 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
         fail()
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
     assert (final / "old").read_text() == "old"
-    with results.aside(final) as folder:
+    with replacing_folder(final) as folder:
         (folder / "new").write_text("new")
     assert [path.name for path in final.iterdir()] == ["new"]
     with pytest.raises(ValueError, match="JSON"):
-        results.write_json(tmp_path / "x.json", {"value": float("inf")})
+        write_json(tmp_path / "x.json", {"value": float("inf")})
     assert not (tmp_path / "x.json").exists()

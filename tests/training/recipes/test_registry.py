@@ -113,8 +113,9 @@ def test_a_key_hangs_on_all_ancestors(rows: dict[str, Recipe], monkeypatch: pyte
 
 def test_a_key_is_the_same_in_another_process_and_place(rows: dict[str, Recipe], tmp_path: Path) -> None:
     program = (
-        "from tests.support.recipe_rows import tiny; from mdrepro.training import recipes, runs\n"
-        "recipes.RECIPES = recipes._table(tiny()); print(runs.key(recipes.get('t-1')))"
+        "from tests.support.recipe_rows import tiny; from mdrepro.training.recipes import registry\n"
+        "from mdrepro.training.runs import store\n"
+        "registry.RECIPES = registry._table(tiny()); print(store.key(registry.get('t-1')))"
     )
     (tmp_path / "notebooks").mkdir()
     environment = os.environ | {"MDREPRO_ROOT": str(tmp_path), "PYTHONHASHSEED": "5", "PYTHONPATH": str(REPOSITORY)}

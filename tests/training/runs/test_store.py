@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.core.files import sha256
 from mdrepro.data.shapes import Shapes
 from mdrepro.models import latents
 from mdrepro.training.recipes.recipe import Recipe
@@ -40,7 +41,7 @@ def test_a_run_is_stored_with_its_record_and_taken_the_next_time(rows: dict[str,
     assert run.folder == workspace / f"papermill_runs/quick/checkpoints/t-reader-{store.key(rows['t-reader'])}"
     assert sorted(path.name for path in run.folder.iterdir()) == ["reader", "training.json"]
     for name, digest in record["files"].items():
-        assert paths.sha256(run.folder / name) == digest
+        assert sha256(run.folder / name) == digest
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workspace, capture_output=True, text=True, check=True)
     assert (record["commit"], record["dirty"]) == (head.stdout.strip(), False)
     assert record["row"] == rows["t-reader"].plain()
@@ -291,7 +292,7 @@ def test_weights_too_large_for_float16_are_not_published(reader: store.Run) -> N
     large = load_file(reader.folder / file)
     large["background.bias"][0] = 1e5
     save_file(large, reader.folder / file)
-    record = reader.record | {"files": reader.record["files"] | {file: paths.sha256(reader.folder / file)}}
+    record = reader.record | {"files": reader.record["files"] | {file: sha256(reader.folder / file)}}
     reader.file.write_text(json.dumps(record))
     with pytest.raises(BadInput, match=r"background\.bias is not finite in float16"):
         store.publish(["t-reader"])

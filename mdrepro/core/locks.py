@@ -1,0 +1,37 @@
+"""Locks between processes, on the filelock package; a lock goes with the process that holds it, however that ends."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mdrepro.core.errors import BadInput
+
+
+@contextmanager
+def hold(file: Path, *, busy: Callable[[], None] | None = None, refuse: str = "") -> Iterator[None]:
+    """Hold the lock ``file`` inside the block; its folder is made where it is missing.
+
+    Args:
+        file: the lock file, which stays there afterwards.
+        busy: called once when another process holds the lock, before waiting for it.
+        refuse: the message of the error that is raised in place of waiting.
+
+    Raises:
+        BadInput: another process holds the lock, and ``refuse`` is given.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if refuse:
+            raise BadInput(refuse) from None
+        if busy:
+            busy()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,36 @@
+"""Facts of this machine: processor, cores, memory, GPUs."""
+
+import functools
+import importlib.util
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+@functools.cache
+def processor() -> str:
+    """The processor's model name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return (names or [platform.processor() or platform.machine() or "CPU"])[0]
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory in GiB, and GPUs by name."""
+    gpus = []
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    memory = round(psutil.virtual_memory().total / 2**30, 1)
+    return {"cpu": processor(), "cores": cores(), "memory_gib": memory, "gpus": gpus}

@@ -1,0 +1,26 @@
+"""Training data as the loop and the caches take them: batches by index."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+Batch = dict[str, Any]
+"""Tensors (b, ...) and lists of length b. Keys in use: "pixels" uint8 (b, 3, h, w); "latent" float32 (b, c, h, w),
+scaled as the denoiser sees it; "text" float32 (b, tokens, width); "caption" list[str]."""
+
+
+class Examples(Protocol):
+    """Index-addressable training data.
+
+    Attributes:
+        fingerprint: hash of what it holds; a run is not resumed on other data.
+    """
+
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The examples at ``indices``, tensors on the CPU.
+
+        It is called from a background thread, and is a function of ``indices`` alone.
+        """
