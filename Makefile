@@ -18,7 +18,7 @@ test-slow: setup
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: setup
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 report: setup
 	@$(BIN)/mdrepro report

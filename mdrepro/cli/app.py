@@ -42,8 +42,8 @@ def list_tables(
     planned: Annotated[bool, typer.Option("--planned", help="Also tables that have no notebook yet.")] = False,
 ) -> None:
     """List the tables that notebooks reproduce."""
-    from mdrepro.papers import ledger
     from mdrepro.core.console import columns
+    from mdrepro.papers import ledger
 
     found = ledger.tables(planned=planned)
     rows: list[dict[str, Any]] = [

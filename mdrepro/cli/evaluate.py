@@ -120,9 +120,9 @@ def protocols(
     as_json: Json = False,
 ) -> None:
     """One set under every convention of FID and, with --clip, of CLIP-FID and CLIP score, with the differences."""
+    from mdrepro.core.console import columns
     from mdrepro.metrics.image import encoders, sets
     from mdrepro.metrics.image import protocols as conventions
-    from mdrepro.core.console import columns
 
     place = encoders.device(device)
     said = _captions(captions, generated) if clip else None
@@ -205,8 +205,8 @@ def list_encoders(as_json: Json = False) -> None:
     """The encoders: what they are, what their Fréchet distance is called, and where weights come from."""
     from dataclasses import asdict
 
-    from mdrepro.metrics.image.catalogue import DEFAULTS, ENCODERS
     from mdrepro.core.console import columns
+    from mdrepro.metrics.image.catalogue import DEFAULTS, ENCODERS
 
     rows = [asdict(row) | {"default": DEFAULTS.get(row.family)} for row in ENCODERS.values()]
     if as_json:

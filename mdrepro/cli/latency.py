@@ -127,8 +127,8 @@ def _on_host(
 
 def _print(found: "list[Record]", state: list[dict[str, float]]) -> None:
     """Measured and imported ones in tables of their own."""
-    from mdrepro.latency import records
     from mdrepro.core.console import columns
+    from mdrepro.latency import records
 
     for origin, rows in records.split(found).items():
         if not rows:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mdrepro.core.files import sha256
 from mdrepro.metrics.image import encoders, images
 from mdrepro.metrics.image.features import extract
 from mdrepro.metrics.image.statistics import Statistics
@@ -51,7 +52,7 @@ def test_json_has_every_number_with_its_protocol(evaluate, reader):
     assert [score["metric"] for score in told["metrics"]] == ["fid", "kid", "precision", "recall"]
     assert told["metrics"][0]["name"] == "FID[shapes]"
     assert told["metrics"][1]["name"] == "KID (shapes)"
-    assert told["encoder"]["weights_sha256"] == makers.sha256(next(reader.glob("*.safetensors")))
+    assert told["encoder"]["weights_sha256"] == sha256(next(reader.glob("*.safetensors")))
     assert told["encoder"]["features"] == 4
     assert all((score["n"], score["n_reference"]) == (NUMBER, NUMBER) for score in told["metrics"])
     assert all(told["encoder"]["weights_sha256"] in score["protocol"] for score in told["metrics"])

@@ -117,9 +117,9 @@ recipes: list[str] = ["t-lite"]  # checkpoints
 WORK = """\
 from mdrepro.reproduce.workflow.record import record
 from mdrepro.evaluation.rows import Row
-from mdrepro.training import runs
+from mdrepro.training.runs import store
 
-found = {name: runs.load_or_train(name) for name in recipes}
+found = {name: store.load_or_train(name) for name in recipes}
 print("taken", {name: run.folder.name for name, run in found.items()})
 size = sum(run.record["parameters"] for run in found.values())
 rows = [Row(row="sd15", column="params", value=size / 1e6, unit="M", protocol="toy")]

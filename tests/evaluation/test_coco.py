@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.core.files import sha256
 from mdrepro.data import coco
 from mdrepro.evaluation import coco as pictures
 from mdrepro.evaluation import networks as larger
@@ -207,7 +208,7 @@ def test_fid_is_pytorch_fids_of_images_of_256_px(
 
     state, place = makers.inception_weights(), tmp_path / "inception.pth"
     torch.save(state, place)
-    loaded = encoders.load(pictures.FID, str(place), sha256=makers.sha256(place))
+    loaded = encoders.load(pictures.FID, str(place), sha256=sha256(place))
     chosen = coco.choose("coco-2014-30k", 5)
     fid, clip = Reduced(loaded.row, loaded.network, loaded.device), pictures.encoder("clip", torch.device("cpu"))
     reference = pictures.statistics(chosen, fid)
@@ -226,7 +227,7 @@ def test_fid_is_pytorch_fids_of_images_of_256_px(
         for file in part:
             with Image.open(file) as picture:
                 picture.resize((256, 256)).save(tmp_path / folder / f"{file.stem}.png")
-    given = ["--encoder", "legacy-pytorch", "--weights", str(place), "--sha256", makers.sha256(place)]
+    given = ["--encoder", "legacy-pytorch", "--weights", str(place), "--sha256", sha256(place)]
     folders = [str(tmp_path / "real"), str(tmp_path / "made")]
     capsys.readouterr()
     with pytest.raises(SystemExit):
@@ -464,7 +465,7 @@ def test_larger_tiers_take_networks_of_their_own() -> None:
 
 
 def test_larger_networks_make_images_of_the_size_they_were_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(larger.runs, "pipeline", lambda _: tiny.pipeline())
+    monkeypatch.setattr(larger.store, "pipeline", lambda _: tiny.pipeline())
     made = larger.pipelines(["proxy-sd", "md-8", "shapes-base"])
     sizes = {name: pipeline.unet.config.sample_size * factor(pipeline.vae) for name, pipeline in made.items()}
     assert sizes == {"proxy-sd": 256, "md-8": 512, "shapes-base": 8 * factor(made["shapes-base"].vae)}

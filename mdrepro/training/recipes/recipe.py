@@ -1,6 +1,6 @@
 """What a training run is: the fields of a row of `mdrepro.training.recipes.registry`.
 
-A recipe is identified by a hash (`mdrepro.training.runs.store.key`) over its fields, its parents' hashes and its data, not
+A recipe is identified by a hash (`runs.store.key`) over its fields, its parents' hashes and its data, not
 over source code: raise ``version`` by hand when the meaning of an objective changes, so that old checkpoints are not
 taken.
 """

@@ -15,6 +15,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from benchmarks import fid as bench_fid
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256
 from mdrepro.metrics.image import encoders, frechet, images, kernel
 from mdrepro.metrics.image.features import extract
 from tests.support import weight_files as makers
@@ -41,7 +42,7 @@ def script_file(inception_file, tmp_path_factory):
 @pytest.fixture(scope="module")
 def ours(inception_file, folders):
     """Feature sets by convention: real and generated."""
-    network = encoders.network("tf-exact", str(inception_file), sha256=makers.sha256(inception_file))
+    network = encoders.network("tf-exact", str(inception_file), sha256=sha256(inception_file))
     ready = {name: encoders.Encoder(encoders.row(name), network, torch.device("cpu")) for name in CONVENTIONS}
     return [extract(images.files(folder), ready, keep=CONVENTIONS, batch=3) for folder in folders]
 
@@ -112,8 +113,8 @@ def test_clean_fid_s_own_file_runs_once_its_hash_is_known(script_file, folders, 
     with pytest.raises(BadInput, match=r"has SHA-256 .*: allowed is the published file, or .* --sha256"):
         encoders.load("clean", str(script_file))
     with pytest.raises(BadInput, match="TorchScript program: allowed is that of clean-fid, for the encoder clean"):
-        encoders.load("tf-exact", str(script_file), sha256=makers.sha256(script_file))
-    encoder = encoders.load("clean", str(script_file), sha256=makers.sha256(script_file))
+        encoders.load("tf-exact", str(script_file), sha256=sha256(script_file))
+    encoder = encoders.load("clean", str(script_file), sha256=sha256(script_file))
     found = extract(images.files(folders[0])[:2], {"x": encoder}, keep=["x"])["x"]
     expected = ours[0]["clean"].features[:2]
     assert torch.allclose(found.features, expected, rtol=0, atol=3e-5 * expected.abs().max())
@@ -134,7 +135,7 @@ def test_torchvision_s_network_and_images_are_torchvision_s(folders, tmp_path):
     usual = torchvision.models.Inception_V3_Weights.IMAGENET1K_V1.transforms()
     files = images.files(folders[1])[:2]
     pictures = torch.stack([usual(Image.open(file).convert("RGB")) for file in files])
-    encoder = encoders.load("torchvision", str(path), sha256=makers.sha256(path))
+    encoder = encoders.load("torchvision", str(path), sha256=sha256(path))
     found = extract(files, {"x": encoder}, keep=["x"])["x"].features
     with torch.no_grad():
         assert torch.allclose(found, model(pictures), rtol=0, atol=1e-4 * float(found.abs().max()))
@@ -156,7 +157,7 @@ def test_weights_of_another_network_are_refused(fault):
 
 def test_the_matrix_holds_the_single_numbers_and_their_differences(cli_run, folders, inception_file, ours):
     real, generated = folders
-    weights = ["--weights", inception_file, "--sha256", makers.sha256(inception_file)]
+    weights = ["--weights", inception_file, "--sha256", sha256(inception_file)]
     code, out, error = cli_run("evaluate", "protocols", real, generated, *weights, "--few", "--json")
     assert code == 0, error
     rows = json.loads(out)["rows"]
