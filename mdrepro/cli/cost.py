@@ -1,0 +1,63 @@
+"""``mdrepro cost``: a thin call into `mdrepro.metrics.cost`."""
+
+from typing import Annotated
+
+import typer
+
+from mdrepro.cli.options import Json, print_json
+from mdrepro.core.errors import BadInput
+
+
+def cost(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Published networks, by preset name.")
+    ] = None,
+    systems: Annotated[
+        list[str] | None,
+        typer.Option("--system", metavar="SYSTEM", help="A whole system in place of networks; repeatable."),
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="Image side in pixels; the preset's own by default.")] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Also every counter's count, blocks and peak activation memory (slower).")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Parameters, MACs and FLOPs of full-size networks, or of one image by a whole system."""
+    from mdrepro.models import presets
+    from mdrepro.models import systems as known
+    from mdrepro.reproduce import formatting
+
+    if bool(models) == bool(systems):
+        allowed = f"networks ({', '.join(presets.names())}) or --system with one of {', '.join(known.SYSTEMS)}"
+        raise BadInput(f"name either {allowed}")
+    if systems:
+        if resolution is not None or details:
+            raise BadInput("--resolution and --details are of networks, not of systems: leave them out")
+        _system_costs(systems, as_json)
+        return
+    from mdrepro.metrics.cost import measure as costs
+
+    checked = [presets.get(model).name for model in models or []]
+    if details:
+        every = [costs.details(model, resolution) for model in checked]
+        found = [each.as_dict() for each in every]
+        words = formatting.costs([each.cost for each in every]) + "\n\n" + formatting.cost_details(every)
+    else:
+        counted = [costs.calculate(model, resolution) for model in checked]
+        found = [each.as_dict() for each in counted]
+        words = formatting.costs(counted)
+    if as_json:
+        print_json(found[0] if len(found) == 1 else found)
+    else:
+        print(words)
+
+
+def _system_costs(names: list[str], as_json: bool) -> None:
+    from mdrepro.metrics.cost.systems import measure_system
+    from mdrepro.reproduce import formatting
+
+    every = [measure_system(name) for name in names]
+    if as_json:
+        print_json([each.as_dict() for schedules in every for each in schedules])
+        return
+    print("\n\n".join(formatting.system_cost(each) for schedules in every for each in schedules))

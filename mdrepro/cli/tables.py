@@ -1,0 +1,204 @@
+"""Commands on the papers' tables, from ``list`` to ``doctor``: thin calls into the package."""
+
+import shlex
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from mdrepro.cli.options import FromScratch, Json, TierOption, print_json
+from mdrepro.core.errors import BadInput
+
+Tables = Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables; all of them when left out.")]
+
+
+def list_tables(
+    as_json: Json = False,
+    planned: Annotated[bool, typer.Option("--planned", help="Also tables that have no notebook yet.")] = False,
+) -> None:
+    """List the tables that notebooks reproduce."""
+    from mdrepro.core.console import columns
+    from mdrepro.papers import ledger
+
+    found = ledger.tables(planned=planned)
+    rows: list[dict[str, Any]] = [
+        {
+            "table": table.id,
+            "paper": ledger.paper_of(table).id,
+            "notebook": table.notebook,
+            "title": table.title,
+            "published_as": table.published_as,
+            "tiers": list(table.tiers),
+            "claims": [claim.id for claim in table.claims],
+        }
+        for table in found.values()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    lines = [("table", "tiers", "title")]
+    lines += [(row["table"], ", ".join(row["tiers"]) or "planned", row["title"]) for row in rows]
+    print(columns(lines, indent=""))
+
+
+def show(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
+    """Show one table: the paper's cells, our latest run and what we published."""
+    from mdrepro.core.console import columns
+    from mdrepro.papers import ledger
+    from mdrepro.reproduce import formatting
+    from mdrepro.reproduce.workflow import results
+
+    spec, checked = ledger.find(table, planned=True), ledger.check_tier(tier)
+    run, before = results.run_result(checked, table), results.published_result(checked, table)
+    if as_json:
+        print_json({"table": spec.model_dump(mode="json"), "run": run, "published": before})
+        return
+    print(f"{spec.title}\n{spec.published_as} of {ledger.paper_of(spec).title}\n{spec.protocol}\n")
+    if run or before:
+        print(formatting.verdicts(spec, run or before or {}, before, whole=True))
+        print("\n" + ("the numbers are this machine's run" if run else "no run here: these are the published numbers"))
+        return
+    lines = [("row", "column", "paper", "confidence", "source")]
+    for cell in spec.cells:
+        value = cell.text or ("–" if cell.value is None else formatting.number(cell.value, 6))
+        lines.append((cell.row, cell.column, value, cell.confidence, cell.source))
+    print(columns(lines))
+    print(
+        f"\nno run at tier {tier}" + (f": mdrepro reproduce {table}" if spec.notebook else ": its notebook is planned")
+    )
+
+
+def reproduce(
+    tables: Tables = None,
+    tier: TierOption = "quick",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A notebook parameter; repeatable.")
+    ] = None,
+    cores: Annotated[
+        int, typer.Option("--cores", min=1, help="Cores that Snakemake may use; with --executor, jobs at once.")
+    ] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run and why; run nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run even what is up to date.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also the tables that run only on request.")] = False,
+    from_scratch: FromScratch = False,
+    report: Annotated[bool, typer.Option(help="Build the report afterwards.")] = True,
+    executor: Annotated[str | None, typer.Option("--executor", help="Snakemake executor, for example slurm.")] = None,
+    profile: Annotated[str | None, typer.Option("--profile", help="Snakemake profile.")] = None,
+    snakemake: Annotated[str, typer.Option("--snakemake", help="Any other options for Snakemake, quoted.")] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Snakemake's own output.")] = False,
+) -> None:
+    """Run the tables' notebooks where needed, and end with the table of verdicts."""
+    from mdrepro.papers import ledger
+    from mdrepro.reproduce import formatting
+    from mdrepro.reproduce.workflow import plan, results
+    from mdrepro.training.runs import scratch
+
+    if from_scratch:
+        scratch.ignore_published()
+    checked = ledger.check_tier(tier)
+    if not tables:
+        for spec in ledger.tables().values():
+            if checked not in spec.tiers:
+                print(f"{spec.id}: skipped: does not run at tier {tier}: {spec.not_at.get(checked, '')}")
+            elif (why := spec.by_name_only(checked)) and not every:
+                print(f"{spec.id}: skipped: runs only by name or with --all: {why}")
+    jobs = plan.plan(tables or [], checked, settings or [], force, every)
+    checkpoints = plan.checkpoints(jobs)
+    for line in [each.explain() for each in checkpoints] + [job.explain() for job in jobs]:
+        print(line, flush=True)
+    extra = [
+        *(["--executor", executor, "--jobs", str(cores)] if executor else []),
+        *(["--profile", profile] if profile else []),
+    ]
+    try:
+        extra += shlex.split(snakemake)
+    except ValueError as error:
+        raise BadInput(f"--snakemake {snakemake}: {error}") from None
+    try:
+        failed = plan.execute(jobs, checkpoints, cores=cores, dry_run=dry_run, verbose=verbose, extra=extra)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if dry_run:
+        raise typer.Exit(1 if failed else 0)
+    for job in jobs:
+        if job.table not in failed and (result := results.run_result(tier, job.table)):
+            print("\n" + formatting.verdicts(ledger.find(job.table), result, results.published_result(tier, job.table)))
+    errors = [plan.failure(tier, name) for name in failed]
+    if report and len(failed) < len(jobs):
+        _report()
+    for trouble in errors:
+        print(f"\nerror: {trouble['words']}", file=sys.stderr)
+    if errors:
+        raise typer.Exit(2 if all(trouble["bad_input"] for trouble in errors) else 1)
+
+
+def _report() -> None:
+    from mdrepro.core.paths import relative
+    from mdrepro.reproduce.report import build as report
+
+    try:
+        print(f"\nreport: {relative(report.build())}")
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def build_report() -> None:
+    """Build the report, a static site, from local runs and published results."""
+    _report()
+
+
+def publish(tables: list[str], tier: TierOption = "quick") -> None:
+    """Take verified runs, made from a clean commit, into results/."""
+    from mdrepro.core.paths import relative
+    from mdrepro.papers import ledger
+    from mdrepro.reproduce.workflow import publish as publishing
+
+    checked = ledger.check_tier(tier)
+    for path in publishing.publish(tables, checked):
+        print(relative(path))
+
+
+def verify(
+    tier: Annotated[str | None, typer.Option("--tier", help="quick, proxy or paper; all when left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute every hash and verdict of published results and local runs."""
+    from mdrepro.papers import ledger
+    from mdrepro.reproduce.workflow.verify import verify as check
+
+    found = check(ledger.check_tier(tier) if tier else None)
+    if as_json:
+        print_json(found)
+    else:
+        for name, entry in found["tables"].items():
+            for kind in ("published", "run"):
+                if kind in entry:
+                    _print_check(name, kind, entry[kind])
+        print("nothing to verify" if not found["tables"] else "all verified" if found["ok"] else "NOT verified")
+    raise typer.Exit(0 if found["ok"] else 1)
+
+
+def _print_check(name: str, kind: str, entry: dict[str, Any]) -> None:
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in entry.get("verdicts", {}).items())
+    print(f"{name} ({kind}): {'ok: ' + counts if entry['ok'] else 'FAILED'}")
+    for words in entry["problems"]:
+        print(f"  {words}", file=sys.stderr)
+    for words in entry.get("notes", []):
+        print(f"  note: {words}")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has and lacks for each tier."""
+    from mdrepro.reproduce.doctor import report
+
+    found = report()
+    if as_json:
+        print_json(found)
+        return
+    for tier, entry in found["tiers"].items():
+        print(f"{tier}: {'ready' if entry['ready'] else 'not ready'}")
+        for item in entry["findings"]:
+            mark = "yes" if item["found"] else "NO " if item["required"] else "no "
+            print(f"  {mark}  {item['name']}: {item['detail']}" + ("" if item["found"] else f" → {item['remedy']}"))

@@ -1,0 +1,92 @@
+"""``mdrepro train`` and ``mdrepro generate``: thin calls into `mdrepro.training` and `mdrepro.sampling`."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from mdrepro.cli.options import FromScratch, Json, TierOption, print_json
+from mdrepro.core.errors import BadInput
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A row of --list.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.NAME=VALUE", help="A setting of the recipe; repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped; --no-resume begins anew.")] = True,
+    max_seconds: Annotated[
+        float | None, typer.Option("--max-seconds", min=0, help="Stop after so long, with a checkpoint.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All recipes of --tier that are missing.")] = False,
+    tier: TierOption = "quick",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="With --all: runs side by side, one thread each.")] = 2,
+    listing: Annotated[bool, typer.Option("--list", help="List the recipes; train nothing.")] = False,
+    from_scratch: FromScratch = False,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe, its parents first, or all that are missing; also under accelerate launch and torchrun."""
+    from mdrepro.core.watchdog import follow
+    from mdrepro.training.runs import commands, scratch
+
+    follow()
+    if listing + every + (recipe is not None) != 1:
+        raise BadInput("name a recipe, or give --all, or --list")
+    if from_scratch:
+        scratch.ignore_published()
+    if listing:
+        rows = commands.listed()
+        print(json.dumps(rows, indent=1) if as_json else commands.table(rows))
+        return
+    if every:
+        if settings or max_seconds is not None or not resume:
+            raise BadInput("--set, --max-seconds and --no-resume are of one recipe, not of --all: leave them out")
+        failed = commands.train_all(tier, jobs)
+        for name, why in failed.items():
+            print(f"error: {name} {why}", file=sys.stderr)
+        raise typer.Exit(1 if failed else 0)
+    assert recipe is not None
+    try:
+        record = commands.train(recipe, settings or [], resume=resume, max_seconds=max_seconds)
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json(record)
+
+
+def generate(
+    checkpoint: Annotated[str, typer.Argument(help="A recipe, or a folder of a diffusers pipeline.")],
+    prompts: Annotated[str, typer.Option("--prompts", help="A file with one prompt a line, or .jsonl with prompt.")],
+    out: Annotated[str, typer.Option("--out", help="A folder for the images.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps; the checkpoint's own by default.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="w, 1 is none; the checkpoint's own by default.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddim, dpm, dpm++, euler, renoise; the checkpoint's by default.")
+    ] = None,
+    decoder: Annotated[str | None, typer.Option(help="A recipe of another decoder for the same latents.")] = None,
+    seed: int = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th batch from the I-th on, from 0.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an image for each prompt; the same command goes on with a set that was interrupted."""
+    from mdrepro.data.prompts import read
+    from mdrepro.training.runs import commands
+
+    lines, place = read(prompts), commands.shard(shard)
+    pipeline = commands.pipeline(checkpoint, decoder)
+    from mdrepro.sampling.generate import generate as make
+
+    made = make(
+        pipeline, lines, out, steps=steps, guidance=guidance, sampler=sampler, seed=seed, batch=batch, shard=place
+    )
+    if as_json:
+        print(made.text(), end="")
+        return
+    print(f"{len(made.images)} of {made.settings['images']} images in {out}")
