@@ -5,7 +5,7 @@ a secondary source, inferred: worked out by us, recalled: unverified). "cost" is
 networks at 100 TFLOP/s, about a third of an A100's bf16; the first line of a section says what the paper used. What
 the papers leave out (learning rates, steps, weights of losses: docs/underspecified.yaml) is ours.
 
-Wanted on this machine: pictures with captions in data/captions, weights of CLIP ViT-L/14 and, for SnapFusion, SD-1.5 in
+Needed on this machine: pictures with captions in data/captions, weights of CLIP ViT-L/14 and, for SnapFusion, SD-1.5 in
 data/weights or on the hub; see docs/training.md. Micro-batches are for 8 GPUs of 80 GB.
 """
 
@@ -15,13 +15,12 @@ from types import MappingProxyType
 from mdrepro.data.folders import CLIP, SD15
 from mdrepro.diffusion.levels import SD_NOISE, V_FROM_PURE_NOISE, V
 from mdrepro.training.engine.config import LoopConfig
+from mdrepro.training.recipes.defaults import DROP, Defaults
 from mdrepro.training.recipes.recipe import Recipe
 
 CROPS = MappingProxyType({"source": "captions", "size": 256})
 PICTURES = MappingProxyType({"source": "captions", "size": 512, "cache": False})
 SD_LATENT = MappingProxyType({"vae": SD15, "text": CLIP})
-DISTILLATION = MappingProxyType({"probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2})  # SnapFusion's defaults
-DROP = MappingProxyType({"drop": 0.1})
 DRAWN = MappingProxyType({"steps": 50, "guidance": 7.5})
 
 AUTOENCODING = LoopConfig(
@@ -30,9 +29,21 @@ AUTOENCODING = LoopConfig(
 MD_STEPS = LoopConfig(
     steps=20_000, batch=2048, accumulation=16, learning_rate=5e-5, warmup=500, ema=0.999, precision="bf16"
 )
-SF_TUNING = LoopConfig(
-    steps=10_000, batch=2048, accumulation=16, learning_rate=2e-5, warmup=500, ema=0.999, precision="bf16"
+SF_TUNING = replace(MD_STEPS, steps=10_000, learning_rate=2e-5)
+SF_PRETRAINING = replace(SF_TUNING, steps=20_000)
+GAN = LoopConfig(
+    steps=10_000,
+    batch=512,
+    accumulation=8,
+    learning_rate=1e-4,
+    phase_betas={"discriminator": (0.0, 0.999)},
+    warmup=100,
+    ema=0.99,
+    precision="bf16",
 )
+
+MD = Defaults(tier="paper", data=PICTURES, sampling=DRAWN, parents={"vae": "md-vae"}, pretrained={"text": CLIP})
+SF = Defaults(tier="paper", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)
 
 # ---------------------------------------------------------------------------------------------------- MobileDiffusion
 # Paper: 512 TPUs for 15 days (read-S, called the cost of the search), 150M image-text pairs (read-S).
@@ -60,17 +71,10 @@ MOBILEDIFFUSION = (
     ),
     # 385.1M, 182.2 GMAC (386M and 182, read-S), softmax attention. AdamW, 1e-3, 0.01, 2048 and 750,000 are recalled.
     # paper: FID 8.65, CLIP 0.325 on COCO 30K in 50 DDIM steps (read-S; after T5); cost: 390 A100-days
-    Recipe(
-        name="md-base",
-        tier="paper",
-        kind="diffusion",
-        parents={"vae": "md-vae"},
-        pretrained={"text": CLIP},
-        data=PICTURES,
-        network={"class": "MobileDiffusionUNet"},
-        noise=V_FROM_PURE_NOISE,
-        options=DROP,
-        loop=LoopConfig(
+    MD.row(
+        "md-base",
+        "diffusion",
+        LoopConfig(
             steps=750_000,
             batch=2048,
             accumulation=8,
@@ -81,70 +85,27 @@ MOBILEDIFFUSION = (
             precision="bf16",
             checkpoint_every=2000,
         ),
-        sampling=DRAWN,
+        network={"class": "MobileDiffusionUNet"},
+        noise=V_FROM_PURE_NOISE,
+        options=DROP,
     ),
     # T5: 10,000 iterations (read-S).
     # paper: FID 12.50 -> 12.31 in its ablation (read-S); cost: 5 A100-days
-    Recipe(
-        name="md-relu",
-        tier="paper",
-        kind="relu",
-        parents={"vae": "md-vae", "unet": "md-base"},
-        pretrained={"text": CLIP},
-        data=PICTURES,
+    MD.row(
+        "md-relu",
+        "relu",
+        replace(MD_STEPS, steps=10_000, accumulation=8, learning_rate=1e-4),
+        unet="md-base",
         options=DROP,
-        loop=LoopConfig(
-            steps=10_000, batch=2048, accumulation=8, learning_rate=1e-4, warmup=500, ema=0.999, precision="bf16"
-        ),
-        sampling=DRAWN,
     ),
     # v1's 8-step model by SnapFusion's guidance-aware distillation (read-P), first half of the chain.
     # paper: nothing on 16 steps; cost: 15 A100-days
-    Recipe(
-        name="md-16",
-        tier="paper",
-        kind="steps",
-        parents={"vae": "md-vae", "unet": "md-relu"},
-        pretrained={"text": CLIP},
-        data=PICTURES,
-        options={"steps": 16, **DISTILLATION},
-        loop=MD_STEPS,
-        sampling={"steps": 16, "guidance": 7.5},
-    ),
+    MD.few_steps("md-16", 16, "md-relu", MD_STEPS, guidance=7.5),
     # paper: 8 steps are the fewest without visible loss (read-S), its FID and CLIP not found; cost: 15 A100-days
-    Recipe(
-        name="md-8",
-        tier="paper",
-        kind="steps",
-        parents={"vae": "md-vae", "unet": "md-16"},
-        pretrained={"text": CLIP},
-        data=PICTURES,
-        options={"steps": 8, **DISTILLATION},
-        loop=MD_STEPS,
-        sampling={"steps": 8, "guidance": 7.5},
-    ),
+    MD.few_steps("md-8", 8, "md-16", MD_STEPS, guidance=7.5),
     # Section 1.5, UFOGen: under 10,000 iterations (read-S); settings of the reference code of UFOGen's first author.
     # paper: FID 11.67, CLIP 0.320, HPS 26.65 in one step (read-S); cost: 2.5 A100-days
-    Recipe(
-        name="md-1",
-        tier="paper",
-        kind="gan",
-        parents={"vae": "md-vae", "unet": "md-relu"},
-        pretrained={"text": CLIP},
-        data=PICTURES,
-        options={"jumps": 4, "every": 2},
-        loop=LoopConfig(
-            steps=10_000,
-            batch=512,
-            accumulation=8,
-            learning_rate=1e-4,
-            phase_betas={"discriminator": (0.0, 0.999)},
-            warmup=100,
-            ema=0.99,
-            precision="bf16",
-        ),
-        sampling={"steps": 1, "guidance": 1.0},
-    ),
+    MD.few_steps("md-1", 1, "md-relu", GAN, kind="gan", guidance=1.0, options={"jumps": 4, "every": 2}),
 )
 
 # --------------------------------------------------------------------------------------------------------- SnapFusion
@@ -152,111 +113,53 @@ MOBILEDIFFUSION = (
 SNAPFUSION = (
     # Section 2.5, first: SD-1.5 learns to predict v.
     # paper: SD-1.5 has its lowest FID, 13.7, at CLIP 0.283, and 19.5 at 0.304 (inferred); cost: 17 A100-days
-    Recipe(
-        name="sf-sd",
-        tier="paper",
-        kind="diffusion",
-        pretrained={**SD_LATENT, "unet": SD15},
-        data=PICTURES,
+    SF.row(
+        "sf-sd",
+        "diffusion",
+        SF_PRETRAINING,
+        pretrained={"unet": SD15},
         network={"class": "EvolvableUNet"},
         noise=V,
         options=DROP,
-        loop=replace(SF_TUNING, steps=20_000),
-        sampling=DRAWN,
     ),
     # The last teacher: SD-1.5, directly 32 -> 16 steps, guidance-aware (read-P).
     # paper: nothing on 16 steps; cost: 13 A100-days
-    Recipe(
-        name="sf-sd-16",
-        tier="paper",
-        kind="steps",
-        parents={"unet": "sf-sd"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
-        options={"steps": 16, **DISTILLATION},
-        loop=SF_TUNING,
-        sampling={"steps": 16, "guidance": 7.5},
-    ),
+    SF.few_steps("sf-sd-16", 16, "sf-sd", SF_TUNING, guidance=7.5),
     # Section 2.2: blocks are skipped; neither p nor the length is in the paper.
     # paper: without it SD-1.5 collapses when a block is removed (read-P), no number; cost: 8 A100-days
-    Recipe(
-        name="sf-robust",
-        tier="paper",
-        kind="robust",
-        parents={"unet": "sf-sd"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
-        options={"skip_probability": 0.1},
-        loop=SF_TUNING,
-        sampling=DRAWN,
-    ),
+    SF.row("sf-robust", "robust", SF_TUNING, unet="sf-sd", options={"skip_probability": 0.1}),
     # Algorithm 1, with this machine's latencies, and the negative loss of 2,000 held-out samples where the paper takes
     # the CLIP score of 2,000 images (2.5 A100-hours an action, read-P). The target is its Table 5: 26.2 of 51.2 ms.
     # paper: Table 3, 848M by Table 1 (read-P; they do not fit together); cost: 3.5 A100-days
-    Recipe(
-        name="sf-evolved",
-        tier="paper",
-        kind="evolution",
-        parents={"unet": "sf-robust"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
+    SF.row(
+        "sf-evolved",
+        "evolution",
+        LoopConfig(steps=200, batch=2048, accumulation=16, learning_rate=2e-5, ema=0.99, precision="bf16"),
+        unet="sf-robust",
         options={"share": 0.51, "rounds": 20, "group": 2, "skip_probability": 0.1, "validation": 2000},
-        loop=LoopConfig(steps=200, batch=2048, accumulation=16, learning_rate=2e-5, ema=0.99, precision="bf16"),
-        sampling=DRAWN,
     ),
-    # The evolved network, trained on whole.
+    # The evolved network, trained further as a whole.
     # paper: no number before distillation; cost: 13 A100-days
-    Recipe(
-        name="sf-snap",
-        tier="paper",
-        kind="diffusion",
-        parents={"unet": "sf-evolved"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
-        options=DROP,
-        loop=replace(SF_TUNING, steps=20_000),
-        sampling=DRAWN,
-    ),
+    SF.row("sf-snap", "diffusion", SF_PRETRAINING, unet="sf-evolved", options=DROP),
     # Its own 16-step version, where the last student begins (read-P).
     # paper: nothing on 16 steps; cost: 10 A100-days
-    Recipe(
-        name="sf-16",
-        tier="paper",
-        kind="steps",
-        parents={"unet": "sf-snap"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
-        options={"steps": 16, **DISTILLATION},
-        loop=SF_TUNING,
-        sampling={"steps": 16, "guidance": 7.5},
-    ),
+    SF.few_steps("sf-16", 16, "sf-snap", SF_TUNING, guidance=7.5),
     # The product: student sf-16, teacher the 16-step SD-1.5 (read-P).
     # paper: COCO 30K: lowest FID 13.6 at CLIP 0.294, CLIP 0.307 at FID 17.3 (inferred, read off its Fig. 4); COCO-2017
     # 5K: FID 24.2, CLIP 0.30 (read-P); cost: 11 A100-days
-    Recipe(
-        name="sf-8",
-        tier="paper",
-        kind="steps",
-        parents={"unet": "sf-16", "teacher": "sf-sd-16"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
-        options={"steps": 8, **DISTILLATION},
-        loop=SF_TUNING,
-        sampling={"steps": 8, "guidance": 4.5},
-    ),
+    SF.few_steps("sf-8", 8, "sf-16", SF_TUNING, guidance=4.5, teacher="sf-sd-16"),
     # Section 2.4: half of SD's decoder (12.4M; the paper says 13M) on latents of 50 DDIM steps; prompts, steps and rate
     # are not in the paper. Nearly all of the cost is SD-1.5 making latents.
     # paper: close to SD's decoder, only as a figure (read-P); cost: 13 A100-days
-    Recipe(
-        name="sf-decoder",
-        tier="paper",
-        kind="synthetic",
-        pretrained={**SD_LATENT, "unet": SD15},
-        data=PICTURES,
+    SF.row(
+        "sf-decoder",
+        "synthetic",
+        LoopConfig(steps=20_000, batch=64, learning_rate=1e-4, warmup=500, ema=0.999, precision="bf16"),
+        pretrained={"unet": SD15},
         network={"share": 0.5},
         noise=SD_NOISE,
         options=DRAWN,
-        loop=LoopConfig(steps=20_000, batch=64, learning_rate=1e-4, warmup=500, ema=0.999, precision="bf16"),
+        sampling={},
     ),
 )
 

@@ -4,7 +4,7 @@ They test the papers' claims, as the quick tier does, and never their numbers. "
 to come to; "cost" is an estimate from the operations of the networks at 100 TFLOP/s, about a third of an A100's bf16.
 The scale is BK-SDM's: one A100, batches of 256, 0.2M pairs (its own are LAION-Aesthetics 6.5+; read-P).
 
-Wanted on this machine: as for `mdrepro.training.recipes.paper`. Latents and text features of 0.2M captions are 30 GB.
+Needed on this machine: as for `mdrepro.training.recipes.paper`. Latents and text features of 0.2M captions are 30 GB.
 """
 
 from dataclasses import replace
@@ -13,7 +13,8 @@ from types import MappingProxyType
 from mdrepro.data.folders import CLIP, SD15
 from mdrepro.diffusion.levels import SD_NOISE, V_FROM_PURE_NOISE, V
 from mdrepro.training.engine.config import LoopConfig
-from mdrepro.training.recipes.paper import DISTILLATION, DRAWN, DROP, SD_LATENT
+from mdrepro.training.recipes.defaults import DROP, Defaults
+from mdrepro.training.recipes.paper import DRAWN, SD_LATENT
 from mdrepro.training.recipes.recipe import Recipe
 
 PICTURES = MappingProxyType({"source": "captions", "size": 256})
@@ -25,6 +26,19 @@ MD_TUNING = LoopConfig(steps=20_000, batch=256, learning_rate=1e-4, warmup=200, 
 SF_TUNING = LoopConfig(
     steps=10_000, batch=128, accumulation=4, learning_rate=2e-5, warmup=200, ema=0.999, precision="bf16"
 )
+SF_PRETRAINING = replace(SF_TUNING, steps=20_000, warmup=500)
+GAN = LoopConfig(
+    steps=10_000,
+    batch=256,
+    learning_rate=1e-4,
+    phase_betas={"discriminator": (0.0, 0.999)},
+    warmup=100,
+    ema=0.99,
+    precision="bf16",
+)
+
+MD = Defaults(tier="proxy", data=PICTURES, sampling=DRAWN, parents={"vae": "proxy-vae"}, pretrained={"text": CLIP})
+SF = Defaults(tier="proxy", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)
 
 # ---------------------------------------------------------------------------------------------------- MobileDiffusion
 MOBILEDIFFUSION = (
@@ -52,22 +66,10 @@ MOBILEDIFFUSION = (
     ),
     # MobileDiffusion's design at 0.6 of its width: 115M, 15.6 GMAC.
     # wanted: a CLIP score with its captions above that with others' by ten standard errors; cost: 7 h
-    Recipe(
-        name="proxy-base",
-        tier="proxy",
-        kind="diffusion",
-        parents={"vae": "proxy-vae"},
-        pretrained={"text": CLIP},
-        data=PICTURES,
-        network={
-            "class": "MobileDiffusionUNet",
-            "sample_size": 32,
-            "block_out_channels": (192, 384, 640),
-            "mid_transformer_blocks": 9,
-        },
-        noise=V_FROM_PURE_NOISE,
-        options=DROP,
-        loop=LoopConfig(
+    MD.row(
+        "proxy-base",
+        "diffusion",
+        LoopConfig(
             steps=100_000,
             batch=256,
             learning_rate=3e-4,
@@ -77,169 +79,70 @@ MOBILEDIFFUSION = (
             precision="bf16",
             checkpoint_every=2000,
         ),
-        sampling=DRAWN,
+        network={
+            "class": "MobileDiffusionUNet",
+            "sample_size": 32,
+            "block_out_channels": (192, 384, 640),
+            "mid_transformer_blocks": 9,
+        },
+        noise=V_FROM_PURE_NOISE,
+        options=DROP,
     ),
     # T5. wanted: FID not above proxy-base's beyond noise (paper: 12.50 -> 12.31, read-S); cost: 0.5 h
-    Recipe(
-        name="proxy-relu",
-        tier="proxy",
-        kind="relu",
-        parents={"vae": "proxy-vae", "unet": "proxy-base"},
-        pretrained={"text": CLIP},
-        data=PICTURES,
-        options=DROP,
-        loop=replace(MD_TUNING, steps=5000),
-        sampling=DRAWN,
-    ),
+    MD.row("proxy-relu", "relu", replace(MD_TUNING, steps=5000), unet="proxy-base", options=DROP),
     # wanted: as proxy-relu at 50 steps; cost: 2.5 h
-    Recipe(
-        name="proxy-16",
-        tier="proxy",
-        kind="steps",
-        parents={"vae": "proxy-vae", "unet": "proxy-relu"},
-        pretrained={"text": CLIP},
-        data=PICTURES,
-        options={"steps": 16, **DISTILLATION},
-        loop=MD_TUNING,
-        sampling={"steps": 16, "guidance": 7.5},
-    ),
+    MD.few_steps("proxy-16", 16, "proxy-relu", MD_TUNING, guidance=7.5),
     # wanted: better than proxy-relu run for 8 steps (paper: no visible loss at 8, read-S); cost: 2.5 h
-    Recipe(
-        name="proxy-8",
-        tier="proxy",
-        kind="steps",
-        parents={"vae": "proxy-vae", "unet": "proxy-16"},
-        pretrained={"text": CLIP},
-        data=PICTURES,
-        options={"steps": 8, **DISTILLATION},
-        loop=MD_TUNING,
-        sampling={"steps": 8, "guidance": 7.5},
-    ),
+    MD.few_steps("proxy-8", 8, "proxy-16", MD_TUNING, guidance=7.5),
     # UFOGen.
     # wanted: better than proxy-8 run for one step (paper: FID 8.65 -> 11.67 from 50 steps to 1, read-S); cost: 2 h
-    Recipe(
-        name="proxy-1",
-        tier="proxy",
-        kind="gan",
-        parents={"vae": "proxy-vae", "unet": "proxy-relu"},
-        pretrained={"text": CLIP},
-        data=PICTURES,
-        options={"jumps": 4, "every": 2},
-        loop=LoopConfig(
-            steps=10_000,
-            batch=256,
-            learning_rate=1e-4,
-            phase_betas={"discriminator": (0.0, 0.999)},
-            warmup=100,
-            ema=0.99,
-            precision="bf16",
-        ),
-        sampling={"steps": 1, "guidance": 1.0},
-    ),
+    MD.few_steps("proxy-1", 1, "proxy-relu", GAN, kind="gan", guidance=1.0, options={"jumps": 4, "every": 2}),
 )
 
 # --------------------------------------------------------------------------------------------------------- SnapFusion
 SNAPFUSION = (
     # SD-1.5's network, 859.5M, learns v and 256 px: 90.1 GMAC.
     # wanted: FID at 256 px below that of SD-1.5 as it comes; cost: 4 h
-    Recipe(
-        name="proxy-sd",
-        tier="proxy",
-        kind="diffusion",
-        pretrained={**SD_LATENT, "unet": SD15},
-        data=PICTURES,
+    SF.row(
+        "proxy-sd",
+        "diffusion",
+        SF_PRETRAINING,
+        pretrained={"unet": SD15},
         network={"class": "EvolvableUNet"},
         noise=V,
         options=DROP,
-        loop=replace(SF_TUNING, steps=20_000, warmup=500),
-        sampling=DRAWN,
     ),
     # wanted: as proxy-sd at 50 steps; cost: 3.5 h
-    Recipe(
-        name="proxy-sd-16",
-        tier="proxy",
-        kind="steps",
-        parents={"unet": "proxy-sd"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
-        options={"steps": 16, **DISTILLATION},
-        loop=SF_TUNING,
-        sampling={"steps": 16, "guidance": 7.5},
-    ),
-    # wanted: FID as proxy-sd; without a transformer block of the way down, better than proxy-sd without it; cost: 2 h
-    Recipe(
-        name="proxy-robust",
-        tier="proxy",
-        kind="robust",
-        parents={"unet": "proxy-sd"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
-        options={"skip_probability": 0.1},
-        loop=SF_TUNING,
-        sampling=DRAWN,
-    ),
+    SF.few_steps("proxy-sd-16", 16, "proxy-sd", SF_TUNING, guidance=7.5),
+    # wanted: FID as proxy-sd; without a transformer block of the down path, better than proxy-sd without it; cost: 2 h
+    SF.row("proxy-robust", "robust", SF_TUNING, unet="proxy-sd", options={"skip_probability": 0.1}),
     # wanted: 0.51 of the latency by this machine's table (paper, Table 5: 26.2 of 51.2 ms, read-P); cost: 1 h
-    Recipe(
-        name="proxy-evolved",
-        tier="proxy",
-        kind="evolution",
-        parents={"unet": "proxy-robust"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
+    SF.row(
+        "proxy-evolved",
+        "evolution",
+        LoopConfig(steps=250, batch=128, accumulation=4, learning_rate=2e-5, ema=0.99, precision="bf16"),
+        unet="proxy-robust",
         options={"share": 0.51, "rounds": 12, "group": 3, "skip_probability": 0.1, "validation": 1000},
-        loop=LoopConfig(steps=250, batch=128, accumulation=4, learning_rate=2e-5, ema=0.99, precision="bf16"),
-        sampling=DRAWN,
     ),
     # wanted: FID as proxy-sd; cost: 3 h
-    Recipe(
-        name="proxy-snap",
-        tier="proxy",
-        kind="diffusion",
-        parents={"unet": "proxy-evolved"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
-        options=DROP,
-        loop=replace(SF_TUNING, steps=20_000, warmup=500),
-        sampling=DRAWN,
-    ),
+    SF.row("proxy-snap", "diffusion", SF_PRETRAINING, unet="proxy-evolved", options=DROP),
     # wanted: as proxy-snap at 50 steps; cost: 3 h
-    Recipe(
-        name="proxy-snap-16",
-        tier="proxy",
-        kind="steps",
-        parents={"unet": "proxy-snap"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
-        options={"steps": 16, **DISTILLATION},
-        loop=SF_TUNING,
-        sampling={"steps": 16, "guidance": 7.5},
-    ),
+    SF.few_steps("proxy-snap-16", 16, "proxy-snap", SF_TUNING, guidance=7.5),
     # wanted: at equal FID, CLIP score in 8 steps not below proxy-sd's in 50 (paper: 0.004 to 0.010 above, read-P);
     # cost: 3 h
-    Recipe(
-        name="proxy-snap-8",
-        tier="proxy",
-        kind="steps",
-        parents={"unet": "proxy-snap-16", "teacher": "proxy-sd-16"},
-        pretrained=SD_LATENT,
-        data=PICTURES,
-        options={"steps": 8, **DISTILLATION},
-        loop=SF_TUNING,
-        sampling={"steps": 8, "guidance": 4.5},
-    ),
+    SF.few_steps("proxy-snap-8", 8, "proxy-snap-16", SF_TUNING, guidance=4.5, teacher="proxy-sd-16"),
     # Half of SD's decoder on latents that SD-1.5 makes at 256 px, which it was not trained for: not what it draws
     # matters here but the range of its latents.
     # wanted: PSNR against SD's decoder above 30 dB; cost: 9 h
-    Recipe(
-        name="proxy-decoder",
-        tier="proxy",
-        kind="synthetic",
-        pretrained={**SD_LATENT, "unet": SD15},
-        data=PICTURES,
+    SF.row(
+        "proxy-decoder",
+        "synthetic",
+        LoopConfig(steps=5000, batch=32, learning_rate=1e-4, warmup=200, ema=0.999, precision="bf16"),
+        pretrained={"unet": SD15},
         network={"share": 0.5},
         noise=SD_NOISE,
         options=DRAWN,
-        loop=LoopConfig(steps=5000, batch=32, learning_rate=1e-4, warmup=200, ema=0.999, precision="bf16"),
+        sampling={},
     ),
 )
 

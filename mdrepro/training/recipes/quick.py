@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
+from mdrepro.training.recipes.defaults import DROP, Defaults
 from mdrepro.training.recipes.recipe import Recipe
 
 FRESH_SHAPES = MappingProxyType({"source": "shapes", "count": 1_000_000})  # more than any run sees: none twice
@@ -31,6 +32,7 @@ PRETRAINING = LoopConfig(
 )
 FEW_STEPS = LoopConfig(steps=600, batch=64, learning_rate=2e-4, warmup=50, decay="linear", ema=0.99, threads=1)
 NO_CRITIC = MappingProxyType({"perceptual": 0.0, "adversarial": 0.0})  # LPIPS needs weights; a critic needs longer
+ON_SHAPES = Defaults(tier="quick", data=SHAPES, sampling={"steps": 50, "guidance": 3.0}, parents=SHAPES_LATENT)
 
 QUICK = (
     # The independent scorer: sees real renders only, never captions or generated images.
@@ -97,12 +99,10 @@ QUICK = (
     # MobileDiffusion's design (1.2) on 8 x 8 latents, two levels, 2.1M parameters.
     # measured: 94.9 % of attributes and 73 % of scenes right (256 validation captions, 25 DDIM steps, w 3); 35 min of a
     # shared core
-    Recipe(
-        name="shapes-base",
-        tier="quick",
-        kind="diffusion",
-        parents=SHAPES_LATENT,
-        data=SHAPES,
+    ON_SHAPES.row(
+        "shapes-base",
+        "diffusion",
+        PRETRAINING,
         network={
             **SMALL_UNET,
             "class": "MobileDiffusionUNet",
@@ -117,47 +117,24 @@ QUICK = (
             "time_embed_dim": 128,
         },
         noise=V_FROM_PURE_NOISE,
-        options={"drop": 0.1},
-        loop=PRETRAINING,
-        sampling={"steps": 50, "guidance": 3.0},
+        options=DROP,
     ),
     # SnapFusion 2.5, the first half of the chain.
     # measured: 94.7 % of attributes and 72 % of scenes right in 16 steps (256 validation captions, w 3); 9 min of one
     # core, data encoded meanwhile
-    Recipe(
-        name="shapes-16",
-        tier="quick",
-        kind="steps",
-        parents={**SHAPES_LATENT, "unet": "shapes-base"},
-        data=SHAPES,
-        options={"steps": 16, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
-        loop=replace(FEW_STEPS, steps=400),
-        sampling={"steps": 16, "guidance": 3.0},
-    ),
+    ON_SHAPES.few_steps("shapes-16", 16, "shapes-base", replace(FEW_STEPS, steps=400), guidance=3.0),
     # SnapFusion 2.5: 16 -> 8 steps; p, range and gamma are the paper's.
     # measured: 94.3 % of attributes and 70 % of scenes right in 8 steps (256 validation captions, w 3; shapes-base has
     # 94.9 and 73 in 25 steps, 93.8 and 71 in 8); 7 min of one core
-    Recipe(
-        name="shapes-8",
-        tier="quick",
-        kind="steps",
-        parents={**SHAPES_LATENT, "unet": "shapes-16"},
-        data=SHAPES,
-        options={"steps": 8, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2},
-        loop=FEW_STEPS,
-        sampling={"steps": 8, "guidance": 3.0},
-    ),
+    ON_SHAPES.few_steps("shapes-8", 8, "shapes-16", FEW_STEPS, guidance=3.0),
     # UFOGen (section 3), MobileDiffusion 1.5.
     # measured: 89.4 % of attributes and 60 % of scenes right in one step (512 validation captions; 87.3 and 55 after
     # half as many steps); 64 min of a core with much other work, where half as many steps took 15 min of a quiet one
-    Recipe(
-        name="shapes-1",
-        tier="quick",
-        kind="gan",
-        parents={**SHAPES_LATENT, "unet": "shapes-base"},
-        data=SHAPES,
-        options={"jumps": 1, "last": 0.5, "gamma": "x0", "reconstruction": 0.5, "every": 2},
-        loop=LoopConfig(
+    ON_SHAPES.few_steps(
+        "shapes-1",
+        1,
+        "shapes-base",
+        LoopConfig(
             steps=2400,
             batch=64,
             learning_rate=2e-4,
@@ -166,18 +143,18 @@ QUICK = (
             warmup=20,
             threads=1,
         ),
-        sampling={"steps": 1, "guidance": 1.0},
+        guidance=1.0,
+        kind="gan",
+        options={"jumps": 1, "last": 0.5, "gamma": "x0", "reconstruction": 0.5, "every": 2},
     ),
     # Stable Diffusion's design on 8 x 8 latents, 2.1M parameters: the network that SnapFusion's evolution begins with.
     # Half of shapes-base's steps, each of which takes twice as long.
     # measured: 91.9 % of attributes and 56 % of scenes right (256 validation captions, 25 DDIM steps, w 3); 54 min of a
     # shared core
-    Recipe(
-        name="shapes-sd",
-        tier="quick",
-        kind="diffusion",
-        parents=SHAPES_LATENT,
-        data=SHAPES,
+    ON_SHAPES.row(
+        "shapes-sd",
+        "diffusion",
+        replace(PRETRAINING, steps=3000),
         network={
             **SMALL_UNET,
             "class": "EvolvableUNet",
@@ -186,45 +163,34 @@ QUICK = (
             "attention_heads": 4,
         },
         noise=V_FROM_PURE_NOISE,
-        options={"drop": 0.1},
-        loop=replace(PRETRAINING, steps=3000),
-        sampling={"steps": 50, "guidance": 3.0},
+        options=DROP,
     ),
     # SnapFusion 2.2: blocks are skipped, so that the network bears the loss of any. p is not in the paper.
-    # measured: 87.2 % of attributes and 47 % of scenes right, all blocks there (as shapes-sd); 3 min of one core
-    Recipe(
-        name="shapes-robust",
-        tier="quick",
-        kind="robust",
-        parents={**SHAPES_LATENT, "unet": "shapes-sd"},
-        data=SHAPES,
+    # measured: 87.2 % of attributes and 47 % of scenes right, with all blocks (as shapes-sd); 3 min of one core
+    ON_SHAPES.row(
+        "shapes-robust",
+        "robust",
+        LoopConfig(steps=500, batch=64, learning_rate=3e-4, warmup=50, ema=0.99, threads=1),
+        unet="shapes-sd",
         options={"skip_probability": 0.1},
-        loop=LoopConfig(steps=500, batch=64, learning_rate=3e-4, warmup=50, ema=0.99, threads=1),
-        sampling={"steps": 50, "guidance": 3.0},
     ),
     # SnapFusion 2.2, Algorithm 1, with latencies of this machine. A round is 60 steps of robust training.
     # measured: 0.69 of the latency of shapes-sd, and half of its parameters; 5 min of one core
-    Recipe(
-        name="shapes-evolved",
-        tier="quick",
-        kind="evolution",
-        parents={**SHAPES_LATENT, "unet": "shapes-robust"},
-        data=SHAPES,
+    ON_SHAPES.row(
+        "shapes-evolved",
+        "evolution",
+        LoopConfig(steps=60, batch=64, learning_rate=2e-4, ema=0.95, threads=1),
+        unet="shapes-robust",
         options={"share": 0.7, "rounds": 8, "group": 2, "skip_probability": 0.1, "validation": 256},
-        loop=LoopConfig(steps=60, batch=64, learning_rate=2e-4, ema=0.95, threads=1),
-        sampling={"steps": 50, "guidance": 3.0},
     ),
-    # The evolved network, trained on whole.
+    # The evolved network, trained further as a whole.
     # measured: 90.8 % of attributes and 54 % of scenes right (as shapes-sd), with half of its parameters; 5 min of one
     # core
-    Recipe(
-        name="shapes-snap",
-        tier="quick",
-        kind="diffusion",
-        parents={**SHAPES_LATENT, "unet": "shapes-evolved"},
-        data=SHAPES,
-        options={"drop": 0.1},
-        loop=LoopConfig(steps=1000, batch=64, learning_rate=5e-4, warmup=50, decay="cosine", ema=0.999, threads=1),
-        sampling={"steps": 50, "guidance": 3.0},
+    ON_SHAPES.row(
+        "shapes-snap",
+        "diffusion",
+        LoopConfig(steps=1000, batch=64, learning_rate=5e-4, warmup=50, decay="cosine", ema=0.999, threads=1),
+        unet="shapes-evolved",
+        options=DROP,
     ),
 )

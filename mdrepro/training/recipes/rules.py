@@ -1,19 +1,18 @@
 """Training runs of the quick tier for what a paper varies: MobileDiffusion's design rules one by one, SnapFusion's
 evolution without robust training, and its half-width decoder; see `mdrepro.training.recipes.registry`.
 
-Of a table's rows all are trained alike, and only here: the rows of one table compare with each other and with no other
-table's.
+All rows of a table are trained in the same way: they compare with each other and with no other table's rows.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.recipes import quick
-from mdrepro.training.recipes.quick import AUTOENCODING, FRESH_SHAPES, PRETRAINING, SHAPES, SHAPES_LATENT, SMALL_UNET
+from mdrepro.training.recipes.defaults import DROP, Values
+from mdrepro.training.recipes.quick import AUTOENCODING, FRESH_SHAPES, PRETRAINING, SHAPES_LATENT, SMALL_UNET
 from mdrepro.training.recipes.recipe import Recipe
 
 SD_LIKE = MappingProxyType(
@@ -38,7 +37,7 @@ SD_LIKE = MappingProxyType(
 """Every rule turned back: SD's design on three levels of 8, 4 and 2 latent pixels a side, where the paper's network has
 64, 32 and 16. The innermost level is its low resolution, the two outer ones are its high resolution."""
 
-RULES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+RULES: Mapping[str, Values] = MappingProxyType(
     {
         # 2.229M parameters
         "base": {},
@@ -74,50 +73,32 @@ RULES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 (tried with C1, not adopted) are left out: the levels that are separable have 4 and 2 pixels a side, and such a kernel
 covers all of them."""
 
-ALIKE = replace(PRETRAINING, steps=600, warmup=50, ema=0.99)
+PAIRED = replace(PRETRAINING, steps=600, warmup=50, ema=0.99)
 TUNING = LoopConfig(
     steps=200, batch=64, learning_rate=2e-3, optimiser="muon", warmup=20, decay="linear", ema=0.99, threads=1
 )
-DRAWN = MappingProxyType({"steps": 25, "guidance": 3.0})
-
-
-def _rule(name: str, changes: Mapping[str, Any]) -> Recipe:
-    return Recipe(
-        name=f"shapes-rule-{name}",
-        tier="quick",
-        kind="diffusion",
-        parents=SHAPES_LATENT,
-        data=SHAPES,
-        network={**SD_LIKE, **changes},
-        noise=V_FROM_PURE_NOISE,
-        options={"drop": 0.1},
-        loop=ALIKE,
-        sampling=DRAWN,
-    )
-
-
-def _tuned(name: str, kind: str) -> Recipe:
-    return Recipe(
-        name=f"shapes-rule-{name}",
-        tier="quick",
-        kind=kind,
-        parents={**SHAPES_LATENT, "unet": "shapes-rule-base"},
-        data=SHAPES,
-        options={"drop": 0.1},
-        loop=TUNING,
-        sampling=DRAWN,
-    )
+ON_SHAPES = replace(quick.ON_SHAPES, sampling={"steps": 25, "guidance": 3.0})
 
 
 RULE_ROWS = (
     # wanted: which rules cost quality, at a tenth of shapes-base's training; measured in the table
     # mobilediffusion-ablation-quality
-    *(_rule(name, changes) for name, changes in RULES.items()),
+    *(
+        ON_SHAPES.row(
+            f"shapes-rule-{name}",
+            "diffusion",
+            PAIRED,
+            network={**SD_LIKE, **changes},
+            noise=V_FROM_PURE_NOISE,
+            options=DROP,
+        )
+        for name, changes in RULES.items()
+    ),
     # T5: ReLU for softmax in the trained base.
     # wanted: as base-tuned; measured in the same table
-    _tuned("t5", "relu"),
-    # The base trained on for as long with its softmax: what of T5's gain or loss is ReLU's. As T5.
-    _tuned("base-tuned", "diffusion"),
+    ON_SHAPES.row("shapes-rule-t5", "relu", TUNING, unet="shapes-rule-base", options=DROP),
+    # The base trained further for as long with its softmax: it shows what of T5's gain or loss is due to ReLU.
+    ON_SHAPES.row("shapes-rule-base-tuned", "diffusion", TUNING, unet="shapes-rule-base", options=DROP),
 )
 
 _WITH_ROBUST = {row.name: row for row in quick.QUICK if row.name in ("shapes-evolved", "shapes-snap")}
@@ -133,7 +114,7 @@ EVOLUTION_ROWS = (
         options={**_WITH_ROBUST["shapes-evolved"].options, "skip_probability": 0.0},
         loop=replace(_WITH_ROBUST["shapes-evolved"].loop, steps=120),
     ),
-    # It, trained on whole as shapes-snap is.
+    # The same, trained further as a whole, as shapes-snap is.
     # wanted: a worse network than shapes-snap; measured in snapfusion-evolution
     replace(
         _WITH_ROBUST["shapes-snap"],

@@ -1,7 +1,7 @@
 """Students of few steps for the tables of step distillation, quick tier; see `mdrepro.training.recipes.registry`.
 
-They are short and alike, so that they can be compared: all begin with the same network, and those of one comparison
-see as many batches. Fewer than `shapes-8` sees, which is trained to be used.
+They are short and trained in the same way, so that they can be compared: all begin with the same network, and those of
+one comparison see equally many batches, fewer than `shapes-8`, which is trained to be used.
 
 An update costs five evaluations of the network (three for the student's, two for a teacher's two steps), twice as many
 where both are guided; 225 updates of 32 samples take 80 seconds of a core. What each came to is measured in the tables
@@ -11,42 +11,30 @@ snapfusion-step-distillation and snapfusion-distillation-ablations, whose claims
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
-from mdrepro.training.recipes.quick import FEW_STEPS, SHAPES, SHAPES_LATENT
+from mdrepro.training.recipes.defaults import DISTILLATION, Values
+from mdrepro.training.recipes.quick import FEW_STEPS, ON_SHAPES
 from mdrepro.training.recipes.recipe import Recipe
 
 SHORT = replace(FEW_STEPS, steps=225, batch=32, warmup=25)
-CFG_AWARE = MappingProxyType({"probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2})
-"""The paper's p, CFG range and weight of the original loss (SnapFusion 2.5)."""
 
 
 def _student(
     name: str,
     steps: int,
     unet: str,
-    options: Mapping[str, Any],
+    options: Values,
     *,
     kind: str = "steps",
     teacher: str | None = None,
     updates: int = SHORT.steps,
     guidance: float = 3.0,
 ) -> Recipe:
-    """A student of ``steps`` steps, which begins with ``unet`` and learns from ``teacher``, or else from ``unet``."""
-    taught = {"teacher": teacher} if teacher else {}
-    return Recipe(
-        name=name,
-        tier="quick",
-        kind=kind,
-        parents={**SHAPES_LATENT, "unet": unet, **taught},
-        data=SHAPES,
-        options=options,
-        loop=replace(SHORT, steps=updates),
-        sampling={"steps": steps, "guidance": guidance},
-    )
+    loop = replace(SHORT, steps=updates)
+    return ON_SHAPES.few_steps(name, steps, unet, loop, guidance=guidance, kind=kind, teacher=teacher, options=options)
 
 
-ABLATED: Mapping[str, tuple[str | None, Mapping[str, Any]]] = MappingProxyType(
+ABLATED: Mapping[str, tuple[str | None, Values]] = MappingProxyType(
     {
         # Defaults: Figs. 6c (mixed), 6d (2 to 14, 0.1), 7a (with), 7b (dynamic, 0.2), 7c (16 steps); the teacher is the
         # student's own 16-step version (appendix D)
@@ -78,20 +66,20 @@ wanted: FID[shapes] and CLIP score[shapes] ordered as in SnapFusion's Figs. 6 an
 STUDENTS = (
     # Stands in for SD-1.5's 16-step version, the teacher of SnapFusion's efficient UNet.
     # wanted: attributes within 3 points of shapes-sd in 50 steps
-    _student("shapes-sd-16", 16, "shapes-sd", {"steps": 16, **CFG_AWARE}),
+    _student("shapes-sd-16", 16, "shapes-sd", {"steps": 16, **DISTILLATION}),
     *(
-        _student(name, 8, "shapes-16", {"steps": 8, **CFG_AWARE, **changes}, teacher=teacher)
+        _student(name, 8, "shapes-16", {"steps": 8, **DISTILLATION, **changes}, teacher=teacher)
         for name, (teacher, changes) in ABLATED.items()
     ),
-    # Table 2 and Figs. 6a and 6b: five ways from shapes-base to 8 steps, each in 450 updates. This is the paper's.
+    # Table 2 and Figs. 6a and 6b: five methods from shapes-base to 8 steps, each in 450 updates. This is the paper's.
     # wanted: the lowest FID[shapes] of the five
-    _student("shapes-16-direct", 16, "shapes-base", {"steps": 16, **CFG_AWARE}),
-    _student("shapes-8-direct", 8, "shapes-16-direct", {"steps": 8, **CFG_AWARE}),
+    _student("shapes-16-direct", 16, "shapes-base", {"steps": 16, **DISTILLATION}),
+    _student("shapes-8-direct", 8, "shapes-16-direct", {"steps": 8, **DISTILLATION}),
     # Fig. 6a: the same loss along a chain, 64 -> 32 -> 16 -> 8.
     # wanted: worse than shapes-8-direct
-    _student("shapes-32-chain", 32, "shapes-base", {"steps": 32, **CFG_AWARE}, updates=150),
-    _student("shapes-16-chain", 16, "shapes-32-chain", {"steps": 16, **CFG_AWARE}, updates=150),
-    _student("shapes-8-chain", 8, "shapes-16-chain", {"steps": 8, **CFG_AWARE}, updates=150),
+    _student("shapes-32-chain", 32, "shapes-base", {"steps": 32, **DISTILLATION}, updates=150),
+    _student("shapes-16-chain", 16, "shapes-32-chain", {"steps": 16, **DISTILLATION}, updates=150),
+    _student("shapes-8-chain", 8, "shapes-16-chain", {"steps": 8, **DISTILLATION}, updates=150),
     # Plain progressive distillation (arXiv 2202.00512): neither guidance nor the original loss.
     # wanted: a lower highest CLIP score[shapes] than shapes-8-direct
     _student("shapes-16-plain", 16, "shapes-base", {"steps": 16}, kind="progressive"),
