@@ -40,8 +40,8 @@ if fail == "error":
     raise RuntimeError("the toy broke")
 if fail == "input":
     raise BadInput("cat.png is not an image; allowed are png and jpg")
-rows = [Row(row=name, column="params", value=859.52 * factor, unit="M", protocol="toy") for name in models]
-rows.append(Row(row="sd15", column="flops", value=total, unit="GFLOP", protocol="toy"))
+rows = [Row(name, "params", 859.52 * factor, "toy") for name in models]
+rows.append(Row("sd15", "flops", total, "toy"))
 """
 
 

@@ -191,14 +191,14 @@ class Coco:
 
         cells = [
             self._distance(row, self.column("fid_shapes"), measured, f"{self.to}; {how}; {drawn}"),
-            scenes.cell(
+            Row.measured(
                 row, self.column("clip_shapes"), clip_score(ours.similarity), f"mean cosine; {how}; {scenes.SPREAD}"
             ),
         ]
         if ours.seconds is not None:
             told = f"{how}; on {self.fid.device}, {self.batch} at once, decoder and text encoder included"
             each = ours.seconds / len(ours.files)
-            cells.append(Row(row=row, column="seconds_per_image", value=each, unit="s", protocol=told))
+            cells.append(Row(row, "seconds_per_image", each, told))
         return cells
 
     def difference(self, row: str, column: str, first: Array, second: Array, how: str, before: str = "") -> Row:
@@ -213,8 +213,8 @@ class Coco:
     def _distance(self, row: str, column: str, measured: Callable[[], Any], told: str) -> Row:
         """A cell of FID, or why there is none."""
         if reason := self._too_few():
-            return Row(row=row, column=column, value=None, unit="", protocol="", reason=reason)
-        return scenes.cell(row, column, measured(), told)
+            return Row.absent(row, column, reason)
+        return Row.measured(row, column, measured(), told)
 
     def _too_few(self) -> str:
         least = self.fid.network.width + 1

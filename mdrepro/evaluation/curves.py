@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrepro.core.errors import BadInput
-from mdrepro.evaluation import scenes
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.image import frechet
@@ -288,12 +287,12 @@ def rows(panel: Mapping[str, Levels], scored: "Evaluation", against: Mapping[tup
                 f"{scored.to}; {scored.words}; 95 % bootstrap over captions, {len(one.fid) - 1} resamples, the same of "
                 "all curves"
             )
-            cells.append(scenes.cell(row, scored.column(column), interval(values, one.n), told))
+            cells.append(Row.measured(row, scored.column(column), interval(values, one.n), told))
             other = against.get((row, column))
             if other in measured:
                 share = interval(values / measured[other][column], one.n)
                 cells.append(
-                    scenes.cell(row, scored.column(f"{column}_ratio"), share, f"over that of row {other}; {told}")
+                    Row.measured(row, scored.column(f"{column}_ratio"), share, f"over that of row {other}; {told}")
                 )
     return cells
 

@@ -55,7 +55,7 @@ def rows(measured: Mapping[str, Any], scored: Evaluation, *, against: str) -> li
             both = [list(one.similarity[:, None]) for one in (ours, measured[against])]
             clip = bootstrap.paired_interval(*both, resamples=scenes.RESAMPLES)
             how = f"mean difference of the cosines; {_paired(ours, against, scored)}; {scenes.SPREAD}"
-            cells.append(scenes.cell(row, scored.column(f"clip_shapes_minus_{against}"), clip, how))
+            cells.append(Row.measured(row, scored.column(f"clip_shapes_minus_{against}"), clip, how))
     return cells
 
 

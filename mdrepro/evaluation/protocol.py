@@ -182,16 +182,16 @@ class Drawn:
     def difference(self, row: str, column: str, first: Array, second: Array, how: str, before: str = "") -> Row:
         """See `quality.distance_difference`."""
         pairs = quality.distance_difference(self.reference, first, second)
-        return quality.cell(row, column, pairs, before + quality.against(self.reference, how))
+        return Row.measured(row, column, pairs, before + quality.against(self.reference, how))
 
     def accuracies(self, row: str, column: str, ours: Found, other: Found, told: str) -> list[Row]:
         """See `quality.share_difference`."""
         pairs = quality.share_difference(ours.attributes(), other.attributes())
-        return [quality.cell(row, column, pairs, f"{told}; {quality.SPREAD}")]
+        return [Row.measured(row, column, pairs, f"{told}; {quality.SPREAD}")]
 
     def accuracy(self, row: str, ours: Found, told: str) -> list[Row]:
         """See `quality.share`."""
-        return [quality.cell(row, "attribute_accuracy", quality.share(ours.attributes()), told)]
+        return [Row.measured(row, "attribute_accuracy", quality.share(ours.attributes()), told)]
 
     def distance(self, ours: Found) -> float:
         """To renders of other scenes."""

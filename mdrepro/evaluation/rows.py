@@ -1,20 +1,22 @@
 """One measured (or not attempted) number, as notebooks hand it to ``record``."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Self
+
+from mdrepro.metrics.bootstrap import Interval
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Row:
-    """One cell of a table.
+    """One cell of a table. Its unit is the column's in ``mdrepro/papers/*.yaml``, which no caller repeats.
 
     Args:
         row: the paper's row, as named in ``mdrepro/papers/*.yaml``.
         column: the column, as named there.
-        value: the measured number in ``unit``; None when it was not attempted.
-        unit: for example "M", "GMAC", "dB"; "" for a pure number.
-        n: how many independent samples (photographs, images, runs) the number rests on; None when exact.
-        ci_low, ci_high: 95 % interval, in ``unit``; None when exact.
+        value: the measured number in the column's unit; None when it was not attempted.
         protocol: how it was measured, in a sentence that lets another person repeat it.
+        n: how many independent samples (photographs, images, runs) the number rests on; None when exact.
+        ci_low, ci_high: 95 % interval, in the column's unit; None when exact.
         reason: why it was not attempted and how to get what is missing; "" when it was measured.
 
     Raises:
@@ -24,8 +26,8 @@ class Row:
     row: str
     column: str
     value: float | None
-    unit: str
     protocol: str
+    _: KW_ONLY
     n: int | None = None
     ci_low: float | None = None
     ci_high: float | None = None
@@ -39,3 +41,14 @@ class Row:
         low, high = self.ci_low, self.ci_high
         if low is not None and high is not None and not (self.value is not None and low <= self.value <= high):
             raise ValueError(f"{self.row}/{self.column}: {self.value} is outside {low}..{high}")
+
+    @classmethod
+    def measured(cls, row: str, column: str, interval: Interval, protocol: str) -> Self:
+        """A row of an estimate with its interval and number of samples."""
+        one = interval
+        return cls(row, column, one.value, protocol, n=one.n, ci_low=one.low, ci_high=one.high)
+
+    @classmethod
+    def absent(cls, row: str, column: str, reason: str) -> Self:
+        """A row that was not attempted."""
+        return cls(row, column, None, "", reason=reason)

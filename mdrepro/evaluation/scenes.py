@@ -165,16 +165,16 @@ def rows(row: str, ours: Found, real: Statistics, scored_by: str) -> list[Row]:
     how = f"{ours.how}; {len(ours.images)} captions of the test split; {scored_by}"
     distance = frechet.distance_interval(real, ours.features, resamples=RESAMPLES)
     cells = [
-        cell(row, "fid_shapes", distance, against(real, how)),
-        cell(row, "clip_shapes", clip_score(ours.similarity), f"mean cosine; {how}; {SPREAD}"),
+        Row.measured(row, "fid_shapes", distance, against(real, how)),
+        Row.measured(row, "clip_shapes", clip_score(ours.similarity), f"mean cosine; {how}; {SPREAD}"),
         # an attribute counts as much as any other: clusters are weighed by their size
-        cell(row, "attribute_accuracy", share(ours.attributes()), f"{how}; {SPREAD}"),
-        cell(row, "scene_accuracy", share(ours.scenes()), f"{how}; {SPREAD}"),
+        Row.measured(row, "attribute_accuracy", share(ours.attributes()), f"{how}; {SPREAD}"),
+        Row.measured(row, "scene_accuracy", share(ours.scenes()), f"{how}; {SPREAD}"),
     ]
     if ours.seconds is not None:
         each = ours.seconds / len(ours.images)
         how = f"{how}; {torch.get_num_threads()} CPU threads, decoder and text encoder included"
-        cells.append(Row(row=row, column="seconds_per_image", value=each, unit="s", protocol=how))
+        cells.append(Row(row, "seconds_per_image", each, how))
     return cells
 
 
@@ -221,20 +221,6 @@ def evaluation_gmacs(unet: Any, tokens: int) -> float:
 def against(real: Statistics, how: str) -> str:
     """A protocol sentence for Fréchet distances to ``real``."""
     return f"Frechet distance to {real.n} other renders of the test split; {how}; {SPREAD}, {RESAMPLES} resamples"
-
-
-def cell(row: str, column: str, measured: Interval, protocol: str) -> Row:
-    """One number without unit, with its interval."""
-    return Row(
-        row=row,
-        column=column,
-        value=measured.value,
-        unit="",
-        n=measured.n,
-        ci_low=measured.low,
-        ci_high=measured.high,
-        protocol=protocol,
-    )
 
 
 def share(values: Sequence[NDArray[np.float64]], seed: int = 0) -> Interval:

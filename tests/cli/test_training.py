@@ -122,7 +122,7 @@ from mdrepro.training.runs import store
 found = {name: store.load_or_train(name) for name in recipes}
 print("taken", {name: run.folder.name for name, run in found.items()})
 size = sum(run.record["parameters"] for run in found.values())
-rows = [Row(row="sd15", column="params", value=size / 1e6, unit="M", protocol="toy")]
+rows = [Row("sd15", "params", size / 1e6, "toy")]
 """
 
 

@@ -424,7 +424,7 @@ def test_evolution_says_which_rows_a_tier_lacks(on_coco: Coco, monkeypatch: pyte
 
     def distance(row: str, column: str, _: Any, other: str, scored: Coco) -> Row:
         pairs.append((row, other))
-        return Row(row=row, column=scored.column(column), value=0.0, unit="", protocol="")
+        return Row(row, scored.column(column), 0.0, "")
 
     monkeypatch.setattr(evolution.paired, "distance", distance)
     monkeypatch.setattr(evolution, "latencies", lambda _: None)

@@ -92,17 +92,14 @@ def _path(table: str) -> str:
 
 def rows(params: float = 859.5) -> list[Row]:
     """Measured and not attempted cells of ``COST``; those left out are added by ``record``."""
-    common = {"unit": "M", "protocol": HOSTILE_PROTOCOL}
     return [
-        Row(row="sd", column="params", value=params, **common),
-        Row(row="md", column="params", value=390.0, **common),
-        Row(row="lite", column="params", value=277.0, **common),
-        Row(row="md", column="macs", value=200.0, unit="GMAC", protocol="counted; on meta"),
-        Row(row="lite", column="macs", value=None, unit="GMAC", protocol="", reason=HOSTILE_REASON),
-        Row(
-            row="sd", column="psnr", value=26.7, unit="dB", n=24, ci_low=26.1, ci_high=27.4, protocol="mean; on photos"
-        ),
-        Row(row="md", column="psnr", value=None, unit="dB", protocol="", reason=NOT_HERE),
+        Row("sd", "params", params, HOSTILE_PROTOCOL),
+        Row("md", "params", 390.0, HOSTILE_PROTOCOL),
+        Row("lite", "params", 277.0, HOSTILE_PROTOCOL),
+        Row("md", "macs", 200.0, "counted; on meta"),
+        Row.absent("lite", "macs", HOSTILE_REASON),
+        Row("sd", "psnr", 26.7, "mean; on photos", n=24, ci_low=26.1, ci_high=27.4),
+        Row.absent("md", "psnr", NOT_HERE),
     ]
 
 

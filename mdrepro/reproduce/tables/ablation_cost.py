@@ -153,24 +153,22 @@ def rows(changes: Sequence[Change]) -> list[Row]:
         rule = RULES[change.rule]
         how = protocol(rule)
         found += [
-            Row(row=change.rule, column="compute_change", value=change.macs, unit="%", protocol=f"MACs; {how}"),
-            Row(row=change.rule, column="params_change", value=change.params, unit="%", protocol=f"parameters; {how}"),
+            Row(change.rule, "compute_change", change.macs, f"MACs; {how}"),
+            Row(change.rule, "params_change", change.params, f"parameters; {how}"),
         ]
         if change.rule in ("t1", "t2"):
             reason = (
                 "the paper's device is not stated and run time is not counted here: MACs stand in the next column, "
                 "run times of whole networks in mobilediffusion-device-latency"
             )
-            found.append(
-                Row(row=change.rule, column="runtime_change", value=None, unit="%", protocol="", reason=reason)
-            )
+            found.append(Row.absent(change.rule, "runtime_change", reason))
         if change.rule == "c2":
             sd15 = closed_form.tally(presets.get("sd15"))
             assert sd15
             blocks = "ResNet blocks of the full-size network"
             found += [
-                Row(row="base", column="conv_blocks", value=sd15.resnets, unit="", protocol=f"{blocks}: SD-1.5's UNet"),
-                Row(row="c2", column="conv_blocks", value=change.resnets, unit="", protocol=f"{blocks}: {MODEL}"),
+                Row("base", "conv_blocks", sd15.resnets, f"{blocks}: SD-1.5's UNet"),
+                Row("c2", "conv_blocks", change.resnets, f"{blocks}: {MODEL}"),
             ]
     return found
 

@@ -94,15 +94,15 @@ def rows(
             f"{how}; one evaluation, batch 1, 8 x 8 latent; torch's dispatcher counter, attention products included"
         )
         cells += [
-            Row(row=row, column="params", value=size.params, unit="M", protocol=how),
-            Row(row=row, column="macs", value=size.gmacs, unit="GMAC", protocol=counted),
+            Row(row, "params", size.params, how),
+            Row(row, "macs", size.gmacs, counted),
         ]
     for row in ("t5", "base-tuned"):
         steps = trained[recipe(row)].recipe.loop.steps
         how = f"{recipe(row)}, after {trained[recipe(BASE)].recipe.loop.steps} of {recipe(BASE)}"
-        cells.append(Row(row=row, column="finetuning_iterations", value=steps, unit="", protocol=how))
+        cells.append(Row(row, "finetuning_iterations", steps, how))
     for row, reason in LEFT_OUT.items():
-        cells.append(Row(row=row, column="fid_shapes", value=None, unit="", protocol="", reason=reason))
+        cells.append(Row.absent(row, "fid_shapes", reason))
     return cells
 
 

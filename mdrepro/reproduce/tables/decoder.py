@@ -190,25 +190,14 @@ def rows(
         threads = torch.get_num_threads()
         timed = f"{how}; one latent of {side} x {side}, {threads} CPU threads, median; depends on the machine"
         cells += [
-            Row(row=row, column="params", value=params, unit="M", protocol=how),
-            Row(row=row, column="latency_ms", value=ms[row], unit="ms", protocol=timed),
+            Row(row, "params", params, how),
+            Row(row, "latency_ms", ms[row], timed),
         ]
         if row != ORIGINAL:
             ours, theirs = measured[row], measured[ORIGINAL]
             near = cluster_interval([[value] for value in psnr(ours, theirs)])
             told = f"mean over images of the PSNR of 8-bit RGB; {ours.how}; {scenes.SPREAD}"
-            cells.append(
-                Row(
-                    row=row,
-                    column="psnr_to_original",
-                    value=near.value,
-                    unit="dB",
-                    n=near.n,
-                    ci_low=near.low,
-                    ci_high=near.high,
-                    protocol=told,
-                )
-            )
+            cells.append(Row.measured(row, "psnr_to_original", near, told))
     return cells
 
 

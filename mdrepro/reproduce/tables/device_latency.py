@@ -7,9 +7,10 @@ from types import MappingProxyType
 from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host, host_torch
 from mdrepro.latency.records import Record
+from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.cost.measure import Cost
 from mdrepro.reproduce.tables import host_latency, phones
-from mdrepro.reproduce.tables.host_latency import Found, Image, Value, absent, cell
+from mdrepro.reproduce.tables.host_latency import Found, Image, absent
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Kept, Piece
 
@@ -59,15 +60,17 @@ def rows(found: Found) -> list[Row]:
         for column, (network, what) in columns.items():
             one = found.get(Piece(network))
             if one is None:
-                cells.append(absent(row, column, "ms", [network], found))
+                cells.append(absent(row, column, [network], found))
             else:
-                cells.append(cell(row, column, host_latency.combine([(1, one)]), f"{what}; {one.protocol}"))
-        cells.append(Row(row=row, column="steps", value=image.steps, unit="", protocol=image.words))
+                cells.append(Row.measured(row, column, host_latency.combine([(1, one)]), f"{what}; {one.protocol}"))
+        cells.append(Row(row, "steps", image.steps, image.words))
         terms = host_latency.parts(image, found)
         if terms is None:
-            cells.append(absent(row, "total_ms", "ms", image.counts(), found))
+            cells.append(absent(row, "total_ms", image.counts(), found))
         else:
-            cells.append(cell(row, "total_ms", host_latency.combine(terms), host_latency.sum_protocol(image, terms)))
+            cells.append(
+                Row.measured(row, "total_ms", host_latency.combine(terms), host_latency.sum_protocol(image, terms))
+            )
     return cells
 
 
@@ -196,13 +199,13 @@ def torch_rows(compared: Sequence[Torch]) -> list[Row]:
         times, runs, integer = one.torch.times, one.torch.times.runs, one.litert.precision == INTEGER
         assert times.low_ms is not None
         assert times.high_ms is not None
-        took = Value(times.ms, min(times.low_ms, times.ms), max(times.high_ms, times.ms), runs)
-        part = Value(one.ratio[0], min(one.ratio[1], one.ratio[0]), max(one.ratio[2], one.ratio[0]), runs)
+        took = Interval(times.ms, min(times.low_ms, times.ms), max(times.high_ms, times.ms), runs)
+        part = Interval(one.ratio[0], min(one.ratio[1], one.ratio[0]), max(one.ratio[2], one.ratio[0]), runs)
         told = f"median over rounds of LiteRT's time over eager torch's of the same round; {one.protocol}"
         if not cells:
-            cells.append(cell(EAGER, "unet_ms_per_step", took, one.protocol))
+            cells.append(Row.measured(EAGER, "unet_ms_per_step", took, one.protocol))
         column = "integer_share_of_eager" if integer else "share_of_eager"
-        cells.append(cell("host-mobilediffusion-1", column, part, told, unit=""))
+        cells.append(Row.measured("host-mobilediffusion-1", column, part, told))
     return cells
 
 

@@ -127,7 +127,7 @@ def rows(traced: Mapping[Line, Curve], levels: Mapping[Line, Levels], scored: Ev
     reason = "needs another base model, of another text encoder, and its students: there are no recipes of them yet"
     for row in ANOTHER_BASE:
         for column in (BEST_FID, BEST_CLIP):
-            cells.append(Row(row=row, column=scored.column(column), value=None, unit="", protocol="", reason=reason))
+            cells.append(Row.absent(row, scored.column(column), reason))
     return cells
 
 

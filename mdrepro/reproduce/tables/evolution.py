@@ -177,12 +177,12 @@ def rows(
             f"latency table of {recipe(EVOLVED, tier)}, medians of {table.whole.runs} runs"
         )
         cells += [
-            Row(row=row, column="macs", value=gmacs, unit="GMAC", protocol=counted),
-            Row(row=row, column="latency_ms", value=ms, unit="ms", protocol=how),
+            Row(row, "macs", gmacs, counted),
+            Row(row, "latency_ms", ms, how),
         ]
     for row in (row for row in VARIANTS if row not in known):
         column, reason = scored.column("fid_shapes"), networks.no_recipe(tier)
-        cells.append(Row(row=row, column=column, value=None, unit="", protocol="", reason=reason))
+        cells.append(Row.absent(row, column, reason))
     return cells + settings(trained[recipe(ROBUST, tier)], trained[recipe(EVOLVED, tier)])
 
 
@@ -194,9 +194,9 @@ def settings(robust: Run, evolved: Run) -> list[Row]:
     of = "scenes of the validation split" if evolved.recipe.tier == "quick" else "held-out samples"
     loss = f"{evolved.recipe.name}: {of}; the mean loss stands for the CLIP score"
     return [
-        Row(row="robust-recipe", column="skip_probability", value=share, unit="", protocol=how),
-        Row(row="robust-recipe", column="iterations", value=steps, unit="", protocol=how),
-        Row(row="action", column="captions", value=captions, unit="", protocol=loss),
+        Row("robust-recipe", "skip_probability", share, how),
+        Row("robust-recipe", "iterations", steps, how),
+        Row("action", "captions", captions, loss),
     ]
 
 

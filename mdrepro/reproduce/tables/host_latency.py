@@ -16,6 +16,7 @@ from mdrepro.core.paths import runs as runs_folder
 from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host, records
 from mdrepro.latency.records import Record
+from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.cost.measure import Cost, calculate
 from mdrepro.models import presets
 from mdrepro.reproduce.workflow import exported
@@ -194,32 +195,22 @@ class Image:
         return f"{self.steps} step{'s' * (self.steps > 1)}{' with guidance' if self.branches == 2 else ''}"
 
 
-@dataclass(frozen=True)
-class Value:
-    """A number of milliseconds, its 95 % interval, and the least number of runs that a part of it rests on."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def combine(terms: Sequence[tuple[float, Measured]]) -> Value:
+def combine(terms: Sequence[tuple[float, Measured]]) -> Interval:
     """A sum of medians with factors, and its interval from resampling each network's runs."""
     value = sum(factor * one.ms for factor, one in terms)
     drawn = sum(factor * host.medians(one.times_ms, seed) for seed, (factor, one) in enumerate(terms))
     low, high = host.interval(np.asarray(drawn))
-    return Value(value, min(low, value), max(high, value), min(len(one.times_ms) for _, one in terms))
+    return Interval(value, min(low, value), max(high, value), min(len(one.times_ms) for _, one in terms))
 
 
-def quotient(above: Sequence[tuple[float, Measured]], below: Sequence[tuple[float, Measured]]) -> Value:
+def quotient(above: Sequence[tuple[float, Measured]], below: Sequence[tuple[float, Measured]]) -> Interval:
     """The ratio of two sums as `combine` makes them, of networks that were measured apart."""
     left, right = combine(above), combine(below)
     top = sum(factor * host.medians(one.times_ms, seed) for seed, (factor, one) in enumerate(above))
     bottom = sum(factor * host.medians(one.times_ms, 100 + seed) for seed, (factor, one) in enumerate(below))
     low, high = host.interval(np.asarray(top / bottom))
     value = left.value / right.value
-    return Value(value, min(low, value), max(high, value), min(left.n, right.n))
+    return Interval(value, min(low, value), max(high, value), min(left.n, right.n))
 
 
 def parts(image: Image, found: Found) -> list[tuple[float, Measured]] | None:
@@ -242,25 +233,11 @@ def of(network: str, found: Found, branches: int = 1) -> Measured | None:
     return both or found.get(Piece(network))
 
 
-def cell(row: str, column: str, value: Value, protocol: str, unit: str = "ms") -> Row:
-    """A row of a value with its interval."""
-    return Row(
-        row=row,
-        column=column,
-        value=value.value,
-        unit=unit,
-        protocol=protocol,
-        n=value.n,
-        ci_low=value.low,
-        ci_high=value.high,
-    )
-
-
-def absent(row: str, column: str, unit: str, needed: Iterable[str], found: Found) -> Row:
+def absent(row: str, column: str, needed: Iterable[str], found: Found) -> Row:
     """A row that says which of the networks that it needs were not measured."""
     there = {piece.network for piece in found}
     missing = ", ".join(name for name in needed if name not in there)
-    return Row(row=row, column=column, value=None, unit=unit, protocol="", reason=f"not among `networks`: {missing}")
+    return Row.absent(row, column, f"not among `networks`: {missing}")
 
 
 SUM = "text encoder, denoiser and decoder measured alone, one after the other"

@@ -5,8 +5,9 @@ from types import MappingProxyType
 
 from mdrepro.evaluation.rows import Row
 from mdrepro.latency.records import Record
+from mdrepro.metrics.bootstrap import Interval
 from mdrepro.reproduce.tables import host_latency, phones
-from mdrepro.reproduce.tables.host_latency import Found, Image, Measured, Value, absent, cell
+from mdrepro.reproduce.tables.host_latency import Found, Image, Measured, absent
 from mdrepro.reproduce.workflow.exported import Piece
 
 TABLE = "snapfusion-latency-breakdown"
@@ -51,8 +52,8 @@ def rows(found: Found) -> list[Row]:
             held = one.record.memory_mb
             told = f"peak resident memory of the process while it ran, after loading; {one.protocol}"
             cells += [
-                Row(row=row, column="batch", value=one.piece.branches, unit="", protocol=one.protocol),
-                Row(row=row, column="memory_mb", value=held, unit="MB", protocol=told),
+                Row(row, "batch", one.piece.branches, one.protocol),
+                Row(row, "memory_mb", held, told),
             ]
     return cells + _against(found) + [one for row, image in IMAGES.items() for one in _image(row, image, found)]
 
@@ -68,16 +69,18 @@ def _network(row: str, network: str, count: int, one: Measured | None, branches:
         found: all that was measured.
     """
     if one is None:
-        return [absent(row, column, unit, [network], found) for column, unit in (("latency_ms", "ms"), ("params", "M"))]
+        return [absent(row, column, [network], found) for column in ("latency_ms", "params")]
     times = branches / one.piece.branches
     both = "both branches in one evaluation" if times == 1 else f"one branch, counted {times:g} times"
     what = f"a step: {both}; " if branches > 1 else ""
     params = f"all parameters of {network}, by its closed form"
     return [
-        Row(row=row, column="params", value=one.cost.params / 1e6, unit="M", protocol=params),
-        cell(row, "latency_ms", host_latency.combine([(times, one)]), what + one.protocol),
-        Row(row=row, column="runs", value=count, unit="", protocol="SnapFusion, Table 1"),
-        cell(row, "total_ms", host_latency.combine([(count * times, one)]), f"{count} runs; {what}{one.protocol}"),
+        Row(row, "params", one.cost.params / 1e6, params),
+        Row.measured(row, "latency_ms", host_latency.combine([(times, one)]), what + one.protocol),
+        Row(row, "runs", count, "SnapFusion, Table 1"),
+        Row.measured(
+            row, "total_ms", host_latency.combine([(count * times, one)]), f"{count} runs; {what}{one.protocol}"
+        ),
     ]
 
 
@@ -88,7 +91,7 @@ def _against(found: Found) -> list[Row]:
     if decoders[0] and decoders[1]:
         ratio = host_latency.quotient([(1, decoders[0])], [(1, decoders[1])])
         told = f"time of SD's decoder over that of the half-width one; {decoders[1].protocol}"
-        cells.append(cell("host-ours-decoder", "speedup", ratio, told, unit=""))
+        cells.append(Row.measured("host-ours-decoder", "speedup", ratio, told))
     theirs, ours = (host_latency.of(image.unet, found, image.branches) for image in (_SD15, _OURS))
     if theirs and ours:
         steps = [
@@ -96,12 +99,12 @@ def _against(found: Found) -> list[Row]:
             for image, one in ((_SD15, theirs), (_OURS, ours))
         ]
         told = f"{_SD15.steps} steps of SD-1.5's denoiser over {_OURS.steps} of SnapFusion's; {ours.protocol}"
-        cells.append(cell("host-ours-unet", "speedup", host_latency.quotient(steps[0], steps[1]), told, unit=""))
+        cells.append(Row.measured("host-ours-unet", "speedup", host_latency.quotient(steps[0], steps[1]), told))
         assert theirs.record.memory_mb is not None
         assert ours.record.memory_mb is not None
         saved = 100 * (1 - ours.record.memory_mb / theirs.record.memory_mb)
         told = f"1 - memory of SnapFusion's denoiser over that of SD-1.5's, each while it ran; {ours.protocol}"
-        cells.append(Row(row="host-ours-unet", column="memory_saving", value=saved, unit="%", protocol=told))
+        cells.append(Row("host-ours-unet", "memory_saving", saved, told))
     return cells
 
 
@@ -109,17 +112,17 @@ def _image(row: str, image: Image, found: Found) -> list[Row]:
     """The three parts of a whole image, and its seconds."""
     terms = host_latency.parts(image, found)
     if terms is None:
-        return [absent(row, "image_s", "s", image.counts(), found)]
+        return [absent(row, "image_s", image.counts(), found)]
     told = host_latency.sum_protocol(image, terms)
     (_, text), (evaluations, unet), (_, decoder) = terms
     whole = host_latency.combine(terms)
-    seconds = Value(whole.value / 1000, whole.low / 1000, whole.high / 1000, whole.n)
+    seconds = Interval(whole.value / 1000, whole.low / 1000, whole.high / 1000, whole.n)
     step = host_latency.combine([(evaluations / image.steps, unet)])
     return [
-        cell(row, "text_encoder_ms", host_latency.combine([(1, text)]), text.protocol),
-        cell(row, "unet_ms", step, f"a step, both branches; {unet.protocol}"),
-        cell(row, "decoder_ms", host_latency.combine([(1, decoder)]), decoder.protocol),
-        cell(row, "image_s", seconds, told, unit="s"),
+        Row.measured(row, "text_encoder_ms", host_latency.combine([(1, text)]), text.protocol),
+        Row.measured(row, "unet_ms", step, f"a step, both branches; {unet.protocol}"),
+        Row.measured(row, "decoder_ms", host_latency.combine([(1, decoder)]), decoder.protocol),
+        Row.measured(row, "image_s", seconds, told),
     ]
 
 

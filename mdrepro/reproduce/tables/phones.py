@@ -118,16 +118,7 @@ def value(row: str, column: str, one: Record) -> Row:
     """A row of one record."""
     low, high, ms = one.times.low_ms, one.times.high_ms, one.times.ms
     ends = (min(low, ms), max(high, ms)) if low is not None and high is not None else (None, None)
-    return Row(
-        row=row,
-        column=column,
-        value=ms,
-        unit="ms",
-        protocol=protocol(one),
-        n=one.times.runs,
-        ci_low=ends[0],
-        ci_high=ends[1],
-    )
+    return Row(row, column, ms, protocol(one), n=one.times.runs, ci_low=ends[0], ci_high=ends[1])
 
 
 def rows(found: Sequence[Record], places: Mapping[str, Place], columns: Sequence[str], whole: str) -> list[Row]:
@@ -149,17 +140,8 @@ def rows(found: Sequence[Record], places: Mapping[str, Place], columns: Sequence
             counts = dict(image.counts())
             counts[image.unet] //= place.batch
             total = sum(counts[name] * one.times.ms for name, one in zip(names, there, strict=True) if one)
-            seconds = whole.endswith("_s")
             told = f"sum of measured parts, {place.words}; {'; '.join(protocol(one) for one in there if one)}"
-            cells.append(
-                Row(
-                    row=row,
-                    column=whole,
-                    value=total / 1000 if seconds else total,
-                    unit="s" if seconds else "ms",
-                    protocol=told,
-                )
-            )
+            cells.append(Row(row, whole, total / 1000 if whole.endswith("_s") else total, told))
     return cells
 
 

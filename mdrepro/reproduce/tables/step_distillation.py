@@ -190,34 +190,25 @@ def rows(
     fid = {row: of_rows.distances(found, drawn) for row, found in measured.items()}
     for row, found in measured.items():
         told = f"{found.how}; {n} {of_rows.of}; {of_rows.words}; {scenes.SPREAD}"
-        cells.append(scenes.cell(row, column("fid_shapes"), curves.interval(fid[row], n), f"{of_rows.to}; {told}"))
+        cells.append(Row.measured(row, column("fid_shapes"), curves.interval(fid[row], n), f"{of_rows.to}; {told}"))
         if row in OTHERS and OURS in fid:
             share = curves.interval(fid[row] / fid[OURS], n)
-            cells.append(scenes.cell(row, column("fid_shapes_ratio"), share, f"over that of row {OURS}; {told}"))
-        cells.append(scenes.cell(row, column("clip_shapes"), clip_score(found.similarity), f"mean cosine; {told}"))
+            cells.append(Row.measured(row, column("fid_shapes_ratio"), share, f"over that of row {OURS}; {told}"))
+        cells.append(Row.measured(row, column("clip_shapes"), clip_score(found.similarity), f"mean cosine; {told}"))
         cells += of_rows.accuracy(row, found, told)
         steps = points(tier)[row].line.steps
-        cells.append(Row(row=row, column="steps", value=steps, unit="", protocol=found.how))
+        cells.append(Row(row, "steps", steps, found.how))
     for panel in panels(tier).values():
         cells += curves.rows({row: levels[row] for row in panel}, of_curves, AGAINST)
     cells += single_points(traced, levels, of_curves)
     for row in (row for row in SHOWN if row not in measured):
         reason = networks.no_recipe(tier)
-        cells.append(Row(row=row, column=column("fid_shapes"), value=None, unit="", protocol="", reason=reason))
+        cells.append(Row.absent(row, column("fid_shapes"), reason))
     reason = (
         "needs a base model with another text encoder, trained to teach: mdrepro train has no recipe of one; "
         "see mdrepro/training/recipes/students.py"
     )
-    cells.append(
-        Row(
-            row="teacher-sd2",
-            column=of_curves.column(curves.BEST_FID),
-            value=None,
-            unit="",
-            protocol="",
-            reason=reason,
-        )
-    )
+    cells.append(Row.absent("teacher-sd2", of_curves.column(curves.BEST_FID), reason))
     return cells
 
 
@@ -233,8 +224,8 @@ def single_points(traced: Mapping[str, Curve], levels: Mapping[str, Levels], sco
             if name in known and round(scale, 1) == scale:
                 told = f"{found.how}; {one.n} {scored.of}; {scored.words}; {scenes.SPREAD}"
                 fid = curves.interval(one.fid[:, place], one.n)
-                cells.append(scenes.cell(name, "fid", fid, f"{scored.to}; {told}"))
-                cells.append(scenes.cell(name, "clip", clip_score(found.similarity), f"mean cosine; {told}"))
+                cells.append(Row.measured(name, "fid", fid, f"{scored.to}; {told}"))
+                cells.append(Row.measured(name, "clip", clip_score(found.similarity), f"mean cosine; {told}"))
     return cells
 
 

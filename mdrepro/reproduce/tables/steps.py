@@ -143,7 +143,7 @@ def compute(pipelines: Mapping[str, Any], guidance: float, tier: str = "quick") 
             "encoder and decoder left out"
         )
         value = way.steps * branches * each
-        cells.append(Row(row=row, column="gmacs_per_image", value=value, unit="GMAC", protocol=how))
+        cells.append(Row(row, "gmacs_per_image", value, how))
     return cells
 
 

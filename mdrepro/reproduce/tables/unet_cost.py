@@ -51,34 +51,31 @@ def rows(costs: Sequence[Cost]) -> list[Row]:
     if set(SYSTEM) <= set(by_name):
         whole = sum(by_name[name].params for name in SYSTEM) / 1e6
         how = f"sum of the parameters of {', '.join(SYSTEM)}"
-        found.append(Row(row="mobilediffusion-system", column="params", value=whole, unit="M", protocol=how))
+        found.append(Row("mobilediffusion-system", "params", whole, how))
     return found
 
 
 def _rows(cost: Cost, preset: Preset, sd15: Cost | None) -> list[Row]:
     count = "torch's dispatcher counter (FlopCounterMode's formulas): convolutions and matrix products"
-    cells: list[tuple[str, float, str, str]] = [
-        ("params", cost.params / 1e6, "M", "all parameters"),
-        ("macs", cost.macs / 1e9, "GMAC", f"{count}, attention products included"),
-        ("macs_without_attention", cost.macs_without_attention / 1e9, "GMAC", f"{count} that have a weight"),
-        ("flops", cost.flops / 1e9, "GFLOP", "2 x MACs, attention products included"),
-        ("attention_share", 100 * cost.attention_share, "%", "attention products / MACs"),
+    cells: list[tuple[str, float, str]] = [
+        ("params", cost.params / 1e6, "all parameters"),
+        ("macs", cost.macs / 1e9, f"{count}, attention products included"),
+        ("macs_without_attention", cost.macs_without_attention / 1e9, f"{count} that have a weight"),
+        ("flops", cost.flops / 1e9, "2 x MACs, attention products included"),
+        ("attention_share", 100 * cost.attention_share, "attention products / MACs"),
     ]
     if preset.kind == "denoiser":
         blocks = _blocks(preset)
         cells += [
-            ("conv_blocks", blocks.resnets, "", "ResNet blocks of the built network"),
-            ("self_attention_layers", blocks.self_attention, "", "self-attention layers of the built network"),
-            ("cross_attention_layers", blocks.cross_attention, "", "cross-attention layers of the built network"),
+            ("conv_blocks", blocks.resnets, "ResNet blocks of the built network"),
+            ("self_attention_layers", blocks.self_attention, "self-attention layers of the built network"),
+            ("cross_attention_layers", blocks.cross_attention, "cross-attention layers of the built network"),
         ]
         if sd15 and sd15 is not cost:
             share = 100 * cost.macs / sd15.macs
-            cells += [("share_of_sd15", share, "%", f"MACs / MACs of SD-1.5 at {sd15.resolution} px")]
+            cells += [("share_of_sd15", share, f"MACs / MACs of SD-1.5 at {sd15.resolution} px")]
     shared = protocol(cost, preset)
-    return [
-        Row(row=cost.model, column=column, value=value, unit=unit, protocol=f"{how}; {shared}")
-        for column, value, unit, how in cells
-    ]
+    return [Row(cost.model, column, value, f"{how}; {shared}") for column, value, how in cells]
 
 
 def protocol(cost: Cost, preset: Preset) -> str:

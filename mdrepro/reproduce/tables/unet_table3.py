@@ -141,22 +141,18 @@ def rows(counted: Mapping[str, Counted]) -> list[Row]:
     for row, group in counted["origin"].groups.items():
         how = f"output of the blocks that ran; {_protocol('origin')}"
         found += [
-            Row(row=row, column=column, value=value, unit="", protocol=how)
-            for column, value in (("resolution", group.side), ("dimension", group.width))
+            Row(row, column, value, how) for column, value in (("resolution", group.side), ("dimension", group.width))
         ]
     for ending, network in counted.items():
         shared = _protocol(ending)
         for row, group in [*network.groups.items(), ("rest", network.rest), ("whole", network.whole)]:
-            cells: list[tuple[str, float, str, str]] = [
-                ("params", group.params / 1e6, "M", "all parameters"),
-                ("macs", group.macs / 1e9, "GMAC", "torch's dispatcher counter, attention products included"),
+            cells: list[tuple[str, float, str]] = [
+                ("params", group.params / 1e6, "all parameters"),
+                ("macs", group.macs / 1e9, "torch's dispatcher counter, attention products included"),
             ]
             if row not in ("rest", "whole"):
-                cells.append(("blocks", group.blocks, "", "modules of the built network that ran"))
-            found += [
-                Row(row=row, column=f"{column}_{ending}", value=value, unit=unit, protocol=f"{how}; {shared}")
-                for column, value, unit, how in cells
-            ]
+                cells.append(("blocks", group.blocks, "modules of the built network that ran"))
+            found += [Row(row, f"{column}_{ending}", value, f"{how}; {shared}") for column, value, how in cells]
     return found
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NAMES = {"sd": "SD (4 channels)", "ours": "Ours (8 channels)", "ours-lite": "Ours-Lite"}
 COLOURS = {"sd": "#6b7280", "ours": "#2563a8", "ours-lite": "#c8501e"}
-UNITS = {"psnr": "dB", "ssim": "", "ms_ssim": "", "lpips_alex": "", "lpips_vgg": ""}
+COLUMNS = ("psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")
 GAINS = (("ours", "sd"), ("ours-lite", "sd"), ("ours-lite", "ours"))
 ZOOM = (96, 48)  # px, width and height of the enlarged part
 
@@ -87,15 +87,15 @@ def rows(measured: Mapping[str, Measured], split: photos.Split) -> list[Row]:
     for row, ours in measured.items():
         how = _training(ours, split)
         exact = f"Decoder of the measured network, without the 1x1 convolution on the latent; {how}"
-        cells.append(Row(row=row, column="params", value=ours.params / 1e6, unit="M", protocol=exact))
-        for column in UNITS:
+        cells.append(Row(row, "params", ours.params / 1e6, exact))
+        for column in COLUMNS:
             cells.append(_quality(row, column, ours, f"{_measuring(column, ours, split)}; {how}"))
     for row, other in GAINS:
         for column in ("psnr", "ssim"):
             gain = bootstrap.paired_interval(measured[row].scores[column], measured[other].scores[column])
             what = f"{column.upper()} of {row} minus {other} on the same tiles, bootstrap of the differences"
             how = f"{what}; {_measuring(column, measured[row], split)}; {_training(measured[row], split)}"
-            cells.append(_row(row, f"{column}_gain_over_{other}", gain, UNITS[column], how))
+            cells.append(Row.measured(row, f"{column}_gain_over_{other}", gain, how))
     return cells
 
 
@@ -226,21 +226,8 @@ def _reconstructed(model: vae.Autoencoder, tiles: Tensor) -> Tensor:
 def _quality(row: str, column: str, measured: Measured, protocol: str) -> Row:
     if column in measured.reasons:
         reason = measured.reasons[column]
-        return Row(row=row, column=column, value=None, unit=UNITS[column], protocol=protocol, reason=reason)
-    return _row(row, column, bootstrap.cluster_interval(measured.scores[column]), UNITS[column], protocol)
-
-
-def _row(row: str, column: str, found: bootstrap.Interval, unit: str, protocol: str) -> Row:
-    return Row(
-        row=row,
-        column=column,
-        value=found.value,
-        unit=unit,
-        n=found.n,
-        ci_low=found.low,
-        ci_high=found.high,
-        protocol=protocol,
-    )
+        return Row(row, column, None, protocol, reason=reason)
+    return Row.measured(row, column, bootstrap.cluster_interval(measured.scores[column]), protocol)
 
 
 def _measuring(column: str, measured: Measured, split: photos.Split) -> str:

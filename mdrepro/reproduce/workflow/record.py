@@ -22,6 +22,7 @@ from mdrepro.reproduce.workflow.parameters import declared
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 RUN = "MDREPRO_RUN"
 """Environment variable in which the batch runner hands a kernel its folder, table, parameters and fingerprint."""
@@ -68,32 +69,31 @@ def complete(table: Table, rows: Sequence[Row]) -> list[Row]:
     """``rows``, and a "not attempted" one for every cell of the paper that they leave out.
 
     Raises:
-        ValueError: a row or column that the table does not declare, a cell given twice, or a unit other than the
-            column's.
+        ValueError: a row or column that the table does not declare, or a cell given twice.
     """
     keys = [(row.row, row.column) for row in rows]
     for row in rows:
         if row.row not in table.rows or row.column not in table.columns:
             raise ValueError(f"{table.id} declares no cell {row.row}/{row.column}")
-        if row.unit != table.columns[row.column].unit:
-            raise ValueError(f"{row.row}/{row.column}: unit {row.unit!r}, not {table.columns[row.column].unit!r}")
         if keys.count((row.row, row.column)) > 1:
             raise ValueError(f"{row.row}/{row.column} is given twice")
     reason = "this notebook does not measure it"
-    missing = [
-        Row(
-            row=cell.row,
-            column=cell.column,
-            value=None,
-            unit=table.columns[cell.column].unit,
-            protocol="",
-            reason=reason,
-        )
-        for cell in table.cells
-        if (cell.row, cell.column) not in keys
-    ]
+    missing = [Row.absent(cell.row, cell.column, reason) for cell in table.cells if (cell.row, cell.column) not in keys]
     order = {name: index for index, name in enumerate([*table.rows, *table.columns])}
     return sorted([*rows, *missing], key=lambda row: (order[row.row], order[row.column]))
+
+
+def _with_unit(table: Table, row: Row) -> dict[str, Any]:
+    return asdict(row) | {"unit": table.columns[row.column].unit}
+
+
+def frame(table: str, rows: Sequence[Row]) -> "DataFrame":
+    """What was measured, to look at before it is recorded: row, column, value, interval and the column's unit."""
+    import pandas as pd
+
+    spec = ledger.find(table)
+    lines = [_with_unit(spec, row) for row in rows if row.value is not None]
+    return pd.DataFrame(lines, columns=["row", "column", "value", "ci_low", "ci_high", "unit"])
 
 
 def record(
@@ -132,7 +132,7 @@ def record(
         raise RuntimeError(f"the kernel runs in {sys.prefix}, not in mdrepro's environment {run['prefix']}")
     values = dict(run["parameters"] if run else _from_notebook(spec) if parameters is None else parameters)
     tier = ledger.check_tier(values["tier"])
-    judged = [results.judged(spec, tier, asdict(row)) for row in complete(spec, rows)]
+    judged = [results.judged(spec, tier, _with_unit(spec, row)) for row in complete(spec, rows)]
     result = {
         "format": results.FORMAT,
         "table": table,

@@ -102,7 +102,8 @@ def change(rule: str, before: tuple[int, int], after: tuple[int, int]) -> Change
 
 def test_rows_are_changes_in_per_cent():
     rows = ablation_cost.rows([change("c2", (200, 1000), (150, 900)), change("t1", (100, 100), (104, 80))])
-    found = {(row.row, row.column): (row.value, row.unit) for row in rows}
+    units = ledger.find(TABLE).columns
+    found = {(row.row, row.column): (row.value, units[row.column].unit) for row in rows}
     assert found["c2", "params_change"] == (pytest.approx(-25), "%")
     assert found["c2", "compute_change"] == (pytest.approx(-10), "%")
     assert found["t1", "params_change"] == (pytest.approx(4), "%")

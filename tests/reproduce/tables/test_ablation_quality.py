@@ -101,10 +101,10 @@ def quality_cells() -> list[Row]:
     for place, row in enumerate([*table.TITLES, "real"]):
         for column, value in (("fid_shapes", 1 + place / 8), ("clip_shapes", 0.5 - place / 100)):
             ends = {"ci_low": value - 0.01, "ci_high": value + 0.01}
-            cells.append(Row(row=row, column=column, value=value, unit="", protocol="", n=9, **ends))
+            cells.append(Row(row, column, value, "", n=9, **ends))
             if row not in ("base", "real"):
                 away = value - (1 if column == "fid_shapes" else 0.5)
-                cells.append(Row(row=row, column=f"{column}_minus_base", value=away, unit="", protocol=""))
+                cells.append(Row(row, f"{column}_minus_base", away, ""))
     return cells
 
 
@@ -126,9 +126,7 @@ def test_rows_are_the_declared_ones_and_judge_the_claims(
 
 
 def test_the_figure_sets_every_network_at_its_cost(sizes: dict[str, table.Size]) -> None:
-    cells = quality_cells() + [
-        Row(row=row, column="macs", value=size.gmacs, unit="GMAC", protocol="") for row, size in sizes.items()
-    ]
+    cells = quality_cells() + [Row(row, "macs", size.gmacs, "") for row, size in sizes.items()]
     left, right = table.figure(cells).axes
     for axis in (left, right):
         assert {note.get_text() for note in axis.texts} == set(table.TITLES.values())

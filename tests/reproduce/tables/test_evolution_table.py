@@ -114,7 +114,7 @@ def test_rows_are_the_declared_ones(pipelines: dict[str, Any], tmp_path: Path, m
     latency_table({DOWN[0]: 20.0, "up-2 resnet 2": 7.0}).save(tmp_path / LATENCY)
     trained: Any = {name: SimpleNamespace(recipe=registry.get(name), folder=tmp_path) for name in table.RECIPES}
     quality = [
-        Row(row=row, column=column, value=0.5, unit="", protocol="")
+        Row(row, column, 0.5, "")
         for row in [*table.VARIANTS, "real"]
         for column in ("fid_shapes", "clip_shapes", "attribute_accuracy", "scene_accuracy")
     ]
@@ -123,7 +123,7 @@ def test_rows_are_the_declared_ones(pipelines: dict[str, Any], tmp_path: Path, m
 
     def distance(row: str, column: str, _: Any, other: str, real: Any) -> Row:
         pairs.append((row, other))
-        return Row(row=row, column=column, value=0.0, unit="", protocol="")
+        return Row(row, column, 0.0, "")
 
     monkeypatch.setattr(table.paired, "distance", distance)
     cells = complete(ledger.find(NAME), table.rows({}, pipelines, trained, None))  # type: ignore[arg-type]

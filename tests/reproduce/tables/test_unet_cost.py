@@ -47,8 +47,11 @@ def cells(*names: str) -> dict[tuple[str, str], float | None]:
 
 
 def test_rows_carry_the_numbers_in_the_units_of_the_table():
-    rows = unet_cost.rows([cost("sd15"), cost("mobilediffusion"), cost("sd-decoder")])
-    found = {(row.row, row.column): (row.value, row.unit) for row in rows}
+    rows, units = (
+        unet_cost.rows([cost("sd15"), cost("mobilediffusion"), cost("sd-decoder")]),
+        ledger.find(TABLE).columns,
+    )
+    found = {(row.row, row.column): (row.value, units[row.column].unit) for row in rows}
     assert found["sd15", "params"] == (pytest.approx(859.5), "M")
     assert found["sd15", "macs"] == (pytest.approx(401.6), "GMAC")
     assert found["sd15", "macs_without_attention"] == (pytest.approx(338.6), "GMAC")

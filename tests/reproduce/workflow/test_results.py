@@ -30,7 +30,7 @@ matplotlib.use("Agg")
 
 
 def _row(value: float | None = 859.52, **fields: Any) -> Row:
-    base = {"row": "sd15", "column": "params", "unit": "M", "protocol": "toy"}
+    base = {"row": "sd15", "column": "params", "protocol": "toy"}
     return Row(**(base | {"value": value} | fields))
 
 
@@ -67,6 +67,7 @@ def test_record_writes_every_field_and_judges(workspace: Path, monkeypatch: pyte
     wanted = {"row", "column", "value", "unit", "n", "ci_low", "ci_high", "protocol", "paper_value", "verdict"}
     assert wanted <= set(row)
     assert (row["value"], row["paper_value"], row["verdict"]) == (859.52, 860, "reproduced")
+    assert row["unit"] == "M"
     origin = result["provenance"]
     assert len(origin["commit"]) == 40
     assert origin["dirty"] is False
@@ -94,7 +95,6 @@ def test_every_cell_of_the_paper_gets_a_verdict(workspace: Path, monkeypatch: py
     ("rows", "says"),
     [
         ([_row(row="sd99")], "declares no cell"),
-        ([_row(unit="G")], "unit"),
         ([_row(), _row()], "twice"),
         ([_row(float("nan"))], "JSON"),
     ],
