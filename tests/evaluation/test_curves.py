@@ -10,6 +10,7 @@ import torch
 from mdrepro.core.errors import BadInput
 from mdrepro.data.shapes import Scene, Shapes, render
 from mdrepro.evaluation import curves
+from mdrepro.evaluation import scenes as quality
 from mdrepro.evaluation.curves import Curve, Levels, Line, common_clip, common_fid, highest_clip, lowest_fid
 from mdrepro.evaluation.protocol import Drawn
 from mdrepro.evaluation.scenes import Found
@@ -208,7 +209,7 @@ def test_all_points_of_a_curve_begin_with_the_same_noise(monkeypatch: pytest.Mon
 
     scenes = Shapes("test", 2).scenes(range(2))
     monkeypatch.setattr(generate, "images", images)
-    monkeypatch.setattr(curves.scenes, "found", lambda how, images, scenes, scored_by, seconds: found(0, 0.3))
+    monkeypatch.setattr(quality, "found", lambda how, images, scenes, scored_by, seconds: found(0, 0.3))
     made = curves.trace(Line("shapes-8", 8), "a pipeline", drawn_by("scorers", scenes), scales=[1.0, 3.0], seed=7)
     assert (made.scales, len(made.points)) == ((1.0, 3.0), 2)
     assert "shapes-8, 8 steps of ddim, seed 7" in made.how
