@@ -1,14 +1,26 @@
-"""Files and folders that appear whole or not at all: written aside, flushed to disk, renamed into place."""
+"""Files and folders that appear whole or not at all: written aside, flushed to disk, renamed into place.
 
+Aside is a hidden name beside the final one, ``.NAME.PROCESS.RANDOM``. What a killed process left there is known by its
+process number, and removed by `sweep`.
+"""
+
+import ctypes
+import errno
+import functools
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.[0-9a-f]{8}(?P<old>\.old)?")
+OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
+"""Why a rename cannot replace what is there: it is a folder that is not empty, or one of the two is a folder."""
 
 
 def sha256(path: Path) -> str:
@@ -17,53 +29,55 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def digest(value: Any, *, compact: bool = True) -> str:
+    """SHA-256 of a JSON value, independent of key order.
+
+    Args:
+        value: what JSON can hold.
+        compact: hash the text without spaces; with spaces the hash is another. Each kind of key stays with its form,
+            because keys of published checkpoints and of stored features must not change.
+    """
+    separators = (",", ":") if compact else None
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=separators).encode()).hexdigest()
 
 
-def file_hashes(folder: Path, names: list[str]) -> dict[str, str]:
+def file_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files in ``folder``, by their names relative to it."""
     return {name: sha256(folder / name) for name in sorted(names)}
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if path.is_file():  # some file systems cannot flush folders
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def unfinished(final: Path) -> Iterator[Path]:
+    """An unused hidden path beside ``final``, on the same file system; what is there when the block ends is removed."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    aside = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        yield aside
+    finally:
+        _erase(aside)
 
 
 @contextmanager
 def replacing(final: Path) -> Iterator[Path]:
     """The path of a new file beside ``final``, which takes its place when the block ends well and disappears otherwise.
 
-    The file is flushed to disk before the rename, so that after a power failure the old file or the new one is there.
+    After a kill or a power failure at any moment the old file or the new one is there, whole.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.")
-    os.close(handle)
-    aside = Path(name)
-    try:
+    with unfinished(final) as aside:
         yield aside
-        flush(aside)
-        aside.chmod(0o644)
-        os.replace(aside, final)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's content is on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text beside ``path`` and rename it into place."""
-    with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8", newline="")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside ``path`` and rename it into place. Raises ValueError for NaN or infinite numbers."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        swap(aside, final)
 
 
 @contextmanager
@@ -72,21 +86,74 @@ def replacing_folder(final: Path) -> Iterator[Path]:
 
     An older ``final`` stays untouched until then. What killed processes left beside it is removed first.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    for left in final.parent.glob(f".{final.name}.*"):
-        process = left.name.removeprefix(f".{final.name}.").split(".")[0]
-        if process.isdigit() and not _running(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.{os.getpid()}."))
-    folder.chmod(0o755)
-    try:
-        yield folder
-        for file in folder.rglob("*"):
-            if file.is_file():
-                flush(file)
-        swap(folder, final)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    sweep(final.parent, final.name)
+    with unfinished(final) as aside:
+        aside.mkdir()
+        yield aside
+        swap(aside, final)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes beside ``path`` and rename them into place."""
+    with replacing(path) as aside:
+        aside.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text in UTF-8 beside ``path`` and rename it into place."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside ``path`` and rename it into place. Raises ValueError for NaN or infinite numbers."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def swap(new: Path, final: Path) -> None:
+    """Flush a finished file or folder to disk and move it to ``final``, in one step also where one is there.
+
+    Of two processes doing so at once, the later one wins. The old content is then at ``new``, and is removed.
+    """
+    for path in [new, *(new.rglob("*") if new.is_dir() else ())]:
+        if not path.is_symlink():
+            flush(path)
+    for attempt in range(100):
+        try:
+            os.replace(new, final)
+            break
+        except OSError as error:
+            if error.errno not in OCCUPIED or attempt == 99:
+                raise
+        with suppress(FileNotFoundError):  # another process moved it away
+            _exchange(new, final)
+            break
+    flush(final.parent)
+    _erase(new)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, out of sight first, so that a half-removed one is never taken for a whole one."""
+    with unfinished(folder) as aside:
+        os.replace(folder, aside)
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left unfinished in ``folder``, of everything or of one ``name``."""
+    for left in folder.glob(".*"):
+        match = ASIDE.fullmatch(left.name)
+        if match is None or name not in ("*", match["name"]) or _running(int(match["process"])):
+            continue
+        if match["old"] and not (final := folder / match["name"]).exists():
+            os.replace(left, final)  # killed between two renames
+        else:
+            _erase(left)
+
+
+def _erase(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _running(process: int) -> bool:
@@ -99,17 +166,27 @@ def _running(process: int) -> bool:
     return True
 
 
-def swap(folder: Path, final: Path) -> None:
-    """Move ``folder`` to ``final``, replacing what is there; of two processes doing so at once, the later one wins."""
-    for attempt in range(100):
-        old = folder.with_name(f"{folder.name}.old{attempt}")
-        with suppress(FileNotFoundError):
-            os.replace(final, old)
-        try:
-            os.replace(folder, final)
+def _exchange(new: Path, final: Path) -> None:
+    """Exchange two names; by two renames where the system has no call for it, of which `sweep` mends the first."""
+    if (call := _exchanging()) is not None:
+        if call(os.fsencode(new), os.fsencode(final)) == 0:
             return
-        except OSError:
-            if not final.exists() or attempt == 99:
-                raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
+        code = ctypes.get_errno()
+        if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise OSError(code, os.strerror(code), str(final))
+    old = new.with_name(f"{new.name}.old")
+    os.replace(final, old)
+    os.replace(new, final)
+    _erase(old)
+
+
+@functools.cache
+def _exchanging() -> Callable[[bytes, bytes], int] | None:
+    """The system's call that exchanges two paths in one step (Linux, macOS)."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if hasattr(library, "renameat2"):
+        here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        return lambda new, final: int(library.renameat2(here, new, here, final, exchange))
+    if hasattr(library, "renamex_np"):
+        return lambda new, final: int(library.renamex_np(new, final, 2))  # RENAME_SWAP
+    return None

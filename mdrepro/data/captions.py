@@ -12,7 +12,6 @@ sample i is the same in every run, whatever is read before it.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,12 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mdrepro.core import machine
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data import pixels
 
 CHOICES = ("all", "first")
 METADATA = "metadata.jsonl"
-READERS = min(16, os.cpu_count() or 1)  # threads that decode one batch
+READERS = min(16, machine.cores())  # threads that decode one batch
 
 logger = logging.getLogger(__name__)
 

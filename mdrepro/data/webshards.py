@@ -4,7 +4,6 @@ import hashlib
 import http.client
 import json
 import logging
-import os
 import shutil
 import tarfile
 import urllib.request
@@ -20,6 +19,7 @@ from webdataset.shardlists import expand_urls  # type: ignore[import-untyped]
 from webdataset.tariterators import base_plus_ext  # type: ignore[import-untyped]
 
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.files import replacing
 from mdrepro.data import pixels
 from mdrepro.data.captions import CaptionedPictures, Picture, Preparation
 
@@ -138,24 +138,21 @@ def _local(url: str, downloads: Path | None) -> Path:
 
 def _fetch(url: str, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with _open(url) as stream, open(aside, "wb") as target:
-            shutil.copyfileobj(stream, target, 2**20)
-            expected = getattr(stream, "length", None)  # of an HTTP answer: what is left to come
-        if expected:
-            raise OSError(f"it broke off with {expected} bytes to come")
-        if not tarfile.is_tarfile(aside):
-            raise OSError("what came is no tar file")
-        os.replace(aside, file)
+        with replacing(file) as aside:
+            with _open(url) as stream, open(aside, "wb") as target:
+                shutil.copyfileobj(stream, target, 2**20)
+                expected = getattr(stream, "length", None)  # of an HTTP answer: what is left to come
+            if expected:
+                raise OSError(f"it broke off with {expected} bytes to come")
+            if not tarfile.is_tarfile(aside):
+                raise OSError("what came is no tar file")
     except (OSError, ImportError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise NotAttempted(
             f"cannot fetch the shard {url} ({reason}): check address and network, or put the shard on this machine "
             "and give its path"
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
     logger.info("fetched %s to %s", url, file)
 
 

@@ -6,8 +6,6 @@ images, so that a run that was interrupted goes on.
 """
 
 import functools
-import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +20,7 @@ from torch import Tensor
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.core.files import digest, replacing
 from mdrepro.data import coco, folders
 from mdrepro.data.coco import Chosen
 from mdrepro.evaluation import curves, scenes
@@ -169,10 +168,9 @@ class Coco:
         kept = self.folder / "features" / f"{key[:16]}.safetensors"
         if not kept.is_file():
             found = features.extract(made.files, both, keep=list(both))
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            aside = kept.with_name(f".{kept.name}")
-            save_file({name: one.features.numpy() for name, one in found.items() if one.features is not None}, aside)
-            aside.replace(kept)
+            arrays = {name: one.features.numpy() for name, one in found.items() if one.features is not None}
+            with replacing(kept) as aside:
+                save_file(arrays, aside)
         known = load_file(kept)
         return Scored(how, made.files, known["fid"], cosines(known["clip"], self.texts.features), seconds)
 
@@ -334,4 +332,4 @@ def statistics(chosen: Chosen, fid: Encoder) -> Statistics:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return digest(value, compact=False)

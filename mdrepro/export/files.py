@@ -3,11 +3,11 @@
 import contextlib
 import errno
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import unfinished
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -33,21 +33,11 @@ def aside(folder: Path) -> Iterator[Path]:
     Raises:
         BadInput: the disk filled up inside.
     """
-    place = folder / f".{uuid.uuid4().hex}.part"
     try:
-        place.mkdir()
-        yield place
+        with unfinished(folder / "export") as place:
+            place.mkdir()
+            yield place
     except OSError as error:
         if error.errno in FULL:
             raise BadInput(f"{folder}: no space left; nothing was written") from error
         raise
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def put(made: Path, target: Path) -> None:
-    """Rename a finished file or folder into place, over one that is there."""
-    if target.is_dir():
-        old = made.parent / "old"
-        target.rename(old)
-    made.rename(target)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
 from mdrepro.export import flatbuffer
@@ -49,7 +50,7 @@ class Network:
         self.path = Path(path)
         litert = needed("ai_edge_litert.interpreter")
         try:
-            interpreter = litert.Interpreter(os.fspath(path), num_threads=threads or os.cpu_count())
+            interpreter = litert.Interpreter(os.fspath(path), num_threads=threads or machine.cores())
             interpreter.allocate_tensors()
             self._run = interpreter.get_signature_runner()
         except (ValueError, RuntimeError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.files import swap
 from mdrepro.core.provenance import state
 from mdrepro.export import bundle, components, files, parity
 from mdrepro.export.components import COMPONENTS, Component, Model
@@ -73,7 +74,7 @@ def export(
         if whole:
             done["bundles"] = [_bundle(model, ready, kind, head, threads) for kind in kinds]
         for file in sorted(ready.iterdir()):
-            files.put(file, out / file.name)
+            swap(file, out / file.name)
     return done
 
 
@@ -119,7 +120,7 @@ def _one(
             if isinstance(found, parity.Parity):
                 parity.gate(component.name, kind, found)
             final = ready / f"{component.name}-{kind}{form.SUFFIX}"
-            files.put(file, final)
+            swap(file, final)
             apart = found.told() if isinstance(found, parity.Parity) else found
             done.append(
                 {"component": component.name, "precision": kind, "file": final.name, "parity": apart}

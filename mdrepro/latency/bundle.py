@@ -11,13 +11,12 @@ What comes back in results/ is read by `collect`.
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import sha256, write_json
+from mdrepro.core.files import replacing_folder, sha256, write_json
 from mdrepro.latency import about, benchmark_model, imports
 from mdrepro.latency.about import About
 from mdrepro.latency.adb import PROPERTIES, REMOTE
@@ -92,9 +91,7 @@ def make(files: Sequence[Path], folder: Path, said: Callable[[Path], About] = ab
     names = [_name(file, one) for file, one in zip(files, each, strict=True)]
     if len(set(names)) < len(files):
         raise BadInput("two networks have the same file name: rename one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with replacing_folder(folder) as place:
         (place / "models").mkdir()
         told = []
         for file, name, one in zip(files, names, each, strict=True):
@@ -105,10 +102,6 @@ def make(files: Sequence[Path], folder: Path, said: Callable[[Path], About] = ab
         (place / "run.sh").write_text(_script(), encoding="utf-8")
         (place / "README.txt").write_text(README.format(count=len(files)), encoding="utf-8")
         (place / "run.sh").chmod(0o755)
-        place.chmod(0o755)
-        place.rename(folder)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     return folder
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
 from mdrepro.latency import about, host_child
@@ -194,7 +195,7 @@ def summary(times_ms: Sequence[float], *, first_ms: float | None = None, load_ms
 
 def cores(threads: int) -> list[int]:
     """The first cores of this process, as many as threads. Raises BadInput for more than there are, or none."""
-    there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    there = machine.core_numbers()
     if not 1 <= threads <= len(there):
         raise BadInput(f"threads {threads}: allowed are 1 to {len(there)}, the cores of this process")
     return there[:threads]

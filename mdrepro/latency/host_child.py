@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mdrepro.core import machine
+
 Run = Callable[[], object]
 Prepare = Callable[[dict[str, Any]], tuple[Run, str]]
 """From what is asked for to what is timed, and the name and version of what runs it."""
@@ -53,7 +55,7 @@ def main(asked: dict[str, Any], prepare: Prepare | None = None) -> dict[str, Any
         "loading_bytes": loading,
         "peak_gmacs": max(peak, _peak(asked["side"])),
         "runtime": runtime,
-        "cpu": _cpu(),
+        "cpu": machine.processor(),
     }
 
 
@@ -131,17 +133,6 @@ def _peak(side: int, rounds: int = 5) -> float:
         a @ a
         best = min(best, time.perf_counter() - began)
     return float(side**3 / best / 1e9)
-
-
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    import platform
-
-    return (names or [platform.processor() or platform.machine() or "CPU"])[0]
 
 
 def cli(prepare: Prepare | None = None) -> None:

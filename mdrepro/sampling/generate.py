@@ -8,7 +8,6 @@ batch of which one image is missing is computed whole. At another batch size rou
 import contextlib
 import hashlib
 import inspect
-import io
 import json
 import os
 import warnings
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.files import replacing
 from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.models.latents import convert
 from mdrepro.sampling import manifest
@@ -246,9 +246,8 @@ def _make(pipeline: Any, prompts: list[str], starts: list[int], options: Mapping
 
 
 def _store(path: Path, pixels_chw: Tensor) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels_chw.permute(1, 2, 0).contiguous().numpy()).save(buffer, "PNG")
-    manifest.write_whole(path, buffer.getvalue())
+    with replacing(path) as aside:
+        Image.fromarray(pixels_chw.permute(1, 2, 0).contiguous().numpy()).save(aside, "PNG")
 
 
 @contextlib.contextmanager

@@ -8,18 +8,15 @@ Importing this module imports no torch.
 
 import json
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import sha256
+from mdrepro.core.files import sha256, sweep, write_text
 
 SETTINGS, MANIFEST = "settings.json", "manifest.json"
-PART = ".part"
-"""How the hidden files end that images are written to before they are renamed."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
         foreign = any(not file.name.startswith(".") for file in folder.iterdir())
         if foreign and not place.exists():  # another shard may have begun in between
             raise BadInput(f"{folder} holds files but no {SETTINGS}: choose a new or an empty folder")
-        write_whole(place, _text(settings).encode())
+        write_text(place, _text(settings))
     written = _json(place)
     differing = [name for name in {**written, **settings} if written.get(name) != settings.get(name)]
     if differing:
@@ -133,25 +130,14 @@ def end(folder: Path, settings: Mapping[str, Any], prompts: Sequence[str], seeds
                 "other versions or hardware; delete it to have it made again, or the folder to make the set anew"
             )
         return manifest
-    for left in folder.glob(f".*.png.*{PART}"):
-        left.unlink(missing_ok=True)
-    write_whole(folder / MANIFEST, manifest.text().encode())
+    sweep(folder)
+    write_text(folder / MANIFEST, manifest.text())
     return manifest
 
 
 def name(index: int) -> str:
     """The file of image ``index``; files sort as the prompts do."""
     return f"{index:06}.png"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _text(value: Any) -> str:

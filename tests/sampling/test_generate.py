@@ -113,24 +113,26 @@ def test_images_in_memory_are_those_of_the_set(pipe, whole):
 
 
 def test_three_shards_killed_twice_on_the_way_are_byte_identical_to_one(pipe, whole, tmp_path, monkeypatch):
-    folder, write = tmp_path / "set", manifest.write_whole
+    folder, store = tmp_path / "set", module._store
+    dead = subprocess.Popen(["true"])
+    dead.wait()
 
     def killed_after(count):
         left = iter(range(count + 1))
 
-        def die(path, content):
-            if path.suffix == ".png" and next(left) == count:
-                path.with_name(f".{path.name}.half{manifest.PART}").write_bytes(content[:50])  # as kill -9 leaves it
+        def die(path, pixels):
+            if next(left) == count:
+                path.with_name(f".{path.name}.{dead.pid}.0123abcd").write_bytes(b"half")  # as kill -9 leaves it
                 raise KeyboardInterrupt
-            write(path, content)
+            store(path, pixels)
 
-        monkeypatch.setattr(manifest, "write_whole", die)
+        monkeypatch.setattr(module, "_store", die)
 
     for shard, count in ((1, 2), (2, 1)):  # in the middle of a batch of three
         killed_after(count)
         with pytest.raises(KeyboardInterrupt):
             generate(pipe, PROMPTS, folder, batch=3, shard=(shard, 3), **SHORT)
-    monkeypatch.setattr(manifest, "write_whole", write)
+    monkeypatch.setattr(module, "_store", store)
     assert len(list(folder.glob("*.png"))) == 3
     made = [generate(pipe, PROMPTS, folder, batch=3, shard=(shard, 3), **SHORT) for shard in (2, 0, 1)]
     assert [one.complete for one in made] == [False, False, True]

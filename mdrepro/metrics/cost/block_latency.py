@@ -13,7 +13,6 @@ import functools
 import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,9 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, Validati
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import write_text
 from mdrepro.models.snapfusion.blocks import Block, Layout
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 
@@ -140,7 +141,7 @@ class LatencyTable(_Data):
 
     def save(self, path: Path) -> None:
         """Write it as JSON, beside ``path`` first, then renamed."""
-        write_whole(path, self.model_dump_json(indent=1) + "\n")
+        write_text(path, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -155,16 +156,6 @@ class LatencyTable(_Data):
             raise BadInput(
                 f"{path} is no latency table ({place}: {first['msg']}): allowed is a file that LatencyTable.save wrote"
             ) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text beside ``path``, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(aside, 0o644)
-    os.replace(aside, path)
 
 
 def measure(
@@ -302,14 +293,9 @@ def _load() -> float | None:
 
 
 def _host(threads: int, device: torch.device, load: float | None) -> Host:
-    names = [platform.processor() or platform.machine()]
-    if (cpuinfo := Path("/proc/cpuinfo")).exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ] or names
     return Host(
-        machine=f"{names[0]} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})",
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        machine=f"{machine.processor()} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})",
+        cores=machine.cores(),
         threads=threads,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         torch=torch.__version__,

@@ -18,12 +18,13 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
+from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
 from mdrepro.data.pixels import FORMATS
 
 OTHERS = (".avif", ".bmp", ".gif", ".jp2", ".npy", ".pgm", ".ppm", ".tga", ".tif", ".tiff")
 """Pictures that are no input here, though they may lie in a folder."""
-READERS = min(8, os.cpu_count() or 1)
+READERS = min(8, machine.cores())
 ALLOWED = "allowed are PNG, JPEG and WebP files with 8 bits a channel and no transparency"
 
 

@@ -9,7 +9,6 @@ which loses no digits to a mean that is large beside the spread, as raw sums of 
 """
 
 import os
-import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import replacing
 
 Array = NDArray[np.float64]
 FORMAT = "mdrepro feature statistics 1"
@@ -143,14 +143,9 @@ class Statistics:
         """Write a safetensors file, whole or not at all, with the convention in its metadata."""
         from safetensors.numpy import save_file
 
-        target = Path(path)
-        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         tensors = {"n": np.array([self.n]), "mean": self._mean, "scatter": self._scatter}
-        try:
+        with replacing(Path(path)) as aside:
             save_file(tensors, aside, metadata={"format": FORMAT, **asdict(self.convention)})
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

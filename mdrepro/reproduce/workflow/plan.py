@@ -7,7 +7,6 @@ Checkpoints that a due table names (its parameter ``recipes``) and that are neit
 of the same workflow, before the table's.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from typing import Any
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import write_json
+from mdrepro.core.locks import hold
 from mdrepro.core.paths import relative, root, run_dir, runs
 from mdrepro.core.watchdog import lead
 from mdrepro.papers import ledger
@@ -156,12 +156,7 @@ def _was_from_scratch(table: str, tier: Tier) -> bool:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Holds the lock on ``papermill_runs/``; it goes with the process, however that ends. Raises BadInput if held."""
-    runs().mkdir(exist_ok=True)
-    with open(runs() / ".lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput("another mdrepro reproduce is running here; wait for it or end it") from None
+    with hold(runs() / ".lock", refuse="another mdrepro reproduce is running here; wait for it or end it"):
         yield
 
 

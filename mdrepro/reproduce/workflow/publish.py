@@ -1,12 +1,11 @@
 """Takes a verified run, made from a clean commit, into ``results/<tier>/``: what we published."""
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import file_hashes, write_json
+from mdrepro.core.files import file_hashes, replacing, write_json
 from mdrepro.core.paths import published, run_dir
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
@@ -36,15 +35,8 @@ def _check(name: str, tier: Tier) -> results.Result:
 
 
 def _place(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-        temporary = Path(file.name)
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target) as aside:
+        shutil.copyfile(source, aside)
 
 
 def publish(names: Sequence[str], tier: Tier) -> list[Path]:

@@ -5,10 +5,8 @@
 """
 
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import sha256
+from mdrepro.core.files import remove, replacing_folder, sha256, write_json
 
 KEPT = 2
 STATE = "state.json"
@@ -61,26 +59,14 @@ def save(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], sta
         tensors: by file, by name; on the CPU.
         state: what JSON can hold.
     """
-    root.mkdir(parents=True, exist_ok=True)
     target = place(root, step)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=root))
-    try:
+    with replacing_folder(target) as aside:
         for name, named in tensors.items():
             save_file(_apart(named), aside / f"{name}.safetensors", metadata={"format": "pt"})
         hashes = {file.name: sha256(file) for file in sorted(aside.iterdir())}
-        (aside / STATE).write_text(json.dumps({"step": step, "sha256": hashes, "state": state}, indent=1) + "\n")
-        for file in aside.iterdir():
-            _to_disk(file)
-        aside.chmod(0o755)
-        if target.exists():
-            _remove(target)
-        os.replace(aside, target)
-        _to_disk(root)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+        write_json(aside / STATE, {"step": step, "sha256": hashes, "state": state})
     for old in _places(root)[:-KEPT]:
-        _remove(old)
+        remove(old)
     return Checkpoint(target, step, dict(state))
 
 
@@ -125,13 +111,6 @@ def _places(root: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def _remove(folder: Path) -> None:
-    """Out of sight first, so that a half-removed checkpoint is never taken for one."""
-    hidden = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    os.replace(folder, hidden / folder.name)
-    shutil.rmtree(hidden)
-
-
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors of which no two share memory, as safetensors wants them."""
     made: dict[str, Tensor] = {}
@@ -141,14 +120,6 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         made[name] = tensor.clone().contiguous() if memory in seen else tensor.contiguous()
         seen.add(memory)
     return made
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _damaged(folder: Path, reason: str) -> BadInput:

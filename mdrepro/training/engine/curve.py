@@ -1,15 +1,15 @@
 """What a run tells while it goes on: the loss curve as JSON lines, tensorboard, a bar with images per second."""
 
 import json
-import os
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
+
+from mdrepro.core.files import write_text
 
 FILE, EVENTS = "losses.jsonl", "tensorboard"
 SECONDS_ON_TERMINAL, SECONDS_IN_LOG = 0.5, 30.0
@@ -34,7 +34,7 @@ class Curve:
         self._write = write
         self._board = _board(folder / EVENTS, step) if write else None
         if write:
-            _replace(self._file, "".join(map(_line, self.rows)))
+            write_text(self._file, "".join(map(_line, self.rows)))
 
     def add(self, row: Row) -> None:
         """One more row; ``step`` is the steps done."""
@@ -115,14 +115,6 @@ def _read(file: Path) -> list[Row]:
 
 def _line(row: Row) -> str:
     return json.dumps(row) + "\n"
-
-
-def _replace(file: Path, text: str) -> None:
-    handle, aside = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    with open(handle, "w") as stream:
-        stream.write(text)
-    os.chmod(aside, 0o644)
-    os.replace(aside, file)
 
 
 def _board(folder: Path, step: int) -> Any:

@@ -35,7 +35,8 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
 from mdrepro.core.errors import BadInput
-from mdrepro.metrics.cost.block_latency import LatencyTable, write_whole
+from mdrepro.core.files import write_json, write_text
+from mdrepro.metrics.cost.block_latency import LatencyTable
 from mdrepro.models.snapfusion.blocks import Layout
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 from mdrepro.training.engine import checkpoint, loop, processes
@@ -252,7 +253,7 @@ class _Run:
             mine = todo[start : start + many][rank : rank + 1]
             found |= dict(gather_object([(name, self._quality([name] if name else [])) for name in mine]))
             if self.accelerator.is_main_process:
-                write_whole(path, json.dumps({"round": self.number, "quality": found}, indent=1) + "\n")
+                write_json(path, {"round": self.number, "quality": found})
         return found
 
     def _quality(self, without: Iterable[str]) -> float:
@@ -279,7 +280,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def _write_log(self) -> None:
-        write_whole(self.folder / LOG, "".join(json.dumps(asdict(entry)) + "\n" for entry in self.log))
+        write_text(self.folder / LOG, "".join(json.dumps(asdict(entry)) + "\n" for entry in self.log))
 
     def _resume(self, found: checkpoint.Checkpoint) -> None:
         for name, value in self.settings.items():

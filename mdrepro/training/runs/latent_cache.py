@@ -9,13 +9,10 @@ Expect with the tiny networks of the tests on one core: 64 samples of 8x8x8 late
 in 1 ms; the files are mapped, and take no memory that the system cannot take back.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +23,8 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from mdrepro.core.errors import BadInput, unknown
-from mdrepro.core.files import sha256
+from mdrepro.core.files import replacing, sha256, sweep, write_text
+from mdrepro.core.locks import hold
 from mdrepro.data import hashes
 from mdrepro.models import latents, text
 
@@ -143,8 +141,7 @@ def build(
     }
     vae.eval()
     text_encoder.eval()
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder), torch.no_grad():
+    with hold(folder / ".lock"), torch.no_grad():
         if _complete(folder, parts):
             return load(folder)
         files = _Build(folder, parts, batch)
@@ -284,6 +281,7 @@ class _Build:
         for file in self.folder.glob("*.safetensors"):
             if file.name not in self.names and file.name.startswith(("latents-", "texts-")):
                 file.unlink()
+        sweep(self.folder)
         files = {
             name: {"bytes": (self.folder / name).stat().st_size, "sha256": sha256(self.folder / name)}
             for name in self.names
@@ -308,10 +306,9 @@ class _Build:
             return False
 
     def _write(self, name: str, tensors: dict[str, Tensor], key: str, captions: Sequence[str] = ()) -> None:
-        aside = self.folder / f".{name}.part"
-        # one entry, as safetensors writes several in any order, and the file's hash would be another in every run
-        save_file(tensors, aside, metadata={"cache": json.dumps({"key": key, "captions": captions})})
-        _settle(aside, self.folder / name)
+        with replacing(self.folder / name) as aside:
+            # one entry, as safetensors writes several in any order, and the file's hash would be another in every run
+            save_file(tensors, aside, metadata={"cache": json.dumps({"key": key, "captions": captions})})
 
 
 def _encode(vae: Any, pixels: Tensor, posterior: str) -> dict[str, Tensor]:
@@ -387,22 +384,5 @@ def _chance(index: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits for the lock on the folder; it goes with the process, however that ends."""
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _write_json(file: Path, content: Any) -> None:
-    aside = file.with_name(f".{file.name}.part")
-    aside.write_text(json.dumps(content, indent=None if isinstance(content, list) else 1), encoding="utf-8")
-    _settle(aside, file)
-
-
-def _settle(aside: Path, file: Path) -> None:
-    """A written file takes its name when its content is on the disk."""
-    with open(aside, "rb") as written:
-        os.fsync(written.fileno())
-    os.replace(aside, file)
+    write_text(file, json.dumps(content, indent=None if isinstance(content, list) else 1))

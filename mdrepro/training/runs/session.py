@@ -1,7 +1,6 @@
 """One training session of a recipe: alone, on one process or many, its time counted, its outcome written whole."""
 
 import datetime
-import fcntl
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ from typing import Any
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import replacing_folder, sha256, write_json
+from mdrepro.core.locks import hold
 from mdrepro.core.provenance import hardware, state
 from mdrepro.data import sources
 from mdrepro.training.recipes.recipe import Recipe
@@ -144,13 +144,11 @@ def alone(place: Path) -> Iterator[None]:
     if not first():
         yield
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with open(place.parent / f".{place.name}.lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{place.name}: waiting for another process that trains it", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+
+    def busy() -> None:
+        print(f"{place.name}: waiting for another process that trains it", file=sys.stderr, flush=True)
+
+    with hold(place.parent / f".{place.name}.lock", busy=busy):
         yield
 
 

@@ -9,16 +9,16 @@ import hashlib
 import json
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
-from mdrepro.core.files import sha256, swap, write_json
+from mdrepro.core.files import digest, sha256, swap, unfinished, write_json
 from mdrepro.data import sources
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import Recipe
@@ -80,7 +80,7 @@ def key(recipe: Recipe) -> str:
         BadInput: data that cannot be read.
         NotAttempted: the data's path is not set.
     """
-    return hashlib.sha256(json.dumps(_identified(recipe), sort_keys=True).encode()).hexdigest()[:12]
+    return digest(_identified(recipe), compact=False)[:12]
 
 
 def _identified(recipe: Recipe) -> dict[str, Any]:
@@ -304,19 +304,15 @@ def publish(names: Sequence[str], limit: int = LIMIT) -> list[Path]:
     """
     chosen = [_publishable(registry.get(name)) for name in dict.fromkeys(names)]
     made: list[tuple[Path, Path]] = []
-    try:
+    with ExitStack() as stack:
         for run in chosen:
             target = published_folder(run.recipe)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            made.append((Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)), target))
+            made.append((stack.enter_context(unfinished(target)), target))
             _copy_halved(run, made[-1][0])
         for home in {target.parent for _, target in made}:
             _check_size(home, [pair for pair in made if pair[1].parent == home], limit)
         for new, target in made:
             swap(new, target)
-    finally:
-        for new, _ in made:
-            shutil.rmtree(new, ignore_errors=True)
     return [target for _, target in made]
 
 
