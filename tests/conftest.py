@@ -3,54 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from mdrepro.core import paths
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-TABLE = "mobilediffusion-unet-cost"
-NOTEBOOK = "notebooks/mobilediffusion/unet_cost.ipynb"
-
-PARAMETERS = """\
-tier: str = "quick"  # in {quick, proxy, paper}: size of the run
-factor: float = 1.0  # in [0, 10]: what the measured number is multiplied by
-steps: int = 3  # in [1, 100]: steps of work
-models: list[str] = ["sd15"]  # in {sd15, sd21}: networks
-photos: str = "packages"  # in path or {packages}: photographs
-fail: str = "no"  # in {no, error, input}: how the notebook fails
-"""
-WORK = """\
-import random
-import time
-from mdrepro.core.errors import BadInput
-from mdrepro.reproduce.workflow.record import record
-from mdrepro.evaluation.rows import Row
-
-chance = random.Random(steps)
-total = 0.0
-for step in range(steps):
-    print("step", step, flush=True)
-    total += chance.random()
-    time.sleep(0.2)
-if fail == "error":
-    raise RuntimeError("the toy broke")
-if fail == "input":
-    raise BadInput("cat.png is not an image; allowed are png and jpg")
-rows = [Row(name, "params", 859.52 * factor, "toy") for name in models]
-rows.append(Row("sd15", "flops", total, "toy"))
-"""
-
-
-def notebook(*cells: str) -> nbformat.NotebookNode:
-    """A notebook of code cells, the first tagged ``parameters``."""
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    made.cells[0].metadata["tags"] = ["parameters"]
-    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return made
+from tests.support.checkout import NOTEBOOK, PARAMETERS, REPOSITORY, TABLE, WORK, Cli, notebook
 
 
 @pytest.fixture
@@ -73,9 +33,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     paths.root.cache_clear()
     yield home
     paths.root.cache_clear()
-
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -106,3 +63,11 @@ def cli_run(capsys):
         return code, out, error
 
     return run
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CLIP of few tokens, as transformers saves it."""
+    from tests.support import weight_files
+
+    return weight_files.clip(tmp_path_factory.mktemp("clip"), weight_files.CLIP_TOKENS)

@@ -9,7 +9,7 @@ import pytest
 
 from mdrepro.papers import ledger
 from mdrepro.reproduce.workflow.parameters import declared, resolve
-from tests.conftest import REPOSITORY
+from tests.support.checkout import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").rglob("*.ipynb"))
 WITHOUT_TABLE = {"overview", "playground"}

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from mdrepro.papers import ledger
-from tests.conftest import REPOSITORY, TABLE, Cli
-from tests.reproduce.workflow.test_results import make_run
+from tests.support.checkout import REPOSITORY, TABLE, Cli, make_run
 
 
 def _run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,6 @@ from mdrepro.metrics.image import encoders, images
 from mdrepro.metrics.image.features import extract
 from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.sampling import manifest
-from tests.metrics.image.test_networks import clip_folder  # noqa: F401
 from tests.support import weight_files as makers
 
 NUMBER = 7
@@ -91,7 +90,7 @@ def test_shards_combine_to_the_statistics_of_the_whole(cli_run, folders, reader,
     assert (code, "ends in .safetensors" in error) == (2, True)
 
 
-def test_captions_by_line_by_name_and_from_the_manifest_are_one_score(cli_run, folders, clip_folder, tmp_path):  # noqa: F811
+def test_captions_by_line_by_name_and_from_the_manifest_are_one_score(cli_run, folders, clip_folder, tmp_path):
     said = [f"picture number {i}" for i in range(NUMBER)]
     names = [file.name for file in images.files(folders[1])]
     lines, named = tmp_path / "captions.txt", tmp_path / "captions.jsonl"
@@ -126,7 +125,7 @@ def test_captions_by_line_by_name_and_from_the_manifest_are_one_score(cli_run, f
 
 
 @pytest.mark.parametrize("text", ["{", '{"file_name": "0000.png"}', '{"file_name": 1, "text": "a"}'])
-def test_files_of_captions_that_make_no_sense_are_refused(cli_run, folders, clip_folder, tmp_path, text):  # noqa: F811
+def test_files_of_captions_that_make_no_sense_are_refused(cli_run, folders, clip_folder, tmp_path, text):
     (tmp_path / "c.jsonl").write_text(text)
     options = ["--metrics", "clip-score", "--clip", "clip", "--clip-weights", clip_folder]
     code, _, error = cli_run("evaluate", "images", *folders, "--captions", tmp_path / "c.jsonl", *options)
@@ -134,7 +133,7 @@ def test_files_of_captions_that_make_no_sense_are_refused(cli_run, folders, clip
     assert "c.jsonl" in error
 
 
-def test_the_matrix_of_clip_conventions(cli_run, folders, clip_folder, tmp_path):  # noqa: F811
+def test_the_matrix_of_clip_conventions(cli_run, folders, clip_folder, tmp_path):
     (tmp_path / "captions.txt").write_text("\n".join(f"picture {i}" for i in range(NUMBER)))
     clip = ["--clip", "clip", "--clip-weights", clip_folder, "--captions", tmp_path / "captions.txt"]
     code, out, error = cli_run("evaluate", "protocols", *folders, *clip, "--few", "--json")

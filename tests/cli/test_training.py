@@ -15,7 +15,7 @@ from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.fingerprint import MAKERS, changes, code, fingerprint
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import scratch, store
-from tests.conftest import NOTEBOOK, TABLE, notebook
+from tests.support.checkout import NOTEBOOK, TABLE, notebook
 from tests.support.recipe_rows import put, put_in_package, tiny
 
 

@@ -33,10 +33,10 @@ from mdrepro.sampling import generate as sampling
 from mdrepro.sampling.manifest import Manifest
 from mdrepro.training.recipes import registry
 from mdrepro.training.runs import store as runs
-from tests.conftest import REPOSITORY
 from tests.support import foreign_files as foreign
 from tests.support import tiny_pipeline as tiny
 from tests.support import weight_files as makers
+from tests.support.checkout import REPOSITORY
 
 N, PICTURES = 10, 12
 WORDS = ("star", "circle", "red star", "blue circle", "red circle", "blue star")
@@ -71,11 +71,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         told = json.dumps({"images": images, "annotations": captions})
         (place / f"annotations/captions_val{year}.json").write_text(told)
     return place
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return makers.clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture

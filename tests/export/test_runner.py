@@ -18,7 +18,7 @@ from mdrepro.export import bundle, components, parity, verbs
 from mdrepro.export.runner import Runner
 from mdrepro.export.stages import quiet
 from mdrepro.models import text
-from tests.conftest import REPOSITORY
+from tests.support.checkout import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from mdrepro.core.errors import BadInput
 from mdrepro.export import verbs
 from mdrepro.latency import host, host_torch
 from mdrepro.latency.host_torch import Way
-from tests.export.conftest import build
+from tests.support.small_system import build
 
 FAKE = """
 import json, sys, time

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from mdrepro.metrics.cost.closed_form import MOBILEDIFFUSION, mobilediffusion_unet
 from mdrepro.papers.underspecified import Register, register
-from tests.conftest import REPOSITORY
+from tests.support.checkout import REPOSITORY
 
 ENTRIES = register().entries
 ALTERNATIVES = [(entry, other) for entry in ENTRIES for other in entry.alternatives]

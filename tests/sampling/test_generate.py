@@ -29,15 +29,11 @@ from mdrepro.sampling import generate as module
 from mdrepro.sampling import manifest
 from mdrepro.sampling.generate import SAMPLERS, generate, images, scheduler_for, seeds, weights_sha256
 from mdrepro.sampling.manifest import Manifest
-from tests.conftest import REPOSITORY
 from tests.support import tiny_pipeline as tiny
+from tests.support.checkout import REPOSITORY
+from tests.support.tiny_pipeline import PROMPTS, SHORT
 
 torch.set_num_threads(1)
-
-PROMPTS = [
-    f"a {first} left of a {second}" for first in ("red star", "star", "blue circle") for second in tiny.WORDS[1:5]
-]
-SHORT = {"steps": 2, "guidance": 2.0, "sampler": "ddim", "seed": 5}
 
 
 @pytest.fixture(scope="module")
@@ -341,11 +337,9 @@ SCRIPT = """
 import sys, torch
 from mdrepro.sampling.generate import generate
 from tests.support import tiny_pipeline as tiny
-from tests.sampling.test_generate import PROMPTS
-from tests.sampling.test_generate import SHORT
 torch.set_num_threads(1)
 shard = tuple(map(int, sys.argv[2:4])) or None
-generate(tiny.pipeline(), PROMPTS * 4, sys.argv[1], batch=3, shard=shard, **SHORT)
+generate(tiny.pipeline(), tiny.PROMPTS * 4, sys.argv[1], batch=3, shard=shard, **tiny.SHORT)
 """
 
 

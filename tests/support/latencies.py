@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host
+from mdrepro.latency.records import Device, Record, Times
 from mdrepro.metrics.cost.measure import calculate
+from mdrepro.papers import ledger
+from mdrepro.reproduce.tables.device_latency import TABLE
 from mdrepro.reproduce.tables.host_latency import Measured
 from mdrepro.reproduce.workflow.exported import Kept, Piece
+from mdrepro.reproduce.workflow.record import complete
 
 PEAK = 60.0
 """GMAC/s of the matrix product."""
@@ -72,3 +77,24 @@ def stubbed(wanted: Sequence[Piece], **named: Any) -> dict[Piece, Measured]:
     """In place of `host_latency.measure`."""
     assert {"precision", "resolution", "threads", "runs", "seconds", "most", "rounds"} == set(named)
     return by_work(wanted, resolution=named["resolution"])
+
+
+def values(rows: Sequence[Row]) -> dict[tuple[str, str], float | None]:
+    """By row and column."""
+    return {(row.row, row.column): row.value for row in rows}
+
+
+def claims(rows: Sequence[Row], table: str = TABLE) -> dict[str, str]:
+    """The verdict on each claim, as if all had been read in the paper."""
+    spec = ledger.find(table)
+    numbers = [vars(row) for row in complete(spec, rows)]
+    read = [claim.model_copy(update={"confidence": "read-P"}) for claim in spec.claims]
+    return {claim.id: ledger.judge_claim(claim, numbers)[0].value for claim in read}
+
+
+def of_a_phone(component: str, ms: float, **fields: Any) -> Record:
+    """Measured on a phone, 20 runs; ``fields`` of the record, and the device's name."""
+    values: dict[str, Any] = {"origin": "measured", "model": "mobilediffusion", "component": component} | fields
+    device = Device(name=values.pop("device", "iPhone 15 Pro"))
+    times = Times(runs=20, median_ms=ms)
+    return Record(**values, device=device, runtime="Core ML", accelerator="Neural Engine", times=times, source="a test")

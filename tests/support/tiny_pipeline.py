@@ -12,7 +12,9 @@ from mdrepro.models.pipeline import MobileDiffusionPipeline
 
 WORDS = ["a", "red", "blue", "star", "circle", "left", "of", ","]
 CROSS = 32
-
+PROMPTS = [f"a {first} left of a {second}" for first in ("red star", "star", "blue circle") for second in WORDS[1:5]]
+SHORT = {"steps": 2, "guidance": 2.0, "sampler": "ddim", "seed": 5}
+"""Settings of short sets of images."""
 
 UNET: dict[str, Any] = {
     "sample_size": 8,

@@ -8,6 +8,11 @@ import torchvision
 from PIL import Image
 from skimage import data
 
+from mdrepro.metrics.image.reconstruction import BACKBONES
+
+CLIP_TOKENS = 12
+"""Of the small CLIP that tests share."""
+
 
 def inception_weights(seed=0):
     """A state dict with the names, shapes and order of FID's Inception; features are as large as the real ones."""
@@ -101,3 +106,15 @@ def photos(root, n=6, size=80, seed=0, sizes=None):
 
 def save(pixels, path):
     Image.fromarray(np.asarray(pixels).round().clip(0, 255).astype(np.uint8)).save(path)
+
+
+def backbone(folder, net):
+    """torchvision's AlexNet (``alex``) or the convolutions of its VGG-16 (``vgg``), under the published file's name."""
+    name, file = BACKBONES[net]
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        weights = getattr(torchvision.models, name)(weights=None).state_dict()
+    if net == "vgg":  # 0.5 GB of classifier, which LPIPS does not use
+        weights = {k: v for k, v in weights.items() if k.startswith("features")}
+    torch.save(weights, folder / file)
+    return folder / file

@@ -8,7 +8,7 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tests.conftest import REPOSITORY
+from tests.support.checkout import REPOSITORY
 from tools.environment import canonical, direct, environment, locked
 
 LOCK = REPOSITORY / "requirements.lock"

@@ -11,8 +11,6 @@ from mdrepro.metrics.image import clip_score, encoders, images, resizing
 from mdrepro.metrics.image.features import extract
 from tests.support import weight_files as makers
 
-MOST = 12
-"""Tokens of the small CLIP."""
 CAPTIONS = ["a cat", "two dogs and a red ball", "words " * 9, "the very last long caption of them all, cut short"]
 
 
@@ -21,11 +19,6 @@ def pictures(tmp_path_factory):
     """Wide, high, small and large ones."""
     sizes = [(40, 60), (70, 30), (20, 25), (90, 90)]
     return images.files(makers.photos(tmp_path_factory.mktemp("photos"), n=4, sizes=sizes)[0])
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory):
-    return makers.clip(tmp_path_factory.mktemp("clip"), MOST)
 
 
 class Adapter:
@@ -66,11 +59,11 @@ def test_captions_that_are_too_long_keep_their_end_token(clip_folder):
     from transformers import AutoTokenizer, CLIPModel
 
     texts = encoders.load("clip", str(clip_folder)).network.texts(CAPTIONS)
-    assert (texts.cut, texts.tokens) == (3, MOST)
+    assert (texts.cut, texts.tokens) == (3, makers.CLIP_TOKENS)
     words, model = AutoTokenizer.from_pretrained(clip_folder), CLIPModel.from_pretrained(clip_folder).eval()
     for text, feature in zip(CAPTIONS, texts.features, strict=True):
         ids = words(text).input_ids
-        ids = torch.tensor([ids if len(ids) <= MOST else [*ids[: MOST - 1], ids[-1]]])
+        ids = torch.tensor([ids if len(ids) <= makers.CLIP_TOKENS else [*ids[: makers.CLIP_TOKENS - 1], ids[-1]]])
         with torch.no_grad():
             expected = model.get_text_features(input_ids=ids).pooler_output[0]
         assert torch.allclose(feature, expected, atol=1e-5)

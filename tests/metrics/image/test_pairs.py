@@ -10,8 +10,8 @@ from skimage import metrics as skimage
 
 from mdrepro.core.errors import BadInput
 from mdrepro.metrics.image import pairs, reconstruction
-from tests.metrics.image.test_reconstruction import save_backbone
 from tests.support import weight_files as makers
+from tests.support.weight_files import backbone
 
 PUBLISHED = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
 
@@ -57,7 +57,7 @@ def test_psnr_and_ssim_are_scikit_image_s(folders, cli_run):
 def test_lpips_is_the_package_s_with_the_same_file(folders, cache):
     import lpips
 
-    save_backbone(cache, "alex")
+    backbone(cache, "alex")
     (score,) = pairs.evaluate(*folders, ["lpips-alex"])
     with torch.no_grad():
         model = lpips.LPIPS(net="alex", verbose=False)

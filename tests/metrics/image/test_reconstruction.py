@@ -13,6 +13,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from mdrepro.core.errors import NotAttempted
 from mdrepro.metrics.image import reconstruction
 from mdrepro.metrics.image.reconstruction import Lpips, ms_ssim, psnr, ssim
+from tests.support.weight_files import backbone
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +119,6 @@ def cache(tmp_path, monkeypatch):
     return folder
 
 
-def save_backbone(folder, net):
-    name, file = reconstruction.BACKBONES[net]
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        weights = getattr(torchvision.models, name)(weights=None).state_dict()
-    if net == "vgg":  # 0.5 GB of classifier, which LPIPS does not use
-        weights = {k: v for k, v in weights.items() if k.startswith("features")}
-    torch.save(weights, folder / file)
-    return folder / file
-
-
 def test_published_file_names_are_torchvisions():
     for net, weights in {"alex": torchvision.models.AlexNet_Weights, "vgg": torchvision.models.VGG16_Weights}.items():
         assert weights.IMAGENET1K_V1.url.endswith("/" + reconstruction.BACKBONES[net][1])
@@ -148,7 +138,7 @@ def test_lpips_without_weights_is_not_attempted(cache, net):
 def test_lpips_equals_the_package_with_the_same_file(cache, net, pairs):
     import lpips
 
-    file = save_backbone(cache, net)
+    file = backbone(cache, net)
     ours = Lpips(net)
     direct = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     saved = torch.load(file)
@@ -168,14 +158,14 @@ def test_lpips_equals_the_package_with_the_same_file(cache, net, pairs):
 def test_lpips_by_the_packages_own_loading_gives_the_same(cache, pairs):
     import lpips
 
-    save_backbone(cache, "alex")
+    backbone(cache, "alex")
     with torch.no_grad():
         theirs = lpips.LPIPS(net="alex", verbose=False)(*(image.float() / 127.5 - 1 for image in pairs))
     assert Lpips("alex")(*pairs).numpy() == pytest.approx(theirs.flatten().numpy(), abs=1e-6)
 
 
 def test_lpips_with_the_published_hash_says_nothing_more(cache, monkeypatch):
-    file = save_backbone(cache, "alex")
+    file = backbone(cache, "alex")
     named = f"alexnet-owt-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
     file.rename(cache / named)
     monkeypatch.setitem(reconstruction.BACKBONES, "alex", ("alexnet", named))

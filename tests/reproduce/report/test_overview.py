@@ -8,7 +8,7 @@ from mdrepro.core.errors import BadInput
 from mdrepro.papers import ledger
 from mdrepro.reproduce.report import overview
 from mdrepro.reproduce.report.views import RunView
-from tests.conftest import REPOSITORY
+from tests.support.checkout import REPOSITORY
 
 PUBLISHED = {path.stem: json.loads(path.read_text()) for path in (REPOSITORY / "results" / "quick").glob("*.json")}
 

@@ -11,9 +11,8 @@ import pytest
 
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.paths import root
-from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host, host_torch, records
-from mdrepro.latency.records import Device, Record
+from mdrepro.latency.records import Record
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import device_latency, host_figures, host_latency, phones
 from mdrepro.reproduce.tables.device_latency import IMAGES, TABLE
@@ -21,23 +20,12 @@ from mdrepro.reproduce.tables.host_latency import Image
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Piece
 from mdrepro.reproduce.workflow.record import complete
-from tests.support.latencies import PEAK, by_work, constant, measured, stubbed, told
+from tests.support.latencies import PEAK, by_work, claims, constant, measured, of_a_phone, stubbed, told, values
 
 NOTEBOOK = root() / "notebooks/mobilediffusion/device_latency.ipynb"
 TEN = constant(
     text_encoder=10, mobilediffusion=100, mobilediffusion_decoder_lite=30, mobilediffusion_decoder=50, sd15=300
 ) | constant(snapfusion=200, sd_decoder=70, snapfusion_decoder=20)
-
-
-def values(rows: Sequence[Row]) -> dict[tuple[str, str], float | None]:
-    return {(row.row, row.column): row.value for row in rows}
-
-
-def claims(rows: Sequence[Row], table: str = TABLE) -> dict[str, str]:
-    spec = ledger.find(table)
-    numbers = [vars(row) for row in complete(spec, rows)]
-    read = [claim.model_copy(update={"confidence": "read-P"}) for claim in spec.claims]
-    return {claim.id: ledger.judge_claim(claim, numbers)[0].value for claim in read}
 
 
 def test_images_are_sums_of_their_parts_by_hand() -> None:
@@ -182,13 +170,6 @@ def test_a_table_of_integers_compares_them_alone(monkeypatch: pytest.MonkeyPatch
     compared = device_latency.against_torch(found, ways=["eager"], resolution=512, threads=1, runs=3, most=9)
     columns = [row.column for row in device_latency.torch_rows(compared)]
     assert columns == ["unet_ms_per_step", "integer_share_of_eager"]
-
-
-def of_a_phone(component: str, ms: float, **fields: Any) -> Record:
-    told: dict[str, Any] = {"origin": "measured", "model": "mobilediffusion", "component": component} | fields
-    device = Device(name=told.pop("device", "iPhone 15 Pro"))
-    times = records.Times(runs=20, median_ms=ms)
-    return Record(**told, device=device, runtime="Core ML", accelerator="Neural Engine", times=times, source="a test")
 
 
 PHONE = [

@@ -21,7 +21,7 @@ from mdrepro.reproduce.workflow.parameters import declared
 from mdrepro.reproduce.workflow.record import complete
 from mdrepro.sampling import generate
 from mdrepro.training.recipes import registry
-from tests.conftest import REPOSITORY
+from tests.support.checkout import REPOSITORY
 
 N, WIDTH = 60, 4
 SCALES = (1.5, 3.0, 8.0)

@@ -11,8 +11,7 @@ from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import host_latency, latency_breakdown
 from mdrepro.reproduce.tables.latency_breakdown import IMAGES, NETWORKS, TABLE
 from mdrepro.reproduce.workflow.record import complete
-from tests.reproduce.tables.test_device_latency import claims, of_a_phone, values
-from tests.support.latencies import constant, measured, stubbed
+from tests.support.latencies import claims, constant, measured, of_a_phone, stubbed, values
 
 NOTEBOOK = root() / "notebooks/snapfusion/latency_breakdown.ipynb"
 ONCE = constant(text_encoder=10, sd_decoder=360, snapfusion_decoder=120)

@@ -6,7 +6,7 @@ from pathlib import Path
 from mdrepro.papers import ledger
 from mdrepro.reproduce.workflow.fingerprint import changes, code, fingerprint
 from mdrepro.reproduce.workflow.parameters import resolve
-from tests.conftest import NOTEBOOK, TABLE
+from tests.support.checkout import NOTEBOOK, TABLE
 
 
 def _now(*settings: str) -> dict:

@@ -9,7 +9,7 @@ from papermill.inspection import inspect_notebook
 from mdrepro.core.errors import BadInput
 from mdrepro.papers import ledger
 from mdrepro.reproduce.workflow.parameters import declared, resolve
-from tests.conftest import NOTEBOOK, PARAMETERS, TABLE, notebook
+from tests.support.checkout import NOTEBOOK, PARAMETERS, TABLE, notebook
 
 
 def test_declared_reads_types_defaults_and_what_is_allowed(workspace: Path) -> None:

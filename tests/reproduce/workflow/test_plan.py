@@ -17,8 +17,7 @@ from mdrepro.core.errors import BadInput
 from mdrepro.core.paths import run_dir
 from mdrepro.papers import ledger
 from mdrepro.reproduce.workflow import plan, results
-from tests.conftest import NOTEBOOK, TABLE, Cli
-from tests.reproduce.workflow.test_results import make_run
+from tests.support.checkout import NOTEBOOK, TABLE, Cli, make_run
 
 
 def test_a_fresh_clone_has_to_run_even_with_published_results(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

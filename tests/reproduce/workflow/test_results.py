@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,52 +11,20 @@ import matplotlib
 import pytest
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import file_hashes, replacing_folder, write_json
+from mdrepro.core.files import replacing_folder, write_json
 from mdrepro.core.paths import published, run_dir, runs
 from mdrepro.core.provenance import state
 from mdrepro.evaluation.rows import Row
 from mdrepro.papers import ledger
 from mdrepro.reproduce.workflow import results
-from mdrepro.reproduce.workflow.fingerprint import fingerprint
 from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.reproduce.workflow.plan import plan
 from mdrepro.reproduce.workflow.publish import publish
-from mdrepro.reproduce.workflow.record import RUN, record
+from mdrepro.reproduce.workflow.record import record
 from mdrepro.reproduce.workflow.verify import problems, verify
-from tests.conftest import NOTEBOOK, TABLE
+from tests.support.checkout import NOTEBOOK, TABLE, make_run, row
 
 matplotlib.use("Agg")
-
-
-def _row(value: float | None = 859.52, **fields: Any) -> Row:
-    base = {"row": "sd15", "column": "params", "protocol": "toy"}
-    return Row(**(base | {"value": value} | fields))
-
-
-def _figure() -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure()
-    figure.subplots().plot([1, 2])
-    return figure
-
-
-def make_run(monkeypatch: pytest.MonkeyPatch, rows: list[Row] | None = None, settings: tuple[str, ...] = ()) -> Path:
-    """A batch run as the runner makes one, without a kernel. Returns its folder."""
-    table = ledger.find(TABLE)
-    values = resolve(table, "quick", settings)
-    folder = run_dir("quick", TABLE)
-    with replacing_folder(folder) as aside:
-        run = {"table": TABLE, "parameters": values, "fingerprint": fingerprint(table, values), "folder": str(aside)}
-        run |= {"prefix": sys.prefix, "state": state()}
-        monkeypatch.setenv(RUN, json.dumps(run))
-        record(TABLE, [_row()] if rows is None else rows, figures={"cost": _figure()})
-        (aside / "notebook.ipynb").write_text("{}")
-        result = results.read(aside / "result.json")
-        sealed = results.seal(result | {"files": file_hashes(aside, [*result["files"], "notebook.ipynb"])})
-        write_json(aside / "result.json", sealed)
-    monkeypatch.delenv(RUN)
-    return folder
 
 
 def test_record_writes_every_field_and_judges(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,9 +61,9 @@ def test_every_cell_of_the_paper_gets_a_verdict(workspace: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([_row(row="sd99")], "declares no cell"),
-        ([_row(), _row()], "twice"),
-        ([_row(float("nan"))], "JSON"),
+        ([row(row="sd99")], "declares no cell"),
+        ([row(), row()], "twice"),
+        ([row(float("nan"))], "JSON"),
     ],
 )
 def test_record_refuses_what_the_table_does_not_declare(
@@ -111,11 +78,11 @@ def test_record_refuses_what_the_table_does_not_declare(
 def test_a_row_has_a_value_or_a_reason() -> None:
     for bad in ({"value": None}, {"value": 1.0, "reason": "x"}, {"ci_low": 1.0}, {"ci_low": 0.0, "ci_high": 1.0}):
         with pytest.raises(ValueError, match="sd15/params"):
-            _row(**bad)
+            row(**bad)
 
 
 def test_record_in_jupyter_goes_elsewhere(workspace: Path) -> None:
-    shown = record(TABLE, [_row()], parameters=resolve(ledger.find(TABLE), "quick"))
+    shown = record(TABLE, [row()], parameters=resolve(ledger.find(TABLE), "quick"))
     assert shown.folder == runs() / "interactive" / TABLE
     assert "reproduced" in shown._repr_html_()
     assert not run_dir("quick", TABLE).exists()
@@ -262,7 +229,7 @@ def test_a_rerun_is_set_beside_the_published_numbers(workspace: Path, monkeypatc
     publish([TABLE], "quick")
     table = ledger.find(TABLE)
     same = results.read(make_run(monkeypatch) / "result.json")
-    other = results.read(make_run(monkeypatch, [_row(861.0)]) / "result.json")
+    other = results.read(make_run(monkeypatch, [row(861.0)]) / "result.json")
     earlier = results.published_result("quick", TABLE)
     key = ("sd15", "params")
     assert results.agreement(table, same["rows"], earlier)[key] is True

@@ -7,7 +7,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,18 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support.launchers import LAUNCHERS, free_port
 from tests.support.toys import run
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = {"steps": 12, "batch": 8, "checkpoint_every": 4, "accumulation": 2}
 TOYS = ("plain", "gan", "consistency", "skipper")
-LAUNCHERS = {
-    "torchrun": ["torch.distributed.run", "--nproc-per-node=2", "--master-port"],
-    "accelerate launch --use_fsdp": [
-        *("accelerate.commands.launch", "--num_processes=2", "--num_machines=1", "--mixed_precision=no"),
-        *("--dynamo_backend=no", "--use_fsdp", "--fsdp_version=2", "--main_process_port"),
-    ],
-}
 
 
 def job(toy: str, folder: Path, **settings: int) -> dict:
@@ -51,12 +44,6 @@ def finish(process: subprocess.Popen[str]) -> list[dict]:
     told, _ = process.communicate(timeout=900)
     assert process.returncode == 0, told
     return [json.loads(found) for found in re.findall(r'{"steps".*?}', told)]  # lines of two processes may run together
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def tensors(folder: Path, step: int) -> dict[str, torch.Tensor]:

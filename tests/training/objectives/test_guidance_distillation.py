@@ -12,7 +12,7 @@ from mdrepro.models import conditioned
 from mdrepro.training.objectives import guidance_distillation, progressive
 from mdrepro.training.objectives.guidance_distillation import ConditionedProgressiveDistillation, GuidanceDistillation
 from tests.support import bed, testbed
-from tests.training.objectives.test_step_distillation import COUNT, Ideal, losses
+from tests.support.ideal import COUNT, Ideal, losses
 
 WIDTH = 64
 

@@ -10,7 +10,7 @@ from mdrepro.diffusion.noise import NoiseSchedule
 from mdrepro.training.objectives import progressive
 from mdrepro.training.objectives.progressive import ProgressiveDistillation, clean_target
 from tests.support import bed, testbed
-from tests.training.objectives.test_step_distillation import Ideal, losses
+from tests.support.ideal import Ideal, losses
 
 
 class Unguided(Ideal):

@@ -20,8 +20,8 @@ from mdrepro.training.evolution import action_log, search
 from mdrepro.training.evolution.search import evolve
 from mdrepro.training.objectives.diffusion import Diffusion
 from mdrepro.training.objectives.robust import negative_loss, robust_rounds
+from tests.support.launchers import LAUNCHERS, free_port
 from tests.support.tiny_evolution import CONFIG, UNTOUCHED, Latents, evolved, module, robust, table, tiny
-from tests.training.engine.test_loop_distributed import LAUNCHERS, free_port
 
 torch.set_num_threads(1)
 

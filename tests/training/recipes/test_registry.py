@@ -17,7 +17,7 @@ from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import NEEDS, Recipe
 from mdrepro.training.runs import build, settings, store
 from mdrepro.training.runs.model_folders import Pretrained
-from tests.conftest import REPOSITORY
+from tests.support.checkout import REPOSITORY
 from tests.support.recipe_rows import loop, put, tiny
 
 EVERY = list(registry.RECIPES)
