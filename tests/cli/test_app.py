@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,26 +18,12 @@ def _run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize(("arguments", "bar"), [(("--help",), 1.6), (("list",), 2.5)])
-def test_start_up_is_quick(arguments: tuple[str, ...], bar: float) -> None:
-    """Against the import of the libraries that it needs, in turns: so a slow machine decides nothing."""
-    need = [sys.executable, "-c", "import typer, typer.main, rich.console, pydantic, yaml; pydantic.BaseModel"]
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(5):
-        begun = time.perf_counter()
-        assert _run(*arguments).returncode == 0
-        times["ours"].append(time.perf_counter() - begun)
-        begun = time.perf_counter()
-        subprocess.run(need, check=True)
-        times["theirs"].append(time.perf_counter() - begun)
-    assert min(times["ours"]) <= bar * min(times["theirs"]), times
-
-
-def test_start_up_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["cost", "sd15"]])
+def test_start_up_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = ("torch", "diffusers", "transformers", "numpy", "pandas", "matplotlib", "snakemake", "papermill", "sphinx")
     program = (
         "import sys; from mdrepro.cli.app import main\n"
-        "try: main(['list'])\n"
+        f"try: main({arguments})\n"
         "except SystemExit: pass\n"
         f"found = sorted(set({heavy}) & set(sys.modules)); sys.exit(','.join(found) or 0)"
     )

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from mdrepro.sampling.manifest import Manifest
 from tests.support import tiny_pipeline as tiny
 from tests.support.checkout import REPOSITORY
 from tests.support.tiny_pipeline import PROMPTS, SHORT
+from tests.support.waiting import wait_until
 
 torch.set_num_threads(1)
 
@@ -356,9 +356,7 @@ def test_three_processes_of_which_two_are_killed_give_the_bytes_of_one(tmp_path)
     assert started(one).wait() == 0
     for shard, count in ((0, 4), (2, 9)):
         process = started(three, shard, 3)
-        deadline = time.time() + 300
-        while len(list(three.glob("*.png"))) < count and process.poll() is None and time.time() < deadline:
-            time.sleep(0.002)
+        wait_until(lambda: len(list(three.glob("*.png"))) >= count, lambda: process.poll() is None)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert not (three / "manifest.json").exists()

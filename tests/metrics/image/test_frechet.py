@@ -1,7 +1,5 @@
 """Fréchet distance: closed forms, three other implementations, sets without full rank, intervals that hold true."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -179,24 +177,3 @@ def test_infinity_needs_a_range_of_sizes():
         frechet.infinity(Statistics.of(x), y)
     with pytest.raises(BadInput, match="with 1 subsets"):
         frechet.infinity(Statistics.of(x), x, points=1)
-
-
-@pytest.mark.slow
-def test_at_2048_features_it_is_five_times_as_fast_as_sqrtm():
-    rng, width = np.random.default_rng(0), 2048
-    one, two = (np.cov(rng.standard_normal((3000, width)) @ mixing(width, s), rowvar=False) for s in (1, 2))
-    mean1, mean2 = rng.standard_normal((2, width))
-
-    def timed(function):
-        start = time.perf_counter()
-        return function(mean1, one, mean2, two), time.perf_counter() - start
-
-    frechet.trace_of_root(one, two)
-    got, ours = min((timed(frechet.frechet_distance) for _ in range(3)), key=lambda pair: pair[1])
-    gap = mean1 - mean2
-    expected, theirs = timed(
-        lambda *_: gap @ gap + np.trace(one) + np.trace(two) - 2 * np.trace(linalg.sqrtm(one @ two)).real
-    )
-    print(f"Fréchet distance, {width} features: {ours:.2f} s, with sqrtm {theirs:.2f} s, {theirs / ours:.1f} times")
-    assert got == pytest.approx(expected, rel=1e-6)
-    assert theirs > 5 * ours

@@ -2,7 +2,7 @@
 
 import io
 import struct
-import time
+import threading
 import zlib
 
 import numpy as np
@@ -130,13 +130,18 @@ def test_a_folder_without_images_is_an_error(tmp_path):
 
 
 def test_reading_ahead_keeps_the_order_and_raises_in_order():
-    def slow(number):
-        time.sleep(0.002 * (number % 3))
+    read = {number: threading.Event() for number in range(20)}
+
+    def late(number):
+        """Every third comes after the one behind it."""
+        if number % 3 == 0 and number + 1 in read:
+            assert read[number + 1].wait(60)
+        read[number].set()
         if number == 7:
             raise BadInput("seven")
         return number
 
-    ready = images.ahead(range(20), slow, readers=4, depth=5)
+    ready = images.ahead(range(20), late, readers=4, depth=5)
     assert [next(ready) for _ in range(7)] == list(range(7))
     with pytest.raises(BadInput, match="seven"):
         next(ready)

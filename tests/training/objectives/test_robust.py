@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from mdrepro.training.objectives.diffusion import Diffusion
 from mdrepro.training.objectives.robust import negative_loss, robust_rounds
 from tests.support.launchers import LAUNCHERS, free_port
 from tests.support.tiny_evolution import CONFIG, UNTOUCHED, Latents, evolved, module, robust, table, tiny
+from tests.support.waiting import wait_until
 
 torch.set_num_threads(1)
 
@@ -281,9 +281,7 @@ def test_killed_for_good(tmp_path):
     marks = [folder / "round-001/losses.jsonl", folder / search.EVALUATIONS, folder / "round-003/losses.jsonl"]
     for mark in marks:
         process = start(folder=folder)
-        while not mark.exists():
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.002)
+        wait_until(mark.exists, lambda: process.poll() is None)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.communicate()
     finish(start(folder=folder))
