@@ -1,6 +1,9 @@
 """A checkout of its own for each test: the real package, a toy notebook, empty runs and results."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of every test and all that it starts: tests run side by side
+
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +14,14 @@ import pytest
 
 from mdrepro.core import paths
 from tests.support.checkout import NOTEBOOK, PARAMETERS, REPOSITORY, TABLE, WORK, Cli, notebook
+
+
+@pytest.fixture(autouse=True)
+def _accelerate_anew() -> Iterator[None]:
+    """accelerate keeps device and precision for a whole process: what one test asked for is not the next one's."""
+    yield
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The papers' data: spot checks typed in independently of the YAML, and what must hold of every cell."""
 
-
 import pytest
 import yaml
 
