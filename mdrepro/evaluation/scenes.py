@@ -22,9 +22,10 @@ from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.cost.measure import measure_module
 from mdrepro.metrics.image import frechet
 from mdrepro.metrics.image.clip_score import clip_score
-from mdrepro.metrics.image.scene_clip import SceneClip
-from mdrepro.metrics.image.scenes import Judgement, SceneReader, judge
+from mdrepro.metrics.image.scenes import Judgement, clip_cosines, judge
 from mdrepro.metrics.image.statistics import Convention, Statistics
+from mdrepro.models.scenes.clip import SceneClip
+from mdrepro.models.scenes.reader import SceneReader
 from mdrepro.training.runs.store import Run
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def found(how: str, images: Tensor, scenes: Sequence[Scene], scored_by: Scorers,
     """What is in images, uint8 (n, 3, 64, 64), of the scenes' captions."""
     read = scored_by.reader.read(images)
     judgements = [judge(scene.graph, seen) for scene, seen in zip(scenes, read, strict=True)]
-    similarity = scored_by.clip.similarity(images, prompts(scenes))
+    similarity = clip_cosines(scored_by.clip, images, prompts(scenes))
     return Found(how, images, judgements, features(scored_by.reader, images), similarity, seconds)
 
 

@@ -21,7 +21,7 @@ def reader(tmp_path_factory):
     """A small scene reader: the encoder that takes the least time."""
     import torch
 
-    from mdrepro.metrics.image.scenes import SceneReader
+    from mdrepro.models.scenes.reader import SceneReader
 
     folder = tmp_path_factory.mktemp("reader")
     with torch.random.fork_rng():

@@ -13,9 +13,10 @@ from mdrepro.evaluation import paired
 from mdrepro.evaluation import scenes as quality
 from mdrepro.evaluation.protocol import Drawn
 from mdrepro.evaluation.scenes import Found, Scorers
-from mdrepro.metrics.image.scene_clip import SceneClip
-from mdrepro.metrics.image.scenes import Judgement, SceneReader
+from mdrepro.metrics.image.scenes import Judgement
 from mdrepro.metrics.image.statistics import Statistics
+from mdrepro.models.scenes.clip import SceneClip
+from mdrepro.models.scenes.reader import SceneReader
 from mdrepro.sampling import generate
 
 N, WIDTH = 60, 3

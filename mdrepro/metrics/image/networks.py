@@ -144,7 +144,7 @@ def dinov2(source: str, sha256: str | None, download: bool) -> Network:
 
 
 def scene_reader(source: str | None, sha256: str | None) -> Network:
-    from mdrepro.metrics.image.scenes import SIZE, SceneReader
+    from mdrepro.models.scenes.reader import SIZE, SceneReader
 
     if source is None or not Path(source).is_dir():
         raise BadInput(f"--weights {source}: allowed is the folder of a scene reader, as `mdrepro train` makes it")

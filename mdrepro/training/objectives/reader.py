@@ -1,9 +1,9 @@
-"""Training of the independent scorer (`mdrepro.metrics.image.scenes`) on real renders, and on nothing else."""
+"""Training of the independent scorer (`mdrepro.models.scenes.reader`) on real renders, and on nothing else."""
 
 from torch import Tensor, nn
 
 from mdrepro.data.examples import Batch
-from mdrepro.metrics.image.scenes import SceneReader, reading_loss, targets
+from mdrepro.models.scenes.reader import SceneReader, reading_loss, targets
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
 

@@ -146,7 +146,7 @@ def objective_class(kind: str) -> Any:
 
 
 def _reader(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
-    from mdrepro.metrics.image.scenes import SceneReader
+    from mdrepro.models.scenes.reader import SceneReader
 
     reader = SceneReader(**recipe.network)
     return Training(
@@ -155,7 +155,7 @@ def _reader(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Train
 
 
 def _clip(recipe: Recipe, parents: Mapping[str, Parts], folder: Path) -> Training:
-    from mdrepro.metrics.image.scene_clip import SceneClip
+    from mdrepro.models.scenes.clip import SceneClip
 
     clip = SceneClip(**recipe.network)
     widths = {name: clip.config[name] for name in ("features", "image_width")}

@@ -86,8 +86,8 @@ def _kind(folder: Path, part: str) -> Any:
     from mdrepro.models.mobilediffusion.discriminator import UNETS
 
     allowed: Mapping[str, str] = {
-        "reader": {"SceneReader": "mdrepro.metrics.image.scenes"},
-        "clip": {"SceneClip": "mdrepro.metrics.image.scene_clip"},
+        "reader": {"SceneReader": "mdrepro.models.scenes.reader"},
+        "clip": {"SceneClip": "mdrepro.models.scenes.clip"},
         "vae": {"Autoencoder": "mdrepro.models.mobilediffusion.vae", "AutoencoderKL": "diffusers"},
         "unet": UNETS,
         "scheduler": SCHEDULERS,

@@ -93,11 +93,11 @@ def _takes(function: Callable[..., Any] | type) -> dict[str, Any]:
 
 
 def _network(recipe: Recipe) -> dict[str, Any]:
-    from mdrepro.metrics.image.scene_clip import SceneClip
-    from mdrepro.metrics.image.scenes import SceneReader
     from mdrepro.models import text
     from mdrepro.models.mobilediffusion import vae
     from mdrepro.models.mobilediffusion.discriminator import UNETS
+    from mdrepro.models.scenes.clip import SceneClip
+    from mdrepro.models.scenes.reader import SceneReader
     from mdrepro.training.objectives.synthetic import pruned
 
     kinds: Mapping[str, Any] = {

@@ -147,7 +147,7 @@ def test_dinov2_gives_the_class_token(tmp_path, pictures):
 
 def test_the_scene_reader_takes_scenes_alone(tmp_path, pictures):
     from mdrepro.data.shapes import SIZE
-    from mdrepro.metrics.image.scenes import SceneReader
+    from mdrepro.models.scenes.reader import SceneReader
 
     reader = SceneReader(width=8, depth=1).eval()
     reader.save_pretrained(tmp_path / "reader")

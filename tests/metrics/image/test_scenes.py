@@ -8,8 +8,9 @@ import torch
 from mdrepro.core.errors import BadInput
 from mdrepro.data import shapes
 from mdrepro.data.shapes import Graph, Shapes, Thing
-from mdrepro.metrics.image import scenes
-from mdrepro.metrics.image.scenes import Judgement, Reading, SceneReader, judge
+from mdrepro.metrics.image.scenes import Judgement, judge
+from mdrepro.models.scenes import reader as networks
+from mdrepro.models.scenes.reader import Reading, SceneReader
 
 RED, BLUE, GREEN = (Thing("red", "star", "small"), Thing("blue", "circle", "large"), Thing("green", "square", "small"))
 GRAPH = Graph(tuple(sorted((RED, BLUE, GREEN))), frozenset({(RED, "left of", BLUE)}), "pink")
@@ -91,7 +92,7 @@ def reader() -> SceneReader:
         for group in optimiser.param_groups:
             group["lr"] = 4e-3 * (1 - step / 200)
         batch = data.batch(range(step * 32, step * 32 + 32))
-        loss = scenes.reading_loss(made(batch["pixels"]), scenes.targets(batch["scene"]))["loss"]
+        loss = networks.reading_loss(made(batch["pixels"]), networks.targets(batch["scene"]))["loss"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -117,7 +118,7 @@ def test_the_loss_teaches_to_read(reader: SceneReader) -> None:
 def test_a_perfect_output_is_read_back(reader: SceneReader) -> None:
     """Decoding is the inverse of the targets."""
     batch = Shapes("test", 100).batch(range(100))
-    wanted = scenes.targets(batch["scene"])
+    wanted = networks.targets(batch["scene"])
     image, row, column = wanted["centre"].unbind(dim=1)
     out = {"there": (wanted["heat"].clamp(1e-4, 1 - 1e-4)).logit(), "offset": torch.zeros(100, 2, 16, 16)}
     out["offset"][image, :, row, column] = wanted["offset"]
@@ -131,7 +132,7 @@ def test_a_perfect_output_is_read_back(reader: SceneReader) -> None:
         found = sorted((x, y) for _, x, y in seen.things)
         places = sorted((float(x), float(y)) for x, y, *_ in one.places)
         assert [v for place in found for v in place] == pytest.approx([v for place in places for v in place], abs=1e-3)
-    assert scenes.reading_loss(out, wanted)["offset"] == 0
+    assert networks.reading_loss(out, wanted)["offset"] == 0
 
 
 def test_saved_and_loaded_it_reads_the_same(reader: SceneReader, tmp_path: object) -> None:

@@ -14,10 +14,11 @@ from mdrepro.evaluation import scenes as quality
 from mdrepro.evaluation.protocol import Drawn
 from mdrepro.evaluation.scenes import Found, Scorers
 from mdrepro.metrics.cost import closed_form
-from mdrepro.metrics.image.scene_clip import SceneClip
-from mdrepro.metrics.image.scenes import Judgement, SceneReader
+from mdrepro.metrics.image.scenes import Judgement
 from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.models.mobilediffusion import vae
+from mdrepro.models.scenes.clip import SceneClip
+from mdrepro.models.scenes.reader import SceneReader
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import decoder as table
 from mdrepro.reproduce.workflow.parameters import declared

@@ -8,8 +8,9 @@ from mdrepro.data.shapes import Shapes, render
 from mdrepro.evaluation import scenes as quality
 from mdrepro.evaluation.protocol import Drawn
 from mdrepro.evaluation.scenes import Found
-from mdrepro.metrics.image.scenes import Judgement, Reading, SceneReader, judge
+from mdrepro.metrics.image.scenes import Judgement, judge
 from mdrepro.metrics.image.statistics import Statistics
+from mdrepro.models.scenes.reader import Reading, SceneReader
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import steps
 from mdrepro.reproduce.workflow.record import complete

@@ -7,8 +7,9 @@ import torch
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data.shapes import TOKENS, Shapes, caption
-from mdrepro.metrics.image.scene_clip import SceneClip
+from mdrepro.metrics.image.scenes import clip_cosines
 from mdrepro.models import text
+from mdrepro.models.scenes.clip import SceneClip
 from mdrepro.training.runs import model_folders, store
 
 SMALL = {"features": 16, "image_width": 8, "width": 32, "layers": 1, "heads": 2}
@@ -26,7 +27,7 @@ def test_similarity_is_the_cosine_of_both_towers(clip: SceneClip) -> None:
     with torch.no_grad():
         image, words = clip.image(batch["pixels"] / 127.5 - 1), clip.text(ids)[0]
     wanted = torch.nn.functional.cosine_similarity(image, words)
-    found = clip.similarity(batch["pixels"], batch["caption"])
+    found = clip_cosines(clip, batch["pixels"], batch["caption"])
     assert torch.allclose(torch.from_numpy(found).float(), wanted, atol=1e-6)
 
 
@@ -38,10 +39,10 @@ def test_batches_do_not_matter(clip: SceneClip) -> None:
 
 
 def test_other_images_and_counts_are_refused(clip: SceneClip) -> None:
-    with pytest.raises(BadInput, match=r"allowed is uint8 \(n, 3, 64, 64\)"):
+    with pytest.raises(BadInput, match=r"expected uint8 \(n, 3, 64, 64\)"):
         clip.image_features(torch.zeros(1, 3, 64, 64))
     with pytest.raises(BadInput, match="make no pairs"):
-        clip.similarity(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), ["a red star"])
+        clip_cosines(clip, torch.zeros(2, 3, 64, 64, dtype=torch.uint8), ["a red star"])
 
 
 def test_it_is_stored_and_found_again(clip: SceneClip, tmp_path: Path) -> None:
@@ -65,6 +66,6 @@ def test_the_published_pair_prefers_the_right_caption() -> None:
     image, words = clip.image_features(batch["pixels"]), clip.text_features([caption(scene) for scene in scenes])
     first = (image @ words.T).argmax(dim=1) == torch.arange(64)
     assert first.float().mean() >= 0.85
-    own = clip.similarity(batch["pixels"], batch["caption"])
-    other = clip.similarity(batch["pixels"], [*batch["caption"][1:], batch["caption"][0]])
+    own = clip_cosines(clip, batch["pixels"], batch["caption"])
+    other = clip_cosines(clip, batch["pixels"], [*batch["caption"][1:], batch["caption"][0]])
     assert own.mean() > other.mean() + 0.3

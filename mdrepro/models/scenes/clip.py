@@ -1,4 +1,4 @@
-"""CLIP score[shapes]: the cosine between a scene's image and a caption, by a pair of small towers trained on scenes.
+"""The pair of small towers that gives CLIP score[shapes], the cosine between a scene's image and a caption.
 
 It is another pair than the one whose text features condition the denoisers, as the papers score with another CLIP than
 they condition on. Trained on real renders and their captions alone. Comparable with itself alone.
@@ -6,15 +6,12 @@ they condition on. Trained on real renders and their captions alone. Comparable 
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data.shapes import SIZE, TOKENS, VOCABULARY
-from mdrepro.metrics.image.clip_score import cosines
 from mdrepro.models import latents, text
 from mdrepro.models.safe import SafeModelMixin
 from mdrepro.models.scenes.towers import ImageTower, TextTower
@@ -52,7 +49,7 @@ class SceneClip(SafeModelMixin, ConfigMixin):
             BadInput: other images.
         """
         if pixels.dtype != torch.uint8 or pixels.shape[1:] != (3, SIZE, SIZE):
-            raise BadInput(f"images are {pixels.dtype} {tuple(pixels.shape)}: allowed is uint8 (n, 3, {SIZE}, {SIZE})")
+            raise BadInput(f"images are {pixels.dtype} {tuple(pixels.shape)}: expected uint8 (n, 3, {SIZE}, {SIZE})")
         return torch.cat([self.image(latents.convert(part, "uint8", "-1..1")) for part in pixels.split(batch)])
 
     @torch.inference_mode()
@@ -60,11 +57,3 @@ class SceneClip(SafeModelMixin, ConfigMixin):
         """Features of length 1, (n, features)."""
         ids = text.tokenize(self.tokenizer, captions, TOKENS)
         return torch.cat([self.text(part)[0] for part in ids.split(batch)])
-
-    def similarity(self, pixels: Tensor, captions: Sequence[str]) -> NDArray[np.float64]:
-        """cos(image i, caption i), float64 (n,).
-
-        Raises:
-            BadInput: other images, or another number of them than of captions.
-        """
-        return cosines(self.image_features(pixels).double().numpy(), self.text_features(captions).double().numpy())
