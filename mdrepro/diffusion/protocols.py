@@ -25,6 +25,14 @@ class Config(Protocol):
         """Keys and values."""
 
 
+class Configured(Protocol):
+    """Whatever has a configuration of diffusers."""
+
+    @property
+    def config(self) -> Config:
+        """Its arguments."""
+
+
 class Scheduler(Protocol):
     """A diffusers scheduler: noise levels, and the step from one to the next."""
 

@@ -12,10 +12,11 @@ from diffusers.utils.torch_utils import randn_tensor
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
 from mdrepro.diffusion.renoise import RenoisingScheduler
+from mdrepro.diffusion.samplers import scheduler_for
 from mdrepro.export.components import Model
 from mdrepro.export.parity import Parity, compare
 from mdrepro.export.runner import FORMAT, Runner, bundle_name
-from mdrepro.sampling.generate import scheduler_for, seeds
+from mdrepro.sampling.generate import seeds
 
 TOKENIZER = "tokenizer.json"
 PROMPT = "a red star"
@@ -35,7 +36,7 @@ def schedule(scheduler: Any) -> dict[str, Any]:
         return _levels(scheduler) | {"sampler": "renoise"}
     if name == "LCMScheduler" or scheduler.config.get("thresholding"):
         raise BadInput(f"{name} as it is set has no counterpart without torch: allowed are DDIM and RenoisingScheduler")
-    ddim = scheduler if isinstance(scheduler, DDIMScheduler) else scheduler_for("ddim", scheduler)
+    ddim: DDIMScheduler = scheduler if isinstance(scheduler, DDIMScheduler) else scheduler_for("ddim", scheduler)
     return _levels(ddim) | {
         "sampler": "ddim",
         "clean": float(ddim.final_alpha_cumprod),

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.diffusion.guidance import guidance_embedding, guidance_width
 from mdrepro.models import autoencoders, latents, presets, text
-from mdrepro.models.conditioned import guidance_embedding, width_of
 from mdrepro.training.recipes import registry
 from mdrepro.training.runs import commands
 
@@ -190,7 +190,7 @@ class Model:
             return _decoder(self.build("vae"), self._side(1))
         unet = self.build("unet")
         side = self._side(2 ** (len(unet.config.block_out_channels) - 1))
-        own = 1 if self.guidance == 1 or width_of(unet) is not None else 2
+        own = 1 if self.guidance == 1 or guidance_width(unet) is not None else 2
         return _unet(unet, side, own if branches is None else branches, self.features)
 
     def _side(self, multiple: int) -> int:
@@ -218,7 +218,7 @@ def _text_encoder(network: Any, tokens: int) -> Component:
 
 
 def _unet(network: Any, side: int, branches: int, features: int) -> Component:
-    config, width = network.config, width_of(network)
+    config, width = network.config, guidance_width(network)
     if width is not None and branches == 2:
         raise BadInput("this denoiser takes the guidance scale as an input: allowed is 1 branch")
 

@@ -9,11 +9,11 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput
-from mdrepro.models.conditioned import width_of
+from mdrepro.diffusion.guidance import guidance_width
 from mdrepro.models.safe import SafeModelMixin
 
 
-class Denoiser(SafeModelMixin, ConfigMixin):
+class BaseDenoiser(SafeModelMixin, ConfigMixin):
     """A UNet that is called as diffusers' UNet2DConditionModel is.
 
     Its config has ``in_channels``, ``out_channels``, ``cross_attention_dim`` and ``block_out_channels``.
@@ -77,7 +77,7 @@ class Denoiser(SafeModelMixin, ConfigMixin):
             )
 
     def _check_condition(self, count: int, condition: Tensor | None) -> None:
-        width = width_of(self)
+        width = guidance_width(self)
         wanted = None if width is None else (count, width)
         if (None if condition is None else tuple(condition.shape)) != wanted:
             raise BadInput(

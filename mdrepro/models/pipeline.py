@@ -17,9 +17,9 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from mdrepro import models
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.diffusion.guidance import guidance_embedding, guidance_width
 from mdrepro.models import latents as convention
 from mdrepro.models import text
-from mdrepro.models.conditioned import guidance_embedding, width_of
 from mdrepro.models.safe import SafetensorsOnly
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -146,7 +146,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
                 f"{steps} steps at guidance {guidance}: allowed are 1 step or more, guidance 1 (none) or more"
             )
 
-        device, told = self._execution_device, width_of(self.unet)
+        device, told = self._execution_device, guidance_width(self.unet)
         guided = guidance != 1 and told is None
         if told is not None and not (negative_prompt is None and negative_prompt_embeds is None):
             raise BadInput(
@@ -252,7 +252,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         x_bchw = self.scheduler.scale_model_input(x_bchw, timestep)
         if null_btc is not None:
             x_bchw, text_btc = torch.cat([x_bchw, x_bchw]), torch.cat([null_btc, text_btc])
-        kind, width = self.unet.dtype, width_of(self.unet)
+        kind, width = self.unet.dtype, guidance_width(self.unet)
         given: dict[str, Tensor] = {}
         if width is not None:
             guidance_b = torch.full((len(x_bchw),), guidance, device=x_bchw.device)

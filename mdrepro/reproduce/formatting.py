@@ -9,7 +9,8 @@ from mdrepro.papers.schema import CONFIRMED, Table, Verdict
 from mdrepro.reproduce.workflow import results
 
 if TYPE_CHECKING:
-    from mdrepro.metrics.cost.measure import Cost, Details
+    from mdrepro.metrics.cost.measure import Details
+    from mdrepro.metrics.cost.quantities import Cost
     from mdrepro.metrics.cost.systems import SystemCost
 
 

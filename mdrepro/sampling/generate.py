@@ -10,85 +10,22 @@ import hashlib
 import inspect
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import ConfigMixin
 from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing
-from mdrepro.diffusion.renoise import RenoisingScheduler
+from mdrepro.diffusion.samplers import scheduler_for
 from mdrepro.models.latents import convert
 from mdrepro.sampling import manifest
 from mdrepro.sampling.manifest import Manifest
-
-SAMPLERS: Mapping[str, tuple[type, Mapping[str, Any]]] = MappingProxyType(
-    {
-        "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
-        "dpm++": (
-            DPMSolverMultistepScheduler,
-            {
-                "algorithm_type": "dpmsolver++",
-                "solver_order": 2,
-                "final_sigmas_type": "zero",
-                "use_karras_sigmas": False,
-            },
-        ),
-        "dpm": (
-            DPMSolverMultistepScheduler,
-            {
-                "algorithm_type": "dpmsolver",
-                "solver_order": 2,
-                "final_sigmas_type": "sigma_min",  # in terms of the noise, whose last step to none is not defined
-                "use_karras_sigmas": False,
-            },
-        ),
-        "euler": (EulerDiscreteScheduler, {"use_karras_sigmas": False, "final_sigmas_type": "zero"}),
-        "renoise": (RenoisingScheduler, {}),
-    }
-)
-"""Samplers by name: the scheduler's class, and what is set whatever the pipeline's own says.
-
-All have the trailing spacing too (Lin et al. 2023, arXiv 2305.08891): from T - 1 to the clean latent, or with ``dpm``
-to the least noise level. ``dpm`` is DPM-Solver (arXiv 2206.00927), ``dpm++`` DPM-Solver++ (arXiv 2211.01095), both of
-second order over past steps.
-"""
-
-
-def scheduler_for(name: str, scheduler: Any) -> Any:
-    """A scheduler by name for the noise schedule and the prediction of another.
-
-    It is made from the values of the other's configuration. diffusers' ``from_config`` is not used: values that are the
-    other class's defaults it leaves to the new class, whose defaults may be another noise schedule.
-
-    Args:
-        name: a name in `SAMPLERS`.
-        scheduler: any diffusers scheduler with betas, as a pipeline holds.
-
-    Raises:
-        BadInput: an unknown name, or a noise schedule that it cannot take over.
-    """
-    if name not in SAMPLERS:
-        raise unknown("sampler", name, SAMPLERS)
-    kind, fixed = SAMPLERS[name]
-    config, known = scheduler.config, inspect.signature(kind).parameters
-    if "beta_start" not in config or (config.get("trained_betas") is not None and "trained_betas" not in known):
-        raise BadInput(
-            f"sampler {name} cannot take over the noise schedule of {type(scheduler).__name__}: name none, to use the "
-            "pipeline's own"
-        )
-    taken = {key: value for key, value in config.items() if key in known}
-    spacing = {"timestep_spacing": "trailing"} if "timestep_spacing" in known else {}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*algorithm_type dpmsolver is deprecated", FutureWarning)
-        return kind(**{**taken, **spacing, **fixed})
 
 
 def seeds(seed: int, count: int) -> list[int]:
@@ -149,7 +86,7 @@ def generate(
         prompts: one image each.
         folder: a new or an empty one, or one that this has begun.
         steps, guidance: of the pipeline's call; None for the checkpoint's own, or else the call's default.
-        sampler: a name in `SAMPLERS`; None for the pipeline's own scheduler as it is.
+        sampler: a name in `mdrepro.diffusion.samplers.SAMPLERS`; None for the pipeline's own scheduler as it is.
         seed: of the set: with the same seed and prompt index, two samplers start from the same noise.
         batch: images at once.
         shard: (i, n): make every n-th batch from the i-th on, i from 0. None for the process's place under

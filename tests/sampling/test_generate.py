@@ -23,10 +23,11 @@ from PIL import Image
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
 from mdrepro.diffusion.renoise import RenoisingScheduler
+from mdrepro.diffusion.samplers import SAMPLERS, scheduler_for
 from mdrepro.models.pipeline import MobileDiffusionPipeline
 from mdrepro.sampling import generate as module
 from mdrepro.sampling import manifest
-from mdrepro.sampling.generate import SAMPLERS, generate, images, scheduler_for, seeds, weights_sha256
+from mdrepro.sampling.generate import generate, images, seeds, weights_sha256
 from mdrepro.sampling.manifest import Manifest
 from tests.support import tiny_pipeline as tiny
 from tests.support.checkout import REPOSITORY

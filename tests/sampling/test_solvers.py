@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from mdrepro.diffusion.noise import NoiseSchedule
-from mdrepro.sampling.generate import scheduler_for
+from mdrepro.diffusion.samplers import scheduler_for
 from tests.support import bed, testbed
 
 

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from mdrepro.metrics.cost.measure import Macs
+from mdrepro.metrics.cost.quantities import Macs
 
 aten = torch.ops.aten
 

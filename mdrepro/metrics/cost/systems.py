@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mdrepro.metrics.cost.measure import Cost, calculate
+from mdrepro.metrics.cost.measure import calculate
+from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.models import systems
 from mdrepro.models.systems import Schedule, System
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdrepro.core.errors import BadInput
-from mdrepro.models.denoiser import Denoiser
+from mdrepro.diffusion.guidance import WIDTH, guidance_width
+from mdrepro.models.denoiser import BaseDenoiser
 from mdrepro.models.mobilediffusion.layers import (
     ACTIVATIONS,
     KERNELS,
@@ -31,6 +32,7 @@ from mdrepro.models.mobilediffusion.layers import (
     TransformerStack,
     Upsample,
 )
+from mdrepro.models.protocols import Denoiser
 
 SHARED_KEY_VALUE = ("none", "self", "cross", "both")
 
@@ -97,7 +99,7 @@ class UpLevel(nn.Module):
         return x_bchw if self.up is None else self.up(x_bchw)
 
 
-class MobileDiffusionUNet(Denoiser):
+class MobileDiffusionUNet(BaseDenoiser):
     """MobileDiffusion's denoiser. The defaults are the preset ``mobilediffusion``: 385.1M parameters, 182.2 GMAC.
 
     "Per level" values run from the outermost level (64x64 for a 512 px image) to the innermost (16x16).
@@ -128,7 +130,7 @@ class MobileDiffusionUNet(Denoiser):
         norm_num_groups: groups of the group norms.
         time_embed_dim: width of the time embedding; None for 4 times the first level's width.
         time_cond_proj_dim: width of the embedded guidance scale that the network takes as an input, beside the time
-            (arXiv 2210.03142; see `mdrepro.models.conditioned`); None for a network without that input.
+            (arXiv 2210.03142; see `mdrepro.diffusion.guidance`); None for a network without that input.
 
     Raises:
         BadInput: a value that is not allowed, per-level values of different lengths, or a width that is not a multiple
@@ -266,7 +268,7 @@ class MobileDiffusionUNet(Denoiser):
                 module.kernel, module.scaling = attention, scaling
 
     def denoise(self, x_bchw: Tensor, time_bt: Tensor, text_bmc: Tensor) -> Tensor:
-        """See `Denoiser.denoise`."""
+        """See `BaseDenoiser.denoise`."""
         x_bchw = self.conv_in(x_bchw)
         skips = [x_bchw]
         for down_level in self.down_levels:
@@ -276,6 +278,29 @@ class MobileDiffusionUNet(Denoiser):
         for up_level in self.up_levels:
             x_bchw = up_level(x_bchw, skips, time_bt, text_bmc)
         return self.conv_out(F.silu(self.norm_out(x_bchw)))
+
+
+def with_guidance_input(unet: Denoiser, width: int = WIDTH) -> MobileDiffusionUNet:
+    """A copy of ``unet`` with the guidance scale as an input, which it ignores at first: its projection is zero.
+
+    Args:
+        unet: a trained MobileDiffusionUNet.
+        width: of the embedded guidance.
+
+    Raises:
+        BadInput: a denoiser of another class, or one with that input.
+    """
+    if not isinstance(unet, MobileDiffusionUNet) or guidance_width(unet) is not None:
+        raise BadInput(
+            f"a {type(unet).__name__} cannot be given the guidance scale as an input: expected a MobileDiffusionUNet "
+            "without that input"
+        )
+    config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+    student = MobileDiffusionUNet.from_config({**config, "time_cond_proj_dim": width})
+    projection: nn.Linear = student.time_embedding.cond_proj
+    zero = {"time_embedding.cond_proj.weight": torch.zeros_like(projection.weight)}
+    student.load_state_dict(unet.state_dict() | zero)
+    return student.to(unet.device).train(unet.training)
 
 
 def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdrepro.core.errors import BadInput, unknown
-from mdrepro.models.denoiser import Denoiser
+from mdrepro.models.denoiser import BaseDenoiser
 from mdrepro.models.safe import refuse_pickles
 from mdrepro.models.snapfusion.blocks import Block, Layout, sd_layout
 
@@ -63,7 +63,7 @@ class Stage(nn.Module):
         return self.attentions if kind == "cross-attention" else self.resnets
 
 
-class EvolvableUNet(Denoiser):
+class EvolvableUNet(BaseDenoiser):
     """SD-1.5's UNet in which blocks can be skipped, removed and duplicated. The defaults are SD-1.5: 859.5M parameters.
 
     "Per level" values run from the outermost level (64x64 for a 512 px image) to the innermost (8x8).
@@ -294,7 +294,7 @@ class EvolvableUNet(Denoiser):
         )
 
     def denoise(self, x_bchw: Tensor, time_bt: Tensor, text_bmc: Tensor) -> Tensor:
-        """See `Denoiser.denoise`."""
+        """See `BaseDenoiser.denoise`."""
         skipped = self._draw() | self._left_out
 
         x_bchw = self.conv_in(x_bchw)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mdrepro.core.errors import unknown
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.cost import closed_form
-from mdrepro.metrics.cost.measure import Cost, measure_module
+from mdrepro.metrics.cost.measure import measure_module
+from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.models import presets
 from mdrepro.models.mobilediffusion.unet import SD_VALUES, MobileDiffusionUNet
 

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from mdrepro.diffusion.samplers import scheduler_for
 from mdrepro.evaluation import networks, paired, scenes
 from mdrepro.evaluation.networks import Names
 from mdrepro.evaluation.protocol import Drawn, Evaluation
@@ -72,7 +73,7 @@ def latents(
         seed: of the noise.
         batch: latents at once.
     """
-    pipeline.scheduler = generate.scheduler_for("ddim", pipeline.scheduler)
+    pipeline.scheduler = scheduler_for("ddim", pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=True)
 
     def made(first: int, guidance: float) -> Tensor:

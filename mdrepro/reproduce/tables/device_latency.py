@@ -8,7 +8,7 @@ from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host, host_torch
 from mdrepro.latency.records import Record
 from mdrepro.metrics.bootstrap import Interval
-from mdrepro.metrics.cost.measure import Cost
+from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.reproduce.tables import host_latency, phones
 from mdrepro.reproduce.tables.host_latency import Found, Image, absent
 from mdrepro.reproduce.workflow import exported

@@ -17,7 +17,8 @@ from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host, records
 from mdrepro.latency.records import Record
 from mdrepro.metrics.bootstrap import Interval
-from mdrepro.metrics.cost.measure import Cost, calculate
+from mdrepro.metrics.cost.measure import calculate
+from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.models import presets
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Kept, Piece

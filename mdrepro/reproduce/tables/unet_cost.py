@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mdrepro.evaluation.rows import Row
-from mdrepro.metrics.cost.measure import Blocks, Cost, count_blocks
+from mdrepro.metrics.cost.measure import Blocks, count_blocks
+from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.models import presets
 from mdrepro.models.presets import LATENT_FACTOR, Preset
 

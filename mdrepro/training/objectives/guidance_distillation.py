@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch
+from mdrepro.diffusion.guidance import at_guidance, guidance_width
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
-from mdrepro.models import conditioned
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
 from mdrepro.training.objectives.progressive import (
@@ -36,7 +36,7 @@ class _OnGuidance:
     def __init__(
         self, unet: Any, teacher: nn.Module, scheduler: Any, null_text: Tensor, guidance: tuple[float, float]
     ) -> None:
-        width = conditioned.width_of(unet)
+        width = guidance_width(unet)
         if width is None:
             raise BadInput(
                 "the student has no guidance input: allowed are networks that were trained from stage one on"
@@ -51,7 +51,7 @@ class _OnGuidance:
 
     def _error(self, x_t: Tensor, t_b: Tensor, text_btc: Tensor, guidance_b: Tensor, target: Tensor) -> Tensor:
         """max(a_t^2 / s_t^2, 1) ||x(z_t, w) - target||^2, a scalar (arXiv 2210.03142, eq. 4 and algorithm 2)."""
-        student = conditioned.at(self.networks["unet"], guidance_b, self.width)
+        student = at_guidance(self.networks["unet"], guidance_b, self.width)
         error_b = per_sample((self.schedule.x0(predict(student, x_t, t_b, text_btc), x_t, t_b) - target).square())
         return torch.mean(truncated_snr_weight(self.schedule, t_b) * error_b)
 
@@ -62,7 +62,7 @@ class GuidanceDistillation(_OnGuidance):
     Batches need ``latent`` and ``text``.
 
     Args:
-        unet: the student, with a guidance input (`mdrepro.models.conditioned`).
+        unet: the student, with a guidance input (`mdrepro.diffusion.guidance`).
         teacher: a denoiser without; both predict what the scheduler's config says.
         scheduler: a diffusers scheduler, for its noise levels and prediction type.
         null_text: features of the empty text, (tokens, width).
@@ -126,7 +126,7 @@ class ConditionedProgressiveDistillation(_OnGuidance):
         x_t = schedule.add_noise(x0, draws.normal(*x0.shape[1:]), times[0])
         w = draws.uniform(*self.guidance)
         with torch.no_grad():
-            teacher = conditioned.at(self.frozen["teacher"], w, self.width)
+            teacher = at_guidance(self.frozen["teacher"], w, self.width)
             x_later = two_steps(teacher, schedule, x_t, times, text_btc, self.null_text, None)
             target = clean_target(schedule, x_t, x_later, times[0], times[2])
         return {"loss": self._error(x_t, times[0], text_btc, w, target)}

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data import sources
 from mdrepro.data.examples import Examples
-from mdrepro.models import conditioned, text
+from mdrepro.models import text
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.models.mobilediffusion.discriminator import LOGITS, UNETS, Discriminator
+from mdrepro.models.mobilediffusion.unet import with_guidance_input
 from mdrepro.training.engine import loop, processes
 from mdrepro.training.engine.objective import Objective
 from mdrepro.training.objectives.encoding import Encoding
@@ -237,7 +238,7 @@ def _on_latents(
     if "teacher" in inspect.signature(kind).parameters:
         teachers.append(parents.get("teacher", parents["unet"]).load("unet"))
     if recipe.kind == "guidance":
-        unet = conditioned.conditioned(unet)
+        unet = with_guidance_input(unet)
     if recipe.kind == "relu":
         unet.set_attention("relu", options.pop("relu_scaling", None))
     made = kind(unet, *teachers, scheduler, null_text, **options)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from mdrepro.metrics.cost.counters import _Shapes, count_by_dispatcher, count_by_hooks
-from mdrepro.metrics.cost.measure import Macs
+from mdrepro.metrics.cost.quantities import Macs
 from mdrepro.models import presets
 
 torch.set_num_threads(1)

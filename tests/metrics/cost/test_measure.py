@@ -11,17 +11,8 @@ from torch import nn
 from mdrepro.core.errors import BadInput
 from mdrepro.metrics.cost import closed_form
 from mdrepro.metrics.cost.counters import count_by_hooks
-from mdrepro.metrics.cost.measure import (
-    Blocks,
-    Cost,
-    Details,
-    Macs,
-    calculate,
-    count_blocks,
-    details,
-    measure,
-    measure_module,
-)
+from mdrepro.metrics.cost.measure import Blocks, Details, calculate, count_blocks, details, measure, measure_module
+from mdrepro.metrics.cost.quantities import Cost, Macs
 from mdrepro.models import presets
 from mdrepro.models.mobilediffusion.unet import SD_VALUES, MobileDiffusionUNet
 

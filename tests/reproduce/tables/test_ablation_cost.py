@@ -10,7 +10,7 @@ import torch
 from mdrepro.core.errors import BadInput
 from mdrepro.core.paths import root
 from mdrepro.metrics.cost.closed_form import mobilediffusion_unet
-from mdrepro.metrics.cost.measure import Cost
+from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.models.mobilediffusion.unet import SD_VALUES, MobileDiffusionUNet
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import ablation_cost

@@ -8,7 +8,7 @@ from matplotlib.text import Annotation
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.paths import root
-from mdrepro.metrics.cost.measure import Cost
+from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.models import presets
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import unet_cost

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
-from mdrepro.models import conditioned
+from mdrepro.diffusion.guidance import at_guidance
 from mdrepro.training.objectives import guidance_distillation, progressive
 from mdrepro.training.objectives.guidance_distillation import ConditionedProgressiveDistillation, GuidanceDistillation
 from tests.support import bed, testbed
@@ -89,11 +89,13 @@ def test_an_error_costs_its_truncated_snr() -> None:
 
 @pytest.mark.parametrize("fault", ["teacher not told w", "one step for two"])
 def test_a_fault_gives_the_perfect_student_a_loss(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, right = stage_two(), conditioned.at
+    made, right = stage_two(), at_guidance
     if fault == "teacher not told w":
         teacher = made.frozen["teacher"]
         monkeypatch.setattr(
-            conditioned, "at", lambda net, w, n: right(net, torch.ones_like(w) if net is teacher else w, n)
+            guidance_distillation,
+            "at_guidance",
+            lambda net, w, n: right(net, torch.ones_like(w) if net is teacher else w, n),
         )
     else:
         monkeypatch.setattr(
@@ -168,7 +170,7 @@ def test_one_branch_learns_where_two_go() -> None:
     noise, text, _ = bed.questions(2000)
     ends = {w: testbed.sample(bed.exact(), bed.scheduler(), noise, text, 16, guidance=w) for w in (1.0, 5.0)}
     for w, other in ((1.0, 5.0), (5.0, 1.0)):
-        told = conditioned.at(net, torch.full((2000,), w), WIDTH)
+        told = at_guidance(net, torch.full((2000,), w), WIDTH)
         reached = testbed.sample(told, bed.scheduler(), noise, text, 16)
         away = {goal: testbed.pair_distance(reached, ends[goal]) for goal in ends}
         assert away[w] < 0.35

@@ -7,8 +7,8 @@ import torch
 from diffusers import LatentConsistencyModelPipeline
 
 from mdrepro.core.errors import BadInput
-from mdrepro.models.conditioned import WIDTH, at, conditioned, guidance_embedding, width_of
-from mdrepro.models.mobilediffusion.unet import MobileDiffusionUNet
+from mdrepro.diffusion.guidance import WIDTH, at_guidance, guidance_embedding, guidance_width
+from mdrepro.models.mobilediffusion.unet import MobileDiffusionUNet, with_guidance_input
 from tests.support import tiny_pipeline as tiny
 
 PROMPTS = ["a red star", "a blue circle"]
@@ -16,18 +16,18 @@ PROMPTS = ["a red star", "a blue circle"]
 
 def trained(scale: float = 0.3) -> Any:
     """A conditioned network whose projection is not zero."""
-    net = conditioned(tiny.unet())
+    net = with_guidance_input(tiny.unet())
     torch.manual_seed(1)
     net.time_embedding.cond_proj.weight.data.normal_(0, scale)
     return net
 
 
 def inputs(count: int = 2) -> tuple[torch.Tensor, ...]:
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     return (
-        torch.randn(count, 8, 4, 4, generator=chance),
+        torch.randn(count, 8, 4, 4, generator=rng),
         torch.tensor([999, 10])[:count],
-        torch.randn(count, 5, tiny.CROSS, generator=chance),
+        torch.randn(count, 5, tiny.CROSS, generator=rng),
     )
 
 
@@ -43,16 +43,16 @@ def test_the_guidance_is_embedded_as_in_diffusers_pipelines(width: int) -> None:
 def test_a_network_begins_as_the_one_it_is_made_of_and_then_tells_scales_apart() -> None:
     base = tiny.unet()
     before = {name: value.clone() for name, value in base.state_dict().items()}
-    net, (x, t, text) = conditioned(base), inputs()
-    assert (width_of(base), width_of(net)) == (None, WIDTH)
+    net, (x, t, text) = with_guidance_input(base), inputs()
+    assert (guidance_width(base), guidance_width(net)) == (None, WIDTH)
     assert not net.training
-    said = base(x, t, text).sample
+    expected = base(x, t, text).sample
     for w in (1.0, 7.0):
-        torch.testing.assert_close(at(net, torch.full((2,), w), WIDTH)(x, t, text).sample, said)
+        torch.testing.assert_close(at_guidance(net, torch.full((2,), w), WIDTH)(x, t, text).sample, expected)
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
-    told = [at(trained(), torch.tensor([w, 3.0]), WIDTH)(x, t, text).sample for w in (3.0, 3.5)]
-    assert (told[0][0] - told[1][0]).abs().max() > 1e-3
-    torch.testing.assert_close(told[0][1], told[1][1])  # each sample has its own
+    outputs = [at_guidance(trained(), torch.tensor([w, 3.0]), WIDTH)(x, t, text).sample for w in (3.0, 3.5)]
+    assert (outputs[0][0] - outputs[1][0]).abs().max() > 1e-3
+    torch.testing.assert_close(outputs[0][1], outputs[1][1])  # each sample has its own
 
 
 def test_the_input_is_wanted_where_there_is_one_and_nowhere_else() -> None:
@@ -64,15 +64,15 @@ def test_the_input_is_wanted_where_there_is_one_and_nowhere_else() -> None:
     with pytest.raises(BadInput, match="allowed is none"):
         tiny.unet()(x, t, text, timestep_cond=torch.zeros(2, 256))
     for other in (tiny.sd_unet(), trained()):
-        with pytest.raises(BadInput, match="allowed is a MobileDiffusionUNet without that input"):
-            conditioned(other)
+        with pytest.raises(BadInput, match="expected a MobileDiffusionUNet without that input"):
+            with_guidance_input(other)
 
 
 def test_it_is_saved_and_loaded_as_what_it_is(tmp_path: Any) -> None:
     net = trained()
     net.save_pretrained(tmp_path)
     again = MobileDiffusionUNet.from_pretrained(tmp_path)
-    assert width_of(again) == WIDTH
+    assert guidance_width(again) == WIDTH
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in net.state_dict().items())
 
 
