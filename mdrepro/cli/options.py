@@ -10,6 +10,9 @@ TierOption = Annotated[str, typer.Option("--tier", help="quick, proxy or paper."
 FromScratch = Annotated[
     bool, typer.Option("--from-scratch", help="Ignore published checkpoints: train what this machine has not trained.")
 ]
+Executor = Annotated[str | None, typer.Option("--executor", help="Snakemake executor, for example slurm.")]
+Profile = Annotated[str | None, typer.Option("--profile", help="Snakemake profile.")]
+Snakemake = Annotated[str, typer.Option("--snakemake", help="Any other options for Snakemake, quoted.")]
 
 
 def print_json(value: Any) -> None:

@@ -1,13 +1,11 @@
 """Commands on the papers' tables, from ``list`` to ``doctor``: thin calls into the package."""
 
-import shlex
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from mdrepro.cli.options import FromScratch, Json, TierOption, print_json
-from mdrepro.core.errors import BadInput
+from mdrepro.cli.options import Executor, FromScratch, Json, Profile, Snakemake, TierOption, print_json
 
 Tables = Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables; all of them when left out.")]
 
@@ -82,15 +80,15 @@ def reproduce(
     every: Annotated[bool, typer.Option("--all", help="Also the tables that run only on request.")] = False,
     from_scratch: FromScratch = False,
     report: Annotated[bool, typer.Option(help="Build the report afterwards.")] = True,
-    executor: Annotated[str | None, typer.Option("--executor", help="Snakemake executor, for example slurm.")] = None,
-    profile: Annotated[str | None, typer.Option("--profile", help="Snakemake profile.")] = None,
-    snakemake: Annotated[str, typer.Option("--snakemake", help="Any other options for Snakemake, quoted.")] = "",
+    executor: Executor = None,
+    profile: Profile = None,
+    snakemake: Snakemake = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Snakemake's own output.")] = False,
 ) -> None:
     """Run the tables' notebooks where needed, and end with the table of verdicts."""
     from mdrepro.papers import ledger
     from mdrepro.reproduce import formatting
-    from mdrepro.reproduce.workflow import plan, results
+    from mdrepro.reproduce.workflow import execute, plan, results
     from mdrepro.training.runs import scratch
 
     if from_scratch:
@@ -103,19 +101,12 @@ def reproduce(
             elif (why := spec.by_name_only(checked)) and not every:
                 print(f"{spec.id}: skipped: runs only by name or with --all: {why}")
     jobs = plan.plan(tables or [], checked, settings or [], force, every)
-    checkpoints = plan.checkpoints(jobs)
+    checkpoints = plan.checkpoints(plan.recipes(jobs))
     for line in [each.explain() for each in checkpoints] + [job.explain() for job in jobs]:
         print(line, flush=True)
-    extra = [
-        *(["--executor", executor, "--jobs", str(cores)] if executor else []),
-        *(["--profile", profile] if profile else []),
-    ]
+    extra = execute.snakemake_options(executor, profile, snakemake, cores)
     try:
-        extra += shlex.split(snakemake)
-    except ValueError as error:
-        raise BadInput(f"--snakemake {snakemake}: {error}") from None
-    try:
-        failed = plan.execute(jobs, checkpoints, cores=cores, dry_run=dry_run, verbose=verbose, extra=extra)
+        failed = execute.execute(jobs, checkpoints, cores=cores, dry_run=dry_run, verbose=verbose, extra=extra)
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -124,11 +115,11 @@ def reproduce(
     for job in jobs:
         if job.table not in failed and (result := results.run_result(tier, job.table)):
             print("\n" + formatting.verdicts(ledger.find(job.table), result, results.published_result(tier, job.table)))
-    errors = [plan.failure(tier, name) for name in failed]
+    errors = [execute.failure(tier, name) for name in failed]
     if report and len(failed) < len(jobs):
         _report()
     for trouble in errors:
-        print(f"\nerror: {trouble['words']}", file=sys.stderr)
+        print(f"\nerror: {trouble['message']}", file=sys.stderr)
     if errors:
         raise typer.Exit(2 if all(trouble["bad_input"] for trouble in errors) else 1)
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from mdrepro.cli.options import FromScratch, Json, TierOption, print_json
+from mdrepro.cli.options import Executor, FromScratch, Json, Profile, Snakemake, TierOption, print_json
 from mdrepro.core.errors import BadInput
 
 
 def train(
-    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A row of --list.")] = None,
+    recipes: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE]...", help="Rows of --list.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.NAME=VALUE", help="A setting of the recipe; repeatable."),
@@ -22,34 +22,46 @@ def train(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All recipes of --tier that are missing.")] = False,
     tier: TierOption = "quick",
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="With --all: runs side by side, one thread each.")] = 2,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Of several recipes or --all: how many run at once, one thread each.")
+    ] = 2,
+    executor: Executor = None,
+    profile: Profile = None,
+    snakemake: Snakemake = "",
     listing: Annotated[bool, typer.Option("--list", help="List the recipes; train nothing.")] = False,
     from_scratch: FromScratch = False,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe, its parents first, or all that are missing; also under accelerate launch and torchrun."""
+    """Train recipes, their parents first, or all that are missing; one also under accelerate launch and torchrun."""
     from mdrepro.core.watchdog import follow
     from mdrepro.training.runs import commands, scratch
 
     follow()
-    if listing + every + (recipe is not None) != 1:
-        raise BadInput("name a recipe, or give --all, or --list")
+    names = list(dict.fromkeys(recipes or []))
+    if listing + every + bool(names) != 1:
+        raise BadInput("name recipes, or give --all, or --list")
     if from_scratch:
         scratch.ignore_published()
     if listing:
         rows = commands.listed()
         print(json.dumps(rows, indent=1) if as_json else commands.table(rows))
         return
-    if every:
-        if settings or max_seconds is not None or not resume:
-            raise BadInput("--set, --max-seconds and --no-resume are of one recipe, not of --all: leave them out")
-        failed = commands.train_all(tier, jobs)
-        for name, why in failed.items():
-            print(f"error: {name} {why}", file=sys.stderr)
-        raise typer.Exit(1 if failed else 0)
-    assert recipe is not None
     try:
-        record = commands.train(recipe, settings or [], resume=resume, max_seconds=max_seconds)
+        if every or len(names) > 1 or executor or profile or snakemake:
+            if settings or max_seconds is not None or not resume:
+                raise BadInput("--set, --max-seconds and --no-resume take one recipe, trained here: leave them out")
+            from mdrepro.reproduce.workflow import execute, training
+            from mdrepro.training.recipes import registry
+
+            extra = execute.snakemake_options(executor, profile, snakemake, jobs)
+            names = registry.names(tier) if every else names
+            failed = training.train(names, cores=jobs, locally=not every, extra=extra)
+            if as_json:
+                print_json([row for row in commands.listed() if row["name"] in names])
+            for name, why in failed.items():
+                print(f"error: {name}: {why}", file=sys.stderr)
+            raise typer.Exit(1 if failed else 0)
+        record = commands.train(names[0], settings or [], resume=resume, max_seconds=max_seconds)
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

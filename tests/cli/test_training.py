@@ -10,8 +10,7 @@ import pytest
 from mdrepro.cli.app import main
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
-from mdrepro.reproduce.workflow import plan as workflow
-from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow import execute, plan, results
 from mdrepro.reproduce.workflow.fingerprint import MAKERS, changes, code, fingerprint
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import scratch, store
@@ -36,12 +35,15 @@ def run(*arguments: str) -> int:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "name a recipe, or give --all, or --list"),
-        (("t-vae", "--list"), "name a recipe, or give --all, or --list"),
+        ((), "name recipes, or give --all, or --list"),
+        (("t-vae", "--list"), "name recipes, or give --all, or --list"),
         (("t-vea",), "did you mean t-vae"),
         (("t-vae", "--set", "loop.step=1"), "did you mean loop.steps"),
         (("t-vae", "--set", "network.row=mine"), "ours-lite"),
         (("--all", "--set", "loop.steps=1"), "leave them out"),
+        (("t-vae", "t-text", "--max-seconds", "1"), "leave them out"),
+        (("t-vae", "t-txt"), "did you mean t-text"),
+        (("t-vae", "--executor", "slurm", "--snakemake", "x='"), "--snakemake x='"),
         (("--all", "--tier", "quik"), "did you mean quick"),
     ],
 )
@@ -164,8 +166,8 @@ def test_a_table_rests_on_its_recipes_and_not_on_the_code_that_trains(
         assert changes(before, _fingerprint(recipes=["t-lite"])) == says
     assert changes(before, _fingerprint(recipes=["t-reader"]))[-2:] == ["recipes gone: t-lite", "recipes new: t-reader"]
     assert (
-        code(["import mdrepro.training.runs.parallel"], MAKERS).keys()
-        < code(["import mdrepro.training.runs.parallel"]).keys()
+        code(["import mdrepro.training.runs.dependencies"], MAKERS).keys()
+        < code(["import mdrepro.training.runs.dependencies"]).keys()
     )
 
 
@@ -173,19 +175,18 @@ def test_checkpoints_come_before_the_tables_that_need_them(
     rows: dict[str, Recipe], workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _notebook(workspace)
-    jobs = workflow.plan([TABLE], "quick")
-    needed = workflow.checkpoints(jobs)
+    jobs = plan.plan([TABLE], "quick")
+    needed = plan.checkpoints(plan.recipes(jobs))
     assert [(each.recipe, each.parents) for each in needed] == [("t-vae", ()), ("t-lite", ("t-vae",))]
     assert needed[0].explain() == "t-vae: trains: it is not trained on this machine or published"
-    workflow._write_plan(jobs, needed, workspace / "plan")
-    plan = json.loads((workspace / "plan/plan.json").read_text())
-    assert plan["jobs"][0]["inputs"] == [NOTEBOOK, needed[0].output, needed[1].output]
-    assert plan["checkpoints"][1]["inputs"] == [needed[0].output]
+    table, vae, lite = json.loads(execute.write_plan(jobs, needed, workspace / "plan").read_text())["rules"]
+    assert table["inputs"] == [NOTEBOOK, needed[0].output, needed[1].output]
+    assert (vae["inputs"], lite["inputs"]) == ([], [needed[0].output])
     assert (workspace / needed[1].output) == store.folder(rows["t-lite"]) / "training.json"
     store.load_or_train("t-vae")
-    assert [each.recipe for each in workflow.checkpoints(jobs)] == ["t-lite"]
+    assert [each.recipe for each in plan.checkpoints(plan.recipes(jobs))] == ["t-lite"]
     with pytest.raises(BadInput, match="did you mean t-lite"):
-        workflow.checkpoints(workflow.plan([TABLE], "quick", ["recipes=t-light"]))
+        plan.checkpoints(plan.recipes(plan.plan([TABLE], "quick", ["recipes=t-light"])))
 
 
 def _commit(home: Path) -> None:
@@ -234,10 +235,8 @@ def test_a_checkpoint_that_cannot_be_trained_is_named(
     rows: dict[str, Recipe], workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _notebook(workspace)
-    put_in_package(workspace)
-    (workspace / "mdrepro/training/objectives/reader.py").unlink()
-    (workspace / "mdrepro/training/objectives/reader.py").write_text(
-        "raise FloatingPointError('the loss is not finite')\n"
+    put_in_package(
+        workspace, replaced={"training/objectives/reader.py": "raise FloatingPointError('the loss is not finite')\n"}
     )
     assert run("reproduce", TABLE, "--no-report", "--set", "recipes=t-reader") == 1
     said = capsys.readouterr().err
@@ -257,4 +256,4 @@ def test_all_that_are_missing_are_trained(
     assert capsys.readouterr().out.startswith("2 to train: t-vae, t-lite\n[t-vae] ")
     assert all(store.find(row) for row in rows.values())
     assert run("train", "--all") == 0
-    assert capsys.readouterr().out == "nothing is missing at tier quick\n"
+    assert capsys.readouterr().out == "nothing to train\n"

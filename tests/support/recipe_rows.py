@@ -1,7 +1,7 @@
 """Recipes that train in a moment, and a way to have them in child processes too."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,20 +73,37 @@ def put(made: Iterable[Recipe], monkeypatch: "pytest.MonkeyPatch") -> dict[str, 
     return table
 
 
-def put_in_package(home: Path, names: Sequence[str] = ()) -> None:
+def put_in_package(home: Path, names: Sequence[str] = (), replaced: Mapping[str, str] | None = None) -> None:
     """The tiny recipes, or those of these names, for processes that are started in the checkout ``home``.
 
-    Each such process first takes ten seconds of CPU time to import torch and diffusers: start few.
+    Each such process that trains first takes ten seconds of CPU time to import torch and diffusers: start few.
+
+    Args:
+        home: whose package becomes folders of links to the real one.
+        names: of recipes.
+        replaced: source text of modules, by their path in the package, that stand in for the real ones.
     """
-    real, package = REPOSITORY / "mdrepro", home / "mdrepro"
-    package.unlink()
-    (package / "training").mkdir(parents=True)
-    for folder in (real, real / "training"):
-        for entry in folder.iterdir():
-            target = package / entry.relative_to(real)
-            if entry.name not in ("training", "recipes.py", "__pycache__"):
-                target.symlink_to(entry)
+    registry_file = "training/recipes/registry.py"
     place = f"import sys\nsys.path.insert(0, {os.fspath(REPOSITORY)!r})\n"
     chosen = f"[row for row in tiny() if row.name in {list(names)}]" if names else "tiny()"
     more = f"{place}from tests.support.recipe_rows import tiny\nRECIPES = _table({chosen})\n"
-    (package / "training" / "recipes.py").write_text((real / "training" / "recipes.py").read_text() + more)
+    files = {registry_file: (REPOSITORY / "mdrepro" / registry_file).read_text() + more, **(replaced or {})}
+    (home / "mdrepro").unlink()
+    _mirror(REPOSITORY / "mdrepro", home / "mdrepro", files)
+
+
+def _mirror(real: Path, copy: Path, files: Mapping[str, str]) -> None:
+    """Links to the entries of ``real``, and folders and new files where ``files`` (by relative path) has some."""
+    copy.mkdir()
+    inner: dict[str, dict[str, str]] = {}
+    for path, text in files.items():
+        first, _, rest = path.partition("/")
+        if rest:
+            inner.setdefault(first, {})[rest] = text
+        else:
+            (copy / first).write_text(text)
+    for entry in real.iterdir():
+        if entry.name in inner:
+            _mirror(entry, copy / entry.name, inner[entry.name])
+        elif entry.name not in files and entry.name != "__pycache__":
+            (copy / entry.name).symlink_to(entry)

@@ -10,7 +10,7 @@ from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import Recipe
-from mdrepro.training.runs import parallel, store
+from mdrepro.training.runs import store
 
 
 def listed() -> list[dict[str, Any]]:
@@ -64,16 +64,6 @@ def train(
         raise BadInput(str(missing)) from missing
     print(f"{name}: {run.record['seconds']:.0f} s, {paths.relative(run.folder)}")
     return run.record | {"finished": True, "folder": paths.relative(run.folder)}
-
-
-def train_all(tier: str, at_once: int) -> dict[str, str]:
-    """Train what is missing of a tier; return what failed and why. Raises BadInput where data is not here."""
-    try:
-        names = parallel.missing(registry.names(tier))
-    except NotAttempted as missing:
-        raise BadInput(str(missing)) from missing
-    print(f"{len(names)} to train: {', '.join(names)}" if names else f"nothing is missing at tier {tier}", flush=True)
-    return parallel.train(names, at_once)
 
 
 def pipeline(checkpoint: str, decoder: str | None = None) -> Any:

@@ -13,9 +13,10 @@ import pytest
 
 from mdrepro.core import watchdog
 from mdrepro.core.errors import BadInput
-from mdrepro.core.paths import run_dir
+from mdrepro.core.locks import hold
+from mdrepro.core.paths import run_dir, runs
 from mdrepro.papers import ledger
-from mdrepro.reproduce.workflow import plan, results
+from mdrepro.reproduce.workflow import execute, plan, results
 from tests.support.checkout import NOTEBOOK, TABLE, Cli, make_run
 from tests.support.waiting import wait_until
 
@@ -48,9 +49,11 @@ def test_unknown_tables_are_refused_before_anything_runs(workspace: Path) -> Non
         plan.plan(["mobilediffusion-unet"], "quick")
 
 
-def test_one_run_at_a_time(workspace: Path) -> None:
-    with plan._alone(), pytest.raises(BadInput, match="another mdrepro reproduce"):
-        plan.execute(plan.plan([TABLE], "quick"), cores=1)
+def test_one_run_at_a_time(workspace: Path, cli: Cli) -> None:
+    with hold(runs() / ".lock"):
+        refused = cli("reproduce", TABLE)
+    assert refused.returncode == 2
+    assert refused.stderr == f"error: {execute.BUSY}\n"
 
 
 def _rows(home: Path) -> list[dict]:
@@ -104,7 +107,7 @@ def test_a_killed_job_is_a_failure_and_no_bad_input(workspace: Path) -> None:
     job.kill()
     said = process.stderr.read() if process.stderr else ""
     assert process.wait() == 1
-    assert "ended without a word" in said
+    assert "exited without an error message" in said
     assert "Traceback" not in said
 
 

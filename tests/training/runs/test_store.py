@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from mdrepro.core.files import sha256
 from mdrepro.data.shapes import Shapes
 from mdrepro.models import latents
 from mdrepro.training.recipes.recipe import Recipe
-from mdrepro.training.runs import build, latent_cache, model_folders, parallel, scratch, store
+from mdrepro.training.runs import build, latent_cache, model_folders, scratch, store
 from mdrepro.training.runs.session import Unfinished
 from tests.support.recipe_rows import put, put_in_package, tiny
 
@@ -297,65 +296,6 @@ def test_weights_too_large_for_float16_are_not_published(reader: store.Run) -> N
     with pytest.raises(BadInput, match=r"background\.bias is not finite in float16"):
         store.publish(["t-reader"])
     assert list((paths.published("quick") / "checkpoints").iterdir()) == []
-
-
-def test_what_is_missing_comes_after_its_parents(rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parallel.missing(["t-1"]) == ["t-vae", "t-text", "t-base", "t-1"]
-    found = {"t-base", "t-text"}
-    monkeypatch.setattr(store, "find", lambda row: object() if row.name in found else None)
-    assert parallel.missing(["t-1"]) == ["t-vae", "t-1"]
-    found.add("t-1")
-    assert parallel.missing(["t-1"]) == ["t-vae"], "its pipeline needs it"
-    found.add("t-vae")
-    assert parallel.missing(["t-1", "t-reader"]) == ["t-reader"]
-
-
-def _as_job(monkeypatch: pytest.MonkeyPatch, log: Path, failing: Sequence[str] = ()) -> None:
-    """Jobs that write when they begin and end, and take half a second."""
-    program = (
-        "import sys, time\nname = sys.argv[2]\n"
-        f"with open({str(log)!r}, 'a') as log: log.write(f'+{{name}}\\n')\n"
-        "print('at work', flush=True); time.sleep(0.5)\n"
-        f"with open({str(log)!r}, 'a') as log: log.write(f'-{{name}}\\n')\n"
-        f"sys.exit(name in {list(failing)!r})"
-    )
-    monkeypatch.setattr(parallel, "COMMAND", (sys.executable, "-c", program))
-
-
-def test_jobs_run_side_by_side_and_none_before_its_parents(
-    rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _as_job(monkeypatch, tmp_path / "log")
-    assert parallel.train(parallel.missing(list(rows)), 2) == {}
-    events = (tmp_path / "log").read_text().split()
-    assert sorted(event[1:] for event in events) == sorted([*rows, *rows])
-    at_once, most = set[str](), 0
-    for event in events:
-        name = event[1:]
-        if event[0] == "-":
-            at_once.remove(name)
-            continue
-        at_once.add(name)
-        most = max(most, len(at_once))
-        for parent in rows[name].parents.values():
-            assert events.index(f"-{parent}") < events.index(event)
-    assert most == 2
-    assert "[t-base] at work" in capsys.readouterr().out
-
-
-def test_children_of_what_failed_are_not_begun(
-    rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    _as_job(monkeypatch, tmp_path / "log", failing=["t-vae"])
-    failed = parallel.train(parallel.missing(["t-reader", "t-1", "t-lite"]), 3)
-    assert failed["t-vae"] == "ended with code 1"
-    assert failed["t-lite"] == failed["t-base"] == "not begun: t-vae failed"
-    assert failed["t-1"] == "not begun: t-base failed"
-    assert set(failed) == {"t-vae", "t-lite", "t-base", "t-1"}
-    begun = {line[1:] for line in (tmp_path / "log").read_text().split()}
-    assert begun == {"t-reader", "t-vae", "t-text"}
-    with pytest.raises(BadInput, match="jobs 0"):
-        parallel.train([], 0)
 
 
 @pytest.mark.slow

@@ -1,0 +1,208 @@
+"""The Snakemake call that runs tables' notebooks and trains checkpoints, locally or on a cluster.
+
+Lines of jobs (``[name] ...``) are passed on; all of Snakemake's output goes to ``papermill_runs/<tier>/.plan/``.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from mdrepro.core.errors import BadInput
+from mdrepro.core.files import write_json
+from mdrepro.core.locks import hold
+from mdrepro.core.paths import relative, root, runs
+from mdrepro.core.watchdog import lead
+from mdrepro.reproduce.workflow.fingerprint import RECIPES
+from mdrepro.reproduce.workflow.notebook import NOTEBOOK, failed_dir, failure_record
+from mdrepro.reproduce.workflow.plan import Checkpoint, Job, reasons_to_run
+
+SNAKEFILE = Path(__file__).resolve().parents[3] / "workflow" / "Snakefile"
+BUSY = "another mdrepro reproduce or train is running in this checkout; wait for it or end it"
+
+
+def snakemake_options(executor: str | None, profile: str | None, more: str, cores: int) -> list[str]:
+    """Options for Snakemake from those of the command line. Raises BadInput where ``more`` is not quoted properly."""
+    try:
+        options = shlex.split(more)
+    except ValueError as error:
+        raise BadInput(f"--snakemake {more}: {error}") from None
+    executed = ["--executor", executor, "--jobs", str(cores)] if executor else []
+    return [*executed, *(["--profile", profile] if profile else []), *options]
+
+
+def execute(
+    jobs: Sequence[Job],
+    train: Sequence[Checkpoint] = (),
+    *,
+    cores: int,
+    dry_run: bool = False,
+    verbose: bool = False,
+    extra: Sequence[str] = (),
+) -> list[str]:
+    """Run the jobs that have reasons to, and before them ``train``; return the tables that failed.
+
+    Args:
+        jobs, train: what `plan.plan` and `plan.checkpoints` returned.
+        cores: for Snakemake.
+        dry_run, verbose: print Snakemake's own output too; with ``dry_run`` nothing else happens.
+        extra: further options for Snakemake.
+
+    Raises:
+        BadInput: another run holds the lock, or Snakemake refused its command line.
+    """
+    due = [job for job in jobs if job.reasons]
+    if not due:
+        return []
+    started, message = call(train, due, cores=cores, dry_run=dry_run, show=verbose or dry_run, extra=extra)
+    if dry_run:
+        if message:
+            raise BadInput(message)
+        return []
+    _record_untrained(due, train)
+    failed = [job.table for job in due if reasons_to_run(job.table, job.tier, job.fingerprint)[0]]
+    if message and not started and not any((failed_dir(due[0].tier, name) / "error.json").is_file() for name in failed):
+        raise BadInput(message)
+    return failed
+
+
+def log(tier: str) -> Path:
+    """Snakemake's whole output of the last call."""
+    return runs() / tier / ".plan" / "snakemake.log"
+
+
+@contextmanager
+def _folder(tier: str, dry_run: bool) -> Iterator[Path]:
+    """The folder for plan and log, under the lock of this checkout; a temporary one for a dry run."""
+    if dry_run:
+        with tempfile.TemporaryDirectory(prefix="mdrepro-plan-") as scratch:
+            yield Path(scratch)
+        return
+    with hold(runs() / ".lock", refuse=BUSY):
+        yield log(tier).parent
+
+
+def call(
+    train: Sequence[Checkpoint],
+    jobs: Sequence[Job] = (),
+    *,
+    cores: int,
+    dry_run: bool = False,
+    show: bool = False,
+    extra: Sequence[str] = (),
+    stream: TextIO | None = None,
+) -> tuple[bool, str]:
+    """Write the plan and have Snakemake carry it out, alone in this checkout.
+
+    Args:
+        train, jobs: what to train and which tables to run; not both empty.
+        stream: where lines of jobs are written, or all lines with ``show``; standard error by default.
+
+    Returns:
+        whether any job has written a line, and a message with Snakemake's last lines (empty if all went well).
+
+    Raises:
+        BadInput: another run holds the lock.
+    """
+    names = [*(job.table for job in jobs), *(each.recipe for each in train)]
+    due: list[Job | Checkpoint] = [*jobs, *train]
+    with _folder(due[0].tier, dry_run) as folder:
+        for job in () if dry_run else jobs:
+            shutil.rmtree(failed_dir(job.tier, job.table), ignore_errors=True)
+        plan = write_plan(jobs, train, folder)
+        targets = [each.output for each in due]
+        command = [
+            *(sys.executable, "-m", "snakemake", *targets, "--forcerun", *targets, "--nolock", "--rerun-incomplete"),
+            *("--keep-going", "--snakefile", str(SNAKEFILE), "--configfile", str(plan), "--directory", str(root())),
+            *("--cores", str(cores), *(["--dry-run"] if dry_run else []), *extra),
+        ]
+        code, started, tail = _run(command, names, folder / log("").name, show, stream or sys.stderr)
+    where = "" if dry_run else f" (whole log: {relative(folder / log('').name)})"
+    return started, f"Snakemake ended with code {code}{where}:\n{tail}" if code else ""
+
+
+def _run(command: Sequence[str], names: Sequence[str], file: Path, show: bool, stream: TextIO) -> tuple[int, bool, str]:
+    """Run a command; pass on the lines of the jobs ``names``, or all; its code, whether a job wrote, its last lines."""
+    started, tail, prefixes = False, list[str](), tuple(f"[{name}] " for name in names)
+    process = subprocess.Popen(
+        command,
+        cwd=root(),
+        env=os.environ | lead() | {"PYTHONUNBUFFERED": "1"},
+        text=True,
+        errors="replace",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    with open(file, "w", encoding="utf-8") as log_file:
+        assert process.stdout
+        for line in process.stdout:
+            log_file.write(line)
+            log_file.flush()
+            started |= (of_job := line.startswith(prefixes))
+            if show or of_job:
+                print(line, end="", file=stream, flush=True)
+            tail = [*tail, line][-12:]
+    return process.wait(), started, "".join(tail).rstrip()
+
+
+def write_plan(jobs: Sequence[Job], train: Sequence[Checkpoint], folder: Path) -> Path:
+    """Write ``plan.json``, the workflow's configuration, and one file per job into ``folder``."""
+    outputs = {each.recipe: each.output for each in train}
+    rules = []
+    for job in jobs:
+        file = folder / f"{job.table}.json"
+        write_json(file, job.as_dict())
+        rules.append(job.rule([outputs[name] for name in _needs(job, train)], file))
+    rules += [each.rule([outputs[name] for name in each.parents]) for each in train]
+    write_json(folder / "plan.json", {"rules": rules})
+    return folder / "plan.json"
+
+
+def _needs(job: Job, train: Sequence[Checkpoint]) -> list[str]:
+    """The checkpoints to train that a job rests on, directly or through others."""
+    if not train or not job.parameters.get(RECIPES):
+        return []
+    from mdrepro.training.runs.dependencies import missing
+
+    return missing(job.parameters[RECIPES])
+
+
+def _record_untrained(due: Sequence[Job], train: Sequence[Checkpoint]) -> None:
+    """Write ``error.json`` for each table that was not started because a checkpoint could not be trained."""
+    lost = {each.recipe for each in train if not (root() / each.output).is_file()}
+    for job in due if lost else ():
+        missing = [name for name in _needs(job, train) if name in lost]
+        if missing and not (failed_dir(job.tier, job.table) / "error.json").is_file():
+            message = f"its checkpoint {missing[0]} was not trained; whole log: {relative(log(job.tier))}"
+            write_json(failed_dir(job.tier, job.table) / "error.json", failure_record("NotTrained", message))
+
+
+def failure(tier: str, table: str) -> dict[str, Any]:
+    """What is known of a failed run: ``bad_input``, and ``message`` with the failing cell, the error and the copy."""
+    folder = failed_dir(tier, table)
+    path = folder / "error.json"
+    if not path.is_file():
+        return {"bad_input": False, "message": f"{table}: did not start; whole log: {relative(log(tier))}"}
+    error = json.loads(path.read_text(encoding="utf-8"))
+    if error["bad_input"]:
+        return error | {"message": f"{table}: {error['message']}"}
+    source = _excerpt(error["source"].splitlines(), re.search(r"Cell In\[\d+\], line (\d+)", error["traceback"]))
+    cell = f"cell [{error['cell']}] failed:\n{source}\n    " if error["cell"] is not None else ""
+    kept = f"\n    partial notebook: {relative(folder / NOTEBOOK)}" if (folder / NOTEBOOK).is_file() else ""
+    return error | {"message": f"{table}: {cell}{error['error']}: {error['message']}{kept}"}
+
+
+def _excerpt(lines: list[str], failing: re.Match[str] | None, context: int = 5) -> str:
+    """A cell's lines around the failing one, which is marked; its first lines where that is not known."""
+    number = int(failing[1]) if failing else 0
+    first = max(number - context, 1)
+    shown = enumerate(lines[first - 1 : first - 1 + 2 * context], start=first)
+    return "\n".join(f"    {'>' if index == number else ' '} {index:3} | {line}" for index, line in shown)
