@@ -33,13 +33,13 @@ from mdrepro.data import shapes
 from mdrepro.models import latents, text
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.models.mobilediffusion.unet import MobileDiffusionUNet
+from mdrepro.training.engine import latent_cache
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.engine.loop import train
 from mdrepro.training.engine.objective import Objective
 from mdrepro.training.objectives.diffusion import Diffusion
 from mdrepro.training.objectives.encoding import Encoding
 from mdrepro.training.recipes import registry
-from mdrepro.training.runs import latent_cache
 
 WAYS = ("cached", "uncached", "diffusers")
 CLOCKS: Mapping[str, Callable[[], float]] = MappingProxyType({"wall": time.perf_counter, "cpu": time.process_time})

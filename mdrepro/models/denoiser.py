@@ -1,16 +1,38 @@
 """What the denoisers of both papers have in common: how they are called, and what input they refuse."""
 
+import importlib
 from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput
+from mdrepro.core.errors import BadInput, unknown
 from mdrepro.diffusion.guidance import guidance_width
 from mdrepro.models.safe import SafeModelMixin
+
+CLASSES: Mapping[str, str] = MappingProxyType(
+    {
+        "MobileDiffusionUNet": "mdrepro.models.mobilediffusion.unet",
+        "EvolvableUNet": "mdrepro.models.snapfusion.evolvable",
+        "UNet2DConditionModel": "diffusers",
+    }
+)
+"""Denoisers by the name of their class, and where each is (a config cannot name another module to import). They are
+called as diffusers' denoisers are, and their last layer is ``conv_out``."""
+
+
+def class_named(name: str, setting: str) -> type[ModelMixin]:
+    """The class of a denoiser. Raises BadInput, which names the ``setting``, where it is none of `CLASSES`."""
+    if name not in CLASSES:
+        raise unknown(setting, name, CLASSES)
+    kind: type[ModelMixin] = getattr(importlib.import_module(CLASSES[name]), name)
+    return kind
 
 
 class BaseDenoiser(SafeModelMixin, ConfigMixin):

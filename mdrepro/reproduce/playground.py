@@ -13,18 +13,13 @@ from torch import Tensor
 from mdrepro.core.errors import BadInput
 from mdrepro.data import shapes
 from mdrepro.sampling import generate
+from mdrepro.training.objectives import kinds
 from mdrepro.training.recipes import registry
-from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import store
 
 ZOOM = 2
 MOST = 8
 PALE = "color: #5b6470; font-size: 90%"
-
-
-def sampler_of(recipe: Recipe) -> str:
-    """The sampler that a denoiser was trained for: re-noising after a diffusion-GAN, DDIM otherwise."""
-    return "renoise" if recipe.kind == "gan" else "ddim"
 
 
 def strange(caption: str) -> list[str]:
@@ -110,7 +105,7 @@ class Playground:
             [self.caption.value] * self.count.value,
             steps=self.steps.value,
             guidance=self.guidance.value,
-            sampler=sampler_of(registry.get(name)),
+            sampler=kinds.kind_of(registry.get(name)).sampler,
             seed=self.seed.value,
             batch=self.count.value,
         )

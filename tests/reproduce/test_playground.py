@@ -10,7 +10,6 @@ from PIL import Image
 from mdrepro.core.errors import BadInput
 from mdrepro.data.shapes import Shapes
 from mdrepro.reproduce import playground
-from mdrepro.training.recipes import registry
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +66,6 @@ def test_words_of_real_captions_are_known() -> None:
     captions = Shapes("validation", 50).batch(range(50))["caption"]
     assert not [word for text in captions for word in playground.strange(text)]
     assert playground.strange("A Red, red teapot") == ["teapot"]
-
-
-def test_the_sampler_is_the_one_trained_for() -> None:
-    assert playground.sampler_of(registry.get("shapes-1")) == "renoise"
-    assert playground.sampler_of(registry.get("shapes-8")) == "ddim"
 
 
 def test_no_recipe_is_refused() -> None:

@@ -131,7 +131,7 @@ class Latents:
 
 
 def robust(unet: EvolvableUNet, skip_probability: float = 0.3, **options) -> RobustDiffusion:
-    return RobustDiffusion(unet, DDIMScheduler(), torch.zeros(3, 6), skip_probability, **options)
+    return RobustDiffusion(unet, DDIMScheduler(), torch.zeros(3, 6), skip_probability=skip_probability, **options)
 
 
 CONFIG = LoopConfig(steps=3, batch=4, learning_rate=1e-2, ema=0.5, checkpoint_every=1, log_every=1)

@@ -7,9 +7,6 @@ What the papers leave open: whether there is one logit an image or one a positio
 (``map``), as in the reference code of UFOGen's first author; ``image`` is their mean.
 """
 
-import importlib
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -17,17 +14,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 
 from mdrepro.core.errors import unknown
+from mdrepro.models.denoiser import class_named
 from mdrepro.models.safe import SafeModelMixin
-
-UNETS: Mapping[str, str] = MappingProxyType(
-    {
-        "MobileDiffusionUNet": "mdrepro.models.mobilediffusion.unet",
-        "EvolvableUNet": "mdrepro.models.snapfusion.evolvable",
-        "UNet2DConditionModel": "diffusers",
-    }
-)
-"""Denoisers that it can be built from, and where they are (a config cannot name another module to import). They are
-called as diffusers' denoisers are, and their last layer is ``conv_out``."""
 
 LOGITS = ("map", "image")
 
@@ -36,7 +24,7 @@ class Discriminator(SafeModelMixin, ConfigMixin):
     """Real or generated, from a noisy latent, its noise level and its text. Mostly made by `from_unet`.
 
     Args:
-        unet_class: name of the denoiser's class, one of `UNETS`.
+        unet_class: name of the denoiser's class, one of `mdrepro.models.denoiser.CLASSES`.
         unet_config: the denoiser's config.
         logits: ``map``: one logit a latent pixel; ``image``: their mean.
 
@@ -51,11 +39,9 @@ class Discriminator(SafeModelMixin, ConfigMixin):
         self, unet_class: str = "MobileDiffusionUNet", unet_config: dict[str, Any] | None = None, logits: str = "map"
     ) -> None:
         super().__init__()
-        if unet_class not in UNETS:
-            raise unknown("unet_class", unet_class, UNETS)
+        kind = class_named(unet_class, "unet_class")
         if logits not in LOGITS:
             raise unknown("kind of logits", logits, LOGITS)
-        kind = getattr(importlib.import_module(UNETS[unet_class]), unet_class)
         self.unet = kind.from_config(unet_config or {})
         last = self.unet.conv_out
         self.unet.conv_out = nn.Identity()

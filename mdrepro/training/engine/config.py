@@ -1,12 +1,14 @@
-"""How a run is trained."""
+"""How a run is trained. Importing this module imports no torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mdrepro.core.errors import BadInput, unknown
-from mdrepro.training.engine.optimisers import DECAYS, OPTIMISERS, rate_share
 
 PRECISIONS = ("fp32", "bf16")
+OPTIMISERS = ("adamw", "muon")
+DECAYS = ("constant", "cosine", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +76,15 @@ class LoopConfig:
         """The learning rate of a phase at a step from 0."""
         highest = self.learning_rates.get(phase, self.learning_rate)
         return highest * rate_share(step, self.steps, self.warmup, self.decay)
+
+
+def rate_share(step: int, steps: int, warmup: int, decay: str) -> float:
+    """The learning rate at ``step`` (from 0) as a share of the highest.
+
+    (step + 1) / warmup in the first ``warmup`` steps; then, with u the share of the other steps that is done,
+    1 ("constant"), (1 + cos(pi u)) / 2 ("cosine") or 1 - u ("linear").
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return {"constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done}[decay]

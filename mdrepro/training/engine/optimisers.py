@@ -1,7 +1,6 @@
-"""Optimisers, their learning rate at each step, and exponential averages of weights."""
+"""Optimisers, and exponential averages of weights."""
 
 import copy
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -10,14 +9,11 @@ from torch import Tensor, nn
 from mdrepro.training.engine import muon
 from mdrepro.training.engine.processes import local, whole
 
-OPTIMISERS = ("adamw", "muon")
-DECAYS = ("constant", "cosine", "linear")
-
 
 def build(
     name: str, parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], weight_decay: float
 ) -> torch.optim.Optimizer:
-    """AdamW (arXiv 1711.05101), or Muon with its own betas; ``name`` is one of `OPTIMISERS`."""
+    """AdamW (arXiv 1711.05101), or Muon with its own betas; ``name`` is one of `config.OPTIMISERS`."""
     if name == "muon":
         return muon.Muon(parameters, lr=rate, weight_decay=weight_decay)
     return torch.optim.AdamW(parameters, lr=rate, betas=betas, weight_decay=weight_decay, fused=True)
@@ -26,18 +22,6 @@ def build(
 def parts(optimiser: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, ...]:
     """The optimisers that hold state: Muon has one of its own for biases and norms."""
     return (optimiser, optimiser._rest) if isinstance(optimiser, muon.Muon) else (optimiser,)
-
-
-def rate_share(step: int, steps: int, warmup: int, decay: str) -> float:
-    """The learning rate at ``step`` (from 0) as a share of the highest.
-
-    (step + 1) / warmup in the first ``warmup`` steps; then, with u the share of the other steps that is done,
-    1 ("constant"), (1 + cos(pi u)) / 2 ("cosine") or 1 - u ("linear").
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return {"constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done}[decay]
 
 
 def clip(parameters: Sequence[nn.Parameter], greatest: float) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data.examples import Batch, Examples
 from mdrepro.models import latents
+from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
 from mdrepro.training.objectives.adversarial import (
@@ -23,6 +24,8 @@ from mdrepro.training.objectives.adversarial import (
     discriminator_loss,
     generator_loss,
 )
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import Kind, register
 from mdrepro.training.objectives.perceptual import PerceptualLoss
 
 BALANCES = ("adaptive", "constant")
@@ -202,7 +205,7 @@ class Autoencoding(ImageObjective):
 
     name = "autoencoder"
 
-    def __init__(self, model: AutoencoderKL, terms: Terms = Terms(), kl: float = 1e-6) -> None:
+    def __init__(self, model: AutoencoderKL, terms: Terms = Terms(), *, kl: float = 1e-6) -> None:
         super().__init__(model, terms, {"encoder": EncoderHalf(model), "decoder": DecoderHalf(model)}, {})
         self.kl = kl
 
@@ -240,3 +243,23 @@ def unit_scale(model: AutoencoderKL, examples: Examples, count: int = SCALE_IMAG
         pixels = examples.batch(indices[first : first + 16])["pixels"].to(model.device)
         means.append(EncoderHalf(model)(latents.convert(pixels, "uint8", "-1..1").to(model.dtype))[0])
     return 1 / torch.cat([m.flatten() for m in means]).double().std().item()
+
+
+def _build(inputs: Inputs) -> Training:
+    model, examples = vae.build(**inputs.recipe.network), inputs.examples()
+    vae.start_as_averages(model)
+    objective = Autoencoding(model, Terms(**inputs.options_of(Terms)), **inputs.options_of(Autoencoding))
+    return Training(objective, examples, lambda networks: {"vae": objective.finish(networks, examples)})
+
+
+register(
+    Kind(
+        name="autoencoder",
+        build=_build,
+        options=(Terms, Autoencoding),
+        network=vae.build,
+        check=vae.configuration,
+        gives="vae",
+        sampler=None,
+    )
+)

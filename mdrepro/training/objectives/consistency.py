@@ -4,16 +4,18 @@ The comparison that few-step papers name. Sampled with diffusers' LCMScheduler. 
 (arXiv 2311.05556) w is not an input of the network.
 """
 
-from typing import Any
-
 import torch
+from diffusers import LCMScheduler
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, predict
+from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 from mdrepro.training.objectives.progressive import predict_guided
 
 SIGMA_DATA = 0.5
@@ -76,8 +78,9 @@ class ConsistencyDistillation:
         self,
         unet: nn.Module,
         teacher: nn.Module,
-        scheduler: Any,
+        scheduler: Scheduler,
         null_text: Tensor,
+        *,
         solver_steps: int = 50,
         guidance: tuple[float, float] = (3.0, 15.0),
         huber: float = 0.001,
@@ -110,3 +113,15 @@ class ConsistencyDistillation:
             target = consistency_function(self.ema["unet"], schedule, x_later, later_b, text_btc)
         made = consistency_function(self.networks["unet"], schedule, x_t, t_b, text_btc)
         return {"loss": pseudo_huber(made - target, self.huber)}
+
+
+def _build(inputs: Inputs) -> Training:
+    networks = inputs.denoiser(), inputs.teacher()
+    objective = ConsistencyDistillation(*networks, inputs.scheduler, inputs.null_text, **inputs.options)
+    sampler = LCMScheduler.from_config(
+        inputs.scheduler.config, original_inference_steps=objective.solver_steps, timestep_spacing="leading"
+    )
+    return inputs.on_latents(objective, scheduler=sampler)
+
+
+register(Kind(name="consistency", build=_build, needs=DENOISER, options=(ConsistencyDistillation,), sampler=None))

@@ -21,11 +21,15 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from mdrepro.core.errors import BadInput
+from mdrepro.data import shapes
 from mdrepro.data.examples import Batch
 from mdrepro.models import latents, text
+from mdrepro.models.scenes.clip import SceneClip
 from mdrepro.models.scenes.towers import ImageTower, TextTower
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import Kind, register
 from mdrepro.training.objectives.registers import ReadOut, answers, readout_loss
 
 START, LARGEST = math.log(1 / 0.07), math.log(100)  # CLIP's logarithm of the inverse temperature
@@ -76,6 +80,7 @@ class Contrastive:
         self,
         tokenizer: Any,
         encoder: CLIPTextModel,
+        *,
         features: int = 128,
         image_width: int = 32,
         weight: float = 0.0,
@@ -121,3 +126,34 @@ class Contrastive:
         self.encoder.load_state_dict(trained.encoder.state_dict())
         self.encoder.eval().requires_grad_(False)
         return self.encoder
+
+
+def _build_text(inputs: Inputs) -> Training:
+    tokenizer = text.word_tokenizer(shapes.VOCABULARY, shapes.TOKENS)
+    encoder = text.small_encoder(tokenizer, **inputs.recipe.network)
+    objective = Contrastive(tokenizer, encoder, **inputs.options)
+    return Training(
+        objective,
+        inputs.examples(),
+        lambda networks: {"text_encoder": objective.finish(networks), "tokenizer": tokenizer},
+    )
+
+
+def _build_clip(inputs: Inputs) -> Training:
+    clip = SceneClip(**inputs.recipe.network)
+    widths = {name: clip.config[name] for name in ("features", "image_width")}
+    objective = Contrastive(clip.tokenizer, clip.text.encoder, **widths, **inputs.options)
+    return Training(objective, inputs.examples(), lambda networks: {"clip": clip.of(networks)})
+
+
+register(
+    Kind(
+        name="text",
+        build=_build_text,
+        options=(Contrastive,),
+        network=text.small_encoder,
+        gives="text_encoder",
+        sampler=None,
+    )
+)
+register(Kind(name="clip", build=_build_clip, options=(Contrastive,), network=SceneClip, gives="clip", sampler=None))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mdrepro.data.examples import Batch
 from mdrepro.models import latents
 from mdrepro.models.autoencoders import take_encoder
+from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
 from mdrepro.training.objectives.autoencoder import (
@@ -24,6 +25,8 @@ from mdrepro.training.objectives.autoencoder import (
     reconstruction_loss,
     take_halves,
 )
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import Kind, register
 
 
 class DecoderDistillation:
@@ -90,3 +93,24 @@ class LiteDecoder(ImageObjective):
         """The student with its trained decoder, in eval mode, its weights fixed."""
         take_halves(self.model, networks)
         return self.model
+
+
+def _build(inputs: Inputs) -> Training:
+    student, examples = vae.build(**inputs.recipe.network), inputs.examples()
+    vae.start_as_averages(student)
+    objective = LiteDecoder(student, inputs.parents["vae"].load("vae"), Terms(**inputs.options))
+    return Training(objective, examples, lambda networks: {"vae": objective.finish(networks)})
+
+
+register(
+    Kind(
+        name="decoder",
+        build=_build,
+        needs=("vae",),
+        options=(Terms,),
+        network=vae.build,
+        check=vae.configuration,
+        gives="vae",
+        sampler=None,
+    )
+)

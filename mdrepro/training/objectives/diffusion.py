@@ -5,16 +5,18 @@ SnapFusion's L_ori (section 2.5), and, run on after ``unet.set_attention("relu")
 (rule T5).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
+from mdrepro.diffusion.protocols import Scheduler
+from mdrepro.models.mobilediffusion.unet import MobileDiffusionUNet
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import DENOISER, LATENTS, Kind, register
 
 
 def drop_text(text_btc: Tensor, null_tc: Tensor, dropped_b: Tensor) -> Tensor:
@@ -66,7 +68,13 @@ class Diffusion:
     phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
 
     def __init__(
-        self, unet: nn.Module, scheduler: Any, null_text: Tensor, drop: float = 0.1, min_snr: float | None = None
+        self,
+        unet: nn.Module,
+        scheduler: Scheduler,
+        null_text: Tensor,
+        *,
+        drop: float = 0.1,
+        min_snr: float | None = None,
     ) -> None:
         if not 0 <= drop <= 1:
             raise BadInput(f"drop {drop}: allowed is a share from 0 to 1")
@@ -83,3 +91,21 @@ class Diffusion:
         t_b, noise = draws.integers(0, self.schedule.total), draws.normal(*x0.shape[1:])
         text_btc = drop_text(batch["text"], self.null_text, draws.uniform() < self.drop)
         return {"loss": diffusion_loss(self.networks["unet"], self.schedule, x0, noise, t_b, text_btc, self.min_snr)}
+
+
+def _build(inputs: Inputs) -> Training:
+    return inputs.on_latents(Diffusion(inputs.denoiser(), inputs.scheduler, inputs.null_text, **inputs.options))
+
+
+def _switch(unet: MobileDiffusionUNet, *, relu_scaling: str | None = None) -> None:
+    unet.set_attention("relu", relu_scaling)
+
+
+def _build_relu(inputs: Inputs) -> Training:
+    unet = inputs.denoiser()
+    _switch(unet, **inputs.options_of(_switch))
+    return inputs.on_latents(Diffusion(unet, inputs.scheduler, inputs.null_text, **inputs.options_of(Diffusion)))
+
+
+register(Kind(name="diffusion", build=_build, needs=LATENTS, options=(Diffusion,)))
+register(Kind(name="relu", build=_build_relu, needs=DENOISER, options=(Diffusion, _switch)))

@@ -9,17 +9,21 @@ xuyanwu/SIDDMs-UFOGen): gamma_t such that the reconstruction term is the error i
 held within 0.5, jump T / 4, t uniform, the discriminator trained in every second step.
 """
 
-from typing import Any
-
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
+from mdrepro.diffusion.protocols import Scheduler
+from mdrepro.diffusion.renoise import RenoisingScheduler
+from mdrepro.models.mobilediffusion.discriminator import LOGITS, Discriminator
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 
 TIMES = ("uniform", "jumps")
 RECONSTRUCTIONS = ("epsilon", "x0")
@@ -74,7 +78,7 @@ class DiffusionGAN:
         self,
         generator: nn.Module,
         discriminator: nn.Module,
-        scheduler: Any,
+        scheduler: Scheduler,
         *,
         jumps: int = 4,
         reconstruction: float = 1.0,
@@ -95,7 +99,7 @@ class DiffusionGAN:
         self.networks: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator}
         self.frozen: dict[str, nn.Module] = {}
         self.ema: dict[str, nn.Module] = {}
-        self.phases = (
+        self.phases: tuple[Phase, ...] = (
             Phase("discriminator", ("discriminator",), every=every),
             Phase("generator", ("generator",)),
         )
@@ -147,3 +151,18 @@ class DiffusionGAN:
     def _judge(self, x: Tensor, t_b: Tensor, text_btc: Tensor) -> Tensor:
         logits: Tensor = self.networks["discriminator"](x, t_b, text_btc)
         return logits.float()
+
+
+def _discriminator(unet: ModelMixin, *, logits: str = LOGITS[0]) -> Discriminator:
+    return Discriminator.from_unet(unet, logits)
+
+
+def _build(inputs: Inputs) -> Training:
+    unet = inputs.denoiser()
+    discriminator = _discriminator(unet, **inputs.options_of(_discriminator))
+    objective = DiffusionGAN(unet, discriminator, inputs.scheduler, **inputs.options_of(DiffusionGAN))
+    sampler = RenoisingScheduler.from_config(inputs.scheduler.config)
+    return inputs.on_latents(objective, network="generator", scheduler=sampler)
+
+
+register(Kind(name="gan", build=_build, needs=DENOISER, options=(DiffusionGAN, _discriminator), sampler="renoise"))

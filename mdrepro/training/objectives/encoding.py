@@ -14,7 +14,7 @@ from mdrepro.training.engine.objective import Objective
 class Encoding:
     """Objective: another one on latents and text features, given ``pixels`` and ``caption``.
 
-    What the encoders give is the same as in `mdrepro.training.runs.latent_cache` (the mode of the latent's
+    What the encoders give is the same as in `mdrepro.training.engine.latent_cache` (the mode of the latent's
     distribution), but for the rounding there.
 
     Args:

@@ -5,8 +5,6 @@ Stage one teaches a network with that input what guidance by w makes of its teac
 halves its steps, as in `progressive`, w being an input of both. The w that the paper gives is ours less 1.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +12,12 @@ from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.guidance import at_guidance, guidance_width
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
+from mdrepro.diffusion.protocols import Scheduler
+from mdrepro.models.mobilediffusion.unet import with_guidance_input
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 from mdrepro.training.objectives.progressive import (
     clean_target,
     predict_guided,
@@ -34,7 +36,12 @@ class _OnGuidance:
     phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
 
     def __init__(
-        self, unet: Any, teacher: nn.Module, scheduler: Any, null_text: Tensor, guidance: tuple[float, float]
+        self,
+        unet: nn.Module,
+        teacher: nn.Module,
+        scheduler: Scheduler,
+        null_text: Tensor,
+        guidance: tuple[float, float],
     ) -> None:
         width = guidance_width(unet)
         if width is None:
@@ -76,8 +83,9 @@ class GuidanceDistillation(_OnGuidance):
         self,
         unet: nn.Module,
         teacher: nn.Module,
-        scheduler: Any,
+        scheduler: Scheduler,
         null_text: Tensor,
+        *,
         guidance: tuple[float, float] = RANGE,
     ) -> None:
         super().__init__(unet, teacher, scheduler, null_text, guidance)
@@ -112,8 +120,9 @@ class ConditionedProgressiveDistillation(_OnGuidance):
         self,
         unet: nn.Module,
         teacher: nn.Module,
-        scheduler: Any,
+        scheduler: Scheduler,
         null_text: Tensor,
+        *,
         steps: int,
         guidance: tuple[float, float] = RANGE,
     ) -> None:
@@ -130,3 +139,24 @@ class ConditionedProgressiveDistillation(_OnGuidance):
             x_later = two_steps(teacher, schedule, x_t, times, text_btc, self.null_text, None)
             target = clean_target(schedule, x_t, x_later, times[0], times[2])
         return {"loss": self._error(x_t, times[0], text_btc, w, target)}
+
+
+def _build(inputs: Inputs) -> Training:
+    unet, teacher = inputs.denoiser(), inputs.teacher()
+    student = with_guidance_input(unet)
+    return inputs.on_latents(
+        GuidanceDistillation(student, teacher, inputs.scheduler, inputs.null_text, **inputs.options)
+    )
+
+
+def _build_conditioned(inputs: Inputs) -> Training:
+    networks = inputs.denoiser(), inputs.teacher()
+    return inputs.on_latents(
+        ConditionedProgressiveDistillation(*networks, inputs.scheduler, inputs.null_text, **inputs.options)
+    )
+
+
+register(Kind(name="guidance", build=_build, needs=DENOISER, options=(GuidanceDistillation,)))
+register(
+    Kind(name="conditioned", build=_build_conditioned, needs=DENOISER, options=(ConditionedProgressiveDistillation,))
+)

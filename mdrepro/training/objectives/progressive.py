@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
+from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 
 
 def guide(conditional: Tensor, null: Tensor, guidance_b: Tensor) -> Tensor:
@@ -145,8 +148,9 @@ class ProgressiveDistillation:
         self,
         unet: nn.Module,
         teacher: nn.Module,
-        scheduler: Any,
+        scheduler: Scheduler,
         null_text: Tensor,
+        *,
         steps: int,
         guidance: float = 1.0,
     ) -> None:
@@ -168,3 +172,11 @@ class ProgressiveDistillation:
         prediction = predict(self.networks["unet"], x_t, times[0], text_btc)
         error_b = per_sample((self.schedule.x0(prediction, x_t, times[0]) - target).square())
         return {"loss": torch.mean(truncated_snr_weight(self.schedule, times[0]) * error_b)}
+
+
+def _build(inputs: Inputs) -> Training:
+    networks = inputs.denoiser(), inputs.teacher()
+    return inputs.on_latents(ProgressiveDistillation(*networks, inputs.scheduler, inputs.null_text, **inputs.options))
+
+
+register(Kind(name="progressive", build=_build, needs=DENOISER, options=(ProgressiveDistillation,)))

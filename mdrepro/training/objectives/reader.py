@@ -6,6 +6,8 @@ from mdrepro.data.examples import Batch
 from mdrepro.models.scenes.reader import SceneReader, reading_loss, targets
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import Kind, register
 
 
 class Reading:
@@ -28,3 +30,11 @@ class Reading:
         x = batch["pixels"]
         wanted = {name: value.to(x.device) for name, value in targets(batch["scene"]).items()}
         return reading_loss(self.networks["reader"](x), wanted)
+
+
+def _build(inputs: Inputs) -> Training:
+    reader = SceneReader(**inputs.recipe.network)
+    return Training(Reading(reader), inputs.examples(), lambda networks: {"reader": networks["reader"]})
+
+
+register(Kind(name="reader", build=_build, network=SceneReader, gives="reader", sampler=None))

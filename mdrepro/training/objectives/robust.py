@@ -9,12 +9,12 @@ same step however it is split, and the time of a skipped block is saved.
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch, Examples
+from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 from mdrepro.training.engine import checkpoint, loop, processes
 from mdrepro.training.engine.config import LoopConfig
@@ -23,6 +23,8 @@ from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Objective, Phase
 from mdrepro.training.evolution.search import Quality, TrainRound
 from mdrepro.training.objectives.diffusion import Diffusion
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 
 
 class RobustDiffusion(Diffusion):
@@ -47,13 +49,14 @@ class RobustDiffusion(Diffusion):
     def __init__(
         self,
         unet: EvolvableUNet,
-        scheduler: Any,
+        scheduler: Scheduler,
         null_text: Tensor,
+        *,
         skip_probability: float,
         drop: float = 0.1,
         min_snr: float | None = None,
     ) -> None:
-        super().__init__(unet, scheduler, null_text, drop, min_snr)
+        super().__init__(unet, scheduler, null_text, drop=drop, min_snr=min_snr)
         if not 0 <= skip_probability <= 1:
             raise BadInput(f"skip_probability {skip_probability}: allowed is 0 to 1")
         self.skip_probability = skip_probability
@@ -119,3 +122,10 @@ def negative_loss(
         return -total / len(examples)
 
     return quality
+
+
+def _build(inputs: Inputs) -> Training:
+    return inputs.on_latents(RobustDiffusion(inputs.denoiser(), inputs.scheduler, inputs.null_text, **inputs.options))
+
+
+register(Kind(name="robust", build=_build, needs=DENOISER, options=(RobustDiffusion,)))

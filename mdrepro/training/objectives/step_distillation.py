@@ -12,7 +12,6 @@ What the paper leaves open, and what is done here:
 """
 
 import random
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,11 @@ from torch import Tensor, nn
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample
+from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Phase
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 from mdrepro.training.objectives.progressive import (
     clean_target,
     ddim,
@@ -89,8 +91,9 @@ class StepDistillation:
         self,
         unet: nn.Module,
         teacher: nn.Module,
-        scheduler: Any,
+        scheduler: Scheduler,
         null_text: Tensor,
+        *,
         steps: int,
         probability: float = 0.1,
         guidance: tuple[float, float] = (2.0, 14.0),
@@ -132,3 +135,11 @@ class StepDistillation:
         weighted = self.gamma * original if constant else dynamic(self.gamma, original, distillation)
         loss = distillation + weighted
         return {"loss": loss, "distillation": distillation, "original": original}
+
+
+def _build(inputs: Inputs) -> Training:
+    networks = inputs.denoiser(), inputs.teacher()
+    return inputs.on_latents(StepDistillation(*networks, inputs.scheduler, inputs.null_text, **inputs.options))
+
+
+register(Kind(name="steps", build=_build, needs=DENOISER, options=(StepDistillation,)))

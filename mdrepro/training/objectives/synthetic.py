@@ -15,14 +15,17 @@ from torch import Tensor, nn
 
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule
+from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.models import latents, text
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.objectives.decoder_distillation import DecoderDistillation
+from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 from mdrepro.training.objectives.progressive import ddim
 
 
-def pruned(teacher: AutoencoderKL, share: float = 0.5) -> vae.Autoencoder:
+def pruned(teacher: AutoencoderKL, *, share: float = 0.5) -> vae.Autoencoder:
     """An autoencoder whose decoder has a share of its teacher's channels at every level, random weights.
 
     Half of Stable Diffusion's decoder has 12.39M parameters; the paper says 13M.
@@ -55,7 +58,7 @@ class SyntheticLatents(DecoderDistillation):
         student: AutoencoderKL,
         teacher: AutoencoderKL,
         unet: nn.Module,
-        scheduler: Any,
+        scheduler: Scheduler,
         null_text: Tensor,
         tokenizer: Any,
         text_encoder: Any,
@@ -83,3 +86,25 @@ class SyntheticLatents(DecoderDistillation):
         times = [time.expand(len(x_t)).to(x_t.device) for time in self.times]
         guidance_b = None if self.guidance == 1 else torch.full((len(x_t),), self.guidance, device=x_t.device)
         return ddim(self.frozen["unet"], self.schedule, x_t, times, text_btc, self.null_text, guidance_b)
+
+
+def _build(inputs: Inputs) -> Training:
+    encoders = inputs.encoders
+    null_text, unet = encoders.null_text(), inputs.parents["unet"].load("unet")
+    student = pruned(encoders.vae, **inputs.recipe.network)
+    given = (student, encoders.vae, unet, inputs.scheduler, null_text, *encoders[1:])
+    objective = SyntheticLatents(*given, **inputs.options)
+    return Training(objective, inputs.examples(), lambda networks: {"vae": objective.finish(networks)})
+
+
+register(
+    Kind(
+        name="synthetic",
+        build=_build,
+        needs=DENOISER,
+        options=(SyntheticLatents,),
+        network=pruned,
+        gives="vae",
+        sampler=None,
+    )
+)

@@ -223,7 +223,9 @@ def train(
         vae.start_as_averages(model)
         model = model.to(memory_format=torch.channels_last)
         objective = (
-            Autoencoding(model, SQUARED, recipe.kl_weight) if encoder is None else LiteDecoder(model, encoder, SQUARED)
+            Autoencoding(model, SQUARED, kl=recipe.kl_weight)
+            if encoder is None
+            else LiteDecoder(model, encoder, SQUARED)
         )
         record = _optimise(objective, recipe, images, folder)
         if isinstance(objective, Autoencoding):

@@ -8,35 +8,12 @@ taken.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
 from typing import Any
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import unknown
 from mdrepro.training.engine.config import LoopConfig
 
 TIERS = ("quick", "proxy", "paper")
-LATENT = ("vae", "text")
-NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "reader": (),
-        "clip": (),
-        "autoencoder": (),
-        "decoder": ("vae",),
-        "synthetic": (*LATENT, "unet"),
-        "text": (),
-        "diffusion": LATENT,
-        "relu": (*LATENT, "unet"),
-        "steps": (*LATENT, "unet"),
-        "progressive": (*LATENT, "unet"),
-        "guidance": (*LATENT, "unet"),
-        "conditioned": (*LATENT, "unet"),
-        "consistency": (*LATENT, "unet"),
-        "gan": (*LATENT, "unet"),
-        "robust": (*LATENT, "unet"),
-        "evolution": (*LATENT, "unet"),
-    }
-)
-"""Kinds of run, and the roles that each needs a parent or pretrained weights for."""
 ROLES = ("vae", "text", "unet", "teacher")
 
 
@@ -47,7 +24,7 @@ class Recipe:
     Args:
         name: of the run.
         tier: quick, proxy or paper.
-        kind: the objective, one of `NEEDS`.
+        kind: the objective; see `mdrepro.training.objectives.kinds`.
         parents: recipes that it builds on, by role: ``vae`` and ``text`` make latents and text features, ``unet`` is
             what it begins with (diffusion may begin with random weights), ``teacher`` what it learns from (``unet``
             where none is given).
@@ -62,7 +39,8 @@ class Recipe:
         version: raised by hand when an objective's meaning changes.
 
     Raises:
-        BadInput: an unknown tier, kind or role, or a role that is needed and not filled.
+        BadInput: an unknown tier or role. What its kind needs is checked before it is trained, by
+            `mdrepro.training.objectives.kinds.kind_of`, since objectives import torch.
     """
 
     name: str
@@ -81,16 +59,11 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("parents", "pretrained", "data", "network", "noise", "options", "sampling"):
             object.__setattr__(self, name, dict(getattr(self, name)))
-        for what, value, allowed in (("tier", self.tier, TIERS), ("kind", self.kind, NEEDS)):
-            if value not in allowed:
-                raise unknown(what, value, allowed)
-        filled = [*self.parents, *self.pretrained]
-        for role in filled:
+        if self.tier not in TIERS:
+            raise unknown("tier", self.tier, TIERS)
+        for role in (*self.parents, *self.pretrained):
             if role not in ROLES:
                 raise unknown("role", role, ROLES)
-        for role in NEEDS[self.kind]:
-            if role not in filled:
-                raise BadInput(f"{self.name}: {self.kind} needs {' and '.join(NEEDS[self.kind])}, and has no {role}")
 
     def plain(self) -> dict[str, Any]:
         """All fields as JSON values."""

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
@@ -29,15 +29,6 @@ OF_ROLE: Mapping[str, tuple[str, ...]] = {
 }
 """The parts that a role of a recipe takes, its network first."""
 KINDS = ("reader", "clip", "vae", "unet", "text_encoder", "tokenizer", "scheduler")
-
-
-class Parts(Protocol):
-    """A finished run, or pretrained weights."""
-
-    def load(self, part: str) -> Any:
-        """One of `KINDS`: a network in eval mode, float32; a tokenizer; a scheduler."""
-
-
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -83,13 +74,13 @@ def _completed(kind: Any, folder: Path, rest: Path) -> Any:
 
 def _kind(folder: Path, part: str) -> Any:
     """The class that the folder's config names, if it is one of those allowed for this part."""
-    from mdrepro.models.mobilediffusion.discriminator import UNETS
+    from mdrepro.models.denoiser import CLASSES
 
     allowed: Mapping[str, str] = {
         "reader": {"SceneReader": "mdrepro.models.scenes.reader"},
         "clip": {"SceneClip": "mdrepro.models.scenes.clip"},
         "vae": {"Autoencoder": "mdrepro.models.mobilediffusion.vae", "AutoencoderKL": "diffusers"},
-        "unet": UNETS,
+        "unet": CLASSES,
         "scheduler": SCHEDULERS,
     }[part]
     config = folder / ("scheduler_config.json" if part == "scheduler" else "config.json")

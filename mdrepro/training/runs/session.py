@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
@@ -23,7 +23,9 @@ from mdrepro.core.provenance import hardware, state
 from mdrepro.data import sources
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import model_folders
-from mdrepro.training.runs.model_folders import Parts
+
+if TYPE_CHECKING:
+    from mdrepro.training.objectives.inputs import Parts, Trained
 
 RECORD = "training.json"
 FORMAT = 1
@@ -38,7 +40,7 @@ class Unfinished(RuntimeError):
 
 def run(
     recipe: Recipe,
-    parents: Mapping[str, Parts],
+    parents: Mapping[str, "Parts"],
     place: Path,
     latents: Path,
     identity: Mapping[str, Any],
@@ -95,7 +97,7 @@ def write_record(place: Path, record: dict[str, Any]) -> None:
     write_json(place / RECORD, record | {"bytes": size, "files": hashes})
 
 
-def _record(recipe: Recipe, made: Any) -> dict[str, Any]:
+def _record(recipe: Recipe, made: "Trained") -> dict[str, Any]:
     row = recipe.plain()
     row["data"] = {name: value for name, value in row["data"].items() if name not in sources.PLACES}
     row["pretrained"] = {role: Path(source).name for role, source in recipe.pretrained.items()}

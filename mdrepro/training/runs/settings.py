@@ -1,38 +1,34 @@
 """``--set section.name=value`` on a recipe, checked against what its network and objective take."""
 
-import functools
-import importlib
-import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from diffusers import DDIMScheduler
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data import sources
-from mdrepro.models.mobilediffusion import vae
+from mdrepro.models.denoiser import class_named
 from mdrepro.training.engine.config import LoopConfig
+from mdrepro.training.objectives import kinds
+from mdrepro.training.objectives.inputs import UNET
 from mdrepro.training.recipes.recipe import Recipe
-from mdrepro.training.runs import build
 
 SECTIONS = ("loop", "data", "network", "noise", "options", "pretrained", "sampling")
-GIVEN = {"self", "return", "unet", "teacher", "scheduler", "null_text", "generator", "discriminator", "model"}
-GIVEN |= {"student", "terms", "reader", "tokenizer", "encoder", "text_encoder"}
-"""Arguments that are no settings: `build` gives them."""
 
 
-def allowed(recipe: Recipe) -> dict[str, dict[str, Any]]:
+def allowed(recipe: Recipe) -> dict[str, Mapping[str, object]]:
     """The settings of each section and their types."""
-    types = {name: type(value) for name, value in sources.settings(recipe.data).items()}
+    kind = kinds.kind_of(recipe)
     return {
-        "loop": _takes(LoopConfig),
-        "data": types,
-        "network": _network(recipe),
-        "noise": _noise(recipe),
-        "options": _options(recipe),
+        "loop": kinds.argument_types(LoopConfig),
+        "data": {name: type(value) for name, value in sources.settings(recipe.data).items()},
+        "network": _network(recipe, kind),
+        "noise": kinds.argument_types(DDIMScheduler, every=True) if "text" in kind.needs else {},
+        "options": kinds.option_types(kind),
         "pretrained": dict.fromkeys(recipe.pretrained, str),
         "sampling": {"steps": int, "guidance": float},
     }
@@ -65,8 +61,7 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         if name == "network.class":  # what the other class does not take is left to its defaults
             types = allowed(recipe)["network"]
             recipe = replace(recipe, network={key: kept for key, kept in recipe.network.items() if key in types})
-    if recipe.kind in ("autoencoder", "decoder"):
-        vae.configuration(recipe.network["row"], recipe.network["width"])
+    kinds.kind_of(recipe)
     return recipe
 
 
@@ -84,57 +79,12 @@ def _value(name: str, text: str, kind: Any) -> Any:
     raise BadInput(f"{name}={text}: allowed is {kind if typing.get_args(kind) else kind.__name__}")
 
 
-@functools.cache
-def _takes(function: Callable[..., Any] | type) -> dict[str, Any]:
-    """The arguments of a function or class that are settings, and their types."""
-    inner = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
-    hints = typing.get_type_hints(inspect.unwrap(inner))
-    return {name: hints.get(name, Any) for name in inspect.signature(inner).parameters if name not in GIVEN}
-
-
-def _network(recipe: Recipe) -> dict[str, Any]:
-    from mdrepro.models import text
-    from mdrepro.models.mobilediffusion import vae
-    from mdrepro.models.mobilediffusion.discriminator import UNETS
-    from mdrepro.models.scenes.clip import SceneClip
-    from mdrepro.models.scenes.reader import SceneReader
-    from mdrepro.training.objectives.synthetic import pruned
-
-    kinds: Mapping[str, Any] = {
-        "reader": SceneReader,
-        "clip": SceneClip,
-        "autoencoder": vae.build,
-        "decoder": vae.build,
-        "synthetic": pruned,
-        "text": text.small_encoder,
-    }
-    if recipe.kind in kinds:
-        return _takes(kinds[recipe.kind])
+def _network(recipe: Recipe, kind: kinds.Kind) -> Mapping[str, object]:
+    if kind.network:
+        return kinds.argument_types(kind.network, every=True)
     if "unet" in recipe.pretrained:
         return {"class": str}
     if "unet" in recipe.parents:
         return {}
-    name = recipe.network.get("class", build.UNET)
-    if name not in UNETS:
-        raise unknown("network.class", name, UNETS)
-    return {"class": str, **_takes(getattr(importlib.import_module(UNETS[name]), name))}
-
-
-def _noise(recipe: Recipe) -> dict[str, Any]:
-    from diffusers import DDIMScheduler
-
-    return _takes(DDIMScheduler) if "text" in {**recipe.parents, **recipe.pretrained} else {}
-
-
-def _options(recipe: Recipe) -> dict[str, Any]:
-    from mdrepro.training.objectives.autoencoder import Terms
-
-    if recipe.kind == "evolution":
-        from mdrepro.training.evolution.run import Options
-
-        return _takes(Options)
-    terms = _takes(Terms) if recipe.kind in ("autoencoder", "decoder") else {}
-    types = _takes(build.objective_class(recipe.kind))
-    if recipe.kind == "clip":  # the widths of its towers are the network's
-        return {name: kind for name, kind in types.items() if name not in _network(recipe)}
-    return types | terms | {"gan": {"logits": str}, "relu": {"relu_scaling": str}}.get(recipe.kind, {})
+    denoiser = class_named(recipe.network.get("class", UNET), "network.class")
+    return {"class": str, **kinds.argument_types(denoiser, every=True)}

@@ -20,10 +20,11 @@ from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.core.files import digest, sha256, swap, unfinished, write_json
 from mdrepro.data import sources
+from mdrepro.training.objectives import kinds
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import model_folders, session
-from mdrepro.training.runs.model_folders import Parts, Pretrained
+from mdrepro.training.runs.model_folders import Pretrained
 from mdrepro.training.runs.scratch import from_scratch
 from mdrepro.training.runs.session import RECORD
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mdrepro.models.pipeline import MobileDiffusionPipeline
+    from mdrepro.training.objectives.inputs import Parts
 
 UNCOUNTED = ("checkpoint_every", "log_every")
 """Settings of the loop that leave the weights as they are."""
@@ -208,6 +210,7 @@ def train(recipe: Recipe, *, resume: bool = True, max_seconds: float | None = No
     def left() -> float | None:
         return None if until is None else max(0.0, until - time.monotonic())
 
+    kinds.kind_of(recipe)
     sources.examples(recipe.data)  # what is missing is an error now, not after the parents' training
     for role, source in recipe.pretrained.items():
         Pretrained(source).check(role)
@@ -242,7 +245,7 @@ def pipeline(recipe: Recipe | str, *, vae: str | None = None) -> "MobileDiffusio
     from mdrepro.models.pipeline import MobileDiffusionPipeline
 
     row = registry.get(recipe) if isinstance(recipe, str) else recipe
-    if "text" not in (*row.parents, *row.pretrained) or row.kind == "synthetic":
+    if kinds.kind_of(row).gives != "unet":
         raise BadInput(f"{row.name} is a run of kind {row.kind}: allowed are those of denoisers")
     if vae is not None and vae != row.parents.get("vae") and _begins_with(registry.get(vae)) != _begins_with(row):
         raise BadInput(
@@ -266,7 +269,7 @@ def _begins_with(row: Recipe) -> str | None:
     return row.parents.get("vae", row.pretrained.get("vae"))
 
 
-def _of_role(row: Recipe, role: str) -> Parts:
+def _of_role(row: Recipe, role: str) -> "Parts":
     return Pretrained(row.pretrained[role]) if role in row.pretrained else _needed(registry.get(row.parents[role]))
 
 

@@ -1,6 +1,7 @@
 """Design rules on small networks: one rule apart, trained alike, counted as the closed form counts; rows and figure."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,8 +19,8 @@ from mdrepro.reproduce.tables import ablation_quality as table
 from mdrepro.reproduce.workflow.parameters import declared
 from mdrepro.reproduce.workflow.record import complete
 from mdrepro.reproduce.workflow.results import judged, judged_claims
+from mdrepro.training.objectives.inputs import Inputs
 from mdrepro.training.recipes import registry, rules
-from mdrepro.training.runs import build
 
 NAME = "mobilediffusion-ablation-quality"
 FIELDS: dict[str, dict[str, Any]] = {
@@ -71,7 +72,9 @@ def pipelines() -> dict[str, Any]:
     with torch.device("meta"):
         for row in table.TITLES:
             recipe = registry.get(table.recipe(row if row not in ("t5", "base-tuned") else "base"))
-            made[row] = SimpleNamespace(unet=build.denoiser(recipe, {}), tokenizer=tokenizer, text_encoder=encoder)
+            made[row] = SimpleNamespace(
+                unet=Inputs(recipe, {}, Path()).denoiser(), tokenizer=tokenizer, text_encoder=encoder
+            )
     return made
 
 

@@ -41,7 +41,7 @@ def scorers() -> Scorers:
 def decoders() -> dict[str, Any]:
     torch.manual_seed(1)
     original = vae.build("ours", 16).eval()
-    return {"original": original, "half-width": pruned(original, 0.5).eval()}
+    return {"original": original, "half-width": pruned(original, share=0.5).eval()}
 
 
 def test_latents_are_those_that_images_are_made_of() -> None:

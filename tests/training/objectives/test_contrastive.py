@@ -23,7 +23,9 @@ WORDS = ["red", "blue", "left", "right", "square"]
 def objective():
     torch.manual_seed(0)
     tokenizer = text.word_tokenizer(WORDS, 8)
-    return Contrastive(tokenizer, text.small_encoder(tokenizer, width=32, layers=1, heads=2), 16, image_width=8)
+    return Contrastive(
+        tokenizer, text.small_encoder(tokenizer, width=32, layers=1, heads=2), features=16, image_width=8
+    )
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_with_a_readout_its_loss_is_added(objective):
     scenes = shapes.Shapes("train", 4).batch(range(4))
     tokenizer = text.word_tokenizer(shapes.VOCABULARY, shapes.TOKENS)
     encoder = text.small_encoder(tokenizer, width=32, layers=1, heads=2)
-    told = Contrastive(tokenizer, encoder, 16, image_width=8, weight=0.5, noise=0.0)
+    told = Contrastive(tokenizer, encoder, features=16, image_width=8, weight=0.5, noise=0.0)
     found = told.losses("towers", scenes, draws())
     ids = text.tokenize(tokenizer, scenes["caption"], shapes.TOKENS)
     logits = told.networks["text"](ids)[1]
@@ -121,7 +123,7 @@ def test_with_a_readout_its_loss_is_added(objective):
     by_hand = [torch.nn.functional.cross_entropy(one, right[:, n]).item() for n, one in enumerate(logits)]
     assert found["readout"].item() == pytest.approx(sum(by_hand) / 12, rel=1e-5)
     assert found["loss"].item() == pytest.approx(found["contrast"].item() + 0.5 * sum(by_hand) / 12, rel=1e-5)
-    noisy = Contrastive(tokenizer, encoder, 16, image_width=8, weight=0.5, noise=2.0)
+    noisy = Contrastive(tokenizer, encoder, features=16, image_width=8, weight=0.5, noise=2.0)
     one, other = (noisy.losses("towers", scenes, Draws(seed, 0, 0, 4))["readout"] for seed in (0, 1))
     assert one != other
 

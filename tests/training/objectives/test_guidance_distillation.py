@@ -62,7 +62,7 @@ def stage_one(kind: str = "v_prediction", off: float = 0.0, **changes: Any) -> G
 def stage_two(kind: str = "v_prediction", steps: int = 4) -> ConditionedProgressiveDistillation:
     scheduler = bed.scheduler(kind, set_alpha_to_one=True)
     return ConditionedProgressiveDistillation(
-        Perfect(kind, steps).double(), Guided(kind).double(), scheduler, bed.NULL, steps, (1.0, 6.0)
+        Perfect(kind, steps).double(), Guided(kind).double(), scheduler, bed.NULL, steps=steps, guidance=(1.0, 6.0)
     )
 
 
@@ -116,7 +116,7 @@ def test_w_is_drawn_for_each_sample_and_given_to_both() -> None:
     assert w.mean() == pytest.approx(4, abs=0.25)
     assert len(w.unique()) > 0.99 * len(w)
     teacher, student = Guided("v_prediction").double(), Guided("v_prediction").double()
-    two = ConditionedProgressiveDistillation(student, teacher, bed.scheduler(), bed.NULL, 4)
+    two = ConditionedProgressiveDistillation(student, teacher, bed.scheduler(), bed.NULL, steps=4)
     losses(two)
     assert len(teacher.seen) == 2
     assert all(torch.equal(seen, student.seen[0]) for seen in teacher.seen)
@@ -164,9 +164,8 @@ class Toy(nn.Module):
 def test_one_branch_learns_where_two_go() -> None:
     """Trained on the ring in stage one, the same noise ends nearest where the exact teacher with that w ends."""
     torch.manual_seed(0)
-    net = bed.fit(
-        GuidanceDistillation(Toy(), bed.exact(), bed.scheduler(), bed.NULL, (1.0, 6.0)), 1500, learning_rate=2e-3
-    )["unet"]
+    made = GuidanceDistillation(Toy(), bed.exact(), bed.scheduler(), bed.NULL, guidance=(1.0, 6.0))
+    net = bed.fit(made, 1500, learning_rate=2e-3)["unet"]
     noise, text, _ = bed.questions(2000)
     ends = {w: testbed.sample(bed.exact(), bed.scheduler(), noise, text, 16, guidance=w) for w in (1.0, 5.0)}
     for w, other in ((1.0, 5.0), (5.0, 1.0)):

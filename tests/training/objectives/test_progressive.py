@@ -25,7 +25,7 @@ def objective(
     kind: str = "v_prediction", w: float = 3.0, steps: int = 4, theta: float = 0.0
 ) -> ProgressiveDistillation:
     student = Unguided(kind, steps, w, theta).double()
-    return ProgressiveDistillation(student, bed.exact(kind), bed.scheduler(kind), bed.NULL, steps, w)
+    return ProgressiveDistillation(student, bed.exact(kind), bed.scheduler(kind), bed.NULL, steps=steps, guidance=w)
 
 
 @pytest.mark.parametrize(("kind", "w"), [("v_prediction", 1.0), ("v_prediction", 3.0), ("epsilon", 3.0)])
@@ -68,7 +68,7 @@ def test_the_target_is_where_one_ddim_step_leads() -> None:
 
 def test_too_many_steps_are_refused() -> None:
     with pytest.raises(BadInput, match="a student of 501 steps: allowed are 1 to 500"):
-        losses(ProgressiveDistillation(bed.exact(), bed.exact(), bed.scheduler(), bed.NULL, 501))
+        losses(ProgressiveDistillation(bed.exact(), bed.exact(), bed.scheduler(), bed.NULL, steps=501))
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_a_chain_of_two_keeps_the_first_teachers_guidance() -> None:
     teacher, guidance = bed.exact(), 2.0
     student = bed.trained()
     for steps in (8, 4):
-        made = ProgressiveDistillation(student, teacher, bed.scheduler(), bed.NULL, steps, guidance)
+        made = ProgressiveDistillation(student, teacher, bed.scheduler(), bed.NULL, steps=steps, guidance=guidance)
         teacher, guidance = bed.fit(made, 600)["unet"], 1.0
         student = copy.deepcopy(teacher).requires_grad_(True)
     short = testbed.sample(bed.exact(), bed.scheduler(), noise, text, 4, guidance=2.0)

@@ -24,7 +24,7 @@ def objective(kind: str = "v_prediction", w: float = 3.0, steps: int = 4, **chan
     each = settings.get("teacher_steps", 2 * steps) // steps
     ideal = Ideal(kind, steps, w if settings["probability"] else 1.0, theta, each).double()
     return StepDistillation(
-        ideal, bed.exact(kind), bed.scheduler(kind, set_alpha_to_one=True), bed.NULL, steps, **settings
+        ideal, bed.exact(kind), bed.scheduler(kind, set_alpha_to_one=True), bed.NULL, steps=steps, **settings
     )
 
 
@@ -275,7 +275,7 @@ def test_a_slower_teachers_times_divide_the_students() -> None:
 def test_the_teacher_gets_no_gradient() -> None:
     teacher = testbed.ToyDenoiser(4)
     student = testbed.ToyDenoiser(4)
-    made = StepDistillation(student, teacher, bed.scheduler(), bed.NULL, 4, probability=1.0)
+    made = StepDistillation(student, teacher, bed.scheduler(), bed.NULL, steps=4, probability=1.0)
     made.losses("unet", bed.examples().batch(range(8)), Draws(0, 0, 0, 8))["loss"].backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert all(p.grad is not None for p in student.parameters())
@@ -293,7 +293,7 @@ def test_what_is_not_allowed_is_said() -> None:
         with pytest.raises(BadInput, match="allowed are 8, 12 and so on to 1000"):
             losses(made)
     for steps in (0, 501):
-        made = StepDistillation(nn.Identity(), nn.Identity(), bed.scheduler(), bed.NULL, steps)
+        made = StepDistillation(nn.Identity(), nn.Identity(), bed.scheduler(), bed.NULL, steps=steps)
         with pytest.raises(BadInput, match="allowed are 1 to 500"):
             losses(made)
 
@@ -305,7 +305,7 @@ def test_a_distilled_student_goes_where_its_teacher_goes() -> None:
     """
     student = bed.trained()
     made = StepDistillation(
-        student, bed.exact(), bed.scheduler(), bed.NULL, 4, probability=1.0, guidance=(2.0, 4.0), gamma=0.05
+        student, bed.exact(), bed.scheduler(), bed.NULL, steps=4, probability=1.0, guidance=(2.0, 4.0), gamma=0.05
     )
     net = bed.fit(made, 600)["unet"]
     noise, text, _ = bed.questions()

@@ -18,9 +18,10 @@ from mdrepro.models import latents, text
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.objectives import synthetic
+from mdrepro.training.objectives.inputs import Inputs
 from mdrepro.training.recipes import paper, proxy, registry
 from mdrepro.training.recipes.recipe import Recipe
-from mdrepro.training.runs import build, scratch, store
+from mdrepro.training.runs import scratch, store
 from mdrepro.training.runs.model_folders import Pretrained
 from mdrepro.training.runs.settings import changed
 from tests.support import foreign_files as foreign
@@ -215,13 +216,13 @@ def test_weights_are_known_by_the_bytes_of_their_role(home: Path) -> None:
 def test_sd_s_network_becomes_evolvable_and_says_the_same(home: Path) -> None:
     parents = {"unet": Pretrained(paper.SD15)}
     row = registry.get("sf-sd")
-    ours, theirs = build.denoiser(row, parents), parents["unet"].load("unet")
+    ours, theirs = Inputs(row, parents, Path()).denoiser(), parents["unet"].load("unet")
     assert isinstance(ours, EvolvableUNet)
     given = (torch.randn(2, 4, 4, 4), torch.tensor([3, 900]), torch.randn(2, 10, foreign.WIDTH))
     with torch.no_grad():
         torch.testing.assert_close(ours(*given).sample, theirs(*given).sample)
     with pytest.raises(BadInput, match="begins with a UNet2DConditionModel: allowed as"):
-        build.denoiser(changed(row, ["network.class=MobileDiffusionUNet"]), parents)
+        Inputs(changed(row, ["network.class=MobileDiffusionUNet"]), parents, Path()).denoiser()
 
 
 @pytest.fixture
@@ -235,7 +236,7 @@ def decoding(home: Path) -> tuple[synthetic.SyntheticLatents, dict[str, Any]]:
     teacher = weights.load("vae")
     null_text = text.encode(tokenizer, encoder, [""])[0].detach()
     objective = synthetic.SyntheticLatents(
-        synthetic.pruned(teacher, 0.5),
+        synthetic.pruned(teacher, share=0.5),
         teacher,
         weights.load("unet"),
         DDIMScheduler(**SD_NOISE),

@@ -13,9 +13,11 @@ import torch
 
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.data import sources
+from mdrepro.training.objectives import kinds
+from mdrepro.training.objectives.inputs import Inputs
 from mdrepro.training.recipes import registry
-from mdrepro.training.recipes.recipe import NEEDS, Recipe
-from mdrepro.training.runs import build, settings, store
+from mdrepro.training.recipes.recipe import Recipe
+from mdrepro.training.runs import settings, store
 from mdrepro.training.runs.model_folders import Pretrained
 from tests.support.checkout import REPOSITORY
 from tests.support.recipe_rows import loop, put, tiny
@@ -46,7 +48,7 @@ def test_the_quick_tier_is_what_its_tables_need() -> None:
         assert recipe.loop.threads == 1, "two run side by side, and a run gives the same bits again"
         assert recipe.data["source"] == "shapes"
         assert recipe.data.get("split", "train") == "train"
-        if "text" in NEEDS[recipe.kind] and recipe.kind != "synthetic":  # which gives a decoder
+        if kinds.kind_of(recipe).gives == "unet":
             assert set(recipe.sampling) == {"steps", "guidance"}
 
 
@@ -61,9 +63,11 @@ def test_rows_follow_their_parents_and_names_are_unique() -> None:
 
 def test_a_recipe_without_what_its_kind_needs_is_refused() -> None:
     with pytest.raises(BadInput, match="steps needs vae and text and unet, and has no unet"):
-        Recipe(name="x", tier="quick", kind="steps", parents={"vae": "a", "text": "b"}, data={}, loop=loop())
+        kinds.kind_of(
+            Recipe(name="x", tier="quick", kind="steps", parents={"vae": "a", "text": "b"}, data={}, loop=loop())
+        )
     with pytest.raises(BadInput, match="did you mean diffusion"):
-        Recipe(name="x", tier="quick", kind="difusion", data={}, loop=loop())
+        kinds.kind_of(Recipe(name="x", tier="quick", kind="difusion", data={}, loop=loop()))
     with pytest.raises(BadInput, match="did you mean text"):
         Recipe(name="x", tier="quick", kind="reader", parents={"txt": "a"}, data={}, loop=loop())
 
@@ -212,4 +216,4 @@ def test_another_source_or_class_begins_with_its_own_settings() -> None:
     assert other.network["attention_heads"] == 2
     assert "mid_transformer_blocks" not in other.network
     with torch.device("meta"):
-        assert type(build.denoiser(other, {})).__name__ == "EvolvableUNet"
+        assert type(Inputs(other, {}, Path()).denoiser()).__name__ == "EvolvableUNet"

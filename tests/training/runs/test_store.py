@@ -19,8 +19,9 @@ from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import sha256
 from mdrepro.data.shapes import Shapes
 from mdrepro.models import latents
+from mdrepro.training.engine import latent_cache
 from mdrepro.training.recipes.recipe import Recipe
-from mdrepro.training.runs import build, latent_cache, model_folders, scratch, store
+from mdrepro.training.runs import build, model_folders, scratch, store
 from mdrepro.training.runs.session import Unfinished
 from tests.support.recipe_rows import put, put_in_package, tiny
 

@@ -20,7 +20,7 @@ from mdrepro.core.errors import BadInput
 from mdrepro.data import hashes
 from mdrepro.models import text
 from mdrepro.models.pipeline import MobileDiffusionPipeline
-from mdrepro.training.runs import latent_cache
+from mdrepro.training.engine import latent_cache
 from tests.support import tiny_pipeline as tiny
 
 SAYINGS = ["a red star", "a blue circle", "red star left of blue circle", ""]

@@ -1,0 +1,220 @@
+"""What an objective is built from, and what training makes of it: from a recipe to networks, examples and results."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from transformers import CLIPTextModel, PreTrainedModel, PreTrainedTokenizerBase
+
+from mdrepro.core.errors import BadInput
+from mdrepro.data import sources
+from mdrepro.data.examples import Examples
+from mdrepro.models import denoiser, text
+from mdrepro.training.engine import latent_cache, loop, processes
+from mdrepro.training.engine.config import LoopConfig
+from mdrepro.training.engine.objective import Objective
+from mdrepro.training.objectives.encoding import Encoding
+from mdrepro.training.objectives.kinds import Declared, argument_types
+from mdrepro.training.recipes.recipe import Recipe
+
+UNET = "MobileDiffusionUNet"
+"""The class of denoisers, where a recipe names no other."""
+
+
+class Parts(Protocol):
+    """A finished run, or pretrained weights."""
+
+    def load(self, part: str) -> Any:
+        """One of `model_folders.KINDS`: a network in eval mode, float32; a tokenizer; a scheduler."""
+
+
+Stored: TypeAlias = ModelMixin | PreTrainedModel | PreTrainedTokenizerBase | SchedulerMixin
+"""What a run stores a part as, by ``save_pretrained``."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to.
+
+    Args:
+        parts: what is stored, by folder.
+        files: texts that are stored too, by name.
+        parameters: how many were trained.
+        losses: the curve; see `loop.Outcome`.
+        steps, seconds, images_per_second: of the loop.
+        finished: False where time ran out; then there are no parts.
+    """
+
+    parts: Mapping[str, Stored]
+    files: Mapping[str, str]
+    parameters: int
+    losses: list[dict[str, float]]
+    steps: int
+    seconds: float
+    images_per_second: float
+    finished: bool
+
+
+class Trainable(Protocol):
+    """What a kind builds: a `Training`, or anything else that can be run like one."""
+
+    def run(self, config: LoopConfig, folder: Path, *, resume: bool, max_seconds: float | None) -> Trained:
+        """Train in ``folder``; arguments and errors as those of `loop.train`."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """An objective for the training loop.
+
+    Args:
+        objective, examples: for the loop.
+        finish: from the loop's networks to what is stored, by folder.
+    """
+
+    objective: Objective
+    examples: Examples
+    finish: Callable[[Mapping[str, nn.Module]], Mapping[str, Stored]]
+
+    def run(self, config: LoopConfig, folder: Path, *, resume: bool, max_seconds: float | None) -> Trained:
+        """See `Trainable`."""
+        outcome = loop.train(self.objective, self.examples, config, folder, resume=resume, max_seconds=max_seconds)
+        return Trained(
+            parts=self.finish(outcome.networks) if outcome.finished else {},
+            files={},
+            parameters=sum(p.numel() for network in outcome.networks.values() for p in network.parameters()),
+            losses=outcome.losses,
+            steps=outcome.steps,
+            seconds=outcome.seconds,
+            images_per_second=outcome.images_per_second,
+            finished=outcome.finished,
+        )
+
+
+class Encoders(NamedTuple):
+    """The frozen networks that make latents and text features."""
+
+    vae: AutoencoderKL
+    tokenizer: PreTrainedTokenizerBase
+    text_encoder: CLIPTextModel
+
+    def null_text(self) -> Tensor:
+        """Features of the empty text, (tokens, width)."""
+        with torch.no_grad():
+            return text.encode(self.tokenizer, self.text_encoder, [""])[0]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a recipe gives to its objective. Random weights are drawn from torch's global generator.
+
+    Args:
+        recipe: the run.
+        parents: by role.
+        cache: folder for latents and text features.
+    """
+
+    recipe: Recipe
+    parents: Mapping[str, Parts]
+    cache: Path
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All of the recipe's options, for an objective that takes them all."""
+        return dict(self.recipe.options)
+
+    def options_of(self, declared: Declared) -> dict[str, Any]:
+        """Those of the recipe's options that one of several classes or functions declares."""
+        return {name: value for name, value in self.recipe.options.items() if name in argument_types(declared)}
+
+    def examples(self) -> Examples:
+        """Pictures and captions."""
+        return sources.examples(self.recipe.data)
+
+    def denoiser(self) -> ModelMixin:
+        """The network to train: the parent ``unet``, or a new one of the class that ``network`` names.
+
+        Raises:
+            BadInput: an unknown class, or one that a parent's network is not and cannot become.
+        """
+        arguments = dict(self.recipe.network)
+        if "unet" in self.parents:
+            return _of_class(self.parents["unet"].load("unet"), arguments.get("class"), self.recipe.name)
+        return denoiser.class_named(arguments.pop("class", UNET), "network.class")(**arguments)
+
+    def teacher(self) -> ModelMixin:
+        """The parent ``teacher``, or else ``unet``."""
+        return self.parents.get("teacher", self.parents["unet"]).load("unet")
+
+    @cached_property
+    def scheduler(self) -> DDIMScheduler:
+        """The noise levels to train with: the recipe's, or else the parent's."""
+        if self.recipe.noise or "unet" not in self.parents:
+            return DDIMScheduler(**self.recipe.noise)
+        return DDIMScheduler.from_config(self.parents["unet"].load("scheduler").config)
+
+    @cached_property
+    def encoders(self) -> Encoders:
+        """Those of the parents ``vae`` and ``text``."""
+        vae, texts = self.parents["vae"], self.parents["text"]
+        return Encoders(vae.load("vae"), texts.load("tokenizer"), texts.load("text_encoder"))
+
+    @cached_property
+    def latents(self) -> Examples:
+        """Latents and text features of the recipe's data; see `encoded`."""
+        return self.encoded(self.recipe.data, self.cache)
+
+    @cached_property
+    def null_text(self) -> Tensor:
+        """Features of the empty text, (tokens, width), made on the device where those of the data are."""
+        _ = self.latents  # moves the encoders to the device
+        return self.encoders.null_text()
+
+    def encoded(self, data: Mapping[str, Any], folder: Path) -> Examples:
+        """What the frozen encoders make of pictures and captions, made once; or these themselves, without a cache.
+
+        Args:
+            data: see `mdrepro.data.sources`.
+            folder: for the cache.
+        """
+        examples = sources.examples(data)
+        if not data.get("cache", True):
+            return examples
+        vae, tokenizer, encoder = self.encoders
+        device = processes.start().device
+        return latent_cache.build(examples, vae.to(device), tokenizer, encoder.to(device), folder)
+
+    def on_batches(self, objective: Objective) -> Objective:
+        """An objective of latents and text features on what `encoded` gives: without a cache it encodes first."""
+        return objective if self.recipe.data.get("cache", True) else Encoding(objective, *self.encoders)
+
+    def on_latents(
+        self, objective: Objective, network: str = "unet", scheduler: SchedulerMixin | None = None
+    ) -> Training:
+        """Training of a denoiser on the recipe's latents and text features.
+
+        Args:
+            objective: batches have ``latent`` and ``text``.
+            network: the denoiser's name among the objective's networks.
+            scheduler: which it is sampled with; None for the one it is trained with.
+        """
+        sampler = scheduler or self.scheduler
+        return Training(
+            self.on_batches(objective), self.latents, lambda networks: {"unet": networks[network], "scheduler": sampler}
+        )
+
+
+def _of_class(unet: ModelMixin, wanted: str | None, named: str) -> ModelMixin:
+    have = type(unet).__name__
+    if wanted == "EvolvableUNet" and have == "UNet2DConditionModel":
+        from mdrepro.models.snapfusion.evolvable import EvolvableUNet
+
+        return EvolvableUNet.of(unet, f"the network that {named} begins with")
+    if wanted not in (None, have):
+        raise BadInput(f"{named} begins with a {have}: network.class must be {have}, or EvolvableUNet for SD's")
+    return unet
