@@ -6,6 +6,7 @@ halves its steps, as in `progressive`, w being an input of both. The w that the 
 """
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
@@ -37,7 +38,7 @@ class _OnGuidance:
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: ModelMixin,
         teacher: nn.Module,
         scheduler: Scheduler,
         null_text: Tensor,
@@ -81,7 +82,7 @@ class GuidanceDistillation(_OnGuidance):
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: ModelMixin,
         teacher: nn.Module,
         scheduler: Scheduler,
         null_text: Tensor,
@@ -118,7 +119,7 @@ class ConditionedProgressiveDistillation(_OnGuidance):
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: ModelMixin,
         teacher: nn.Module,
         scheduler: Scheduler,
         null_text: Tensor,

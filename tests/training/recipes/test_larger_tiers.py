@@ -221,7 +221,7 @@ def test_sd_s_network_becomes_evolvable_and_says_the_same(home: Path) -> None:
     given = (torch.randn(2, 4, 4, 4), torch.tensor([3, 900]), torch.randn(2, 10, foreign.WIDTH))
     with torch.no_grad():
         torch.testing.assert_close(ours(*given).sample, theirs(*given).sample)
-    with pytest.raises(BadInput, match="begins with a UNet2DConditionModel: network.class must be"):
+    with pytest.raises(BadInput, match=r"begins with a UNet2DConditionModel: network\.class must be"):
         Inputs(changed(row, ["network.class=MobileDiffusionUNet"]), parents, Path()).denoiser()
 
 
