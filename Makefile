@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= 2
 STAMP := $(VENV)/.mdrepro-ready
 
-.PHONY: reproduce test test-slow test-all lint setup report publish lock clean
+.PHONY: reproduce test test-slow lint bench setup report publish lock clean
 .DEFAULT_GOAL := reproduce
 
 reproduce: setup
@@ -20,6 +20,10 @@ test-slow: setup
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
+# Timed comparisons with other packages; ARGS="startup fid" for some of them.
+bench: setup
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 report: setup
 	@$(BIN)/mdrepro report
 
@@ -32,6 +36,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "installing the locked packages into $(VENV)"
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true  # else every process compiles what it imports: seconds each
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -8,7 +8,6 @@ counted, reading and preparing images are. Each number must be the other package
 
 import argparse
 import json
-import os
 import tempfile
 import time
 import warnings
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.table import Ratio, cpu_with_children
+from mdrepro.core.files import sha256
 from mdrepro.metrics.image import encoders, sets
 from tests.support import weight_files as makers
 
@@ -26,7 +27,7 @@ PAIRS = {"torch-fidelity": "tf-exact", "clean-fid": "clean", "torchmetrics": "to
 
 
 def mdrepro(name, path):
-    encoder = encoders.load(name, str(path), sha256=makers.sha256(path))
+    encoder = encoders.load(name, str(path), sha256=sha256(path))
     options = sets.Options(few=True, batch=BATCH, readers=WORKERS)
 
     def run(real, generated):
@@ -82,34 +83,50 @@ def torchmetrics(path):
 
 def compare(real, generated, path, packages=PAIRS):
     """Rows of a package: its number and ours, their relative difference, seconds of both (wall; CPU with children)."""
-    rows = []
     makes = {"torch-fidelity": torch_fidelity, "clean-fid": clean_fid, "torchmetrics": torchmetrics}
     for package in packages:
         ours, wall, cpu = timed(mdrepro(PAIRS[package], path), real, generated)
         theirs, their_wall, their_cpu = timed(makes[package](path), real, generated)
-        rows.append(
-            {
-                "package": package,
-                "theirs": theirs,
-                "ours": ours,
-                "relative_difference": abs(ours - theirs) / abs(theirs),
-                "their_seconds": their_wall,
-                "our_seconds": wall,
-                "their_cpu_seconds": their_cpu,
-                "our_cpu_seconds": cpu,
-            }
-        )
-    return rows
+        yield {
+            "package": package,
+            "theirs": theirs,
+            "ours": ours,
+            "relative_difference": abs(ours - theirs) / abs(theirs),
+            "their_seconds": their_wall,
+            "our_seconds": wall,
+            "their_cpu_seconds": their_cpu,
+            "our_cpu_seconds": cpu,
+        }
 
 
 def timed(run, *arguments):
-    def used():
-        times = os.times()
-        return times.user + times.system + times.children_user + times.children_system
-
-    wall, cpu = time.perf_counter(), used()
+    wall, cpu = time.perf_counter(), cpu_with_children()
     value = run(*arguments)
-    return value, time.perf_counter() - wall, used() - cpu
+    return value, time.perf_counter() - wall, cpu_with_children() - cpu
+
+
+def measured(images, size, packages=PAIRS):
+    """Rows of `compare` on so many photographs in each folder, on random weights."""
+    warnings.simplefilter("ignore")
+    np.random.seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        real, generated = makers.photos(folder, n=images, size=size)
+        path = Path(folder) / "inception.pth"
+        torch.save(makers.inception_weights(), path)
+        yield from compare(real, generated, path, packages)
+
+
+def run():
+    """A ratio a package. Raises AssertionError where a number is not the package's to 1e-4."""
+    torch.set_num_threads(1)
+    rows = []
+    for row in measured(100, 256):
+        assert row["relative_difference"] < 1e-4, row
+        seconds = row["our_cpu_seconds"], row["their_cpu_seconds"]
+        rows.append(
+            Ratio("FID of two folders of 100 PNGs", row["package"], *seconds, "CPU s", 0.9, "1 thread, once each")
+        )
+    return rows
 
 
 def main():
@@ -119,15 +136,9 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--packages", default=",".join(PAIRS))
     given = parser.parse_args()
-    warnings.simplefilter("ignore")
     torch.set_num_threads(given.threads)
-    np.random.seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        real, generated = makers.photos(folder, n=given.images, size=given.size)
-        path = Path(folder) / "inception.pth"
-        torch.save(makers.inception_weights(), path)
-        for row in compare(real, generated, path, given.packages.split(",")):
-            print(json.dumps(row), flush=True)
+    for row in measured(given.images, given.size, given.packages.split(",")):
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,11 @@ from mdrepro.core import paths
 from tests.support.checkout import NOTEBOOK, PARAMETERS, REPOSITORY, TABLE, WORK, Cli, notebook
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Files and single tests run in this process, which starts soonest; folders on all cores."""
+    return 0 if all(".py" in argument for argument in config.args) else None
+
+
 @pytest.fixture(autouse=True)
 def _accelerate_anew() -> Iterator[None]:
     """accelerate keeps device and precision for a whole process: what one test asked for is not the next one's."""

@@ -170,16 +170,9 @@ def test_the_matrix_holds_the_single_numbers_and_their_differences(cli_run, fold
 
 
 @pytest.mark.slow
-def test_fid_of_a_thousand_pngs_is_the_packages_own_and_takes_less_time(inception_file, tmp_path):
-    """By the packages' public functions, from files to number; in processor time, as machines may be busy."""
-    real, generated = makers.photos(tmp_path / "photos", n=500, size=256)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        rows = bench_fid.compare(real, generated, inception_file)
-    finally:
-        torch.set_num_threads(threads)
-    for row in rows:
-        print(json.dumps(row))
-        assert row["relative_difference"] < 1e-4
-        assert row["our_cpu_seconds"] < 0.9 * row["their_cpu_seconds"]
+def test_fid_from_files_to_number_is_the_packages_own(inception_file, tmp_path):
+    """By the packages' public functions; which of them is quicker is for ``make bench``."""
+    real, generated = makers.photos(tmp_path / "photos", n=24, size=256)
+    rows = list(bench_fid.compare(real, generated, inception_file))
+    assert len(rows) == 3
+    assert all(row["relative_difference"] < 1e-4 for row in rows)
