@@ -6,8 +6,8 @@ import torch
 
 from benchmarks.table import Ratio, in_turn
 from mdrepro.data.shapes import Shapes
-from mdrepro.metrics.image import scenes
-from mdrepro.metrics.image.scenes import SceneReader
+from mdrepro.models.scenes import reader
+from mdrepro.models.scenes.reader import SceneReader
 
 BATCH = 64
 
@@ -25,7 +25,7 @@ def run() -> list[Ratio]:
         data.batch(range(first, first + BATCH))
 
     def step() -> None:
-        loss = scenes.reading_loss(network(batch["pixels"]), scenes.targets(batch["scene"]))["loss"]
+        loss = reader.reading_loss(network(batch["pixels"]), reader.targets(batch["scene"]))["loss"]
         loss.backward()
 
     ours, theirs = in_turn(draw, step, 5, time.process_time)
