@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdrepro.core import paths
+from mdrepro.core import paths, plotting
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import digest, replacing
 from mdrepro.data import coco, folders
@@ -253,28 +253,17 @@ class Coco:
 
     def grid(self, measured: Mapping[str, Scored], count: int = 8) -> "Figure":
         """The first captions' images, a row a way, below the pictures that the captions are of."""
-        import textwrap
-
-        from matplotlib import pyplot as plt
         from PIL import Image
 
+        def picture(file: Path) -> NDArray[np.uint8]:
+            with Image.open(file) as image:
+                return np.asarray(image.convert("RGB").resize((SIDE, SIDE)))
+
         count = min(count, len(self.captions))
-        lines: dict[str, Sequence[Path]] = {"COCO": self.chosen.files} if self.chosen.files else {}
-        lines |= {row: ours.files for row, ours in measured.items()}
-        size = (1.45 * count, 1.45 * len(lines) + 0.8)
-        figure, axes = plt.subplots(len(lines), count, figsize=size, layout="constrained", squeeze=False)
-        for line, (row, files) in zip(axes, lines.items(), strict=True):
-            for axis, file in zip(line, files[:count], strict=True):
-                with Image.open(file) as picture:
-                    axis.imshow(picture.convert("RGB").resize((SIDE, SIDE)))
-                axis.set(xticks=[], yticks=[])
-                axis.spines[:].set_visible(False)
-            line[0].set_ylabel("\n".join(textwrap.wrap(row, 22)), rotation=0, ha="right", va="center", fontsize=11)
-        for axis, caption in zip(axes[0], self.captions[:count], strict=True):
-            text = "\n".join(textwrap.wrap(caption, 22)).replace("$", r"\$")
-            axis.set_title(text, fontsize=7)
-        plt.close(figure)
-        return figure
+        files: dict[str, Sequence[Path]] = {"COCO": self.chosen.files} if self.chosen.files else {}
+        files |= {row: ours.files for row, ours in measured.items()}
+        rows = {row: [picture(file) for file in those[:count]] for row, those in files.items()}
+        return plotting.image_grid(rows, self.captions[:count])
 
 
 def load(name: str, images: int, *, tier: str, prompts: str = coco.DRAWN) -> Coco:

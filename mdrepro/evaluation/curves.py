@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrepro.core import plotting
 from mdrepro.core.errors import BadInput
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.bootstrap import Interval
@@ -305,15 +306,12 @@ def draw(axis: "Axes", panel: Mapping[str, Levels], title: str, of: str = "[shap
     for colour, (row, one) in zip(colours, panel.items(), strict=True):
         axis.plot(one.clip[0], one.fid[0], marker="o", markersize=3.5, linewidth=1.4, color=colour, label=row)
         for index in (0, -1):
-            place = (one.clip[0, index], one.fid[0, index])
-            axis.annotate(
-                f"{one.scales[index]:g}", place, xytext=(3, 3), textcoords="offset points", fontsize=6, color=colour
-            )
-    axis.set(title=title, xlabel=f"CLIP score{of}", ylabel=f"FID{of}")
-    axis.title.set_fontsize(9)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
-    axis.legend(fontsize=6.5, frameon=False)
+            point = (one.clip[0, index], one.fid[0, index])
+            plotting.annotate(axis, f"{one.scales[index]:g}", point, (3, 3), fontsize=7, color=colour)
+    plotting.title(axis, title)
+    axis.locator_params(axis="x", nbins=5)
+    axis.set(xlabel=f"CLIP score{of}", ylabel=f"FID{of}")
+    axis.legend(fontsize=7, frameon=False)
 
 
 def _listed(scales: Sequence[float]) -> str:

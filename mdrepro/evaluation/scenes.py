@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdrepro.core import paths
+from mdrepro.core import paths, plotting
 from mdrepro.data.shapes import SIZE, Scene, Shapes, caption, render
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics import bootstrap
@@ -251,21 +251,6 @@ def grid_figure(measured: Mapping[str, Found], scenes: Sequence[Scene], count: i
 
     Framed are images in which something is not what the caption says.
     """
-    import textwrap
-
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        len(measured), count, figsize=(1.45 * count, 1.45 * len(measured) + 0.8), layout="constrained", squeeze=False
-    )
-    for line, (row, ours) in zip(axes, measured.items(), strict=True):
-        for column, axis in enumerate(line):
-            axis.imshow(ours.images[column].permute(1, 2, 0).numpy(), interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(not all(ours.judgements[column].attributes()))
-            axis.spines[:].set(color="#c8501e", linewidth=2.5)
-        line[0].set_ylabel("\n".join(textwrap.wrap(row, 22)), rotation=0, ha="right", va="center", fontsize=11)
-    for axis, prompt in zip(axes[0], prompts(scenes[:count]), strict=True):
-        axis.set_title("\n".join(textwrap.wrap(prompt, 22)), fontsize=7)
-    plt.close(figure)
-    return figure
+    rows = {row: ours.images[:count].permute(0, 2, 3, 1).numpy() for row, ours in measured.items()}
+    wrong = {row: [not all(one.attributes()) for one in ours.judgements[:count]] for row, ours in measured.items()}
+    return plotting.image_grid(rows, prompts(scenes[:count]), wrong)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.core import plotting
 from mdrepro.core.errors import BadInput
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
@@ -84,21 +85,17 @@ def claims(seen: Mapping[str, RunView]) -> "pd.DataFrame":
 
 def claims_figure(seen: Mapping[str, RunView]) -> "Figure":
     """How many claims of each table hold, do not, or are undecided."""
-    from matplotlib import pyplot as plt
-
-    told = {name: [one.verdict for one in view.claims] for name, view in seen.items() if view.claims}
-    figure, axis = plt.subplots(figsize=(9, 0.5 * len(told) + 1.3), layout="constrained")
-    left = [0] * len(told)
-    for verdict in CLAIM_VERDICTS:
-        counts = [values.count(verdict) for values in told.values()]
-        bars = axis.barh(list(told), counts, left=left, color=COLOURS[verdict], label=verdict)
-        axis.bar_label(bars, [str(count) if count else "" for count in counts], label_type="center", fontsize=9)
-        left = [before + count for before, count in zip(left, counts, strict=True)]
-    axis.invert_yaxis()
-    axis.set_xlabel("claims")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(ncols=len(COLOURS), loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8)
-    plt.close(figure)
+    verdicts = {name: [one.verdict for one in view.claims] for name, view in seen.items() if view.claims}
+    with plotting.figure(size=(9, 0.5 * len(verdicts) + 1.3), grid="x") as (figure, (axis,)):
+        left = [0] * len(verdicts)
+        for verdict in CLAIM_VERDICTS:
+            counts = [values.count(verdict) for values in verdicts.values()]
+            bars = axis.barh(list(verdicts), counts, left=left, color=COLOURS[verdict], label=verdict)
+            axis.bar_label(bars, [str(count) if count else "" for count in counts], label_type="center", fontsize=9)
+            left = [before + count for before, count in zip(left, counts, strict=True)]
+        axis.invert_yaxis()
+        axis.set_xlabel("claims")
+        axis.legend(ncols=len(COLOURS), loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8)
     return figure
 
 
@@ -121,29 +118,18 @@ def trade_figure(seen: Mapping[str, RunView]) -> "Figure":
     """
     if STEPS not in seen:
         raise BadInput(f"{STEPS} has no result at this tier; run: mdrepro reproduce {STEPS}")
-    from matplotlib import pyplot as plt
-
     data = measured(seen[STEPS]).dropna(subset=["attribute_accuracy", "seconds_per_image", "gmacs_per_image"])
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained", sharey=True)
-    for axis, (column, label) in zip(
-        axes,
-        (("gmacs_per_image", "denoiser, GMAC an image"), ("seconds_per_image", "whole image, s on this host")),
-        strict=True,
-    ):
-        distilled = [row in ("50", "8", "1") for row in data.index]
-        axis.scatter(
-            data[column], 100 * data["attribute_accuracy"], s=55, c=["#2563a8" if d else "#9aa3ad" for d in distilled]
-        )
-        told: list[tuple[float, float]] = []
-        for row, line in data.iterrows():
-            x, y = line[column], 100 * line["attribute_accuracy"]
-            above = sum(0.5 < x / other < 2 and abs(y - height) < 5 for other, height in told)  # labels stand in a pile
-            axis.annotate(str(row), (x, y), (5, 5 + 11 * above), textcoords="offset points")
-            told.append((x, y))
-        axis.set(xscale="log", xlabel=label)
-        axis.margins(0.15)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("attributes right, %")
-    plt.close(figure)
+    panels = {"gmacs_per_image": "denoiser, GMAC per image", "seconds_per_image": "whole image, s on this host"}
+    with plotting.figure(1, 2, size=(9.5, 3.6), sharey=True) as (figure, axes):
+        for axis, (column, label) in zip(axes, panels.items(), strict=True):
+            labels = []
+            for row, line in data.iterrows():
+                colour = plotting.BLUE if row in ("50", "8", "1") else plotting.GREY
+                labels.append((str(row), (line[column], 100 * line["attribute_accuracy"]), colour))
+                axis.plot(*labels[-1][1], "o", ms=7.5, mec="white", color=colour)
+            axis.set(xscale="log", xlabel=label)
+            axis.margins(0.15)
+            plotting.plain_log(axis.xaxis)
+            plotting.label_points(axis, labels)
+        axes[0].set_ylabel("attributes right, %")
     return figure

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.core import plotting
 from mdrepro.core.errors import unknown
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.cost import closed_form
@@ -186,43 +187,29 @@ def protocol(rule: Rule) -> str:
 
 def figure(changes: Sequence[Change]) -> "Figure":
     """Change of each rule in parameters (left) and compute (right); black ticks are the paper's figures."""
-    import seaborn as sns
-    from matplotlib import pyplot as plt
-
     from mdrepro.papers import ledger
 
     table = ledger.find(TABLE)
-    style = {"grid.color": "0.92", "axes.edgecolor": "0.6", "svg.hashsalt": "mdrepro"}
-    with sns.axes_style("whitegrid", style), sns.plotting_context("notebook", font_scale=0.85):
-        height = 1.3 + 0.36 * len(changes)
-        drawn, axes = plt.subplots(1, 2, figsize=(9, height), dpi=100, layout="constrained", sharey=True)
-        names = [f"{change.rule.upper()[:2]}  {RULES[change.rule].title}" for change in changes]
-        panels = {"params_change": "Parameters", "compute_change": "Multiply-accumulates"}
-        for ax, (column, title) in zip(axes, panels.items(), strict=True):
-            values = [change.params if column == "params_change" else change.macs for change in changes]
-            colours = [sns.color_palette("deep")[3 if RULES[change.rule].adopted else 7] for change in changes]
-            ax.barh(names, values, color=colours, height=0.62)
+    names = [f"{change.rule.upper()[:2]}  {RULES[change.rule].title}" for change in changes]
+    colours = [plotting.RED if RULES[change.rule].adopted else plotting.GREY for change in changes]
+    panels = {
+        "params_change": ("Parameters", [change.params for change in changes]),
+        "compute_change": ("Multiply-accumulates", [change.macs for change in changes]),
+    }
+    with plotting.figure(1, 2, size=(9, 1.3 + 0.36 * len(changes)), grid="x", sharey=True) as (drawn, axes):
+        for axis, (column, (title, values)) in zip(axes, panels.items(), strict=True):
+            axis.barh(names, values, color=colours, height=0.62)
             for place, (change, value) in enumerate(zip(changes, values, strict=True)):
                 cell = table.cell(change.rule, column)
                 end = value
                 if cell and cell.value is not None:
-                    ax.plot([cell.value] * 2, [place - 0.42, place + 0.42], color="black", lw=2.2, label="paper")
+                    axis.plot([cell.value] * 2, [place - 0.42, place + 0.42], color="black", lw=2.2, label="paper")
                     end = min(value, cell.value)  # the number stands beyond bar and tick
-                ax.annotate(
-                    f"{value:+.1f}".replace("-", "−") if value else "0",
-                    (end, place),
-                    (5 if end > 0 else -5, 0),
-                    textcoords="offset points",
-                    ha="left" if end > 0 else "right",
-                    va="center",
-                    fontsize="small",
-                )
-            ax.axvline(0, color="0.4", lw=0.8)
-            ax.margins(x=0.22)
-            ax.set_title(title, loc="left", fontweight="bold")
-            ax.set_xlabel("change by the rule, %")
-            ax.grid(axis="y", visible=False)
-            sns.despine(ax=ax, left=True)
+                number = f"{value:+.1f}".replace("-", "−") if value else "0"
+                plotting.annotate(axis, number, (end, place), (5 if end > 0 else -5, 0))
+            axis.axvline(0, color="0.4", lw=0.8)
+            axis.margins(x=0.22)
+            plotting.title(axis, title)
+            axis.set_xlabel("change by the rule, %")
         axes[0].invert_yaxis()
-    plt.close(drawn)  # shown by the notebook as a value, once
     return drawn

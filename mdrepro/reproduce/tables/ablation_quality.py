@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.core import plotting
 from mdrepro.evaluation import paired, scenes
 from mdrepro.evaluation.protocol import Evaluation
 from mdrepro.evaluation.rows import Row
@@ -106,68 +107,29 @@ def rows(
     return cells
 
 
+SHOWN = (("fid_shapes", "FID[shapes], lower is better"), ("clip_shapes", "CLIP score[shapes]"))
+
+
 def figure(cells: Sequence[Row]) -> "Figure":
     """Quality against cost: FID[shapes] and CLIP score[shapes] over multiply-accumulates, with intervals."""
-    from matplotlib import pyplot as plt
-
-    def of(column: str) -> dict[str, Row]:
-        return {cell.row: cell for cell in cells if cell.column == column}
-
-    cost = of("macs")
-    drawn, axes = plt.subplots(1, 2, figsize=(12, 5.2), layout="constrained")
-    for axis, (column, title) in zip(
-        axes, (("fid_shapes", "FID[shapes], lower is better"), ("clip_shapes", "CLIP score[shapes]")), strict=True
-    ):
-        found = {row: cell for row, cell in of(column).items() if row in cost}
-        ordered = sorted(found, key=lambda row: found[row].value or 0.0)
-        spans = [found[row].value or 0.0 for row in ordered]
-        ends = [end for cell in found.values() for end in (cell.ci_low, cell.ci_high) if end is not None]
-        low, high = min(ends), max(ends)
-        right = max(1e3 * (cell.value or 0.0) for cell in cost.values())
-        left = min(1e3 * (cell.value or 0.0) for cell in cost.values())
-        edge = right + 0.06 * (right - left)
-        for row, label in zip(ordered, apart(spans, (high - low) / 16), strict=True):
-            cell, x = found[row], 1e3 * (cost[row].value or 0.0)
-            assert cell.value is not None
-            assert cell.ci_low is not None
-            assert cell.ci_high is not None
-            colour = "#1d4f91" if row == BASE else "#c8501e" if row in NOT_ADOPTED else "#4b5563"
-            axis.errorbar(
-                x,
-                cell.value,
-                [[cell.value - cell.ci_low], [cell.ci_high - cell.value]],
-                fmt="o",
-                color=colour,
-                capsize=3,
-            )
-            axis.annotate(
-                TITLES[row],
-                (x, cell.value),
-                (edge, label),
-                color=colour,
-                fontsize=9,
-                va="center",
-                arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.6, "relpos": (0, 0.5), "shrinkA": 2},
-            )
-        axis.axhline(found[BASE].value, color="#1d4f91", lw=0.8, alpha=0.4)
-        axis.set_xlim(left - 0.06 * (right - left), edge + 0.75 * (right - left))
-        axis.set_xticks([tick for tick in axis.get_xticks() if left <= tick <= right])
-        axis.set(xlabel="multiply-accumulates of one evaluation, $10^6$", ylabel=title)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
-    plt.close(drawn)
+    cost = {cell.row: 1e3 * (cell.value or 0.0) for cell in cells if cell.column == "macs"}
+    left, right = min(cost.values()), max(cost.values())
+    edge = right + 0.06 * (right - left)
+    with plotting.figure(1, 2, size=(12, 5.2)) as (drawn, axes):
+        for axis, (column, title) in zip(axes, SHOWN, strict=True):
+            points = {cell.row: cell for cell in cells if cell.column == column and cell.row in cost}
+            ordered = sorted(points.values(), key=lambda cell: cell.value or 0.0)
+            ends = [end for cell in ordered for end in (cell.ci_low, cell.ci_high) if end is not None]
+            gap = (max(ends) - min(ends)) / 16
+            for cell, label in zip(ordered, plotting.apart([cell.value or 0.0 for cell in ordered], gap), strict=True):
+                row, x = cell.row, cost[cell.row]
+                colour = plotting.BLUE if row == BASE else plotting.ORANGE if row in NOT_ADOPTED else "0.35"
+                plotting.estimate(axis, x, cell.value, cell.ci_low, cell.ci_high, colour=colour)
+                line = {"arrowstyle": "-", "color": "0.75", "lw": 0.6, "relpos": (0, 0.5), "shrinkA": 2}
+                point = (x, cell.value or 0.0)
+                axis.annotate(TITLES[row], point, (edge, label), color=colour, va="center", arrowprops=line)
+            axis.axhline(points[BASE].value or 0.0, color=plotting.BLUE, lw=0.8, alpha=0.4)
+            axis.set_xlim(left - 0.06 * (right - left), edge + 0.75 * (right - left))
+            axis.set_xticks([tick for tick in axis.get_xticks() if left <= tick <= right])
+            axis.set(xlabel="multiply-accumulates of one evaluation, $10^6$", ylabel=title)
     return drawn
-
-
-def apart(places: Sequence[float], gap: float) -> list[float]:
-    """Places for labels near rising ``places``, each at least ``gap`` above the one before, together as near as can be.
-
-    Labels that would touch are moved as one group about the middle of what they name.
-    """
-    groups: list[list[float]] = []  # of a group: the mean of (place - index x gap) over its members, and their number
-    for place in places:
-        groups.append([place, 1])
-        while len(groups) > 1 and groups[-1][0] < groups[-2][0] + gap * groups[-2][1]:
-            (low, many), (high, more) = groups[-2:]
-            groups[-2:] = [[(low * many + (high - gap * many) * more) / (many + more), many + more]]
-    return [low + gap * index for low, many in groups for index in range(int(many))]

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from mdrepro.diffusion.samplers import scheduler_for
+from mdrepro.core import plotting
 from mdrepro.evaluation import networks, paired, scenes
 from mdrepro.evaluation.networks import Names
 from mdrepro.evaluation.protocol import Drawn, Evaluation
@@ -231,17 +232,12 @@ def curves(measured: Mapping[float, Mapping[str, Any]], scored: Evaluation) -> C
 
 def curve_figure(curve: Curve, of: str = "[shapes]") -> "Figure":
     """FID over CLIP score; each point is a guidance scale. ``of``: what follows the scores' names."""
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
-    for (row, points), colour in zip(curve.items(), ("#1d4f91", "#c8501e"), strict=True):
-        _, clip, fid = zip(*points, strict=True)
-        axis.plot(clip, fid, "o-", color=colour, label=f"{row} decoder")
-        for w, x, y in points:
-            axis.annotate(f"{w:g}", (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=colour)
-    axis.set(xlabel=f"CLIP score{of}", ylabel=f"FID{of}")
-    axis.legend(frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
-    plt.close(figure)
+    with plotting.figure(size=(6, 4.2)) as (figure, (axis,)):
+        for (row, points), colour in zip(curve.items(), (plotting.BLUE, plotting.ORANGE), strict=True):
+            _, clip, fid = zip(*points, strict=True)
+            axis.plot(clip, fid, "o-", color=colour, label=f"{row} decoder", mec="white", ms=7)
+            for w, x, y in points:
+                plotting.annotate(axis, f"{w:g}", (x, y), (0, 6), color=colour)
+        axis.set(xlabel=f"CLIP score{of}", ylabel=f"FID{of}")
+        axis.legend(frameon=False)
     return figure

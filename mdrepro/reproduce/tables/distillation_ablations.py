@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.core import plotting
 from mdrepro.evaluation import curves, scenes
 from mdrepro.evaluation.curves import BEST_CLIP, BEST_FID, CLIP_AT_FID, FID_AT_CLIP, Curve, Levels, Line
 from mdrepro.evaluation.protocol import Evaluation
@@ -133,13 +134,10 @@ def rows(traced: Mapping[Line, Curve], levels: Mapping[Line, Levels], scored: Ev
 
 def figure(levels: Mapping[Line, Levels]) -> "Figure":
     """The curves of all panels."""
-    from matplotlib import pyplot as plt
-
     shown = panels(levels)
-    made, axes = plt.subplots(2, 4, figsize=(15, 7), layout="constrained")
-    for axis, (title, panel) in zip(axes.flat, shown.items(), strict=False):
-        curves.draw(axis, panel, title)
-    for axis in axes.flat[len(shown) :]:
-        axis.set_visible(False)
-    plt.close(made)
-    return made
+    with plotting.figure(2, 4, size=(15, 7)) as (drawn, axes):
+        for axis, (title, panel) in zip(axes, shown.items(), strict=False):
+            curves.draw(axis, panel, title)
+        for axis in axes[len(shown) :]:
+            axis.set_visible(False)
+    return drawn

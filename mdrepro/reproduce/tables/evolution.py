@@ -1,10 +1,12 @@
 """Table ``snapfusion-evolution``: what robust training bears, what Algorithm 1 makes of a network; rows and figures."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.core import plotting
 from mdrepro.evaluation import networks, paired, scenes
 from mdrepro.evaluation.networks import Names
 from mdrepro.evaluation.protocol import Evaluation
@@ -224,8 +226,8 @@ def log_figure(logs: Mapping[str, Sequence[Round]]) -> "Figure":
     Args:
         logs: action logs by title, side by side.
     """
-    from matplotlib import pyplot as plt
     from matplotlib.colors import SymLogNorm
+    from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
     names = _ordered({c.block for log in logs.values() for entry in log for c in entry.candidates})
     scores = [c.score for log in logs.values() for entry in log for c in entry.candidates if c.score is not None]
@@ -233,26 +235,29 @@ def log_figure(logs: Mapping[str, Sequence[Round]]) -> "Figure":
     bound = max(map(abs, scores))
     norm = SymLogNorm(linear, vmin=-bound, vmax=bound, base=10)
     widest = max(map(len, logs.values()))
-    drawn, axes = plt.subplots(
-        1,
-        len(logs),
-        figsize=(2.6 + (1.2 + 0.55 * widest) * len(logs), 1.6 + 0.23 * len(names)),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
-    for axis, (title, log) in zip(axes[0], logs.items(), strict=True):
-        shown = _scores(axis, names, log, norm)
-        axis.set_title(title, loc="left", fontsize=10)
-        axis.set(xticks=range(len(log)), xlabel="round")
-        axis.set_xticklabels([str(entry.round) for entry in log])
-        axis.set_yticks(range(len(names)), names, fontsize=7.5)
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-    bar = drawn.colorbar(shown, ax=axes[0], shrink=0.6)
-    bar.set_label("score: rise of the loss without the block, a millisecond saved")
-    plt.close(drawn)
+    size = (2.6 + (1.2 + 0.55 * widest) * len(logs), 1.6 + 0.23 * len(names))
+    with plotting.figure(1, len(logs), size=size, grid="none", sharey=True) as (drawn, axes):
+        for axis, (title, log) in zip(axes, logs.items(), strict=True):
+            shown = _scores(axis, names, log, norm)
+            plotting.title(axis, title)
+            axis.set_xticks(range(len(log)), [str(entry.round) for entry in log])
+            axis.set_xlabel("round")
+            axis.set_yticks(range(len(names)), names, fontsize=7.5)
+            axis.spines[:].set_visible(False)
+        bar = drawn.colorbar(shown, ax=axes, shrink=0.6)
+        bar.set_label("score: rise of the loss without the block, a millisecond saved")
+        bar.ax.yaxis.set_major_locator(FixedLocator(_ticks(linear, bound)))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+        bar.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     return drawn
+
+
+def _ticks(linear: float, bound: float) -> list[float]:
+    """Zero and at most three powers of ten on each side, none near zero, where the scale is linear."""
+    powers = [10.0**power for power in range(math.floor(math.log10(linear)), math.floor(math.log10(bound)) + 1)]
+    outside = [power for power in powers if power > linear] or [bound]
+    shown = outside[:: -math.ceil(len(outside) / 3)]
+    return sorted([*(-power for power in shown), 0.0, *shown])
 
 
 def _scores(axis: "Axes", names: Sequence[str], log: Sequence[Round], norm: Any) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.core import plotting
 from mdrepro.evaluation import curves, networks, scenes
 from mdrepro.evaluation.curves import Curve, Levels, Line
 from mdrepro.evaluation.networks import Names
@@ -231,11 +232,8 @@ def single_points(traced: Mapping[str, Curve], levels: Mapping[str, Levels], sco
 
 def curves_figure(levels: Mapping[str, Levels], tier: str = "quick", of: str = "[shapes]") -> "Figure":
     """The curves of each panel, side by side; ``of``: what follows the scores' names."""
-    from matplotlib import pyplot as plt
-
     shown = panels(tier)
-    figure, axes = plt.subplots(1, len(shown), figsize=(4.2 * len(shown), 3.6), layout="constrained", squeeze=False)
-    for axis, (title, panel) in zip(axes[0], shown.items(), strict=True):
-        curves.draw(axis, {row: levels[row] for row in panel}, title, of)
-    plt.close(figure)
+    with plotting.figure(1, len(shown), size=(4.2 * len(shown), 3.6)) as (figure, axes):
+        for axis, (title, panel) in zip(axes, shown.items(), strict=True):
+            curves.draw(axis, {row: levels[row] for row in panel}, title, of)
     return figure

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrepro.core import plotting
 from mdrepro.evaluation import networks, scenes
 from mdrepro.evaluation.networks import Names
 from mdrepro.evaluation.protocol import Evaluation
@@ -149,24 +150,18 @@ def compute(pipelines: Mapping[str, Any], guidance: float, tier: str = "quick") 
 
 def quality_figure(cells: Sequence[Row]) -> "Figure":
     """Attribute accuracy and FID[shapes] of each way, or CLIP score and FID, with intervals."""
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     on_scenes = (("attribute_accuracy", "attribute accuracy"), ("fid_shapes", "FID[shapes]"))
-    chosen = on_scenes if any(row.column == "fid_shapes" for row in cells) else (("clip", "CLIP score"), ("fid", "FID"))
-    for axis, (column, title) in zip(axes, chosen, strict=True):
-        shown = [row for row in cells if row.column == column and row.value is not None]
-        for place, row in enumerate(shown):
-            assert row.value is not None
-            assert row.ci_low is not None
-            assert row.ci_high is not None
-            colour = "#2563a8" if row.row in ("50", "8", "1") else "#6b7280"
-            spread = [[row.value - row.ci_low], [row.ci_high - row.value]]
-            axis.errorbar(row.value, place, xerr=spread, fmt="o", color=colour, capsize=3)
-        axis.set(yticks=range(len(shown)), yticklabels=[row.row for row in shown], xlabel=title)
-        axis.invert_yaxis()
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
-    axes[1].set_xscale("log")
-    plt.close(figure)
+    on_images = (("clip", "CLIP score"), ("fid", "FID"))
+    panels = on_scenes if any(row.column == "fid_shapes" for row in cells) else on_images
+    with plotting.figure(1, 2, size=(9, 3.2)) as (figure, axes):
+        for axis, (column, title) in zip(axes, panels, strict=True):
+            shown = [row for row in cells if row.column == column and row.value is not None]
+            for place, row in enumerate(shown):
+                colour = plotting.BLUE if row.row in ("50", "8", "1") else plotting.GREY
+                plotting.estimate(axis, place, row.value, row.ci_low, row.ci_high, colour=colour, along="x")
+            axis.set_yticks(range(len(shown)), [row.row for row in shown])
+            axis.set_xlabel(title)
+            axis.invert_yaxis()
+        axes[1].set_xscale("log")
+        plotting.plain_log(axes[1].xaxis)
     return figure

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mdrepro.core import plotting
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.cost.measure import Blocks, count_blocks
 from mdrepro.metrics.cost.quantities import Cost
@@ -10,7 +11,6 @@ from mdrepro.models import presets
 from mdrepro.models.presets import LATENT_FACTOR, Preset
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PAPERS = ("MobileDiffusion", "MobileDiffusion-Lite", "SnapFusion", "SnapFusion (Table 3)")
@@ -18,24 +18,6 @@ PAPERS = ("MobileDiffusion", "MobileDiffusion-Lite", "SnapFusion", "SnapFusion (
 
 SYSTEM = ("text-encoder", "mobilediffusion", "mobilediffusion-decoder-lite")
 """What MobileDiffusion deploys: the 520M of the blog."""
-
-# Where a label may stand: points right and up of its dot, and how it is aligned; tried in this order.
-LABEL_OFFSETS: tuple[tuple[int, int, str, str], ...] = (
-    (7, 0, "left", "center"),
-    (-7, 0, "right", "center"),
-    (0, 6, "center", "bottom"),
-    (0, -6, "center", "top"),
-    (6, 6, "left", "bottom"),
-    (6, -6, "left", "top"),
-    (-6, 6, "right", "bottom"),
-    (-6, -6, "right", "top"),
-    (6, 16, "left", "bottom"),
-    (6, -16, "left", "top"),
-    (-6, 16, "right", "bottom"),
-    (-6, -16, "right", "top"),
-    (0, 18, "center", "bottom"),
-    (0, -18, "center", "top"),
-)
 
 
 def rows(costs: Sequence[Cost]) -> list[Row]:
@@ -104,42 +86,26 @@ def figure(costs: Sequence[Cost]) -> "Figure":
     Args:
         costs: as for `rows`; a panel without networks stays empty.
     """
-    import seaborn as sns
-    from matplotlib import pyplot as plt
-
-    style = {"grid.color": "0.92", "axes.edgecolor": "0.6", "svg.hashsalt": "mdrepro"}
-    with sns.axes_style("whitegrid", style), sns.plotting_context("notebook", font_scale=0.85):
-        drawn, axes = plt.subplots(
-            1, 2, figsize=(9, 4.6), dpi=100, layout="constrained", gridspec_kw={"width_ratios": [4, 3]}
-        )
-        panels = {"denoiser": "Denoiser, one evaluation", "decoder": "Image decoder, one image"}
-        shown = {kind: [cost for cost in costs if presets.get(cost.model).kind == kind] for kind in panels}
-        for ax, (kind, title) in zip(axes, panels.items(), strict=True):
-            shown[kind].sort(key=lambda cost: presets.get(cost.model).title not in PAPERS)  # placed first
-            _scatter(ax, shown[kind])
-            ax.set_title(title, loc="left", fontweight="bold")
-        drawn.canvas.draw()  # fixes the layout, so that labels can be placed in pixels
-        for ax, kind in zip(axes, panels, strict=True):
-            _label(ax, shown[kind])
-    plt.close(drawn)  # shown by the notebook as a value, once
+    panels = {"denoiser": "Denoiser, one evaluation", "decoder": "Image decoder, one image"}
+    with plotting.figure(1, 2, size=(9, 4.6), width_ratios=[4, 3]) as (drawn, axes):
+        for axis, (kind, title) in zip(axes, panels.items(), strict=True):
+            shown = [cost for cost in costs if presets.get(cost.model).kind == kind]
+            shown.sort(key=lambda cost: presets.get(cost.model).title not in PAPERS)  # their labels are placed first
+            labels = [(_name(cost), _point(cost), _colour(cost)) for cost in shown]
+            for _, point, colour in labels:
+                axis.plot(*point, "o", ms=7.5, mec="white", color=colour)
+            axis.set(xscale="log", yscale="log", xlabel="parameters, million")
+            axis.set_ylabel("GMAC, attention products included")
+            axis.margins(0.22, 0.1)
+            plotting.plain_log(axis.xaxis)
+            plotting.plain_log(axis.yaxis)
+            plotting.title(axis, title)
+            plotting.label_points(axis, labels)
     return drawn
 
 
-def _scatter(ax: "Axes", costs: Sequence[Cost]) -> None:
-    import seaborn as sns
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    colours = {True: sns.color_palette("deep")[3], False: "0.45"}
-    for cost in costs:
-        ours = presets.get(cost.model).title in PAPERS
-        ax.plot(*_point(cost), "o", ms=7.5, mec="white", color=colours[ours], label=_name(cost))
-    ax.set(xscale="log", yscale="log", xlabel="parameters, million", ylabel="GMAC, attention products included")
-    ax.margins(0.22, 0.1)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
-    sns.despine(ax=ax)
+def _colour(cost: Cost) -> str:
+    return plotting.RED if presets.get(cost.model).title in PAPERS else plotting.GREY
 
 
 def _point(cost: Cost) -> tuple[float, float]:
@@ -151,21 +117,3 @@ def _name(cost: Cost) -> str:
     place = f" ({cost.resolution} px)" if cost.resolution != 512 else ""
     numbers = f"  {cost.params / 1e6:.3g}M, {cost.macs / 1e9:.0f} GMAC" if title in PAPERS else ""
     return f"{title}{place}{numbers}"
-
-
-def _label(ax: "Axes", costs: Sequence[Cost]) -> None:
-    """Write each point's name beside it, at the first place where it hits no point, no name and no border."""
-    from matplotlib.transforms import Bbox
-
-    points = [_point(cost) for cost in costs]
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in ax.transData.transform(points)]
-    for line, point in zip(ax.lines, points, strict=True):
-        text = ax.annotate(
-            str(line.get_label()), point, (0, 0), textcoords="offset points", color=line.get_color(), fontsize="small"
-        )
-        for dx, dy, ha, va in LABEL_OFFSETS:
-            text.set(position=(dx, dy), ha=ha, va=va)
-            box = text.get_window_extent()
-            if ax.bbox.containsx(box.x0) and ax.bbox.containsx(box.x1) and not box.padded(2).count_overlaps(taken):
-                break
-        taken.append(box)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.core import plotting
 from mdrepro.evaluation.rows import Row
 from mdrepro.models import presets
 
@@ -190,32 +191,24 @@ def figure(counted: Mapping[str, Counted]) -> "Figure":
     Args:
         counted: as for `rows`.
     """
-    import seaborn as sns
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
     titles = {"origin": "SD-1.5", "ours": "SnapFusion, Table 3", "table1": "variant that meets Table 1"}
-    red = sns.color_palette("deep")[3]
-    colours = {"origin": "0.6", "ours": red, "table1": (*red, 0.35)}
+    colours = {"origin": plotting.GREY, "ours": plotting.RED, "table1": (plotting.RED, 0.35)}
     panels = {"blocks": ("Blocks", 1.0), "params": ("Parameters, million", 1e6), "macs": ("GMAC, one evaluation", 1e9)}
-    style = {"grid.color": "0.92", "axes.edgecolor": "0.6", "svg.hashsalt": "mdrepro"}
     height = 0.8 / len(counted)
-    with sns.axes_style("whitegrid", style), sns.plotting_context("notebook", font_scale=0.85):
-        drawn, axes = plt.subplots(1, 3, figsize=(10, 6.4), dpi=100, layout="constrained", sharey=True)
-        for ax, (field, (title, unit)) in zip(axes, panels.items(), strict=True):
+    with plotting.figure(1, 3, size=(10, 6.4), grid="x", sharey=True) as (drawn, axes):
+        for axis, (field, (title, unit)) in zip(axes, panels.items(), strict=True):
             for place, (ending, network) in enumerate(counted.items()):
                 values = [getattr(network.groups[row], field) / unit for row in GROUPS]
-                at = [index + (place - (len(counted) - 1) / 2) * height for index in range(len(GROUPS))]
-                ax.barh(at, values, height=height, color=colours[ending], label=titles[ending], linewidth=0)
-            ax.set_title(title, loc="left", fontweight="bold")
-            ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=field == "blocks"))
-            ax.grid(axis="y", visible=False)
-            ax.margins(y=0.02)
-            sns.despine(ax=ax, left=True)
+                heights = [index + (place - (len(counted) - 1) / 2) * height for index in range(len(GROUPS))]
+                axis.barh(heights, values, height=height, color=colours[ending], label=titles[ending], linewidth=0)
+            plotting.title(axis, title)
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=field == "blocks"))
+            axis.margins(y=0.02)
         axes[0].set_yticks(range(len(GROUPS)), [_label(row) for row in GROUPS])
         axes[0].invert_yaxis()
         drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    plt.close(drawn)  # shown by the notebook as a value, once
     return drawn
 
 

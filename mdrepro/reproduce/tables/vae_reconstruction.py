@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mdrepro.core import plotting
 from mdrepro.core.errors import NotAttempted
 from mdrepro.data import photos
 from mdrepro.evaluation.rows import Row
@@ -18,11 +19,10 @@ from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.photos.autoencoders import Recipe, Trained
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NAMES = {"sd": "SD (4 channels)", "ours": "Ours (8 channels)", "ours-lite": "Ours-Lite"}
-COLOURS = {"sd": "#6b7280", "ours": "#2563a8", "ours-lite": "#c8501e"}
+COLOURS = {"sd": plotting.GREY, "ours": plotting.BLUE, "ours-lite": plotting.ORANGE}
 COLUMNS = ("psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")
 GAINS = (("ours", "sd"), ("ours-lite", "sd"), ("ours-lite", "ours"))
 ZOOM = (96, 48)  # px, width and height of the enlarged part
@@ -101,18 +101,15 @@ def rows(measured: Mapping[str, Measured], split: photos.Split) -> list[Row]:
 
 def loss_figure(trained: Mapping[str, Trained]) -> "Figure":
     """Training error of each autoencoder, averaged over 20 steps."""
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-    for row, autoencoder in trained.items():
-        losses = np.asarray(autoencoder.record.losses)
-        window = min(20, len(losses))
-        smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-        axes.plot(np.arange(len(smooth)) + window, smooth, color=COLOURS[row], label=NAMES[row])
-    axes.set(xlabel="step", ylabel="reconstruction error", yscale="log")
-    _tidy(axes)
-    axes.legend(frameon=False)
-    return _closed(figure)
+    with plotting.figure(size=(6, 3)) as (figure, (axis,)):
+        for row, autoencoder in trained.items():
+            losses = np.asarray(autoencoder.record.losses)
+            window = min(20, len(losses))
+            smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+            axis.plot(np.arange(len(smooth)) + window, smooth, color=COLOURS[row], label=NAMES[row])
+        axis.set(xlabel="step", ylabel="reconstruction error", yscale="log")
+        axis.legend(frameon=False)
+    return figure
 
 
 def reconstructions_figure(
@@ -122,89 +119,65 @@ def reconstructions_figure(
 
     Of each photograph the tile with the most contrast is shown, with its own PSNR; at most ``most`` photographs.
     """
-    from matplotlib import pyplot as plt
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Rectangle
 
     count = min(most, len(tiles))
     columns = ["original", *measured]
-    heights = [1, ZOOM[1] / ZOOM[0]] * count
-    width = 9.0
-    figure, axes = plt.subplots(
-        2 * count,
-        len(columns),
-        figsize=(width, width / len(columns) * (sum(heights) + 0.16 * count)),
-        height_ratios=heights,
-        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0.005),
-        squeeze=False,
-    )
-    for number in range(count):
-        tile = int(tiles[number].double().var(dim=(1, 2, 3)).argmax())
-        left, top = _busiest(tiles[number][tile])
-        for place, column in enumerate(columns):
-            image = (tiles if column == "original" else measured[column].images)[number][tile].permute(1, 2, 0).numpy()
-            whole, part = axes[2 * number, place], axes[2 * number + 1, place]
-            whole.imshow(image, interpolation="lanczos")
-            part.imshow(image[top : top + ZOOM[1], left : left + ZOOM[0]], interpolation="nearest")
-            if column == "original":
-                whole.add_patch(Rectangle((left, top), *ZOOM, fill=False, color="white", linewidth=1.2))
-                caption = f"original: {split.held_out[number].name}"
-            else:
-                caption = f"{NAMES[column]}, {measured[column].scores['psnr'][number][tile]:.1f} dB"
-            whole.set_title(caption, fontsize=8.5, color=COLOURS.get(column, "black"), pad=3)
-            for drawn in (whole, part):
-                drawn.set_axis_off()
-    return _closed(figure)
+    heights, width = [1, ZOOM[1] / ZOOM[0]] * count, 9.0
+    size = (width, width / len(columns) * (sum(heights) + 0.16 * count))
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0.005)
+    figures = plotting.figure(2 * count, len(columns), size=size, grid="none", layout=layout, height_ratios=heights)
+    with figures as (figure, axes):
+        for number in range(count):
+            tile = int(tiles[number].double().var(dim=(1, 2, 3)).argmax())
+            left, top = _busiest(tiles[number][tile])
+            for place, column in enumerate(columns):
+                images = tiles if column == "original" else measured[column].images
+                image = images[number][tile].permute(1, 2, 0).numpy()
+                whole = axes[2 * number * len(columns) + place]
+                part = axes[(2 * number + 1) * len(columns) + place]
+                whole.imshow(image, interpolation="lanczos")
+                part.imshow(image[top : top + ZOOM[1], left : left + ZOOM[0]], interpolation="nearest")
+                if column == "original":
+                    whole.add_patch(Rectangle((left, top), *ZOOM, fill=False, color="white", linewidth=1.2))
+                    caption = f"original: {split.held_out[number].name}"
+                else:
+                    caption = f"{NAMES[column]}, {measured[column].scores['psnr'][number][tile]:.1f} dB"
+                whole.set_title(caption, fontsize=8.5, color=COLOURS.get(column, "black"), pad=3)
+                for axis in (whole, part):
+                    axis.set_axis_off()
+    return figure
 
 
 def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> "Figure":
     """PSNR against decoder parameters with 95 % intervals, and the gains photograph by photograph."""
-    from matplotlib import pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), width_ratios=[1, 1.25], layout="constrained")
-    for row, ours in measured.items():
-        quality = bootstrap.cluster_interval(ours.scores["psnr"])
-        bars = [[quality.value - quality.low], [quality.high - quality.value]]
-        left.errorbar(ours.params / 1e6, quality.value, yerr=bars, fmt="o", capsize=4, color=COLOURS[row])
-        left.annotate(
-            f"{NAMES[row]}\n{quality.value:.2f} dB",
-            (ours.params / 1e6, quality.value),
-            textcoords="offset points",
-            xytext={"ours": (-7, 12), "ours-lite": (7, -26)}.get(row, (7, 4)),
-            ha="right" if row == "ours" else "left",
-            color=COLOURS[row],
-            fontsize=8.5,
-        )
-    left.set(xscale="log", xlabel="decoder parameters (million)", ylabel="PSNR (dB)")
-    left.set_title("quality against size", loc="left")
-    left.margins(x=0.45, y=0.12)
-    left.xaxis.set_major_formatter("{x:g}")
-    for place, (row, other) in enumerate(GAINS):
-        first, second = measured[row].scores["psnr"], measured[other].scores["psnr"]
-        each = [float(np.mean(a - b)) for a, b in zip(first, second, strict=True)]
-        gain = bootstrap.paired_interval(first, second)
-        right.scatter(each, [place + 0.16] * len(each), s=22, color=COLOURS[row], alpha=0.45, linewidth=0)
-        bars = [[gain.value - gain.low], [gain.high - gain.value]]
-        right.errorbar(gain.value, place - 0.08, xerr=bars, fmt="D", capsize=4, color=COLOURS[row])
-        right.annotate(
-            f"{gain.value:+.2f} dB",
-            (gain.value, place - 0.08),
-            textcoords="offset points",
-            xytext=(0, -14),
-            ha="center",
-            fontsize=8.5,
-            color=COLOURS[row],
-        )
-    right.axvline(0, color="black", linewidth=0.8)
-    labels = [f"{NAMES[row].split(' (')[0]} − {NAMES[other].split(' (')[0]}" for row, other in GAINS]
-    right.set_yticks(range(len(GAINS)), labels=labels)
-    right.set_ylim(-0.6, len(GAINS) - 0.5)
-    right.invert_yaxis()
-    right.set_xlabel(f"PSNR gain (dB): {len(split.held_out)} photographs (dots), mean and 95 % interval")
-    right.set_title("on the same tiles", loc="left")
-    for axes in (left, right):
-        _tidy(axes)
-    return _closed(figure)
+    with plotting.figure(1, 2, size=(9, 3.8), width_ratios=[1, 1.25]) as (figure, (left, right)):
+        for row, ours in measured.items():
+            psnr = bootstrap.cluster_interval(ours.scores["psnr"])
+            plotting.estimate(left, ours.params / 1e6, psnr.value, psnr.low, psnr.high, colour=COLOURS[row])
+            offset = {"ours": (-7, 12), "ours-lite": (7, -12)}.get(row, (7, 4))
+            name = f"{NAMES[row]}\n{psnr.value:.2f} dB"
+            plotting.annotate(left, name, (ours.params / 1e6, psnr.value), offset, color=COLOURS[row])
+        left.set(xscale="log", xlabel="decoder parameters (million)", ylabel="PSNR (dB)")
+        plotting.title(left, "Quality against size")
+        left.margins(x=0.45, y=0.12)
+        plotting.plain_log(left.xaxis)
+        for place, (row, other) in enumerate(GAINS):
+            first, second = measured[row].scores["psnr"], measured[other].scores["psnr"]
+            each = [float(np.mean(a - b)) for a, b in zip(first, second, strict=True)]
+            gain, colour = bootstrap.paired_interval(first, second), COLOURS[row]
+            right.scatter(each, [place + 0.16] * len(each), s=22, color=colour, alpha=0.45, linewidth=0)
+            ends = gain.low, gain.high
+            plotting.estimate(right, place - 0.08, gain.value, *ends, colour=colour, along="x", marker="D")
+            plotting.annotate(right, f"{gain.value:+.2f} dB", (gain.value, place - 0.08), (0, 7), color=colour)
+        right.axvline(0, color="black", linewidth=0.8)
+        labels = [f"{NAMES[row].split(' (')[0]} − {NAMES[other].split(' (')[0]}" for row, other in GAINS]
+        right.set_yticks(range(len(GAINS)), labels=labels)
+        right.set_ylim(len(GAINS) - 0.5, -0.6)
+        right.set_xlabel(f"PSNR gain (dB): {len(split.held_out)} photographs (dots), mean and 95 % interval")
+        plotting.title(right, "On the same tiles")
+    return figure
 
 
 def _perceptual() -> tuple[dict[str, reconstruction.Lpips], dict[str, str]]:
@@ -267,17 +240,3 @@ def _busiest(image: Tensor) -> tuple[int, int]:
     windows = image.double().mean(dim=0).unfold(0, height, 16).unfold(1, width, 16)
     best = int(windows.var(dim=(2, 3)).argmax())
     return best % windows.shape[1] * 16, best // windows.shape[1] * 16
-
-
-def _tidy(axes: "Axes") -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
-
-
-def _closed(figure: "Figure") -> "Figure":
-    """The figure, no longer pyplot's, so that a notebook shows it once."""
-    from matplotlib import pyplot as plt
-
-    plt.close(figure)
-    return figure

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.core import plotting
 from mdrepro.core.files import file_hashes, replacing_folder, write_json
 from mdrepro.core.paths import root, runs
 from mdrepro.core.provenance import Input, provenance, state
@@ -157,9 +158,7 @@ def _write(folder: Path, result: results.Result, figures: Mapping[str, "Figure"]
     (folder / "figures").mkdir(exist_ok=True)
     names = ["result.csv"]
     for name, figure in figures.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=130, bbox_inches="tight")
-        figure.savefig(folder / "figures" / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
-        names += [f"figures/{name}.png", f"figures/{name}.svg"]
+        names += [f"figures/{path.name}" for path in plotting.save(figure, folder / "figures" / name)]
     sealed = results.seal(result | {"files": file_hashes(folder, names)})
     write_json(folder / "result.json", sealed)
     return sealed

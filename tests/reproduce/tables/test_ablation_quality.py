@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mdrepro.core import plotting
 from mdrepro.core.paths import root
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.cost import closed_form
@@ -151,7 +152,7 @@ def test_the_figure_sets_every_network_at_its_cost(sizes: dict[str, table.Size])
     ],
 )
 def test_labels_are_moved_no_more_than_they_must(places: list[float], gap: float, wanted: list[float]) -> None:
-    assert table.apart(places, gap) == pytest.approx(wanted)
+    assert plotting.apart(places, gap) == pytest.approx(wanted)
 
 
 def test_the_notebook_names_what_the_table_rests_on() -> None:

@@ -1,5 +1,6 @@
 """Table of robust training and evolution: which blocks go, what remains, latencies by hand, the log as a picture."""
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,18 @@ def test_the_log_is_drawn_block_by_round() -> None:
     assert marks == {("−", 0, 1), ("+", 0, 2)}
     assert {(mark.get_text(), *mark.get_position()) for mark in two.texts} == {("−", 0, 2)}
     assert one.images[0].norm.vmax == two.images[0].norm.vmax == 3.0
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 3e4])
+def test_ticks_of_the_colour_bar_do_not_meet(scale: float) -> None:
+    scores = {A: 2e-4 * scale, B: -2.0 * scale, C: 1e-4 * scale, "up-1 resnet 1": 1e-5 * scale}
+    figure = table.log_figure({"one": [entry(1, scores, ())]})
+    figure.canvas.draw()
+    bar = figure.axes[-1]
+    boxes = [label.get_window_extent() for label in bar.get_yticklabels()]
+    assert len(boxes) >= 3
+    assert not [pair for pair in itertools.pairwise(boxes) if pair[0].overlaps(pair[1])]
+    assert not bar.yaxis.get_minorticklocs().size
 
 
 def test_the_log_is_told_round_by_round() -> None:
