@@ -11,8 +11,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from mdrepro.diffusion.samplers import scheduler_for
 from mdrepro.core import plotting
+from mdrepro.diffusion.samplers import scheduler_for
 from mdrepro.evaluation import networks, paired, scenes
 from mdrepro.evaluation.networks import Names
 from mdrepro.evaluation.protocol import Drawn, Evaluation

@@ -199,7 +199,7 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
     assert ("ddim-8", "scene_accuracy") not in cells
     assert "common to curve-ours, curve-sd15" in cells["curve-sd15", "clip_at_common_fid"].protocol
     figure = step_distillation.curves_figure(levels)
-    assert [axis.get_title() for axis in figure.axes] == ["Table 2", "Fig. 4 left", "Fig. 4 right"]
+    assert [axis.get_title("left") for axis in figure.axes] == ["Table 2", "Fig. 4 left", "Fig. 4 right"]
 
 
 def test_every_curve_of_step_distillation_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
