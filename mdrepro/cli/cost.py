@@ -28,7 +28,7 @@ def cost(
     from mdrepro.reproduce import formatting
 
     if bool(models) == bool(systems):
-        allowed = f"networks ({', '.join(presets.names())}) or --system with one of {', '.join(known.SYSTEMS)}"
+        allowed = f"networks ({', '.join(presets.names())}) or --system with one of {', '.join(known.whole())}"
         raise BadInput(f"name either {allowed}")
     if systems:
         if resolution is not None or details:

@@ -23,19 +23,13 @@ from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.diffusion.guidance import guidance_embedding, guidance_width
-from mdrepro.models import autoencoders, latents, presets, text
+from mdrepro.models import autoencoders, latents, presets, systems, text
+from mdrepro.models.network import LARGEST, LATENT_FACTOR
 from mdrepro.training.recipes import registry
 from mdrepro.training.runs import commands
 
 COMPONENTS = ("text-encoder", "unet", "decoder")
 
-PRESETS: Mapping[str, str] = {
-    "mobilediffusion": "mobilediffusion",
-    "mobilediffusion-lite": "mobilediffusion-lite",
-    "snapfusion": "snapfusion",
-    "sd15": "sd",
-}
-"""Systems at full size, with random weights: the preset of the denoiser, and its autoencoder."""
 SEED = 0
 """Of random weights."""
 ALIKE = 0.02
@@ -195,10 +189,10 @@ class Model:
 
     def _side(self, multiple: int) -> int:
         step = self.factor * multiple
-        if not 0 < self.resolution <= presets.LARGEST or self.resolution % step:
+        if not 0 < self.resolution <= LARGEST or self.resolution % step:
             raise BadInput(
                 f"{self.name} cannot be exported at {self.resolution} px: allowed are multiples of {step} up to "
-                f"{presets.LARGEST}"
+                f"{LARGEST}"
             )
         return self.resolution // self.factor
 
@@ -259,7 +253,8 @@ def find(name: str, resolution: int | None = None, decoder: str | None = None) -
     """A model by name.
 
     Args:
-        name: one of `PRESETS`; a recipe such as ``shapes-1``; a folder of a diffusers pipeline.
+        name: a whole system of `mdrepro.models.systems`, a recipe such as ``shapes-1``, or a folder of a diffusers
+            pipeline.
         resolution: image side in px; None for the one that the model was made for.
         decoder: a recipe of another decoder for the same latents; of recipes alone.
 
@@ -267,12 +262,12 @@ def find(name: str, resolution: int | None = None, decoder: str | None = None) -
         BadInput: none of these, or no text-to-image pipeline of a denoiser, CLIP and AutoencoderKL.
         NotAttempted: a recipe that is not trained.
     """
-    if name in PRESETS:
+    if name in systems.whole():
         if decoder is not None:
             raise BadInput(f"--decoder is of recipes, not of {name}: leave it out")
         return _random(name, resolution)
     if name not in registry.RECIPES and not Path(name).is_dir():
-        raise unknown("model", name, [*PRESETS, *registry.RECIPES, "a folder of a diffusers pipeline"])
+        raise unknown("model", name, [*systems.whole(), *registry.RECIPES, "a folder of a diffusers pipeline"])
     own = name in registry.RECIPES
     model = find_pipeline(commands.pipeline(name, decoder), name if own else Path(name).name, resolution)
     return replace(model, weights=f"recipe {name}", licence="Apache-2.0") if own else model
@@ -310,25 +305,26 @@ def _uneven(network: nn.Module) -> nn.Module:
 
 def _random(name: str, resolution: int | None) -> Model:
     """A system at full size with random weights."""
+    row = systems.get(name)
+    assert row.autoencoder is not None
+    autoencoder, encoder = row.autoencoder.name, row.parts[0]
 
     def build(part: str) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             if part == "vae":
-                return _uneven(autoencoders.build(PRESETS[name]))
-            return _uneven(presets.build(name if part == "unet" else "text-encoder"))
+                return _uneven(autoencoders.build(autoencoder))
+            return _uneven(presets.build(name if part == "unet" else encoder))
 
-    row = presets.get(name)
-    guided = {"mobilediffusion": 1.0, "mobilediffusion-lite": 1.0}
     return Model(
         name=name,
         weights=f"random, seed {SEED}: not trained",
         licence="Apache-2.0",
-        guidance=guided.get(name, 7.5),
+        guidance=row.schedules[-1].guidance,
         pipeline=None,
         build=build,
-        tokens=row.context_tokens,
-        features=row.context_tokens,
-        factor=presets.LATENT_FACTOR,
+        tokens=row.denoiser.context_tokens,
+        features=row.denoiser.context_tokens,
+        factor=LATENT_FACTOR,
         resolution=row.resolution if resolution is None else resolution,
     )

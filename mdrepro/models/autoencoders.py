@@ -1,4 +1,4 @@
-"""The papers' autoencoders at full size; `vae` has the family that they belong to, at any width.
+"""The papers' autoencoders at full size; `mdrepro.models.mobilediffusion.vae` builds their layouts at any width.
 
 | name | latent | decoder | published | source |
 | --- | --- | --- | --- | --- |
@@ -10,42 +10,11 @@
 What SnapFusion kept wider to come to 13M is not published.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
-
 from diffusers import AutoencoderKL
 
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.models import systems
 from mdrepro.models.mobilediffusion import vae
-
-SD_CONFIG: Mapping[str, Any] = MappingProxyType(
-    {
-        "block_out_channels": (128, 256, 512, 512),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 2,
-        "latent_channels": 4,
-        "norm_num_groups": 32,
-        "sample_size": 512,
-        "scaling_factor": 0.18215,
-    }
-)
-
-
-def _snapfusion() -> vae.Autoencoder:
-    halved = tuple(width // 2 for width in SD_CONFIG["block_out_channels"])
-    return vae.Autoencoder(**SD_CONFIG, decoder_block_out_channels=halved)
-
-
-FULL_SIZE: Mapping[str, Callable[[], AutoencoderKL]] = MappingProxyType(
-    {
-        "sd": lambda: AutoencoderKL(**SD_CONFIG),
-        "snapfusion": _snapfusion,
-        "mobilediffusion": lambda: vae.build("ours", 128),
-        "mobilediffusion-lite": lambda: vae.build("ours-lite", 128),
-    }
-)
 
 
 def build(name: str) -> AutoencoderKL:
@@ -55,14 +24,19 @@ def build(name: str) -> AutoencoderKL:
     the config.
 
     Args:
-        name: ``sd``, ``snapfusion``, ``mobilediffusion`` or ``mobilediffusion-lite``.
+        name: an autoencoder of `mdrepro.models.systems`, such as ``sd`` or ``mobilediffusion-lite``.
 
     Raises:
         BadInput: another name.
     """
-    if name not in FULL_SIZE:
-        raise unknown("autoencoder", name, FULL_SIZE)
-    return FULL_SIZE[name]().eval()
+    known = systems.autoencoders()
+    if name not in known:
+        raise unknown("autoencoder", name, known)
+    row = known[name]
+    config = vae.arguments(row.layout, systems.WIDTH) | dict(row.config)
+    if row.layout.decoder_share == 1 and row.layout.decoder_resnets == vae.ENCODER_RESNETS + 1:  # diffusers' own
+        return AutoencoderKL(**{key: value for key, value in config.items() if not key.startswith("decoder_")}).eval()
+    return vae.Autoencoder(**config).eval()
 
 
 def take_encoder(student: AutoencoderKL, teacher: AutoencoderKL) -> None:

@@ -1,15 +1,24 @@
-"""Whole text-to-image systems: which networks make an image, and how often each of them runs.
+"""The published text-to-image systems: one row each, from which every other list of networks is derived.
+
+A row says what a system is made of (text encoder, denoiser, autoencoder) and how often each runs for one image. From
+the rows come the presets (`mdrepro.models.presets`), the cost of whole systems (`mdrepro.metrics.cost.systems`), the
+full-size autoencoders (`mdrepro.models.autoencoders`), what can be exported (`mdrepro.export.components`) and what
+latencies are measured of (`mdrepro.reproduce.workflow.exported`). To add a system, add a row.
 
 An image of one prompt costs ``branches`` runs of the text encoder, ``steps`` times ``branches`` evaluations of the
-denoiser and one run of the decoder. With classifier-free guidance there are two branches, the prompt and the empty
-prompt; without it there is one. Importing this module imports no torch.
+denoiser and one run of the decoder. Importing this module imports no torch.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
+from typing import Any
 
-from mdrepro.core.errors import unknown
+from mdrepro.core.errors import BadInput, unknown
+from mdrepro.models.network import DECODER, EVOLVABLE_UNET, LATENT_FACTOR, MOBILE_UNET, TEXT_MODEL, UNET, Preset
+from mdrepro.models.snapfusion.blocks import MEETS_TABLE_1, MEETS_TABLE_3
+
+WIDTH = 128
+"""Channels of the outermost level of every full-size encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +28,127 @@ class Schedule:
     Args:
         steps: denoising steps.
         branches: evaluations a step, and runs of the text encoder: 2 with classifier-free guidance, 1 without.
-        source: where the two come from.
+        guidance: the scale w; 1 is none.
+        source: where they come from.
     """
 
     steps: int
     branches: int
+    guidance: float
     source: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What differs between the autoencoders; all have the channel multipliers 1, 2, 4, 4 and SD's encoder.
+
+    Args:
+        latent_channels: channels of the latent; it is 8 times smaller than the image in height and width.
+        decoder_resnets: ResNets per decoder level.
+        decoder_share: decoder width divided by encoder width.
+        encoder_of: row of MobileDiffusion's VAE table whose trained encoder it takes, fixed; None when both halves are
+            trained.
+    """
+
+    latent_channels: int
+    decoder_resnets: int
+    decoder_share: float = 1.0
+    encoder_of: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoencoder:
+    """One published autoencoder.
+
+    Args:
+        name: as `mdrepro.models.autoencoders.build` takes it.
+        decoder: preset of the decoder alone.
+        title, source: in print; where size and layout come from.
+        layout: its layout.
+        row: its row in MobileDiffusion's VAE table, by which recipes name it at any width.
+        config: arguments of the class that do not follow from the layout.
+    """
+
+    name: str
+    decoder: str
+    title: str
+    source: str
+    layout: Layout
+    row: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def preset(self) -> Preset:
+        """The decoder."""
+        layout = self.layout
+        return Preset(
+            name=self.decoder,
+            title=self.title,
+            kind="decoder",
+            network=DECODER,
+            config={
+                "width": round(WIDTH * layout.decoder_share),
+                "resnets": layout.decoder_resnets,
+                "latent_channels": layout.latent_channels,
+            },
+            source=self.source,
+            multiple=LATENT_FACTOR,
+            latent_channels=layout.latent_channels,
+            context_tokens=0,
+            context_width=0,
+        )
+
+
+CLIP_VIT_L14 = Preset(
+    name="text-encoder",
+    title="CLIP ViT-L/14 text encoder",
+    kind="text encoder",
+    network=TEXT_MODEL,
+    config={
+        "vocab_size": 49408,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 77,
+    },
+    source="openai/clip-vit-large-patch14 text_config: 125M in MobileDiffusion's blog, 123M in SnapFusion Table 1",
+    multiple=LATENT_FACTOR,
+)
+_SD_CONFIG = {"sample_size": 512, "scaling_factor": 0.18215}
+SD = Autoencoder(
+    name="sd",
+    decoder="sd-decoder",
+    title="SD",
+    source="stable-diffusion-v1-5 vae/config.json: 49.49M",
+    layout=Layout(4, 3),
+    row="sd",
+    config=_SD_CONFIG,
+)
+HALF_SD = Autoencoder(
+    name="snapfusion",
+    decoder="snapfusion-decoder",
+    title="SnapFusion",
+    source="SnapFusion Table 1: 13M; SD's decoder at half width",
+    layout=Layout(4, 3, decoder_share=0.5),
+    config={**_SD_CONFIG, "decoder_norm_num_groups": 32},
+)
+OURS = Autoencoder(
+    name="mobilediffusion",
+    decoder="mobilediffusion-decoder",
+    title="MobileDiffusion",
+    source="MobileDiffusion VAE table: 39.3M; layout inferred",
+    layout=Layout(8, 2),
+    row="ours",
+)
+OURS_LITE = Autoencoder(
+    name="mobilediffusion-lite",
+    decoder="mobilediffusion-decoder-lite",
+    title="MobileDiffusion-Lite",
+    source="MobileDiffusion VAE table: 9.8M; layout inferred (the full one at half width)",
+    layout=Layout(8, 2, decoder_share=0.5, encoder_of="ours"),
+    row="ours-lite",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,65 +156,238 @@ class System:
     """One published system.
 
     Args:
-        name: the name on the command line.
-        title: the name in print.
-        text_encoder, denoiser, decoder: names of presets.
-        schedules: the published ways of running it.
+        name: on the command line and in every table; the denoiser's preset has it too.
+        title: in print.
+        source: where size and configuration of the denoiser come from.
+        network, config: the denoiser's class and what differs from its base configuration; see `Preset`.
+        multiple, context_width, pooled_width: of the denoiser, see `Preset`.
+        text_encoder: None where it is none of those here.
+        autoencoder: None where it is none of those here.
+        deployed: an autoencoder of the same latent whose lighter decoder makes the published images.
+        schedules: how it is run as published, the last one by default.
         resolution: image height and width, px.
     """
 
     name: str
     title: str
-    denoiser: str
-    decoder: str
-    schedules: tuple[Schedule, ...]
-    text_encoder: str = "text-encoder"
+    source: str
+    network: str = UNET
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    multiple: int = 64
+    context_width: int = 768
+    pooled_width: int = 0
+    text_encoder: Preset | None = CLIP_VIT_L14
+    autoencoder: Autoencoder | None = SD
+    deployed: Autoencoder | None = None
+    schedules: tuple[Schedule, ...] = ()
     resolution: int = 512
 
     @property
+    def denoiser(self) -> Preset:
+        """The denoiser."""
+        return Preset(
+            name=self.name,
+            title=self.title,
+            kind="denoiser",
+            network=self.network,
+            config=self.config,
+            source=self.source,
+            resolution=self.resolution,
+            multiple=self.multiple,
+            latent_channels=self.autoencoder.layout.latent_channels if self.autoencoder else 4,
+            context_width=self.context_width,
+            pooled_width=self.pooled_width,
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is here: text encoder, denoiser, autoencoder and a schedule."""
+        return None not in (self.text_encoder, self.autoencoder) and bool(self.schedules)
+
+    @property
     def parts(self) -> tuple[str, str, str]:
-        """The presets in the order in which they run."""
-        return self.text_encoder, self.denoiser, self.decoder
+        """Presets of a whole system in the order in which they run."""
+        decoding = self.deployed or self.autoencoder
+        assert self.text_encoder is not None
+        assert decoding is not None
+        return self.text_encoder.name, self.name, decoding.decoder
+
+    def schedule(self, steps: int) -> Schedule:
+        """The schedule of so many steps. Raises BadInput where none is published."""
+        by_steps = {each.steps: each for each in self.schedules}
+        if steps not in by_steps:
+            raise BadInput(f"{self.name} is not published at {steps} steps: expected {', '.join(map(str, by_steps))}")
+        return by_steps[steps]
 
 
+_CROSS_DOWN, _CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 _ROWS = (
     System(
         name="sd15",
         title="SD-1.5",
-        denoiser="sd15",
-        decoder="sd-decoder",
-        schedules=(Schedule(steps=50, branches=2, source="SnapFusion Table 1: 50 steps, text encoder twice"),),
+        source="stable-diffusion-v1-5 unet/config.json; 860M in SnapFusion Table 1",
+        schedules=(
+            Schedule(steps=50, branches=2, guidance=7.5, source="SnapFusion Table 1: 50 steps, text encoder twice"),
+        ),
     ),
+    System(
+        name="sd21",
+        title="SD-2.1",
+        source="stable-diffusion-2-1-base unet/config.json (the 512 px network); 0.87B in BK-SDM's README",
+        config={"cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True},
+        context_width=1024,
+        text_encoder=None,
+    ),
+    System(
+        name="sdxl",
+        title="SDXL",
+        source="stable-diffusion-xl-base-1.0 unet/config.json (1024 px)",
+        config={
+            "sample_size": 128,
+            "block_out_channels": (320, 640, 1280),
+            "down_block_types": ("DownBlock2D", _CROSS_DOWN, _CROSS_DOWN),
+            "up_block_types": (_CROSS_UP, _CROSS_UP, "UpBlock2D"),
+            "transformer_layers_per_block": (1, 2, 10),
+            "attention_head_dim": (5, 10, 20),
+            "cross_attention_dim": 2048,
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 1280 + 6 * 256,
+        },
+        resolution=1024,
+        multiple=32,
+        context_width=2048,
+        pooled_width=1280,
+        text_encoder=None,
+        autoencoder=None,
+    ),
+    System(
+        name="bk-sdm-base",
+        title="BK-SDM-Base",
+        source="BK-SDM src/unet_config/bk_base: one layer a block",
+        config={"layers_per_block": 1},
+    ),
+    System(
+        name="bk-sdm-small",
+        title="BK-SDM-Small",
+        source="BK-SDM src/unet_config/bk_small: Base without the mid block",
+        config={"layers_per_block": 1, "mid_block_type": None},
+    ),
+    System(
+        name="bk-sdm-tiny",
+        title="BK-SDM-Tiny",
+        source="BK-SDM src/unet_config/bk_tiny: Small without the innermost level",
+        config={
+            "layers_per_block": 1,
+            "mid_block_type": None,
+            "block_out_channels": (320, 640, 1280),
+            "down_block_types": (_CROSS_DOWN,) * 3,
+            "up_block_types": (_CROSS_UP,) * 3,
+        },
+        multiple=32,
+    ),
+    # 848M (Table 1) and the block counts of Table 3 do not fit together: SD-1.5's blocks in Table 3's numbers have 759M
+    # (723 to 786M, as one chooses what the table leaves open). So there are two rows: the first is SD-1.5 without its
+    # five 320-wide transformer blocks, the one change of Table 3 that alone gives 848M; the second is Table 3.
     System(
         name="snapfusion",
         title="SnapFusion",
-        denoiser="snapfusion",
-        decoder="snapfusion-decoder",
+        source="SnapFusion Table 1 (848M): SD-1.5 without its five 320-wide transformer blocks; "
+        "its Table 3, built literally, has 759M: see snapfusion-table3",
+        network=EVOLVABLE_UNET,
+        config={"actions": MEETS_TABLE_1},
+        autoencoder=HALF_SD,
         schedules=(
-            Schedule(steps=8, branches=2, source="SnapFusion Table 1: 8 steps, text encoder twice; Table 5: batch 2"),
+            Schedule(
+                steps=8,
+                branches=2,
+                guidance=7.5,
+                source="SnapFusion Table 1: 8 steps, text encoder twice; Table 5: batch 2",
+            ),
         ),
+    ),
+    System(
+        name="snapfusion-table3",
+        title="SnapFusion (Table 3)",
+        source="SnapFusion Table 3, its block counts exactly; which blocks stay is ours, see models/blocks.py; "
+        "its Table 1 says 848M: see snapfusion",
+        network=EVOLVABLE_UNET,
+        config={"actions": MEETS_TABLE_3},
+        autoencoder=HALF_SD,
     ),
     System(
         name="mobilediffusion",
         title="MobileDiffusion",
-        denoiser="mobilediffusion",
-        decoder="mobilediffusion-decoder-lite",
+        source="MobileDiffusion v2: 386M, 182 GMAC, 11 ResNets, 1024 channels; layout of the blocks ours, "
+        "see models/unet.py",
+        network=MOBILE_UNET,
+        multiple=32,
+        autoencoder=OURS,
+        deployed=OURS_LITE,
         schedules=(
-            Schedule(steps=8, branches=2, source="v1: SnapFusion's guidance-aware distillation, so guided (inferred)"),
-            Schedule(steps=1, branches=1, source="v2: UFOGen's one step, which takes no guidance (inferred)"),
+            Schedule(
+                steps=8,
+                branches=2,
+                guidance=7.5,
+                source="v1: SnapFusion's guidance-aware distillation, so guided (inferred)",
+            ),
+            Schedule(
+                steps=1, branches=1, guidance=1, source="v2: UFOGen's one step, which takes no guidance (inferred)"
+            ),
         ),
+    ),
+    # 278M and 117 GMAC are remembered and inferred, not read: C1 taken literally (every level but the outermost, the
+    # resamplers too) at 896 channels meets both.
+    System(
+        name="mobilediffusion-lite",
+        title="MobileDiffusion-Lite",
+        source="MobileDiffusion-Lite: 278M, 117 GMAC, 896 channels, none of them read in the paper; layout ours",
+        network=MOBILE_UNET,
+        config={
+            "block_out_channels": (320, 640, 896),
+            "separable_conv": (False, True, True),
+            "separable_resampling": True,
+        },
+        multiple=32,
+        autoencoder=OURS_LITE,
+        schedules=(Schedule(steps=1, branches=1, guidance=1, source="one step, as the larger network (inferred)"),),
     ),
 )
 
-SYSTEMS: Mapping[str, System] = MappingProxyType({row.name: row for row in _ROWS})
+SYSTEMS: dict[str, System] = {row.name: row for row in _ROWS}
+"""The rows by name, in the order of the tables."""
+
+
+def whole() -> dict[str, System]:
+    """Systems of which all parts are here, by name."""
+    return {name: row for name, row in SYSTEMS.items() if row.is_whole}
 
 
 def get(name: str) -> System:
-    """The system of this name.
+    """The whole system of this name.
 
     Raises:
         BadInput: there is none; the message names all and the nearest one.
     """
-    if name not in SYSTEMS:
-        raise unknown("system", name, SYSTEMS)
+    if name not in whole():
+        raise unknown("system", name, whole())
     return SYSTEMS[name]
+
+
+def autoencoders() -> dict[str, Autoencoder]:
+    """The autoencoders of all systems by name."""
+    both = [each for row in SYSTEMS.values() for each in (row.autoencoder, row.deployed)]
+    return {each.name: each for each in both if each is not None}
+
+
+def exports() -> dict[str, tuple[str, str]]:
+    """Full-size networks that can be exported, by preset: the first system that has it, and which component it is."""
+    networks: dict[str, tuple[str, str]] = {}
+    for component in ("text-encoder", "unet", "decoder"):
+        for row in whole().values():
+            assert row.autoencoder is not None
+            encoder, denoiser, _ = row.parts
+            preset = {"text-encoder": encoder, "unet": denoiser, "decoder": row.autoencoder.decoder}[component]
+            networks.setdefault(preset, (row.name, component))
+    return networks

@@ -146,7 +146,7 @@ def test_example_inputs_fit_the_network(name):
 @pytest.mark.parametrize(("name", "allowed"), [("sd15", 64), ("mobilediffusion", 32), ("sd-decoder", 8)])
 @pytest.mark.parametrize("resolution", [500, 0, -64, 8192])
 def test_impossible_resolution(name, allowed, resolution):
-    with pytest.raises(BadInput, match=f"multiples of {allowed} from {allowed} to 4096"):
+    with pytest.raises(BadInput, match=f"a multiple of {allowed} from {allowed} to 4096"):
         presets.get(name).example_inputs(resolution)
 
 

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from mdrepro.models.presets import LATENT_FACTOR, Preset
+from mdrepro.models.network import (
+    DECODER,
+    EVOLVABLE_UNET,
+    LATENT_FACTOR,
+    MOBILE_UNET,
+    TEXT_MODEL,
+    UNET,
+    Preset,
+)
 from mdrepro.models.snapfusion import blocks
 
 MOBILEDIFFUSION: Mapping[str, Any] = MappingProxyType(
@@ -303,11 +311,11 @@ def clip_text_model(config: Mapping[str, Any], side: int = 0, tokens: int = 77) 
 
 FORMS: Mapping[str, Callable[..., Tally]] = MappingProxyType(
     {
-        "mdrepro MobileDiffusionUNet": mobilediffusion_unet,
-        "diffusers UNet2DConditionModel": diffusers_unet,
-        "mdrepro EvolvableUNet": evolvable_unet,
-        "diffusers AutoencoderKL decoder": kl_decoder,
-        "transformers CLIPTextModel": clip_text_model,
+        MOBILE_UNET: mobilediffusion_unet,
+        UNET: diffusers_unet,
+        EVOLVABLE_UNET: evolvable_unet,
+        DECODER: kl_decoder,
+        TEXT_MODEL: clip_text_model,
     }
 )
 """The closed form of each class of network, by `Preset.network`."""
@@ -319,7 +327,7 @@ def tally(preset: Preset, resolution: int | None = None) -> Tally | None:
     Raises:
         BadInput: a resolution that the network cannot take.
     """
-    side = preset.at(resolution) // LATENT_FACTOR
+    side = preset.resolve(resolution) // LATENT_FACTOR
     form = FORMS.get(preset.network)
     return form(preset.config, side, preset.context_tokens) if form else None
 

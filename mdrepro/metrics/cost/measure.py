@@ -69,7 +69,7 @@ def measure(name: str, resolution: int | None = None, *, counter: Counter | None
     """
     preset = presets.get(name)
     inputs = preset.example_inputs(resolution)
-    return measure_module(_built(name), inputs, name=name, resolution=preset.at(resolution), counter=counter)
+    return measure_module(_built(name), inputs, name=name, resolution=preset.resolve(resolution), counter=counter)
 
 
 def measure_module(
@@ -116,7 +116,7 @@ def calculate(name: str, resolution: int | None = None) -> Cost:
     if counted is None:
         return measure(name, resolution)
     macs = Macs(counted.weights, counted.attention)
-    return _cost(name, counted.params, macs, preset.at(resolution))
+    return _cost(name, counted.params, macs, preset.resolve(resolution))
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def details(name: str, resolution: int | None = None) -> Details:
     if (form := closed_form.tally(preset, resolution)) is not None:
         counted = {"closed form": Macs(form.weights, form.attention)} | counted
     params = sum(parameter.numel() for parameter in network.parameters())
-    cost = _cost(name, params, counted["dispatcher"], preset.at(resolution))
+    cost = _cost(name, params, counted["dispatcher"], preset.resolve(resolution))
     peaks = {
         kind + ("" if fused else "_unfused"): numbers[fused] * BYTES[kind] for fused in (True, False) for kind in BYTES
     }

@@ -9,7 +9,7 @@ Conventions: pixels are in [-1, 1]; ``encode(x).latent_dist`` is unscaled; a dif
 ``latent * config.scaling_factor``, which has unit variance over the training crops.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +22,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.models import systems
 from mdrepro.models.safe import SafeModelMixin
+from mdrepro.models.systems import Layout
 
 MULTIPLIERS = (1, 2, 4, 4)
 ENCODER_RESNETS = 2
@@ -30,30 +32,10 @@ PATH = ("conv_in", "conv_out", "quant_conv")  # with the resampling convolutions
 START_LOGVAR = -6.0
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One row of the VAE table.
-
-    Args:
-        latent_channels: channels of the latent; it is 8 times smaller than the image in height and width.
-        decoder_resnets: ResNets per decoder level.
-        decoder_share: decoder width divided by encoder width.
-        encoder_of: the row whose trained encoder it takes, fixed; None when both halves are trained.
-    """
-
-    latent_channels: int
-    decoder_resnets: int
-    decoder_share: float = 1.0
-    encoder_of: str | None = None
-
-
-FAMILY = MappingProxyType(
-    {
-        "sd": Layout(4, 3),  # 49.5M decoder at width 128
-        "ours": Layout(8, 2),  # 39.3M
-        "ours-lite": Layout(8, 2, decoder_share=0.5, encoder_of="ours"),  # 9.8M
-    }
+FAMILY: Mapping[str, Layout] = MappingProxyType(
+    {each.row: each.layout for each in systems.autoencoders().values() if each.row}
 )
+"""Layouts by row of the VAE table: ``sd`` (49.5M decoder at width 128), ``ours`` (39.3M), ``ours-lite`` (9.8M)."""
 
 
 class Autoencoder(SafeModelMixin, AutoencoderKL):
@@ -142,7 +124,11 @@ def configuration(row: str, width: int) -> dict[str, Any]:
         raise unknown("row", row, FAMILY)
     if width < 8 or width % 8:
         raise BadInput(f"width {width}: a multiple of 8, from 8")
-    layout = FAMILY[row]
+    return arguments(FAMILY[row], width)
+
+
+def arguments(layout: Layout, width: int) -> dict[str, Any]:
+    """Arguments of :class:`Autoencoder` for a layout, its encoder's finest level ``width`` channels wide."""
     decoder_width = round(width * layout.decoder_share)
     return {
         "down_block_types": ("DownEncoderBlock2D",) * len(MULTIPLIERS),

@@ -15,16 +15,13 @@ from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Kept, Piece
 
 TABLE = "mobilediffusion-device-latency"
-_TEXT, _LITE = "text-encoder", "mobilediffusion-decoder-lite"
 IMAGES: Mapping[str, Image] = MappingProxyType(
     {
-        "host-mobilediffusion-1": Image("MobileDiffusion, 1 step", _TEXT, "mobilediffusion", _LITE, 1, 1),
-        "host-mobilediffusion-8": Image("MobileDiffusion, 8 steps", _TEXT, "mobilediffusion", _LITE, 8, 2),
-        "host-mobilediffusion-full-decoder-1": Image(
-            "MobileDiffusion, full decoder, 1 step", _TEXT, "mobilediffusion", "mobilediffusion-decoder", 1, 1
-        ),
-        "host-snapfusion-8": Image("SnapFusion, 8 steps", _TEXT, "snapfusion", "snapfusion-decoder", 8, 2),
-        "host-sd15-50": Image("SD-1.5, 50 steps", _TEXT, "sd15", "sd-decoder", 50, 2),
+        "host-mobilediffusion-1": Image.of_system("mobilediffusion", 1),
+        "host-mobilediffusion-8": Image.of_system("mobilediffusion", 8),
+        "host-mobilediffusion-full-decoder-1": Image.of_system("mobilediffusion", 1, full_decoder=True),
+        "host-snapfusion-8": Image.of_system("snapfusion", 8),
+        "host-sd15-50": Image.of_system("sd15", 50),
     }
 )
 """Rows of this machine: how each makes an image."""

@@ -7,7 +7,7 @@ run of the decoder, as in `mdrepro.models.systems`. Every part is measured alone
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from mdrepro.latency.records import Record
 from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.cost.measure import calculate
 from mdrepro.metrics.cost.quantities import Cost
-from mdrepro.models import presets
+from mdrepro.models import presets, systems
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Kept, Piece
 
@@ -80,8 +80,9 @@ class Measured:
 Found = Mapping[Piece, Measured]
 
 
-def select(wanted: Sequence[str], among: Sequence[str] = tuple(exported.PARTS)) -> list[str]:
+def select(wanted: Sequence[str], among: Sequence[str] | None = None) -> list[str]:
     """Networks by preset, ``all`` standing for every one of ``among``; in their order, each once. Raises BadInput."""
+    among = tuple(systems.exports()) if among is None else among
     for name in wanted:
         if name != "all" and name not in among:
             raise unknown("network to export", name, among)
@@ -90,7 +91,8 @@ def select(wanted: Sequence[str], among: Sequence[str] = tuple(exported.PARTS)) 
 
 def pieces(networks: Iterable[str], branches: int = 1) -> list[Piece]:
     """Networks as they are exported, denoisers at a batch of so many branches."""
-    return [Piece(name, branches if exported.PARTS[name][1] == "unet" else 1) for name in networks]
+    known = systems.exports()
+    return [Piece(name, branches if known[name][1] == "unet" else 1) for name in networks]
 
 
 def measure(
@@ -190,6 +192,17 @@ class Image:
         """How often each network runs, a denoiser's evaluations being of one branch."""
         return {self.text_encoder: self.branches, self.unet: self.steps * self.branches, self.decoder: 1}
 
+    @classmethod
+    def of_system(cls, name: str, steps: int, *, full_decoder: bool = False) -> Self:
+        """A published system's image at one of its schedules; ``full_decoder`` for that of its own autoencoder."""
+        system = systems.get(name)
+        encoder, unet, decoder = system.parts
+        title = f"{system.title}, {steps} step{'s' * (steps > 1)}"
+        if full_decoder:
+            assert system.autoencoder is not None
+            decoder, title = system.autoencoder.decoder, title.replace(",", ", full decoder,")
+        return cls(title, encoder, unet, decoder, steps, system.schedule(steps).branches)
+
     @property
     def words(self) -> str:
         """Steps and branches."""
@@ -230,7 +243,7 @@ def parts(image: Image, found: Found) -> list[tuple[float, Measured]] | None:
 
 def of(network: str, found: Found, branches: int = 1) -> Measured | None:
     """A network as measured, a guided denoiser with both branches at once where that was measured."""
-    both = found.get(Piece(network, 2)) if branches == 2 and exported.PARTS[network][1] == "unet" else None
+    both = found.get(Piece(network, 2)) if branches == 2 and systems.exports()[network][1] == "unet" else None
     return both or found.get(Piece(network))
 
 

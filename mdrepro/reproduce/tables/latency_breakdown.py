@@ -11,22 +11,19 @@ from mdrepro.reproduce.tables.host_latency import Found, Image, Measured, absent
 from mdrepro.reproduce.workflow.exported import Piece
 
 TABLE = "snapfusion-latency-breakdown"
-NETWORKS = ("text-encoder", "sd15", "sd-decoder", "snapfusion", "snapfusion-decoder")
-"""What the table rests on."""
 IMAGES: Mapping[str, Image] = MappingProxyType(
-    {
-        "host-sd15-image": Image("SD-1.5, 50 steps", "text-encoder", "sd15", "sd-decoder", 50, 2),
-        "host-ours-image": Image("SnapFusion, 8 steps", "text-encoder", "snapfusion", "snapfusion-decoder", 8, 2),
-    }
+    {"host-sd15-image": Image.of_system("sd15", 50), "host-ours-image": Image.of_system("snapfusion", 8)}
 )
+NETWORKS = tuple(dict.fromkeys(network for image in IMAGES.values() for network in image.counts()))
+"""What the table rests on."""
 _OURS, _SD15 = IMAGES["host-ours-image"], IMAGES["host-sd15-image"]
 UNETS: Mapping[str, Image] = MappingProxyType({"host-sd15-unet": _SD15, "host-ours-unet": _OURS})
 """Rows of the denoisers, each with the image that it is part of."""
 ONCE: Mapping[str, tuple[str, int]] = MappingProxyType(
     {
-        "host-text-encoder": ("text-encoder", 2),
-        "host-sd15-decoder": ("sd-decoder", 1),
-        "host-ours-decoder": ("snapfusion-decoder", 1),
+        "host-text-encoder": (_OURS.text_encoder, _OURS.branches),
+        "host-sd15-decoder": (_SD15.decoder, 1),
+        "host-ours-decoder": (_OURS.decoder, 1),
     }
 )
 """Rows of the other networks: which, and how often one image runs it."""
@@ -87,7 +84,7 @@ def _network(row: str, network: str, count: int, one: Measured | None, branches:
 def _against(found: Found) -> list[Row]:
     """How many times faster ours are, and the memory that the denoiser saves."""
     cells = []
-    decoders = found.get(Piece("sd-decoder")), found.get(Piece("snapfusion-decoder"))
+    decoders = found.get(Piece(_SD15.decoder)), found.get(Piece(_OURS.decoder))
     if decoders[0] and decoders[1]:
         ratio = host_latency.quotient([(1, decoders[0])], [(1, decoders[1])])
         told = f"time of SD's decoder over that of the half-width one; {decoders[1].protocol}"

@@ -14,8 +14,8 @@ from mdrepro.core.errors import BadInput
 from mdrepro.evaluation.rows import Row
 from mdrepro.latency import records
 from mdrepro.latency.records import Record
+from mdrepro.models import systems
 from mdrepro.reproduce.tables.host_latency import Image
-from mdrepro.reproduce.workflow.exported import PARTS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -72,11 +72,12 @@ def bare(name: str) -> str:
 def of(found: Iterable[Record], network: str, batch: int = 1) -> Record | None:
     """The last record of a network; a denoiser's at that batch.
 
-    The text encoder is one and the same in all models that `PARTS` names. A record that says a resolution is of
+    The text encoder is one and the same in all systems. A record that says a resolution is of
     `RESOLUTION`.
     """
-    model, component = PARTS[network]
-    models = {name for name, _ in PARTS.values()} if component == "text-encoder" else {model}
+    known = systems.exports()
+    model, component = known[network]
+    models = {name for name, _ in known.values()} if component == "text-encoder" else {model}
     there = [
         one
         for one in found

@@ -7,8 +7,8 @@ from mdrepro.core import plotting
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.cost.measure import Blocks, count_blocks
 from mdrepro.metrics.cost.quantities import Cost
-from mdrepro.models import presets
-from mdrepro.models.presets import LATENT_FACTOR, Preset
+from mdrepro.models import presets, systems
+from mdrepro.models.network import LATENT_FACTOR, Preset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PAPERS = ("MobileDiffusion", "MobileDiffusion-Lite", "SnapFusion", "SnapFusion (Table 3)")
 """Titles of the two papers' own networks, drawn in colour."""
 
-SYSTEM = ("text-encoder", "mobilediffusion", "mobilediffusion-decoder-lite")
+SYSTEM = systems.get("mobilediffusion").parts
 """What MobileDiffusion deploys: the 520M of the blog."""
 
 

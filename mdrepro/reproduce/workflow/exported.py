@@ -17,20 +17,9 @@ from typing import Any
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.core.files import digest, replacing_folder, sha256, write_json
 from mdrepro.core.paths import runs
+from mdrepro.models import systems
 from mdrepro.reproduce.workflow.fingerprint import code
 
-PARTS: Mapping[str, tuple[str, str]] = {
-    "text-encoder": ("mobilediffusion", "text-encoder"),
-    "mobilediffusion": ("mobilediffusion", "unet"),
-    "mobilediffusion-lite": ("mobilediffusion-lite", "unet"),
-    "snapfusion": ("snapfusion", "unet"),
-    "sd15": ("sd15", "unet"),
-    "mobilediffusion-decoder": ("mobilediffusion", "decoder"),
-    "mobilediffusion-decoder-lite": ("mobilediffusion-lite", "decoder"),
-    "snapfusion-decoder": ("snapfusion", "decoder"),
-    "sd-decoder": ("sd15", "decoder"),
-}
-"""Networks that can be exported at full size, by preset: the model and the component that ``mdrepro export`` takes."""
 ARITHMETIC: Mapping[str, str] = {
     "fp32": "float32 arithmetic",
     "fp16": "float32 arithmetic",
@@ -54,7 +43,7 @@ class Piece:
     """One network as it is exported.
 
     Args:
-        network: a key of `PARTS`.
+        network: a preset of `mdrepro.models.systems.exports`.
         branches: batch of a denoiser, 1 or 2; 1 for the others.
     """
 
@@ -62,21 +51,21 @@ class Piece:
     branches: int = 1
 
     def __post_init__(self) -> None:
-        if self.network not in PARTS:
-            raise unknown("network to export", self.network, PARTS)
+        if self.network not in (known := systems.exports()):
+            raise unknown("network to export", self.network, known)
         if self.branches not in ((1, 2) if self.component == "unet" else (1,)):
-            allowed = "1 and 2" if self.component == "unet" else "1"
-            raise BadInput(f"{self.network}: branches is {self.branches}: allowed are {allowed}")
+            allowed = "1 or 2" if self.component == "unet" else "1"
+            raise BadInput(f"{self.network}: branches is {self.branches}: it must be {allowed}")
 
     @property
     def model(self) -> str:
         """As ``mdrepro export`` names it."""
-        return PARTS[self.network][0]
+        return systems.exports()[self.network][0]
 
     @property
     def component(self) -> str:
         """As ``mdrepro export`` names it."""
-        return PARTS[self.network][1]
+        return systems.exports()[self.network][1]
 
     @property
     def title(self) -> str:

@@ -78,7 +78,7 @@ def test_every_preset_has_a_form_and_resolutions_are_checked():
     for name in presets.names():
         preset = presets.get(name)
         assert closed_form.tally(preset) == closed_form.tally(preset, preset.resolution)
-    with pytest.raises(BadInput, match="multiples of 32"):
+    with pytest.raises(BadInput, match="a multiple of 32"):
         closed_form.tally(presets.get("mobilediffusion"), 500)
 
 

@@ -165,7 +165,7 @@ def test_resolution_scales_convolutions_by_area_and_self_attention_by_its_square
 
 
 def test_bad_input():
-    with pytest.raises(BadInput, match="multiples of 32 from 32 to 4096"):
+    with pytest.raises(BadInput, match="a multiple of 32 from 32 to 4096"):
         measure("mobilediffusion", 500)
     with pytest.raises(BadInput, match="did you mean sd15"):
         measure("sd-15")

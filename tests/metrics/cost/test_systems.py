@@ -10,7 +10,12 @@ from mdrepro.models import presets, systems
 
 @pytest.mark.parametrize(
     ("name", "plans"),
-    [("sd15", [(50, 2)]), ("snapfusion", [(8, 2)]), ("mobilediffusion", [(8, 2), (1, 1)])],
+    [
+        ("sd15", [(50, 2)]),
+        ("snapfusion", [(8, 2)]),
+        ("mobilediffusion", [(8, 2), (1, 1)]),
+        ("mobilediffusion-lite", [(1, 1)]),
+    ],
 )
 def test_the_published_schedules(name, plans):
     assert [(each.schedule.steps, each.schedule.branches) for each in measure_system(name)] == plans
@@ -31,13 +36,13 @@ def test_mobilediffusion_has_520_million_parameters_and_sums_by_hand():
 
 
 def test_every_system_is_made_of_presets_that_fit_together():
-    for system in systems.SYSTEMS.values():
+    for system in systems.whole().values():
         encoder, denoiser, decoder = (presets.get(part) for part in system.parts)
         assert (encoder.kind, denoiser.kind, decoder.kind) == ("text encoder", "denoiser", "decoder")
         assert denoiser.context_width == encoder.context_width
         assert denoiser.latent_channels == decoder.latent_channels
         assert all(plan.source and plan.branches in (1, 2) for plan in system.schedules)
-        assert calculate(system.denoiser).resolution == system.resolution
+        assert calculate(system.name).resolution == system.resolution
 
 
 def test_an_unknown_system_names_all():

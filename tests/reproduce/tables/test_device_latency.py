@@ -13,6 +13,7 @@ from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.paths import root
 from mdrepro.latency import host, host_torch, records
 from mdrepro.latency.records import Record
+from mdrepro.models import systems
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import device_latency, host_figures, host_latency, phones
 from mdrepro.reproduce.tables.device_latency import IMAGES, TABLE
@@ -243,9 +244,9 @@ def test_records_of_a_file_or_a_folder(tmp_path: Path) -> None:
 
 
 def test_what_is_not_allowed_is_named() -> None:
-    assert host_latency.select(["all"]) == list(exported.PARTS)
+    assert host_latency.select(["all"]) == list(systems.exports())
     assert host_latency.select(["sd15", "text-encoder"]) == ["text-encoder", "sd15"]
-    with pytest.raises(BadInput, match="allowed: text-encoder, mobilediffusion,"):
+    with pytest.raises(BadInput, match="allowed: text-encoder, sd15, snapfusion,"):
         host_latency.select(["sdxl"])
     bounds: dict[str, Any] = {"runs": 1, "seconds": 0, "most": None, "rounds": 1}
     with pytest.raises(BadInput, match="allowed are 1 to"):
@@ -296,7 +297,7 @@ def test_a_broken_export_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_figures_show_every_network_and_every_image() -> None:
-    found = by_work(host_latency.pieces(exported.PARTS))
+    found = by_work(host_latency.pieces(systems.exports()))
     work = host_figures.against_work(found)
     texts = {text.get_text() for text in work.axes[0].texts}
     assert {"SD-1.5", "MobileDiffusion", "CLIP ViT-L/14"} <= texts
