@@ -2,10 +2,10 @@
 
 import copy
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -342,17 +342,18 @@ def test_damage_elsewhere_does_not_stop_a_batch_that_does_not_need_it(parts, tmp
 def test_several_processes_build_it_once(parts, tmp_path):
     """The others wait for the one that came first, and find it complete."""
 
-    class Slow(Pictures):
+    class Noted(Pictures):
         def batch(self, indices):
-            time.sleep(0.05)
             with open(tmp_path / "read", "a") as file:
                 file.write("".join(f"{i}\n" for i in indices))
             return super().batch(indices)
 
+    together = multiprocessing.get_context("fork").Barrier(3)
     children = []
     for _ in range(3):
         if (child := os.fork()) == 0:
-            build(parts, tmp_path / "cache", Slow())
+            together.wait()
+            build(parts, tmp_path / "cache", Noted())
             os._exit(7)
         children.append(child)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [7] * 3

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import build, model_folders, scratch, store
 from mdrepro.training.runs.session import Unfinished
 from tests.support.recipe_rows import put, put_in_package, tiny
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -311,14 +311,12 @@ def test_kill_9_and_the_same_command_make_the_same_bits(rows: dict[str, Recipe],
     place.rename(workspace / "undisturbed")
     killed = 0
     while killed < 3:
+        known = set(place.glob("work/checkpoints/step-*/state.json"))
         process = subprocess.Popen(command, cwd=workspace, env=environment)
-        step = 0
-        while process.poll() is None:
-            written = list(place.glob("work/checkpoints/step-*/state.json"))
-            if len(written) > step:
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.002)
+        wait_until(
+            lambda: process.poll() is not None or set(place.glob("work/checkpoints/step-*/state.json")) - known  # noqa: B023
+        )
+        process.send_signal(signal.SIGKILL)
         if process.wait() == 0:
             break
         killed += 1
