@@ -6,6 +6,7 @@ textures and scientific images (not natural scenes) are only trained on.
 A folder is split by the SHA-256 of each file's name: sorted by it, the first quarter is held out.
 """
 
+import functools
 import hashlib
 import importlib.util
 import math
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import sha256
+from mdrepro.core.files import digest, sha256
+from mdrepro.data.examples import Batch
 from mdrepro.data.pixels import FORMATS, rgb, tensor
 
 PACKAGES = "packages"
@@ -68,7 +70,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Split:
-    """Training and held-out photographs, in order of name, and the rule that parted them."""
+    """Training and held-out photographs, in order of name, and the rule that separated them."""
 
     train: tuple[Photograph, ...]
     held_out: tuple[Photograph, ...]
@@ -85,10 +87,10 @@ def split(photos: str = PACKAGES) -> Split:
     Raises:
         BadInput: a photograph or the folder is missing, unreadable, too small, or holds too few photographs.
     """
-    chosen = _packages() if photos == PACKAGES else _folder(Path(photos))
-    for photograph in (*chosen.train, *chosen.held_out):
+    parts = _packages() if photos == PACKAGES else _folder(Path(photos))
+    for photograph in (*parts.train, *parts.held_out):
         photograph.pixels()
-    return chosen
+    return parts
 
 
 def read(path: Path) -> Tensor:
@@ -116,18 +118,57 @@ def random_crops(images: Sequence[Tensor], size: int, count: int, generator: tor
         images: uint8 pictures (3, h, w), each at least ``size`` high and wide.
         size: height and width of a crop in px.
         count: how many crops.
-        generator: on the CPU; the only source of chance.
+        generator: on the CPU; the only source of randomness.
 
     Returns:
         uint8, (count, 3, size, size).
     """
     crops = []
-    for choice, *at, flip in torch.rand(count, 4, generator=generator, dtype=torch.float64).tolist():
+    for choice, *corner, flip in torch.rand(count, 4, generator=generator, dtype=torch.float64).tolist():
         image = images[int(choice * len(images))]
-        top, left = (int(u * (side - size + 1)) for u, side in zip(at, image.shape[1:], strict=True))
+        top, left = (int(u * (side - size + 1)) for u, side in zip(corner, image.shape[1:], strict=True))
         crop = image[:, top : top + size, left : left + size]
         crops.append(crop.flip(-1) if flip < 0.5 else crop)
     return torch.stack(crops)
+
+
+class Crops:
+    """Examples: random crops of photographs, each a function of its index, size and seed alone; key ``pixels``.
+
+    Args:
+        photographs: read when the first crop is asked for.
+        size: height and width of a crop in px, a multiple of 8.
+        count: crops.
+        seed: of their choice.
+
+    Raises:
+        BadInput: a size that is no multiple of 8 or that some photograph does not have, or a count below 1.
+    """
+
+    def __init__(self, photographs: Sequence[Photograph], size: int, count: int, seed: int = 0) -> None:
+        self.photographs, self.size, self.count, self.seed = tuple(photographs), size, count, seed
+        least = min(min(image.shape[1:]) for image in _images(self.photographs)) if size > TILE else TILE
+        if size % 8 or not 8 <= size <= least:
+            raise BadInput(f"crops of {size} px: must be a multiple of 8 up to {least}, the smallest photograph's side")
+        if count < 1:
+            raise BadInput(f"{count} crops: must be 1 or more")
+        self.fingerprint = digest([size, count, seed, *(sha256(each.path) for each in self.photographs)])
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        return {"pixels": torch.cat([self._crop(index) for index in indices])}
+
+    def _crop(self, index: int) -> Tensor:
+        address = hashlib.blake2b(f"{self.seed} {self.size} {index}".encode(), digest_size=8)
+        rng = torch.Generator().manual_seed(int.from_bytes(address.digest()) >> 1)
+        return random_crops(_images(self.photographs), self.size, 1, rng)
+
+
+@functools.lru_cache(maxsize=1)  # crops of several sizes share them
+def _images(photographs: tuple[Photograph, ...]) -> list[Tensor]:
+    return [photograph.pixels() for photograph in photographs]
 
 
 def to_network(pixels: Tensor) -> Tensor:
@@ -146,16 +187,19 @@ def _packages() -> Split:
     for position, scene in enumerate(sorted(NATURAL_SCENES)):
         (train if position % 2 else held_out).extend(NATURAL_SCENES[scene])
     rule = "natural scenes by name in turn, the first held out; textures and scientific images only trained on"
-    found = [tuple(_shipped(name) for name in sorted(names, key=_stem)) for names in (train, held_out)]
-    return Split(train=found[0], held_out=found[1], rule=rule)
+    return Split(train=_all_shipped(train), held_out=_all_shipped(held_out), rule=rule)
+
+
+def _all_shipped(names: Sequence[str]) -> tuple[Photograph, ...]:
+    return tuple(_shipped(name) for name in sorted(names, key=_stem))
 
 
 def _shipped(name: str) -> Photograph:
     package, inside = name.split("/", 1)
     spec = importlib.util.find_spec(package)
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / inside).is_file():
-            return Photograph(_stem(name), f"package:{name}", Path(place) / inside)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / inside).is_file():
+            return Photograph(_stem(name), f"package:{name}", Path(folder) / inside)
     raise BadInput(
         f"the installed package {package} does not ship {inside}: "
         "install the versions in requirements.lock, or name a folder of photographs instead"
@@ -165,18 +209,18 @@ def _shipped(name: str) -> Photograph:
 def _folder(folder: Path) -> Split:
     if not folder.is_dir():
         raise BadInput(f'photos: {folder} is neither "{PACKAGES}" nor a folder')
-    found: dict[str, Photograph] = {}
+    by_content: dict[str, Photograph] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if path.suffix.lower() in FORMATS and path.is_file() and not any(p.startswith(".") for p in inside.parts):
             photograph = Photograph(inside.as_posix(), paths.relative(path), path)
-            found.setdefault(_content(path), photograph)
-    if len(found) < LEAST:
+            by_content.setdefault(_content(path), photograph)
+    if len(by_content) < LEAST:
         raise BadInput(
-            f"photos: {folder} holds {len(found)} different photographs: at least {LEAST} are needed, "
+            f"photos: {folder} holds {len(by_content)} different photographs: at least {LEAST} are needed, "
             f"as {', '.join(FORMATS)}, each at least {TILE} x {TILE} px"
         )
-    ranked = sorted(found.values(), key=lambda p: hashlib.sha256(p.name.encode()).hexdigest())
+    ranked = sorted(by_content.values(), key=lambda p: hashlib.sha256(p.name.encode()).hexdigest())
     cut = max(2, math.ceil(len(ranked) / 4))
     held_out, train = (tuple(sorted(part, key=lambda p: p.name)) for part in (ranked[:cut], ranked[cut:]))
     rule = "sorted by the SHA-256 of the file name, the first quarter (at least two) held out"

@@ -1,4 +1,4 @@
-"""Where a recipe's captioned pictures come from: ``source`` and its settings, as in ``Recipe.data``."""
+"""Where a recipe's pictures come from: ``source`` and its settings, as in ``Recipe.data``."""
 
 import functools
 import json
@@ -6,17 +6,22 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.data import folders
 from mdrepro.data.examples import Examples
 
+if TYPE_CHECKING:
+    from mdrepro.data.captions import Preparation
+    from mdrepro.data.photos import Split
+
 _PREPARATION = {"size": 256, "fit": "center-crop", "captions": "all", "broken": 0.01}
 SOURCES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "shapes": {"split": "train", "count": 40_000, "first": 0},
+        "photos": {"path": "packages", "size": 64, "count": 1_000_000, "seed": 0},
         "coco": {
             "path": "",
             "annotations": "annotations/captions_train2014.json",
@@ -30,15 +35,18 @@ SOURCES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Settings of each source with their defaults. ``path``: COCO's folder, with ``annotations`` and ``images`` inside; a
 folder with metadata.jsonl; shards in webdataset's notation, such as ``data/{000..127}.tar``; of ``captions``, a folder
-that is one of these three (shards: all its .tar files), by default `places.pictures`."""
+that is one of these three (shards: all its .tar files), by default `folders.pictures`; of ``photos``, which have no
+captions, ``packages`` (those that packages ship) or a folder. ``photos`` gives ``count`` random crops of ``size`` px
+from the training part of the split."""
+CAPTIONLESS = ("photos",)
 COMMON: Mapping[str, Any] = MappingProxyType({"cache": True})
 """Of all sources. ``cache``: latents and text features are made once, not at every step."""
 PLACES = ("path", "downloads")
-"""Settings that say where data lies: they do not count in a recipe's hash, what lies there does."""
+"""Settings that say where data are: they do not count in a recipe's hash, their content does."""
 
 
 def settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of a source: the defaults, and what ``data`` says. Those of other sources are left out.
+    """All settings of a source: its defaults, and over them those in ``data``. Those of other sources are left out.
 
     Raises:
         BadInput: an unknown source.
@@ -51,56 +59,69 @@ def settings(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def examples(data: Mapping[str, Any]) -> Examples:
-    """The pictures and captions: batches of ``pixels`` and ``caption``, for shapes also ``scene``.
+    """The pictures: batches of ``pixels``, ``caption`` (not for photos), and for shapes ``scene``.
 
     Raises:
         BadInput: an unknown source, or data that cannot be read.
-        NotAttempted: the path is not set, or no pictures lie in `places.pictures`.
+        NotAttempted: the path is not set, or there are no pictures in `folders.pictures`.
     """
-    chosen = {name: value for name, value in settings(data).items() if name not in COMMON}
-    if chosen["source"] == "captions":
-        chosen["path"] = chosen["path"] or os.fspath(folders.pictures())
-    return _examples(json.dumps(chosen, sort_keys=True))
+    values = {name: value for name, value in settings(data).items() if name not in COMMON}
+    if values["source"] == "captions":
+        values["path"] = values["path"] or os.fspath(folders.pictures())
+    return _examples(json.dumps(values, sort_keys=True))
 
 
-@functools.lru_cache(maxsize=4)  # COCO's annotations take seconds to read
+@functools.lru_cache(maxsize=8)  # COCO's annotations take seconds to read
 def _examples(text: str) -> Examples:
-    chosen = json.loads(text)
-    if chosen["source"] == "shapes":
+    values = json.loads(text)
+    source = values["source"]
+    if source == "shapes":
         from mdrepro.data.shapes import Shapes
 
-        return Shapes(chosen["split"], chosen["count"], chosen["first"])
+        return Shapes(values["split"], values["count"], values["first"])
+    if source == "photos":
+        from mdrepro.data.photos import Crops
+
+        return Crops(_split(values["path"]).train, values["size"], values["count"], values["seed"])
     from mdrepro.data import captions, webshards
 
-    if not chosen["path"]:
+    if not values["path"]:
         raise NotAttempted(
             "this run needs captioned pictures, which are not downloaded for you. Give --set data.path=PATH and "
             "--set data.source=coco (COCO's folder, from cocodataset.org), folder (pictures and metadata.jsonl) or "
             "shards (WebDataset, for example 'data/{000..127}.tar')"
         )
-    how = captions.Preparation(**{name: chosen[name] for name in _PREPARATION})
-    if chosen["source"] == "shards":
-        return webshards.shards(chosen["path"], how, Path(chosen["downloads"]) if chosen["downloads"] else None)
-    path = Path(chosen["path"])
-    if chosen["source"] == "captions":
-        return _captions(path, how)
+    preparation = captions.Preparation(**{name: values[name] for name in _PREPARATION})
+    if source == "shards":
+        downloads = Path(values["downloads"]) if values["downloads"] else None
+        return webshards.shards(values["path"], preparation, downloads)
+    path = Path(values["path"])
+    if source == "captions":
+        return _captions(path, preparation)
     if not path.is_dir():
-        raise BadInput(f"data.path={path}: allowed is an existing folder")
-    if chosen["source"] == "folder":
-        return captions.folder(path, how)
-    return captions.coco(path / chosen["annotations"], path / chosen["images"], how)
+        raise BadInput(f"data.path={path}: must be an existing folder")
+    if source == "folder":
+        return captions.folder(path, preparation)
+    return captions.coco(path / values["annotations"], path / values["images"], preparation)
 
 
-def _captions(path: Path, how: Any) -> Examples:
+@functools.lru_cache(maxsize=2)  # crops of several sizes come from one split
+def _split(path: str) -> "Split":
+    from mdrepro.data import photos
+
+    return photos.split(path)
+
+
+def _captions(path: Path, preparation: "Preparation") -> Examples:
     """Whatever kind of captioned pictures a folder holds."""
     from mdrepro.data import captions, webshards
 
     if (path / captions.METADATA).is_file():
-        return captions.folder(path, how)
+        return captions.folder(path, preparation)
     if tars := sorted(path.glob("*.tar")):
-        return webshards.shards([os.fspath(tar) for tar in tars], how)
+        return webshards.shards([os.fspath(tar) for tar in tars], preparation)
     for annotations in sorted(path.glob("annotations/captions_train*.json")):
-        return captions.coco(annotations, path / annotations.stem.removeprefix("captions_"), how)
+        return captions.coco(annotations, path / annotations.stem.removeprefix("captions_"), preparation)
     raise NotAttempted(
         f"this run needs captioned pictures, which are not downloaded for you, and {paths.relative(path)} holds none. "
         "Put or link there one of: COCO's folder (annotations/captions_train2017.json and train2017/, from "

@@ -1,5 +1,7 @@
 """Photographs: the fixed split, reading every kind of file, crops and tiles, and errors that name the file."""
 
+import shutil
+
 import numpy as np
 import pytest
 import skimage.data
@@ -8,7 +10,7 @@ from PIL import Image
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
-from mdrepro.data import photos
+from mdrepro.data import photos, sources
 
 
 def save(path, size=(300, 280), mode="RGB", seed=0, **options):
@@ -175,6 +177,53 @@ def test_crops_follow_the_generator_alone():
     other = photos.random_crops(images, 16, 8, torch.Generator().manual_seed(5))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_crops_of_a_source_are_those_of_the_photographs_and_a_function_of_index_size_and_seed(folder):
+    train = photos.split(str(folder)).train[:2]
+    crops = photos.Crops(train, 248, 500, seed=3)
+    taken = crops.batch(range(0, 500, 2))["pixels"]
+    assert taken.shape == (250, 3, 248, 248)
+    assert torch.equal(crops.batch([14, 400])["pixels"], taken[[7, 200]])
+    windows = {
+        window[:, :2].contiguous().numpy().tobytes()
+        for image in (p.pixels() for p in train)
+        for flipped in (image, image.flip(-1))
+        for window in flipped.unfold(1, 248, 1).unfold(2, 248, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, 248, 248)
+    }
+    seen = {crop[:, :2].contiguous().numpy().tobytes() for crop in taken}
+    assert seen <= windows
+    assert len(seen) > 240  # of 2 x 2 x 33 x 53
+    assert not torch.equal(photos.Crops(train, 248, 500, seed=4).batch([0])["pixels"], taken[:1])
+    others = ((train, 248, 500, 4), (train, 240, 500, 3), (train[:1], 248, 500, 3), (train[::-1], 248, 500, 3))
+    assert len({crops.fingerprint, *(photos.Crops(*other).fingerprint for other in others)}) == 5
+    assert photos.Crops(train, 248, 500, 3).fingerprint == crops.fingerprint
+    assert len(crops) == 500
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "message"),
+    [(12, 5, "crops of 12 px"), (0, 5, "multiple of 8"), (288, 5, "up to 280"), (64, 0, "0 crops")],
+)
+def test_crops_that_cannot_be_cut(folder, size, count, message):
+    with pytest.raises(BadInput, match=message):
+        photos.Crops(photos.split(str(folder)).train, size, count)
+
+
+def test_a_recipes_photographs_count_by_content_not_by_place(folder, tmp_path_factory):
+    def fingerprint(path, **more):
+        return sources.examples({"source": "photos", "path": str(path), "size": 64, **more}).fingerprint
+
+    before = fingerprint(folder)
+    moved = tmp_path_factory.mktemp("other") / "moved"
+    shutil.copytree(folder, moved)
+    assert fingerprint(moved) == before
+    assert fingerprint(moved, seed=1) != before
+    changed = tmp_path_factory.mktemp("third") / "changed"
+    shutil.copytree(folder, changed)
+    for file in (changed / "sub").iterdir():
+        save(file, seed=99 + int(file.stem))
+    assert fingerprint(changed) != before
 
 
 def test_pixels_come_back_and_are_rounded_not_truncated():

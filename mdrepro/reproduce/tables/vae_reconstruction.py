@@ -16,7 +16,10 @@ from mdrepro.evaluation.rows import Row
 from mdrepro.metrics import bootstrap
 from mdrepro.metrics.image import reconstruction
 from mdrepro.models.mobilediffusion import vae
-from mdrepro.training.photos.autoencoders import Recipe, Trained
+from mdrepro.training.recipes import registry
+from mdrepro.training.recipes.recipe import Recipe
+from mdrepro.training.runs import store
+from mdrepro.training.runs.store import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +31,7 @@ GAINS = (("ours", "sd"), ("ours-lite", "sd"), ("ours-lite", "ours"))
 ZOOM = (96, 48)  # px, width and height of the enlarged part
 
 Scores = dict[str, list[NDArray[np.float64]]]
-"""For each metric, each photograph's numbers, one a tile."""
+"""By metric, an array for each photograph with one number per tile."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,10 @@ class Measured:
     Args:
         recipe: how it was trained.
         params: parameters of its decoder.
-        images: reconstructions, one uint8 (tiles, 3, 256, 256) a photograph.
+        images: reconstructions, uint8 (tiles, 3, 256, 256) for each photograph.
         scores: see :data:`Scores`.
         reasons: why a metric was not attempted, by its column.
-        lpips: what LPIPS was measured with, by its column.
+        lpips: the protocol of LPIPS, by its column.
     """
 
     recipe: Recipe
@@ -58,27 +61,24 @@ def originals(held_out: Sequence[photos.Photograph]) -> list[Tensor]:
 
 
 @torch.inference_mode()
-def measure(
-    trained: Mapping[str, Trained], recipes: Mapping[str, Recipe], tiles: Sequence[Tensor]
-) -> dict[str, Measured]:
+def measure(runs: Mapping[str, Run], tiles: Sequence[Tensor]) -> dict[str, Measured]:
     """Reconstruct every tile with every autoencoder, from the mean of its latent, and score it.
 
     Args:
-        trained: the autoencoders by row.
-        recipes: their recipes by row.
+        runs: the trained autoencoders by row.
         tiles: from :func:`originals`.
     """
     perceptual, reasons = _perceptual()
-    done = {}
-    for row, autoencoder in trained.items():
-        images = [_reconstructed(autoencoder.model, x) for x in tiles]
+    metrics = {"psnr": reconstruction.psnr, "ssim": reconstruction.ssim, "ms_ssim": reconstruction.ms_ssim}
+    measured = {}
+    for row, run in runs.items():
+        model = run.load("vae")
+        images = [_reconstructed(model, x) for x in tiles]
         pairs = list(zip(tiles, images, strict=True))
-        metrics = {"psnr": reconstruction.psnr, "ssim": reconstruction.ssim, "ms_ssim": reconstruction.ms_ssim}
         scores = {name: [metric(x, y).numpy() for x, y in pairs] for name, metric in (metrics | perceptual).items()}
         lpips = {column: metric.protocol for column, metric in perceptual.items()}
-        params = vae.decoder_parameters(autoencoder.model)
-        done[row] = Measured(recipes[row], params, images, scores, reasons, lpips)
-    return done
+        measured[row] = Measured(run.recipe, vae.decoder_parameters(model), images, scores, reasons, lpips)
+    return measured
 
 
 def rows(measured: Mapping[str, Measured], split: photos.Split) -> list[Row]:
@@ -99,14 +99,20 @@ def rows(measured: Mapping[str, Measured], split: photos.Split) -> list[Row]:
     return cells
 
 
-def loss_figure(trained: Mapping[str, Trained]) -> "Figure":
-    """Training error of each autoencoder, averaged over 20 steps."""
+def loss_figure(runs: Mapping[str, Run]) -> "Figure":
+    """Training error of each autoencoder over all of its runs that are on this machine."""
     with plotting.figure(size=(6, 3)) as (figure, (axis,)):
-        for row, autoencoder in trained.items():
-            losses = np.asarray(autoencoder.record.losses)
-            window = min(20, len(losses))
+        for row, run in runs.items():
+            points, first = [], 0
+            for recipe in _in_turn(run.recipe):
+                part = run if recipe is run.recipe else store.find(recipe)
+                for point in part.record["curve"] if part else ():
+                    points.append((first + point["step"], point[f"{recipe.kind}/reconstruction"]))
+                first += recipe.loop.steps
+            steps, losses = zip(*points, strict=True)
+            window = min(10, len(losses))
             smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-            axis.plot(np.arange(len(smooth)) + window, smooth, color=COLOURS[row], label=NAMES[row])
+            axis.plot(steps[window - 1 :], smooth, color=COLOURS[row], label=NAMES[row])
         axis.set(xlabel="step", ylabel="reconstruction error", yscale="log")
         axis.legend(frameon=False)
     return figure
@@ -182,13 +188,13 @@ def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> "Fi
 
 def _perceptual() -> tuple[dict[str, reconstruction.Lpips], dict[str, str]]:
     """LPIPS by column where the weights are here, and the reason where they are not."""
-    found, reasons = {}, {}
+    metrics, reasons = {}, {}
     for net in reconstruction.BACKBONES:
         try:
-            found[f"lpips_{net}"] = reconstruction.Lpips(net)
+            metrics[f"lpips_{net}"] = reconstruction.Lpips(net)
         except NotAttempted as missing:
             reasons[f"lpips_{net}"] = str(missing)
-    return found, reasons
+    return metrics, reasons
 
 
 def _reconstructed(model: vae.Autoencoder, tiles: Tensor) -> Tensor:
@@ -221,17 +227,24 @@ def _measuring(column: str, measured: Measured, split: photos.Split) -> str:
 
 def _training(measured: Measured, split: photos.Split) -> str:
     recipe = measured.recipe
-    layout = vae.FAMILY[recipe.row]
+    layout, width, loop = vae.FAMILY[recipe.network["row"]], recipe.network["width"], recipe.loop
     part = "decoder alone, encoder of ours fixed" if layout.encoder_of else "encoder and decoder"
-    decoder_width = round(recipe.width * layout.decoder_share)
-    return (
-        f"small network in the paper's proportions (encoder width {recipe.width}, decoder width {decoder_width}, "
-        f"{layout.latent_channels} latent channels, f8), {part}, reconstructed from the latent's mean; "
-        f"{recipe.steps} steps of {recipe.batch} crops of {recipe.crop} px (the last {recipe.finish:.0%} twice as "
-        f"large and half as many) from {len(split.train)} photographs, squared error and KL, no perceptual or "
-        f"adversarial loss, Muon {recipe.learning_rate:g}, {recipe.precision}, {recipe.threads} threads, "
-        f"seed {recipe.seed}"
+    crops = ", then ".join(
+        f"{one.loop.steps} steps of {one.loop.batch} crops of {one.data['size']} px" for one in _in_turn(recipe)
     )
+    return (
+        f"small network in the paper's proportions (encoder width {width}, decoder width "
+        f"{round(width * layout.decoder_share)}, {layout.latent_channels} latent channels, f8), {part}, reconstructed "
+        f"from the latent's mean; {crops} from {len(split.train)} photographs, squared error and KL, no perceptual or "
+        f"adversarial loss, Muon {loop.learning_rate:g}, {loop.precision}, {loop.threads} threads, "
+        f"seed {recipe.data['seed']}"
+    )
+
+
+def _in_turn(recipe: Recipe) -> list[Recipe]:
+    """The runs that trained a network, the first one first."""
+    start = recipe.parents.get("start")
+    return [*(_in_turn(registry.get(start)) if start else []), recipe]
 
 
 def _busiest(image: Tensor) -> tuple[int, int]:

@@ -138,7 +138,7 @@ def checkpoints(names: Sequence[str], *, locally: bool = False) -> list[Checkpoi
             row.name,
             row.tier,
             relative(store.folder(row) / store.RECORD),
-            tuple(sorted(set(row.parents.values()) & set(due))),
+            tuple(sorted(set(row.parent_names.values()) & set(due))),
         )
         for row in rows
     ]

@@ -245,9 +245,25 @@ def unit_scale(model: AutoencoderKL, examples: Examples, count: int = SCALE_IMAG
     return 1 / torch.cat([m.flatten() for m in means]).double().std().item()
 
 
+def initial(inputs: Inputs) -> vae.Autoencoder:
+    """A recipe's autoencoder before training: with the weights of its parent ``start`` where it has one.
+
+    Raises:
+        BadInput: that parent has another shape.
+    """
+    model = vae.build(**inputs.recipe.network)
+    if "start" not in inputs.parents:
+        vae.start_as_averages(model)
+        return model
+    try:
+        model.load_state_dict(inputs.parents["start"].load("vae").state_dict())
+    except RuntimeError as error:
+        raise BadInput(f"{inputs.recipe.name} begins with an autoencoder of another shape: {error}") from error
+    return model
+
+
 def _build(inputs: Inputs) -> Training:
-    model, examples = vae.build(**inputs.recipe.network), inputs.examples()
-    vae.start_as_averages(model)
+    model, examples = initial(inputs), inputs.examples()
     objective = Autoencoding(model, Terms(**inputs.options_of(Terms)), **inputs.options_of(Autoencoding))
     return Training(objective, examples, lambda networks: {"vae": objective.finish(networks, examples)})
 
@@ -258,6 +274,7 @@ register(
         build=_build,
         options=(Terms, Autoencoding),
         network=vae.build,
+        captions=False,
         check=vae.configuration,
         gives="vae",
         sampler=None,

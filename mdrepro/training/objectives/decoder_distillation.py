@@ -22,6 +22,7 @@ from mdrepro.training.objectives.autoencoder import (
     EncoderHalf,
     ImageObjective,
     Terms,
+    initial,
     reconstruction_loss,
     take_halves,
 )
@@ -96,8 +97,7 @@ class LiteDecoder(ImageObjective):
 
 
 def _build(inputs: Inputs) -> Training:
-    student, examples = vae.build(**inputs.recipe.network), inputs.examples()
-    vae.start_as_averages(student)
+    student, examples = initial(inputs), inputs.examples()
     objective = LiteDecoder(student, inputs.parents["vae"].load("vae"), Terms(**inputs.options))
     return Training(objective, examples, lambda networks: {"vae": objective.finish(networks)})
 
@@ -109,6 +109,7 @@ register(
         needs=("vae",),
         options=(Terms,),
         network=vae.build,
+        captions=False,
         check=vae.configuration,
         gives="vae",
         sampler=None,

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.data.sources import CAPTIONLESS
 from mdrepro.training import objectives
 from mdrepro.training.recipes.recipe import Recipe
 
@@ -55,6 +56,7 @@ class Kind:
         needs: the roles that a recipe must fill, by a parent or by pretrained weights.
         options: what declares the recipe's ``options``.
         network: what declares the recipe's ``network``; None where it is a denoiser, whose class the recipe names.
+        captions: whether its batches need them.
         check: called with the recipe's ``network`` before anything is trained; raises BadInput for values that do not
             go together.
         gives: the part that the run is made for: ``unet``, ``vae``, ``text_encoder``, ``reader`` or ``clip``.
@@ -67,6 +69,7 @@ class Kind:
     needs: tuple[str, ...] = ()
     options: tuple[Declared, ...] = ()
     network: Declared | None = None
+    captions: bool = True
     check: Declared | None = None
     gives: str = "unet"
     sampler: str | None = "ddim"
@@ -94,12 +97,16 @@ def kind_of(recipe: Recipe) -> Kind:
     """The kind of a recipe that can be built, as far as its fields say.
 
     Raises:
-        BadInput: an unknown kind, a role that it needs and that is not filled, or a network that `Kind.check` refuses.
+        BadInput: an unknown kind, a role that it needs and that is not filled, data without the captions that it needs,
+            or a network that `Kind.check` refuses.
     """
     kind = get(recipe.kind)
     for role in kind.needs:
         if role not in (*recipe.parents, *recipe.pretrained):
             raise BadInput(f"{recipe.name}: {kind.name} needs {' and '.join(kind.needs)}, and has no {role}")
+    source = recipe.data.get("source")
+    if kind.captions and source in CAPTIONLESS:
+        raise BadInput(f"{recipe.name}: {kind.name} needs captions; data.source={source} has none")
     if kind.check:
         kind.check(**recipe.network)
     return kind

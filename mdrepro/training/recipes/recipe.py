@@ -14,7 +14,7 @@ from mdrepro.core.errors import unknown
 from mdrepro.training.engine.config import LoopConfig
 
 TIERS = ("quick", "proxy", "paper")
-ROLES = ("vae", "text", "unet", "teacher")
+ROLES = ("vae", "text", "unet", "teacher", "start")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,10 @@ class Recipe:
         name: of the run.
         tier: quick, proxy or paper.
         kind: the objective; see `mdrepro.training.objectives.kinds`.
-        parents: recipes that it builds on, by role: ``vae`` and ``text`` make latents and text features, ``unet`` is
-            what it begins with (diffusion may begin with random weights), ``teacher`` what it learns from (``unet``
-            where none is given).
+        parents: recipes that it builds on, by role, as names of rows or as recipes that need not be rows: ``vae`` and
+            ``text`` make latents and text features, ``unet`` is what it begins with (diffusion may begin with random
+            weights), ``teacher`` what it learns from (``unet`` where none is given), ``start`` the autoencoder that an
+            autoencoder or decoder begins with, in place of random weights.
         pretrained: in place of a parent, a folder or a name on the hub, by role.
         data: ``source`` and its settings; see `mdrepro.data.sources`.
         network: class and arguments of what is trained, where it does not begin with a parent's; of one that begins
@@ -46,7 +47,7 @@ class Recipe:
     name: str
     tier: str
     kind: str
-    parents: Mapping[str, str] = field(default_factory=dict)
+    parents: Mapping[str, "str | Recipe"] = field(default_factory=dict)
     pretrained: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Any]
     network: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +67,11 @@ class Recipe:
                 raise unknown("role", role, ROLES)
 
     def plain(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """All fields as JSON values, parents by name."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
+        return values | {"parents": self.parent_names}
+
+    @property
+    def parent_names(self) -> dict[str, str]:
+        """Names of the parents by role."""
+        return {role: parent if isinstance(parent, str) else parent.name for role, parent in self.parents.items()}

@@ -19,8 +19,9 @@ def listed() -> list[dict[str, Any]]:
 
 
 def _listed(recipe: Recipe) -> dict[str, Any]:
-    told = {name: getattr(recipe, name) for name in ("name", "tier", "kind", "parents", "pretrained", "sampling")}
-    told |= {"steps": recipe.loop.steps, "batch": recipe.loop.batch, "key": None, "folder": None}
+    told = {name: getattr(recipe, name) for name in ("name", "tier", "kind", "pretrained", "sampling")}
+    told |= {"parents": recipe.parent_names, "steps": recipe.loop.steps, "batch": recipe.loop.batch}
+    told |= {"key": None, "folder": None}
     try:
         told["key"] = store.key(recipe)
         run = store.find(recipe)

@@ -29,7 +29,7 @@ def missing(names: Sequence[str], *, locally: bool = False) -> list[str]:
         row, run = registry.get(name), store.find(name)
         local = run is not None and run.folder.is_relative_to(paths.runs())
         finished[name] = local if locally and name in names else run is not None
-        for role, parent in row.parents.items():
+        for role, parent in row.parent_names.items():
             if not finished[name] or role in ("vae", "text"):
                 visit(parent)
         if not finished[name]:

@@ -26,6 +26,7 @@ OF_ROLE: Mapping[str, tuple[str, ...]] = {
     "text": ("text_encoder", "tokenizer"),
     "unet": ("unet", "scheduler"),
     "teacher": ("unet",),
+    "start": ("vae",),
 }
 """The parts that a role of a recipe takes, its network first."""
 KINDS = ("reader", "clip", "vae", "unet", "text_encoder", "tokenizer", "scheduler")

@@ -76,6 +76,8 @@ def run(
         if untouched and first() and not [file for file in place.rglob("*") if file.is_file() and file.name != SPENT]:
             shutil.rmtree(place, ignore_errors=True)
         raise
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{recipe.name}: {error}") from error
     if not made.finished:
         raise Unfinished(
             f"{recipe.name}: stopped after step {made.steps} of {recipe.loop.steps}; the same command goes on"

@@ -137,7 +137,7 @@ def find(recipe: Recipe | str) -> Run | None:
         BadInput: an unknown name, or a published run that was changed.
         NotAttempted: its data is not here, so its key is not known.
     """
-    row = registry.get(recipe) if isinstance(recipe, str) else recipe
+    row = registry.get(recipe)
     here = _read(row, folder(row))
     if here is not None and not (bad := _changed(here)):
         return here
@@ -189,7 +189,7 @@ def load_or_train(recipe: Recipe | str, *, resume: bool = True, max_seconds: flo
         BadInput: an unknown name, or settings that do not go together.
         NotAttempted: data or pretrained weights are not here.
     """
-    row = registry.get(recipe) if isinstance(recipe, str) else recipe
+    row = registry.get(recipe)
     until = None if max_seconds is None else time.monotonic() + max_seconds
     run = find(row) or train(row, resume=resume, max_seconds=max_seconds)
     for role in ("vae", "text"):
@@ -244,7 +244,7 @@ def pipeline(recipe: Recipe | str, *, vae: str | None = None) -> "MobileDiffusio
     """
     from mdrepro.models.pipeline import MobileDiffusionPipeline
 
-    row = registry.get(recipe) if isinstance(recipe, str) else recipe
+    row = registry.get(recipe)
     if kinds.kind_of(row).gives != "unet":
         raise BadInput(f"{row.name} is a run of kind {row.kind}: allowed are those of denoisers")
     if vae is not None and vae != row.parents.get("vae") and _begins_with(registry.get(vae)) != _begins_with(row):
@@ -264,7 +264,7 @@ def pipeline(recipe: Recipe | str, *, vae: str | None = None) -> "MobileDiffusio
     )
 
 
-def _begins_with(row: Recipe) -> str | None:
+def _begins_with(row: Recipe) -> str | Recipe | None:
     """The autoencoder that a row rests on: a recipe, or pretrained weights."""
     return row.parents.get("vae", row.pretrained.get("vae"))
 

@@ -1,4 +1,4 @@
-"""The table's rows and figures, from networks that were not trained at all and photographs that are noise."""
+"""The table's rows and figures, from networks with random weights on two of the held-out photographs."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ from mdrepro.models.mobilediffusion import vae
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import vae_reconstruction as table
 from mdrepro.reproduce.workflow.record import complete
-from mdrepro.training.photos.autoencoders import Recipe, Record, Trained
+from mdrepro.training.recipes.photos import autoencoders
+from mdrepro.training.runs import model_folders
+from mdrepro.training.runs.store import Run
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +28,23 @@ def tiles(split):
 
 
 @pytest.fixture(scope="module")
-def trained():
+def runs(tmp_path_factory):
+    """Networks with random weights in the place of trained ones."""
     torch.manual_seed(0)
-    record = Record(losses=[1.0, 0.5], seconds=1.0, steps=2, images_per_second=2.0, parameters=1, machine="toy")
-    return {row: Trained(model=vae.build(row, 8).eval(), record=record) for row in vae.FAMILY}
+    trained = {}
+    for row, recipe in autoencoders(width=8, crop=16, batch=1, steps=1).items():
+        folder = tmp_path_factory.mktemp(row)
+        model_folders.save({"vae": vae.build(row, 8)}, folder)
+        curve = [{"step": step, f"{recipe.kind}/reconstruction": 1 / step} for step in (1, 2)]
+        trained[row] = Run(recipe, folder, {"curve": curve})
+    return trained
 
 
 @pytest.fixture(scope="module")
-def measured(trained, tiles):
-    shared = {"width": 8, "crop": 16, "batch": 1, "steps": 2, "learning_rate": 1e-3}
+def measured(runs, tiles):
     missing = pytest.MonkeyPatch()
     missing.setattr(torch.hub, "get_dir", lambda: "nowhere")
-    yield table.measure(trained, {row: Recipe(row=row, **shared) for row in vae.FAMILY}, tiles)
+    yield table.measure(runs, tiles)
     missing.undo()
 
 
@@ -79,9 +86,9 @@ def test_gains_are_paired_differences(cells):
     assert ("sd", "psnr_gain_over_ours") not in cells
 
 
-def test_parameters_are_those_of_the_measured_decoder(cells, trained):
-    for row, autoencoder in trained.items():
-        own = sum(p.numel() for p in autoencoder.model.decoder.parameters()) / 1e6
+def test_parameters_are_those_of_the_measured_decoder(cells, runs):
+    for row, run in runs.items():
+        own = sum(p.numel() for p in run.load("vae").decoder.parameters()) / 1e6
         assert cells[row, "params"].value == pytest.approx(own)
         assert cells[row, "params"].n is None
 
@@ -93,7 +100,7 @@ def test_lpips_without_weights_is_not_attempted(cells):
         assert reconstruction.BACKBONES[net][1] in cell.reason
 
 
-def test_lpips_with_weights_is_measured(monkeypatch, trained, tiles, measured, split):
+def test_lpips_with_weights_is_measured(monkeypatch, runs, tiles, split):
     class Toy:
         protocol = "toy LPIPS"
 
@@ -104,8 +111,7 @@ def test_lpips_with_weights_is_measured(monkeypatch, trained, tiles, measured, s
             return (x.double() - y.double()).abs().mean(dim=(1, 2, 3))
 
     monkeypatch.setattr(reconstruction, "Lpips", Toy)
-    recipes = {row: ours.recipe for row, ours in measured.items()}
-    rows = {(r.row, r.column): r for r in table.rows(table.measure(trained, recipes, tiles), split)}
+    rows = {(r.row, r.column): r for r in table.rows(table.measure(runs, tiles), split)}
     assert rows["sd", "lpips_vgg"].value > 0
     assert "toy LPIPS" in rows["sd", "lpips_vgg"].protocol
 
@@ -117,13 +123,14 @@ def test_protocol_says_how_it_was_measured(cells):
         "2 held-out photographs",
         "sigma 1.5",
         "encoder of ours fixed",
+        "1 steps of 1 crops of 32 px from 13 photographs",
         "seed 0",
         "bootstrap",
     ):
         assert part in told
 
 
-def test_figures_show_every_network_and_photograph(measured, trained, split, tiles, tmp_path):
+def test_figures_show_every_network_and_photograph(measured, runs, split, tiles, tmp_path):
     shown = table.reconstructions_figure(measured, split, tiles)
     assert len(shown.axes) == 2 * 2 * 4
     original = shown.axes[0].images[0].get_array()
@@ -136,7 +143,7 @@ def test_figures_show_every_network_and_photograph(measured, trained, split, til
     for name, figure in {
         "r": shown,
         "q": table.quality_figure(measured, split),
-        "l": table.loss_figure(trained),
+        "l": table.loss_figure(runs),
     }.items():
         figure.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 5000

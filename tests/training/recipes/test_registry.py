@@ -46,7 +46,7 @@ def test_the_quick_tier_is_what_its_tables_need() -> None:
     for name in quick:
         recipe = registry.get(name)
         assert recipe.loop.threads == 1, "two run side by side, and a run gives the same bits again"
-        assert recipe.data["source"] == "shapes"
+        assert recipe.data["source"] == ("photos" if name.startswith("photos-") else "shapes")
         assert recipe.data.get("split", "train") == "train"
         if kinds.kind_of(recipe).gives == "unet":
             assert set(recipe.sampling) == {"steps", "guidance"}

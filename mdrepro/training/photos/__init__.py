@@ -1,1 +1,0 @@
-"""Autoencoders trained on photographs."""

@@ -1,0 +1,88 @@
+"""Autoencoders on crops of photographs, for MobileDiffusion's VAE table: squared error and KL.
+
+MobileDiffusion trains its autoencoder with reconstruction, KL, perceptual and adversarial terms, and its lite decoder
+with the encoder fixed. The perceptual term needs backbone weights that packages do not ship; it and the adversarial
+term are left out here.
+
+Each network is trained in two runs, the second of which begins with the first's autoencoder: the last steps take crops
+of twice the size and half the batch, so that norms and attention come to see areas more like the tiles that are
+measured. The rate rises in the first and falls to 0 by a cosine in the second, which begins without momentum.
+
+wanted: an autoencoder with 8 latent channels above one with 4, the lite decoder as good as the full one; measured in
+mobilediffusion-vae-reconstruction. Expect 12 crops a second for photos-sd and 14 for photos-ours (50 s each), and 50
+for photos-ours-lite, whose encoder is fixed, on one idle core.
+"""
+
+from mdrepro.models.mobilediffusion.vae import FAMILY
+from mdrepro.training.engine.config import LoopConfig
+from mdrepro.training.recipes.quick import NO_CRITIC
+from mdrepro.training.recipes.recipe import Recipe
+
+FINISH = 0.3  # of the steps, with larger crops
+WARMUP = 0.05  # of the steps
+CURVE_ROWS = 100
+
+
+def autoencoders(
+    *,
+    photos: str = "packages",
+    width: int = 16,
+    crop: int = 64,
+    batch: int = 8,
+    steps: int = 400,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+    threads: int = 1,
+    precision: str = "fp32",
+) -> dict[str, Recipe]:
+    """The table's three networks by row, each with the recipes that it rests on as its parents.
+
+    Args:
+        photos: "packages", or a folder; see `mdrepro.data.photos.split`.
+        width: channels of the encoder's finest level, a multiple of 8.
+        crop: height and width of the first run's crops in px, a multiple of 8; the second's are twice as large.
+        batch: crops of a step of the first run.
+        steps: of both runs together.
+        learning_rate: highest rate of Muon.
+        seed: of initial weights, crops and latent noise.
+        threads, precision: as in `LoopConfig`.
+
+    Raises:
+        BadInput: a value that is not allowed.
+    """
+    last = max(1, round(FINISH * steps))
+    runs = [(crop, batch, steps - last), (2 * crop, max(1, batch // 2), last)]
+    runs = [run for run in runs if run[2]]
+    recipes: dict[str, Recipe] = {}
+    for row, layout in FAMILY.items():
+        start: dict[str, str | Recipe] = {}
+        for number, (size, crops, updates) in enumerate(runs):
+            final = number == len(runs) - 1
+            recipe = Recipe(
+                name=f"photos-{row}" if final else f"photos-{row}-start",
+                tier="quick",
+                kind="decoder" if layout.encoder_of else "autoencoder",
+                parents={**({"vae": recipes[layout.encoder_of]} if layout.encoder_of else {}), **start},
+                data={"source": "photos", "path": photos, "size": size, "count": updates * crops, "seed": seed},
+                network={"row": row, "width": width},
+                options={**NO_CRITIC, "power": 2},
+                loop=LoopConfig(
+                    steps=updates,
+                    batch=crops,
+                    learning_rate=learning_rate,
+                    optimiser="muon",
+                    warmup=0 if start else max(1, round(WARMUP * steps)),
+                    decay="cosine" if final else "constant",
+                    precision=precision,
+                    seed=2 * seed + number,
+                    threads=threads,
+                    checkpoint_every=100,
+                    log_every=max(1, updates // CURVE_ROWS),
+                ),
+            )
+            start = {"start": recipe}
+        recipes[row] = recipe
+    return recipes
+
+
+PHOTOS = tuple(autoencoders().values())
