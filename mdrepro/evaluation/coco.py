@@ -8,30 +8,33 @@ images, so that a run that was interrupted goes on.
 import functools
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdrepro.core import paths, plotting
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import digest, replacing
 from mdrepro.data import coco, folders
 from mdrepro.data.coco import Chosen
-from mdrepro.evaluation import curves, scenes
-from mdrepro.evaluation.curves import Curve, Key, Levels
+from mdrepro.evaluation import intervals
+from mdrepro.evaluation.intervals import SPREAD
+from mdrepro.evaluation.protocol import Setup
 from mdrepro.evaluation.rows import Row
-from mdrepro.metrics.image import encoders, features, frechet, resizing, sets
+from mdrepro.metrics.bootstrap import Interval
+from mdrepro.metrics.image import encoders, features, frechet, images, resizing, sets
 from mdrepro.metrics.image.catalogue import INCEPTION, VIT_G
 from mdrepro.metrics.image.clip_score import clip_score, cosines
 from mdrepro.metrics.image.encoders import Encoder
 from mdrepro.metrics.image.networks import Texts
 from mdrepro.metrics.image.statistics import Array, Statistics
+from mdrepro.models.protocols import TextToImage
 from mdrepro.sampling import generate
 from mdrepro.sampling.manifest import SETTINGS, Manifest
 
@@ -61,27 +64,35 @@ class Reduced(Encoder):
 
 
 @dataclass(frozen=True)
-class Scored:
+class CocoImages:
     """Images on disk, with their features.
 
     Args:
-        how: in words.
-        files: one a caption.
+        description: how they were made.
+        files: one per caption.
         features: of FID, float32 (n, width).
         similarity: cosines of image and caption, (n,).
         seconds: of generation; None where some of the images were there before.
     """
 
-    how: str
+    description: str
     files: Sequence[Path]
-    features: Any
-    similarity: NDArray[np.float64]
-    seconds: float | None
+    features: Array
+    similarity: Array
+    seconds: float | None = None
+
+    def untimed(self) -> Self:
+        """The same without `seconds`."""
+        return replace(self, seconds=None)
+
+    def batches(self) -> Iterator[Tensor]:
+        """One image at a time."""
+        return (images.read(file)[None] for file in self.files)
 
 
 @dataclass(frozen=True)
 class Coco:
-    """An `Evaluation` on a set of COCO's captions.
+    """The `Evaluation` on a set of COCO's captions.
 
     Args:
         chosen: the captions.
@@ -107,54 +118,63 @@ class Coco:
 
     @property
     def captions(self) -> Sequence[str]:
-        """One an image."""
+        """One per image."""
         return self.chosen.captions
 
     @property
-    def of(self) -> str:
+    def caption_set(self) -> str:
         """Which captions these are."""
         return self.chosen.words
 
     @property
-    def to(self) -> str:
+    def distance_to(self) -> str:
         """What distances are to."""
         biased = "BIASED, fewer images than features: " if len(self.captions) <= self.fid.network.width else ""
         return f"{biased}Frechet distance to all {self.reference.n} pictures of {self.chosen.row.pictures.name}"
 
     @property
-    def words(self) -> str:
+    def scoring(self) -> str:
         """What scores."""
         cut = f", {self.texts.cut} captions cut to {self.texts.tokens} tokens" if self.texts.cut else ""
         return f"FID of {sets.protocol(self.fid)}; CLIP score of {sets.protocol(self.clip)}{cut}"
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """None: the published weights of others score."""
+        return {}
 
     def column(self, name: str) -> str:
         """``fid``, ``clip`` and what is made of them; ``equal`` in place of ``common``."""
         return name.replace("_shapes", "").replace("common", "equal")
 
-    def images(self, pipeline: Any, how: str, *, steps: int, guidance: float, sampler: str | None, seed: int) -> Scored:
+    def images(self, pipeline: TextToImage, setup: Setup, seed: int) -> CocoImages:
         """Images of the captions, made where they are missing, and scored.
 
         Raises:
             NotAttempted: other processes make a share of them, and are not done.
         """
-        options: dict[str, Any] = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed}
-        options["batch"] = self.batch
-        told = generate.settings(pipeline, self.captions, **options)
-        place = self.folder / _digest(told)[:16]
-        new, began = not (place / SETTINGS).exists(), time.perf_counter()
+        settings = generate.settings(pipeline, self.captions, seed=seed, batch=self.batch, **setup.sampling)
+        folder = self.folder / _digest(settings)[:16]
+        new, began = not (folder / SETTINGS).exists(), time.perf_counter()
         pipeline.to(self.fid.device)
-        made = generate.generate(pipeline, self.captions, place, **options)
+        made = generate.generate(pipeline, self.captions, folder, seed=seed, batch=self.batch, **setup.sampling)
         pipeline.to("cpu")
         if not made.complete:
-            raise NotAttempted(f"{paths.relative(place)} has {len(made.images)} of {len(self.captions)} images: go on")
-        return self.scored(how, made, time.perf_counter() - began if new else None)
+            raise NotAttempted(f"{paths.relative(folder)} has {len(made.images)} of {len(self.captions)} images: go on")
+        return self.score(setup.describe(seed), made, time.perf_counter() - began if new else None)
 
-    def features(self, pipeline: Any, *, steps: int, guidance: float, sampler: str | None, seed: int) -> Any:
+    def features(self, pipeline: TextToImage, setup: Setup, seed: int) -> Array:
         """Features of such images, (n, width)."""
-        return self.images(pipeline, "", steps=steps, guidance=guidance, sampler=sampler, seed=seed).features
+        return self.images(pipeline, setup, seed).features
 
-    def scored(self, how: str, made: Manifest, seconds: float | None = None) -> Scored:
-        """Features of a whole set of images, of the captions in their order.
+    def decoded(
+        self, pipelines: Mapping[str, TextToImage], setups: Mapping[str, Setup], seed: int
+    ) -> dict[str, CocoImages]:
+        """Images by row of pipelines that differ in their decoder alone, as `images` keeps them."""
+        return {row: self.images(one, setups[row], seed).untimed() for row, one in pipelines.items()}
+
+    def score(self, description: str, made: Manifest, seconds: float | None = None) -> CocoImages:
+        """Scores of a whole set of images, of the captions in their order.
 
         Raises:
             BadInput: images of other captions.
@@ -162,97 +182,94 @@ class Coco:
         from safetensors.numpy import load_file, save_file
 
         if [entry.prompt for entry in made.images] != list(self.captions):
-            raise BadInput(f"{paths.relative(made.folder)} holds images of other captions than {self.of}")
+            raise BadInput(f"{paths.relative(made.folder)} holds images of other captions than {self.caption_set}")
         both = {"fid": self.fid, "clip": self.clip}
         key = _digest([made.text(), *(asdict(one.convention) for one in both.values())])
         kept = self.folder / "features" / f"{key[:16]}.safetensors"
         if not kept.is_file():
-            found = features.extract(made.files, both, keep=list(both))
-            arrays = {name: one.features.numpy() for name, one in found.items() if one.features is not None}
+            extracted = features.extract(made.files, both, keep=list(both))
             with replacing(kept) as aside:
+                arrays = {name: one.features.numpy() for name, one in extracted.items() if one.features is not None}
                 save_file(arrays, aside)
         known = load_file(kept)
-        return Scored(how, made.files, known["fid"], cosines(known["clip"], self.texts.features), seconds)
+        return CocoImages(description, made.files, known["fid"], cosines(known["clip"], self.texts.features), seconds)
 
-    def best(self) -> dict[str, Scored]:
-        """Nothing."""
+    def best(self) -> dict[str, CocoImages]:
+        """None: the pictures themselves are no images of the captions at the models' size."""
         return {}
 
-    def rows(self, row: str, ours: Scored) -> list[Row]:
+    def rows(self, row: str, images: CocoImages) -> list[Row]:
         """FID, CLIP score, and time where all images were made now."""
-        how = f"{ours.how}; {len(ours.files)} {self.of}; {self.words}"
-        drawn = f"95 % bootstrap over images, {self.resamples} resamples"
+        how = f"{images.description}; {len(images.files)} {self.caption_set}; {self.scoring}"
+        protocol = f"{self.distance_to}; {how}; 95 % bootstrap over images, {self.resamples} resamples"
 
-        def measured() -> Any:
-            given: dict[str, Any] = {"few": self.few, "resamples": self.resamples}
-            return frechet.distance_interval(self.reference, ours.features, **given)
+        def measure() -> Interval:
+            return frechet.distance_interval(self.reference, images.features, few=self.few, resamples=self.resamples)
 
         cells = [
-            self._distance(row, self.column("fid_shapes"), measured, f"{self.to}; {how}; {drawn}"),
+            self._distance(row, self.column("fid_shapes"), measure, protocol),
             Row.measured(
-                row, self.column("clip_shapes"), clip_score(ours.similarity), f"mean cosine; {how}; {scenes.SPREAD}"
+                row, self.column("clip_shapes"), clip_score(images.similarity), f"mean cosine; {how}; {SPREAD}"
             ),
         ]
-        if ours.seconds is not None:
-            told = f"{how}; on {self.fid.device}, {self.batch} at once, decoder and text encoder included"
-            each = ours.seconds / len(ours.files)
-            cells.append(Row(row, "seconds_per_image", each, told))
+        if images.seconds is not None:
+            how = f"{how}; on {self.fid.device}, {self.batch} at once, decoder and text encoder included"
+            each = images.seconds / len(images.files)
+            cells.append(Row(row, "seconds_per_image", each, how))
         return cells
 
-    def difference(self, row: str, column: str, first: Array, second: Array, how: str, before: str = "") -> Row:
-        """FID of one way less that of another; the same captions of both are drawn."""
+    def difference(self, row: str, column: str, first: Array, second: Array, description: str, before: str = "") -> Row:
+        """FID of ``first`` less that of ``second``; the same captions of both are drawn."""
 
-        def measured() -> Any:
-            return scenes.distance_difference(self.reference, first, second, resamples=self.resamples, few=self.few)
+        def measure() -> Interval:
+            return intervals.distance_difference(self.reference, first, second, resamples=self.resamples, few=self.few)
 
         drawn = f"95 % bootstrap over captions, {self.resamples} resamples"
-        return self._distance(row, self.column(column), measured, f"{before}{self.to}; {how}; {drawn}")
+        protocol = f"{before}{self.distance_to}; {description}; {drawn}"
+        return self._distance(row, self.column(column), measure, protocol)
 
-    def _distance(self, row: str, column: str, measured: Callable[[], Any], told: str) -> Row:
+    def _distance(self, row: str, column: str, measure: Callable[[], Interval], protocol: str) -> Row:
         """A cell of FID, or why there is none."""
         if reason := self._too_few():
             return Row.absent(row, column, reason)
-        return Row.measured(row, column, measured(), told)
+        return Row.measured(row, column, measure(), protocol)
 
     def _too_few(self) -> str:
         least = self.fid.network.width + 1
         few = len(self.captions) < least and not self.few
         return f"FID of {least - 1} features needs at least {least} images, got {len(self.captions)}" if few else ""
 
-    def _enough(self) -> None:
-        if told := self._too_few():
-            raise BadInput(told)
+    def _require_enough(self) -> None:
+        if reason := self._too_few():
+            raise BadInput(reason)
 
-    def accuracies(self, row: str, column: str, ours: Scored, other: Scored, told: str) -> list[Row]:
-        """Nothing: the captions say no attributes."""
+    def accuracy(self, row: str, images: CocoImages, protocol: str) -> list[Row]:
+        """Empty: the captions name no attributes."""
         return []
 
-    def accuracy(self, row: str, ours: Scored, told: str) -> list[Row]:
-        """Nothing."""
+    def accuracy_difference(
+        self, row: str, column: str, images: CocoImages, other: CocoImages, protocol: str
+    ) -> list[Row]:
+        """Empty: the captions name no attributes."""
         return []
 
-    def distance(self, ours: Scored) -> float:
+    def distance(self, images: CocoImages) -> float:
         """FID; errors as `distances`."""
-        self._enough()
-        mine = Statistics.of(ours.features, self.reference.convention)
-        return frechet.distance(self.reference, mine, few=self.few).value
+        self._require_enough()
+        statistics = Statistics.of(images.features, self.reference.convention)
+        return frechet.distance(self.reference, statistics, few=self.few).value
 
-    def distances(self, ours: Scored, counts: Array) -> Array:
+    def distances(self, images: CocoImages, counts: Array) -> Array:
         """To the whole validation set, which stays as it is.
 
         Raises:
             BadInput: fewer captions than FID needs.
         """
-        self._enough()
-        return frechet.distances_of_resamples(self.reference, ours.features, counts)
+        self._require_enough()
+        return frechet.distances_of_resamples(self.reference, images.features, counts)
 
-    def levels(self, traced: Mapping[Key, Curve]) -> dict[Key, Levels]:
-        """The curves of FID and CLIP score; see `curves.levels`."""
-        drawn = curves.counts(len(self.captions), self.resamples)
-        return {name: curves.level(curve, drawn, self.distances) for name, curve in traced.items()}
-
-    def grid(self, measured: Mapping[str, Scored], count: int = 8) -> "Figure":
-        """The first captions' images, a row a way, below the pictures that the captions are of."""
+    def grid(self, measured: Mapping[str, CocoImages], count: int = 8) -> "Figure":
+        """The first captions' images, one line per row, below the pictures that the captions are of."""
         from PIL import Image
 
         def picture(file: Path) -> NDArray[np.uint8]:
@@ -261,13 +278,13 @@ class Coco:
 
         count = min(count, len(self.captions))
         files: dict[str, Sequence[Path]] = {"COCO": self.chosen.files} if self.chosen.files else {}
-        files |= {row: ours.files for row, ours in measured.items()}
-        rows = {row: [picture(file) for file in those[:count]] for row, those in files.items()}
+        files |= {row: images.files for row, images in measured.items()}
+        rows = {row: [picture(file) for file in shown[:count]] for row, shown in files.items()}
         return plotting.image_grid(rows, self.captions[:count])
 
 
 def load(name: str, images: int, *, tier: str, prompts: str = coco.DRAWN) -> Coco:
-    """Captions, encoders and reference of a set; arguments and errors as for `evaluation.load`."""
+    """Captions, encoders and reference of a set; arguments and errors as for `Experiment.evaluation`."""
     most = coco.SETS[name].count if name in coco.SETS else images
     chosen = coco.choose(name, min(images, most), None if prompts == coco.DRAWN else Path(prompts))
     on = encoders.device("auto")
@@ -299,10 +316,10 @@ def encoder(name: str, on: torch.device) -> Encoder:
         raise NotAttempted(
             f"evaluation on COCO needs the {what}: put {files[0]} into {paths.relative(folder)} ({get}). {error}"
         ) from error
-    found = ready.network.found
-    stored = found.path.resolve().name  # the hub's cache calls files by their hash
-    if re.fullmatch(r"[0-9a-f]{64}", stored) and found.path.is_file() and stored != found.sha256:
-        raise BadInput(f"{found.path} is damaged: its SHA-256 is {found.sha256}; delete it and get it again")
+    weights = ready.network.found
+    stored = weights.path.resolve().name  # the hub's cache calls files by their hash
+    if re.fullmatch(r"[0-9a-f]{64}", stored) and weights.path.is_file() and stored != weights.sha256:
+        raise BadInput(f"{weights.path} is damaged: its SHA-256 is {weights.sha256}; delete it and get it again")
     return Reduced(ready.row, ready.network, ready.device)
 
 
@@ -320,5 +337,5 @@ def statistics(chosen: Chosen, fid: Encoder) -> Statistics:
     return known
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return digest(value, compact=False)

@@ -1,48 +1,69 @@
-"""Networks of the larger tiers in the place of the small ones that tables are written for."""
+"""Pipelines of rows: trained or published networks at the size of their pictures, changed as a row's setup says."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
 
 from mdrepro.data.folders import CLIP, SD15
+from mdrepro.data.shapes import SIZE
 from mdrepro.diffusion.levels import SD_NOISE
+from mdrepro.diffusion.samplers import scheduler_for
+from mdrepro.metrics.cost.measure import measure_module
+from mdrepro.models import text
 from mdrepro.models.latents import factor
 from mdrepro.models.pipeline import MobileDiffusionPipeline
-from mdrepro.training.recipes import registry as known
+from mdrepro.models.protocols import Autoencoder, TextToImage
+from mdrepro.models.snapfusion.blocks import KINDS, Layout
+from mdrepro.papers.schema import PUBLISHED
+from mdrepro.sampling import generate
+from mdrepro.training.recipes import registry
 from mdrepro.training.runs import store
 from mdrepro.training.runs.model_folders import Pretrained
 
-PUBLISHED = "sd15"
-"""In place of a recipe: Stable Diffusion 1.5 as published."""
-Names = Mapping[str, str]
-"""By the recipe that a table is written for: a tier's own."""
+
+def down_cross_attention(layout: Layout) -> list[str]:
+    """All cross-attention blocks of the down stages."""
+    return [b.name for b in layout.blocks() if b.stage.startswith("down") and b.kind == "cross-attention"]
 
 
-def at(names: Mapping[str, Names], tier: str, recipe: str) -> str | None:
-    """What stands for a recipe of the quick tier; None where that tier has none.
+def last_cross_attention(layout: Layout) -> list[str]:
+    """The last cross-attention block of each stage that has several."""
+    return _last(layout, "cross-attention")
 
-    Args:
-        names: by tier, the quick one excepted.
-        tier: of the run.
-        recipe: of the quick tier.
+
+def last_resnets(layout: Layout) -> list[str]:
+    """The ResNets before the blocks of `last_cross_attention`: as many, at the same positions."""
+    return _last(layout, "resnet")
+
+
+def _last(layout: Layout, kind: str) -> list[str]:
+    last = [stage[-1] for stage in layout.stages.values() if len(stage) > 1]
+    return [b.name for blocks in last if {b.kind for b in blocks} == set(KINDS) for b in blocks if b.kind == kind]
+
+
+REMOVALS: Mapping[str, Callable[[Layout], list[str]]] = MappingProxyType(
+    {
+        "": lambda _: [],
+        "all cross-attention blocks of the down stages": down_cross_attention,
+        "the last cross-attention block of each stage that has several": last_cross_attention,
+        "the ResNet before the last cross-attention block of each stage that has several": last_resnets,
+    }
+)
+"""Names of the blocks that a setup removes, by what it says."""
+
+
+def pipeline(recipe: str) -> MobileDiffusionPipeline:
+    """Text to image by a recipe, or by `PUBLISHED` networks, at the size of the recipe's pictures.
+
+    Errors are those of `store.pipeline` and `Pretrained.load`.
     """
-    return recipe if tier == "quick" else names.get(tier, {}).get(recipe)
-
-
-def no_recipe(tier: str) -> str:
-    """Why a row is left out."""
-    return f"mdrepro train has no recipe of its network at tier {tier}"
-
-
-def pipelines(recipes: Iterable[str]) -> dict[str, Any]:
-    """Text to image, by recipe or `PUBLISHED`, at the size of the recipe's pictures.
-
-    Errors are those of `runs.pipeline` and `Pretrained.load`.
-    """
-    made = {name: published() if name == PUBLISHED else store.pipeline(name) for name in dict.fromkeys(recipes)}
-    for name, pipeline in made.items():
-        size = None if name == PUBLISHED else known.get(name).data.get("size")
-        if size is not None:
-            pipeline.unet.register_to_config(sample_size=size // factor(pipeline.vae))
+    if recipe == PUBLISHED:
+        return published()
+    made, size = store.pipeline(recipe), registry.get(recipe).data.get("size")
+    if size is not None:
+        made.unet.register_to_config(sample_size=size // factor(made.vae))
     return made
 
 
@@ -50,11 +71,60 @@ def published() -> MobileDiffusionPipeline:
     """Stable Diffusion 1.5, from ``data/weights/``, the hub's cache or the hub."""
     from diffusers import DDIMScheduler
 
-    sd, text = Pretrained(SD15), Pretrained(CLIP)
+    sd, clip = Pretrained(SD15), Pretrained(CLIP)
     return MobileDiffusionPipeline(
         vae=sd.load("vae"),
-        text_encoder=text.load("text_encoder"),
-        tokenizer=text.load("tokenizer"),
+        text_encoder=clip.load("text_encoder"),
+        tokenizer=clip.load("tokenizer"),
         unet=sd.load("unet"),
         scheduler=DDIMScheduler(**SD_NOISE),
     )
+
+
+def with_decoder(pipeline: MobileDiffusionPipeline, decoder: Autoencoder) -> MobileDiffusionPipeline:
+    """The pipeline with another decoder."""
+    return type(pipeline)(**{**pipeline.components, "vae": decoder})
+
+
+def denoiser_gmacs(pipeline: MobileDiffusionPipeline) -> float:
+    """Multiply-accumulates of one evaluation of the denoiser at its own size, batch 1, 10^9."""
+    unet, tokens = pipeline.unet, text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
+    side = unet.config.sample_size
+    inputs = {
+        "sample": torch.zeros(1, unet.config.in_channels, side, side, device="meta"),
+        "timestep": torch.zeros(1, dtype=torch.long, device="meta"),
+        "encoder_hidden_states": torch.zeros(1, tokens, unet.config.cross_attention_dim, device="meta"),
+    }
+    return measure_module(unet, inputs, name=type(unet).__name__, resolution=SIZE).macs / 1e9
+
+
+def latents(
+    pipeline: TextToImage, texts: Sequence[str], *, steps: int, guidance: float, seed: int, batch: int = 50
+) -> Tensor:
+    """Scaled latents of captions by DDIM, (n, channels, height, width).
+
+    Each begins with the noise that `generate.images` begins with.
+
+    Args:
+        pipeline: of the denoiser; its decoder is not used, and its scheduler becomes DDIM.
+        texts: captions, one latent each.
+        steps, guidance: of the sampler.
+        seed: of the noise.
+        batch: latents at once.
+    """
+    pipeline.scheduler = scheduler_for("ddim", pipeline.scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def sample(first: int) -> Tensor:
+        starts = generate.seeds(seed, len(texts))[first : first + batch]
+        generators = [torch.Generator().manual_seed(start) for start in starts]
+        latent: Tensor = pipeline(
+            list(texts[first : first + batch]),
+            generator=generators,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="latent",
+        ).images
+        return latent
+
+    return torch.cat([sample(first) for first in range(0, len(texts), batch)])

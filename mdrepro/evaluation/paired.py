@@ -1,45 +1,15 @@
 """Rows that differ in their network or decoder alone: same captions, noise, steps and guidance, compared in pairs."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
-from mdrepro.evaluation import scenes
-from mdrepro.evaluation.protocol import Evaluation, Images
+from mdrepro.evaluation.intervals import RESAMPLES, SPREAD
+from mdrepro.evaluation.protocol import Evaluation, Scored, caption_count
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics import bootstrap
 
 
-def measure(
-    pipelines: Mapping[str, Any],
-    words: Mapping[str, str],
-    scored: Evaluation,
-    *,
-    steps: int,
-    guidance: float,
-    seed: int,
-) -> dict[str, Any]:
-    """Images of the captions by every pipeline, and what no model made (on scenes row ``real``).
-
-    Args:
-        pipelines: by row.
-        words: what each row's network is.
-        scored: the captions, and what scores.
-        steps: of DDIM.
-        guidance: w.
-        seed: of the noise.
-    """
-    done: dict[str, Any] = {}
-    for row, pipeline in pipelines.items():
-        how = f"{words[row]}, {steps} steps of ddim, guidance {guidance:g}, seed {seed}"
-        made: Any = scored.images(pipeline, how, steps=steps, guidance=guidance, sampler="ddim", seed=seed)
-        print(f"{row}: {made.seconds or 0:.0f} s for {len(scored.captions)} images", flush=True)
-        done[row] = replace(made, seconds=None)
-    return done | dict(scored.best())
-
-
-def rows(measured: Mapping[str, Any], scored: Evaluation, *, against: str) -> list[Row]:
-    """Quality of every row, and how far it is from that of one of them, drawn in pairs.
+def rows(measured: Mapping[str, Scored], scored: Evaluation[Scored], *, against: str) -> list[Row]:
+    """Quality of every row, and its difference from that of one of them, drawn in pairs.
 
     Args:
         measured: by row; image i of each is of the same caption and noise.
@@ -48,18 +18,18 @@ def rows(measured: Mapping[str, Any], scored: Evaluation, *, against: str) -> li
             ``clip_shapes_minus_...`` of its name.
     """
     cells: list[Row] = []
-    for row, ours in measured.items():
-        cells += scored.rows(row, ours)
-        if row not in (against, "real"):
+    for row, images in measured.items():
+        cells += scored.rows(row, images)
+        if row not in (against, *scored.best()):
             cells.append(distance(row, f"fid_shapes_minus_{against}", measured, against, scored))
-            both = [list(one.similarity[:, None]) for one in (ours, measured[against])]
-            clip = bootstrap.paired_interval(*both, resamples=scenes.RESAMPLES)
-            how = f"mean difference of the cosines; {_paired(ours, against, scored)}; {scenes.SPREAD}"
-            cells.append(Row.measured(row, scored.column(f"clip_shapes_minus_{against}"), clip, how))
+            both = [list(one.similarity[:, None]) for one in (images, measured[against])]
+            clip = bootstrap.paired_interval(*both, resamples=RESAMPLES)
+            protocol = f"mean difference of the cosines; {_pair(images, against, scored)}; {SPREAD}"
+            cells.append(Row.measured(row, scored.column(f"clip_shapes_minus_{against}"), clip, protocol))
     return cells
 
 
-def distance(row: str, column: str, measured: Mapping[str, Any], against: str, scored: Evaluation) -> Row:
+def distance(row: str, column: str, measured: Mapping[str, Scored], against: str, scored: Evaluation[Scored]) -> Row:
     """FID of one row less that of another; the same images of both are drawn.
 
     Args:
@@ -68,9 +38,10 @@ def distance(row: str, column: str, measured: Mapping[str, Any], against: str, s
         against: the other row.
         scored: what scored.
     """
-    ours, other = measured[row], measured[against]
-    return scored.difference(row, column, ours.features[None], other.features[None], _paired(ours, against, scored))
+    first, second = measured[row], measured[against]
+    pair = first.features[None], second.features[None]
+    return scored.difference(row, column, *pair, _pair(first, against, scored))
 
 
-def _paired(ours: Images, against: str, scored: Evaluation) -> str:
-    return f"paired with row {against}; {ours.how}; {len(ours.similarity)} {scored.of}"
+def _pair(images: Scored, against: str, scored: Evaluation[Scored]) -> str:
+    return f"paired with row {against}; {caption_count(images, scored)}"

@@ -1,238 +1,178 @@
-"""On what a table of quality is measured: scenes that the program draws, or COCO. A notebook's cells are the same.
+"""What a table of quality asks for: how a row's images are made, scored images, and where they are scored.
 
-Tables name columns as on scenes; `Evaluation.column` says what they are called where they are measured.
+Images are scored on scenes that the program draws (`mdrepro.evaluation.scenes`) or on COCO (`mdrepro.evaluation.coco`).
+Tables name columns as on scenes; `Evaluation.column` gives their names where they are measured.
 """
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, Self, TypedDict, TypeVar
 
-from mdrepro.core.errors import BadInput
-from mdrepro.data.coco import DRAWN
-from mdrepro.data.shapes import Scene, Shapes
-from mdrepro.evaluation import curves
-from mdrepro.evaluation import scenes as quality
-from mdrepro.evaluation.curves import Curve, Key, Levels
+from torch import Tensor, nn
+
 from mdrepro.evaluation.rows import Row
-from mdrepro.evaluation.scenes import Found, Scorers
-from mdrepro.metrics.image import frechet
-from mdrepro.metrics.image.statistics import Array, Statistics
-from mdrepro.sampling import generate
-from mdrepro.training.runs.store import Run
+from mdrepro.metrics.image.statistics import Array
+from mdrepro.models.protocols import TextToImage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHAPES = "shapes"
-BATCH = 50
-"""Images of scenes at once."""
 
+class Sampling(TypedDict):
+    """Steps, w and the sampler's name; None for the checkpoint's own."""
 
-class Images(Protocol):
-    """A set of images that was scored; image i is of caption i.
-
-    ``how``: in words. ``features``: (n, width), of the Fréchet distance. ``similarity``: cosines of image and caption,
-    (n,). ``seconds``: of generation, a whole set; None where that is not known.
-    """
-
-    @property
-    def how(self) -> str: ...
-
-    @property
-    def features(self) -> Array: ...
-
-    @property
-    def similarity(self) -> Array: ...
-
-    @property
-    def seconds(self) -> float | None: ...
-
-
-class Evaluation(Protocol):
-    """Captions to make images of, and what scores them.
-
-    ``captions``: one an image. ``words``: what scores. ``of``: which captions these are. ``to``: what distances of
-    `distances` are to. ``resamples``: of their intervals. ``label``: what follows the names of the scores.
-    """
-
-    @property
-    def captions(self) -> Sequence[str]: ...
-
-    @property
-    def words(self) -> str: ...
-
-    @property
-    def of(self) -> str: ...
-
-    @property
-    def to(self) -> str: ...
-
-    @property
-    def resamples(self) -> int: ...
-
-    @property
-    def label(self) -> str: ...
-
-    def column(self, name: str) -> str:
-        """What a column that is named as on scenes is called here."""
-
-    def images(self, pipeline: Any, how: str, *, steps: int, guidance: float, sampler: str | None, seed: int) -> Images:
-        """Images of the captions, scored; arguments as for `mdrepro.sampling.generate.images`, ``how`` in words."""
-
-    def features(self, pipeline: Any, *, steps: int, guidance: float, sampler: str | None, seed: int) -> Array:
-        """Features of such images, (n, width)."""
-
-    def best(self) -> Mapping[str, Any]:
-        """Rows of what no model made, by name."""
-
-    def rows(self, row: str, ours: Any) -> list[Row]:
-        """Cells of one row: Fréchet distance, CLIP score, and what else can be measured."""
-
-    def difference(self, row: str, column: str, first: Array, second: Array, how: str, before: str = "") -> Row:
-        """Fréchet distance of ``first`` less that of ``second``, (noises, captions, width) each, drawn in pairs.
-
-        ``how`` and ``before`` go into the protocol, after what the distance is to and before it.
-        """
-
-    def accuracies(self, row: str, column: str, ours: Any, other: Any, told: str) -> list[Row]:
-        """Attribute accuracy of a row less that of another; nothing where no attributes are known."""
-
-    def accuracy(self, row: str, ours: Any, told: str) -> list[Row]:
-        """Attribute accuracy of a row; nothing where no attributes are known."""
-
-    def distance(self, ours: Any) -> float:
-        """Fréchet distance as it stands in `rows`."""
-
-    def distances(self, ours: Any, counts: Array) -> Array:
-        """Fréchet distances of images drawn ``counts`` times, (resamples,)."""
-
-    def levels(self, traced: Mapping[Key, Curve]) -> dict[Key, Levels]:
-        """The curves of FID and CLIP score, as measured and in resamples."""
-
-    def grid(self, measured: Mapping[str, Any]) -> "Figure":
-        """The first captions' images, a row a way."""
+    steps: int
+    guidance: float
+    sampler: str | None
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Scenes of the test split, scored by networks that were trained on renders.
+class Setup:
+    """How a row's images are made, as the papers' YAML declares it with the notebook's parameters.
 
     Args:
-        scorers: the scorers.
-        scenes: one image each.
-        reference: of renders of other scenes.
-        renders: the scenes' own.
-        words: what scores.
+        recipe: of the denoiser's checkpoint, or `mdrepro.papers.schema.PUBLISHED`.
+        steps: of the sampler.
+        sampler: a name in `mdrepro.sampling.generate.SAMPLERS`; None for the checkpoint's own.
+        guidance: w; 1 is none.
+        scales: guidance scales of the row's curve, rising; none where it is no curve.
+        decoder: the recipe whose decoder stands for the checkpoint's own; "" for none.
+        removed: blocks that are removed first, a key of `mdrepro.evaluation.networks.REMOVALS`; "" for none.
     """
 
-    scorers: Scorers
-    scenes: Sequence[Scene]
-    reference: Statistics
-    renders: Found
-    words: str
-    of: str = "captions of the test split"
-    to: str = curves.TO_RENDERS
-    label: str = "[shapes]"
-
-    @classmethod
-    def load(cls, trained: Mapping[str, Run], count: int) -> "Drawn":
-        """The first ``count`` scenes of the test split, and the scorers among trained runs."""
-        scored_by, scenes = quality.scorers(trained), Shapes("test", count).scenes(range(count))
-        real, renders = quality.reference(scored_by, skip=count), quality.renders(scenes, scored_by)
-        return cls(scored_by, scenes, real, renders, scored_by.words)
+    recipe: str
+    steps: int
+    sampler: str | None
+    guidance: float
+    scales: tuple[float, ...] = ()
+    decoder: str = ""
+    removed: str = ""
 
     @property
-    def captions(self) -> list[str]:
-        """The scenes' own."""
-        return quality.prompts(self.scenes)
+    def network(self) -> str:
+        """What makes the images."""
+        name = f"{self.decoder}, latents of {self.recipe}" if self.decoder else self.recipe
+        return name + (f", removed: {self.removed}" if self.removed else "")
+
+    @property
+    def sampling(self) -> Sampling:
+        """What `mdrepro.sampling.generate` is given of it."""
+        return {"steps": self.steps, "guidance": self.guidance, "sampler": self.sampler}
+
+    @property
+    def model(self) -> str:
+        """Network, steps and sampler, for protocols."""
+        return f"{self.network}, {self.steps} step{'s' * (self.steps > 1)} of {self.sampler or 'its own sampler'}"
+
+    def describe(self, seed: int) -> str:
+        """All of it but the scales, and the seed of the noise."""
+        guided = f"guidance {self.guidance:g}" if self.guidance != 1 else "no guidance"
+        return f"{self.model}, {guided}, seed {seed}"
+
+
+class ScoredImages(Protocol):
+    """A set of images with their scores; image i is of caption i."""
+
+    @property
+    def description(self) -> str:
+        """How they were made."""
+
+    @property
+    def features(self) -> Array:
+        """Of the Fréchet distance, (n, width)."""
+
+    @property
+    def similarity(self) -> Array:
+        """Cosines of image and caption, (n,)."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Of making the whole set; None where that is not known."""
+
+    def untimed(self) -> Self:
+        """The same without `seconds`."""
+
+    def batches(self) -> Iterator[Tensor]:
+        """The images in order, uint8 (batch, 3, height, width)."""
+
+
+Scored = TypeVar("Scored", bound=ScoredImages)
+
+
+class Evaluation(Protocol[Scored]):
+    """Captions to make images of, and what scores them."""
+
+    @property
+    def captions(self) -> Sequence[str]:
+        """One per image."""
+
+    @property
+    def caption_set(self) -> str:
+        """Which captions these are."""
+
+    @property
+    def scoring(self) -> str:
+        """What scores."""
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The trained networks that score, by name, in the order of the table's scorers; none where weights of others
+        score."""
+
+    @property
+    def distance_to(self) -> str:
+        """What `distances` are to."""
 
     @property
     def resamples(self) -> int:
-        """Of curves."""
-        return curves.RESAMPLES
+        """Of the intervals of `distances`."""
+
+    @property
+    def label(self) -> str:
+        """What follows the names of the scores in figures."""
 
     def column(self, name: str) -> str:
-        """The name itself."""
-        return name
+        """The name here of a column that is named as on scenes."""
 
-    def images(self, pipeline: Any, how: str, *, steps: int, guidance: float, sampler: str | None, seed: int) -> Found:
-        """See `Evaluation`."""
-        began = time.perf_counter()
-        made = generate.images(
-            pipeline, self.captions, steps=steps, guidance=guidance, sampler=sampler, seed=seed, batch=BATCH
-        )
-        return quality.found(how, made, self.scenes, self.scorers, time.perf_counter() - began)
+    def images(self, pipeline: TextToImage, setup: Setup, seed: int) -> Scored:
+        """Images of the captions, scored; arguments and errors as for `mdrepro.sampling.generate.images`."""
 
-    def features(self, pipeline: Any, *, steps: int, guidance: float, sampler: str | None, seed: int) -> Array:
-        """Features of such images; nothing else is looked for in them."""
-        made = generate.images(
-            pipeline, self.captions, steps=steps, guidance=guidance, sampler=sampler, seed=seed, batch=BATCH
-        )
-        return quality.features(self.scorers.reader, made)
+    def features(self, pipeline: TextToImage, setup: Setup, seed: int) -> Array:
+        """Features of such images, (n, width)."""
 
-    def best(self) -> dict[str, Found]:
-        """The scenes' own renders: the best that any model could show to the scorers."""
-        return {"real": self.renders}
+    def decoded(
+        self, pipelines: Mapping[str, TextToImage], setups: Mapping[str, Setup], seed: int
+    ) -> dict[str, Scored]:
+        """Images by row of pipelines that differ in their decoder alone, from the same latents."""
 
-    def rows(self, row: str, ours: Found) -> list[Row]:
-        """See `quality.rows`."""
-        return quality.rows(row, ours, self.reference, self.words)
+    def best(self) -> Mapping[str, Scored]:
+        """Reference images scored as if they were a row's, by row."""
 
-    def difference(self, row: str, column: str, first: Array, second: Array, how: str, before: str = "") -> Row:
-        """See `quality.distance_difference`."""
-        pairs = quality.distance_difference(self.reference, first, second)
-        return Row.measured(row, column, pairs, before + quality.against(self.reference, how))
+    def rows(self, row: str, images: Scored) -> list[Row]:
+        """Cells of one row: Fréchet distance, CLIP score, and what else can be measured."""
 
-    def accuracies(self, row: str, column: str, ours: Found, other: Found, told: str) -> list[Row]:
-        """See `quality.share_difference`."""
-        pairs = quality.share_difference(ours.attributes(), other.attributes())
-        return [Row.measured(row, column, pairs, f"{told}; {quality.SPREAD}")]
+    def difference(self, row: str, column: str, first: Array, second: Array, description: str, before: str = "") -> Row:
+        """Fréchet distance of ``first`` less that of ``second``, (noises, captions, width) each, drawn in pairs.
 
-    def accuracy(self, row: str, ours: Found, told: str) -> list[Row]:
-        """See `quality.share`."""
-        return [Row.measured(row, "attribute_accuracy", quality.share(ours.attributes()), told)]
+        ``before`` and ``description`` go into the protocol, before and after what the distance is to.
+        """
 
-    def distance(self, ours: Found) -> float:
-        """To renders of other scenes."""
-        return frechet.distance(self.reference, Statistics.of(ours.features, self.reference.convention)).value
+    def accuracy(self, row: str, images: Scored, protocol: str) -> list[Row]:
+        """Attribute accuracy of a row; empty where no attributes are known."""
 
-    def distances(self, ours: Found, counts: Array) -> Array:
-        """To the same captions' own renders, which are drawn with the images."""
-        return curves.distances(ours.features, self.renders.features, counts)
+    def accuracy_difference(self, row: str, column: str, images: Scored, other: Scored, protocol: str) -> list[Row]:
+        """Attribute accuracy of a row less that of another; empty where no attributes are known."""
 
-    def levels(self, traced: Mapping[Key, Curve]) -> dict[Key, Levels]:
-        """See `curves.levels`."""
-        return curves.levels(traced, self.renders.features)
+    def distance(self, images: Scored) -> float:
+        """Fréchet distance as it stands in `rows`."""
 
-    def grid(self, measured: Mapping[str, Found]) -> "Figure":
-        """Framed are images in which something is not what the caption says."""
-        return quality.grid_figure(measured, self.scenes)
+    def distances(self, images: Scored, counts: Array) -> Array:
+        """Fréchet distances (resamples,) of images drawn ``counts`` (resamples, n) times."""
+
+    def grid(self, measured: Mapping[str, Scored]) -> "Figure":
+        """The first captions' images, one line per row."""
 
 
-def load(name: str, images: int, trained: Mapping[str, Run], *, tier: str, prompts: str = DRAWN) -> Any:
-    """What a notebook's parameter ``evaluation`` names.
-
-    Args:
-        name: `SHAPES`, or a set of `mdrepro.data.coco.SETS`.
-        images: how many captions; of a set that has fewer, all.
-        trained: of scenes: the runs among which are the scorers.
-        tier: where images are kept.
-        prompts: of COCO: a file of captions, or `DRAWN`.
-
-    Returns:
-        an `Evaluation`.
-
-    Raises:
-        BadInput: an unknown name, or more captions than there are.
-        NotAttempted: COCO or weights of the metrics are not on this machine.
-    """
-    if name == SHAPES:
-        if lacking := [scorer for scorer in quality.SCORERS if scorer not in trained]:
-            raise BadInput(
-                f"evaluation {SHAPES} needs {', '.join(lacking)} among the recipes; COCO is named by its sets"
-            )
-        return Drawn.load(trained, images)
-    from mdrepro.evaluation import coco
-
-    return coco.load(name, images, tier=tier, prompts=prompts)
+def caption_count(images: ScoredImages, scored: Evaluation[Scored]) -> str:
+    """How images were made and of how many captions, for protocols."""
+    return f"{images.description}; {len(images.similarity)} {scored.caption_set}"

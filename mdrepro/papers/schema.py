@@ -19,6 +19,10 @@ CONFIRMED: frozenset[Confidence] = frozenset({"read-P", "read-S"})
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+@-]*$")]
 ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Parameter = bool | int | float | str | list[str]
+Reference = Annotated[str, Field(pattern=r"^\$[a-z_]+$")]
+"""The notebook's parameter of that name: ``$guidance``."""
+PUBLISHED = "sd15"
+"""In place of a recipe: Stable Diffusion 1.5 as published, which is not trained here."""
 
 
 class Verdict(enum.StrEnum):
@@ -189,6 +193,45 @@ class Claim(_Data):
     """Why the factor or the margin is what it is, declared before measuring."""
 
 
+class DeclaredSetup(_Data):
+    """How a row's images are made at a tier: the only place that says so."""
+
+    recipe: Name
+    """Of the denoiser's checkpoint, or `PUBLISHED`."""
+    steps: Annotated[int, Field(ge=1)] | Reference
+    sampler: str
+    """A name in `mdrepro.sampling.generate.SAMPLERS`, or ``own``: the checkpoint's own."""
+    guidance: Annotated[float, Field(ge=1)] | Reference
+    """w; 1 is none."""
+    scales: Reference | None = None
+    """Guidance scales of the row's curve."""
+    decoder: Name | None = None
+    """The recipe whose decoder stands for the checkpoint's own."""
+    removed: str = ""
+    """Blocks that are removed first: a key of `mdrepro.evaluation.networks.REMOVALS`."""
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """The recipes whose checkpoints make the images."""
+        return tuple(name for name in (self.recipe, self.decoder) if name and name != PUBLISHED)
+
+
+class TierRun(_Data):
+    """What a table's notebook runs with at a tier."""
+
+    parameters: dict[str, Parameter] = {}
+    """Those that differ from the notebook's defaults, the tier excepted."""
+    networks: dict[Name, DeclaredSetup] = {}
+    """By row, for tables of quality: how its images are made."""
+    scorers: tuple[Name, ...] = ()
+    """Recipes of the networks that score the images."""
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """All recipes whose checkpoints the run rests on, scorers first."""
+        return tuple(dict.fromkeys([*self.scorers, *(name for row in self.networks.values() for name in row.recipes)]))
+
+
 class Table(_Data):
     """One published table or figure and the notebook that reproduces it (None: not built yet)."""
 
@@ -205,8 +248,8 @@ class Table(_Data):
     on_pictures: dict[ColumnName, ColumnName | Literal[""]] = {}
     """Columns of drawn scenes, and what stands for them in claims where pictures of COCO were scored; "": nothing, and
     a condition on it is left out there."""
-    tiers: dict[Tier, dict[str, Parameter]] = {}
-    """For each tier at which the notebook runs, the parameters that differ from the notebook's defaults."""
+    tiers: dict[Tier, TierRun] = {}
+    """For each tier at which the notebook runs: its parameters, and the networks of its rows."""
     not_at: dict[Tier, str] = {}
     """For each tier at which it cannot run yet, what it needs."""
     on_request: str = ""
@@ -228,15 +271,26 @@ class Table(_Data):
             raise ValueError(f"{self.id}: on_pictures names unknown columns: {', '.join(strange)}")
         if bool(self.notebook) != bool(self.tiers):
             raise ValueError(f"{self.id}: a notebook and its tiers are given together")
+        networks = {row for run in self.tiers.values() for row in run.networks}
+        if strange := sorted(networks - self.rows.keys()):
+            raise ValueError(f"{self.id}: networks of unknown rows: {', '.join(strange)}")
         if both := set(self.tiers) & set(self.not_at):
             raise ValueError(f"{self.id}: tier both available and not: {', '.join(sorted(both))}")
         return self
 
     def by_name_only(self, tier: Tier) -> str:
         """Why it runs at a tier only where it is named or all are asked for; "": it runs by default."""
-        if tier != "quick" and "recipes" in self.tiers.get(tier, {}):
+        if tier != "quick" and self.recipes(tier):
             return "rests on networks that take days of GPUs to train; see docs/training.md and mdrepro doctor"
         return self.on_request
+
+    def networks(self, tier: Tier) -> dict[str, DeclaredSetup]:
+        """How each row's images are made at a tier; none where the table measures no images or does not run there."""
+        return self.tiers[tier].networks if tier in self.tiers else {}
+
+    def recipes(self, tier: Tier) -> tuple[str, ...]:
+        """Recipes of the checkpoints that a run at a tier rests on, scorers first."""
+        return self.tiers[tier].recipes if tier in self.tiers else ()
 
     def cell(self, row: str, column: str) -> Cell | None:
         """The published cell, or None where the paper has no such cell."""

@@ -217,7 +217,7 @@ def _alike(table: Table) -> bool:
     """Whether the quick tier runs with the paper tier's own parameters, on networks of the published size."""
     if "quick" not in table.tiers or "paper" not in table.tiers:
         return False
-    return table.tiers["quick"] | {"tier": ""} == table.tiers["paper"] | {"tier": ""}
+    return table.tiers["quick"] == table.tiers["paper"]
 
 
 def _names(columns: list[Column]) -> str:

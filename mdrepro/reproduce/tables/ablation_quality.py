@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mdrepro.core import plotting
-from mdrepro.evaluation import paired, scenes
-from mdrepro.evaluation.protocol import Evaluation
+from mdrepro.evaluation import networks, paired
+from mdrepro.evaluation.experiment import Experiment
+from mdrepro.evaluation.protocol import Evaluation, Scored
 from mdrepro.evaluation.rows import Row
-from mdrepro.models import text
-from mdrepro.training.runs.store import Run
+from mdrepro.models.protocols import TextToImage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "base-tuned": "base, trained on",
     }
 )
-"""Rows that are measured, in a few words."""
+"""Titles of the rows in the figure."""
 NOT_ADOPTED = ("t1-narrow-input", "t2-no-cross-attention")
 LEFT_OUT: Mapping[str, str] = MappingProxyType(
     {
@@ -40,14 +40,6 @@ LEFT_OUT: Mapping[str, str] = MappingProxyType(
         "2 x 2 latent pixels, and a kernel of 7 or 9 covers all of them"
     }
 )
-
-
-def recipe(row: str) -> str:
-    """The recipe of a row's network."""
-    return f"shapes-rule-{row}"
-
-
-RECIPES = (*scenes.SCORERS, *map(recipe, TITLES))
 
 
 @dataclass(frozen=True)
@@ -58,53 +50,40 @@ class Size:
     gmacs: float
 
 
-def words() -> dict[str, str]:
-    """What each row's network is."""
-    return {row: recipe(row) for row in TITLES}
-
-
-def sizes(pipelines: Mapping[str, Any]) -> dict[str, Size]:
-    """Size and cost of each row's denoiser.
-
-    Args:
-        pipelines: by row.
-    """
-    found = {}
-    for row, pipeline in pipelines.items():
-        tokens = text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
-        params = sum(parameter.numel() for parameter in pipeline.unet.parameters())
-        found[row] = Size(params / 1e6, scenes.evaluation_gmacs(pipeline.unet, tokens))
-    return found
+def sizes(pipelines: Mapping[str, TextToImage]) -> dict[str, Size]:
+    """Size and cost of each row's denoiser; the pipelines by row."""
+    params = {row: sum(weight.numel() for weight in one.unet.parameters()) for row, one in pipelines.items()}
+    return {row: Size(params[row] / 1e6, networks.denoiser_gmacs(one)) for row, one in pipelines.items()}
 
 
 def rows(
-    measured: Mapping[str, Any], sized: Mapping[str, Size], trained: Mapping[str, Run], scored: Evaluation
+    experiment: Experiment, measured: Mapping[str, Scored], sized: Mapping[str, Size], scored: Evaluation[Scored]
 ) -> list[Row]:
-    """Quality, its distance from the base's on the same captions and noise, size and cost, and how long was fine-tuned.
+    """Quality, its difference from the base's on the same captions and noise, size and cost, and steps of fine-tuning.
 
     Args:
-        measured: from `alike.measure`.
+        experiment: the rows.
+        measured: images by row.
         sized: from `sizes`.
-        trained: runs by recipe.
         scored: what scored.
     """
     cells = paired.rows(measured, scored, against=BASE)
     for row, size in sized.items():
-        how = f"denoiser of {recipe(row)}"
+        denoiser = f"denoiser of {experiment.setups[row].recipe}"
         counted = (
-            f"{how}; one evaluation, batch 1, 8 x 8 latent; torch's dispatcher counter, attention products included"
+            f"{denoiser}; one evaluation, batch 1, 8 x 8 latent; torch's dispatcher counter, attention products "
+            "included"
         )
         cells += [
-            Row(row, "params", size.params, how),
+            Row(row, "params", size.params, denoiser),
             Row(row, "macs", size.gmacs, counted),
         ]
+    recipes = {row: experiment.runs[experiment.setups[row].recipe].recipe for row in (BASE, "t5", "base-tuned")}
     for row in ("t5", "base-tuned"):
-        steps = trained[recipe(row)].recipe.loop.steps
-        how = f"{recipe(row)}, after {trained[recipe(BASE)].recipe.loop.steps} of {recipe(BASE)}"
+        how = f"{recipes[row].name}, after {recipes[BASE].loop.steps} of {recipes[BASE].name}"
+        steps = recipes[row].loop.steps
         cells.append(Row(row, "finetuning_iterations", steps, how))
-    for row, reason in LEFT_OUT.items():
-        cells.append(Row.absent(row, "fid_shapes", reason))
-    return cells
+    return cells + [Row.absent(row, "fid_shapes", reason) for row, reason in LEFT_OUT.items()]
 
 
 SHOWN = (("fid_shapes", "FID[shapes], lower is better"), ("clip_shapes", "CLIP score[shapes]"))

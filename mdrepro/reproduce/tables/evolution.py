@@ -1,145 +1,51 @@
 """Table ``snapfusion-evolution``: what robust training bears, what Algorithm 1 makes of a network; rows and figures."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
 
 from mdrepro.core import plotting
-from mdrepro.evaluation import networks, paired, scenes
-from mdrepro.evaluation.networks import Names
-from mdrepro.evaluation.protocol import Evaluation
+from mdrepro.evaluation import networks, paired
+from mdrepro.evaluation.experiment import Experiment, no_recipe
+from mdrepro.evaluation.protocol import Evaluation, Scored
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.cost.block_latency import LatencyTable
-from mdrepro.models import text
-from mdrepro.models.snapfusion.blocks import KINDS, Layout
+from mdrepro.models.snapfusion.blocks import KINDS
 from mdrepro.training.evolution.action_log import LATENCY, Round, read_log
 from mdrepro.training.runs.store import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
-STANDARD, ROBUST = "shapes-sd", "shapes-robust"
-EVOLVED, EVOLVED_STANDARD = "shapes-evolved", "shapes-evolved-standard"
-SNAP = "shapes-snap"
-
-
-def nothing(layout: Layout) -> list[str]:
-    """No block."""
-    return []
-
-
-def down_cross_attention(layout: Layout) -> list[str]:
-    """All cross-attention blocks of the down stages."""
-    return [b.name for b in layout.blocks() if b.stage.startswith("down") and b.kind == "cross-attention"]
-
-
-def last_cross_attention(layout: Layout) -> list[str]:
-    """The last cross-attention block of each stage that has several."""
-    return _last(layout, "cross-attention")
-
-
-def last_resnets(layout: Layout) -> list[str]:
-    """The ResNets before the blocks of `last_cross_attention`: as many, in the same places."""
-    return _last(layout, "resnet")
-
-
-def _last(layout: Layout, kind: str) -> list[str]:
-    places = [stage[-1] for stage in layout.stages.values() if len(stage) > 1]
-    return [b.name for place in places if {b.kind for b in place} == set(KINDS) for b in place if b.kind == kind]
-
-
-REMOVALS: Mapping[Callable[[Layout], list[str]], str] = MappingProxyType(
-    {
-        down_cross_attention: "all cross-attention blocks of the down stages",
-        last_cross_attention: "the last cross-attention block of each stage that has several",
-        last_resnets: "the ResNet before the last cross-attention block of each stage that has several",
-    }
-)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A row's network: a trained one, and the blocks that are removed from it before it is run."""
-
-    recipe: str
-    removed: Callable[[Layout], list[str]] = nothing
-
-    @property
-    def words(self) -> str:
-        """What it is."""
-        return self.recipe + (f", removed: {REMOVALS[self.removed]}" if self.removed in REMOVALS else "")
-
-
-VARIANTS: Mapping[str, Variant] = MappingProxyType(
-    {
-        "standard": Variant(STANDARD),
-        "standard-without-down-cross-attention": Variant(STANDARD, down_cross_attention),
-        "robust": Variant(ROBUST),
-        "robust-without-down-cross-attention": Variant(ROBUST, down_cross_attention),
-        "robust-without-cross-attention": Variant(ROBUST, last_cross_attention),
-        "robust-without-resnets": Variant(ROBUST, last_resnets),
-        "evolved-untrained": Variant(EVOLVED),
-        "evolved": Variant(SNAP),
-        "evolved-without-robust-untrained": Variant(EVOLVED_STANDARD),
-        "evolved-without-robust": Variant("shapes-snap-standard"),
-    }
-)
+ROBUST, EVOLVED = "robust", "evolved-untrained"
 WITHOUT_ROBUST: Mapping[str, str] = MappingProxyType(
     {
         "robust-without-down-cross-attention": "standard-without-down-cross-attention",
-        "evolved-untrained": "evolved-without-robust-untrained",
+        EVOLVED: "evolved-without-robust-untrained",
         "evolved": "evolved-without-robust",
     }
 )
 """Rows of robust training, and those that came about without it in the same way."""
-RECIPES = (*scenes.SCORERS, *dict.fromkeys(variant.recipe for variant in VARIANTS.values()))
 
 
-NETWORKS: Mapping[str, Names] = MappingProxyType(
-    {
-        tier: {STANDARD: f"{name}-sd", ROBUST: f"{name}-robust", EVOLVED: f"{name}-evolved", SNAP: f"{name}-snap"}
-        for tier, name in (("proxy", "proxy"), ("paper", "sf"))
-    }
-)
-"""Nothing there came about without robust training."""
+def run_of(experiment: Experiment, row: str) -> Run:
+    """The run of a row's network."""
+    return experiment.runs[experiment.setups[row].recipe]
 
 
-def variants(tier: str = "quick") -> dict[str, Variant]:
-    """Each row's network, as far as the tier has it."""
-    chosen = {row: (networks.at(NETWORKS, tier, variant.recipe), variant) for row, variant in VARIANTS.items()}
-    return {row: Variant(name, variant.removed) for row, (name, variant) in chosen.items() if name}
-
-
-def recipe(name: str, tier: str) -> str:
-    """A tier's recipe in the place of `STANDARD`, `ROBUST` or `EVOLVED`."""
-    found = networks.at(NETWORKS, tier, name)
-    assert found is not None
-    return found
-
-
-def logs(trained: Mapping[str, Run], tier: str = "quick") -> dict[str, list[Round]]:
+def logs(experiment: Experiment) -> dict[str, list[Round]]:
     """The evolutions' action logs, by title."""
-    titles = {"with robust training": EVOLVED, "without": EVOLVED_STANDARD}
-    there = {title: networks.at(NETWORKS, tier, name) for title, name in titles.items()}
-    return {title: read_log(trained[name].folder) for title, name in there.items() if name}
-
-
-def pipelines(tier: str = "quick") -> dict[str, Any]:
-    """Text to image with each row's network, blocks removed as `EvolvableUNet.remove` does."""
-    made = {}
-    for row, variant in variants(tier).items():
-        made[row] = networks.pipelines([variant.recipe])[variant.recipe]
-        unet = made[row].unet
-        unet.replay(f"remove {name}" for name in variant.removed(unet.layout))
-    return made
-
-
-def words(tier: str = "quick") -> dict[str, str]:
-    """What each row's network is."""
-    return {row: variant.words for row, variant in variants(tier).items()}
+    titles = {"with robust training": EVOLVED, "without": WITHOUT_ROBUST[EVOLVED]}
+    return {
+        title: read_log(run_of(experiment, row).folder) for title, row in titles.items() if row in experiment.setups
+    }
 
 
 def latencies(run: Run) -> LatencyTable:
@@ -147,45 +53,35 @@ def latencies(run: Run) -> LatencyTable:
     return LatencyTable.load(run.folder / LATENCY)
 
 
-def rows(
-    measured: Mapping[str, Any],
-    made_by: Mapping[str, Any],
-    trained: Mapping[str, Run],
-    scored: Evaluation,
-    tier: str = "quick",
-) -> list[Row]:
-    """Quality of every row and its distance from others', cost, latency, and how it was trained robustly.
+def rows(experiment: Experiment, measured: Mapping[str, Scored], scored: Evaluation[Scored]) -> list[Row]:
+    """Quality of every row and its difference from others', cost, latency, and how it was trained robustly.
 
     Args:
-        measured: from `alike.measure`.
-        made_by: pipelines by row.
-        trained: runs by recipe.
+        experiment: the rows.
+        measured: images by row.
         scored: what scored.
-        tier: whose networks.
     """
     cells = paired.rows(measured, scored, against="standard")
-    known = variants(tier)
     for row, other in WITHOUT_ROBUST.items():
-        if row in known and other in known:
+        if other in experiment.setups:
             cells.append(paired.distance(row, "fid_shapes_minus_without_robust", measured, other, scored))
-    table = latencies(trained[recipe(EVOLVED, tier)])
-    told = words(tier)
-    for row, pipeline in made_by.items():
-        tokens = text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
-        gmacs, ms = scenes.evaluation_gmacs(pipeline.unet, tokens), table.total(pipeline.unet.layout)
-        counted = f"{told[row]}; one evaluation, batch 1; torch's dispatcher counter, attention products included"
-        how = (
-            f"{told[row]}; batch {table.batch}, {table.host.threads} thread(s) of {table.host.machine}; sum of the "
-            f"latency table of {recipe(EVOLVED, tier)}, medians of {table.whole.runs} runs"
+    evolved = run_of(experiment, EVOLVED)
+    table = latencies(evolved)
+    for row, setup in experiment.setups.items():
+        pipeline, network = experiment.pipeline(row), setup.network
+        gmacs, ms = networks.denoiser_gmacs(pipeline), table.total(pipeline.unet.layout)
+        counted = f"{network}; one evaluation, batch 1; torch's dispatcher counter, attention products included"
+        timed = (
+            f"{network}; batch {table.batch}, {table.host.threads} thread(s) of {table.host.machine}; sum of the "
+            f"latency table of {evolved.recipe.name}, medians of {table.whole.runs} runs"
         )
         cells += [
             Row(row, "macs", gmacs, counted),
-            Row(row, "latency_ms", ms, how),
+            Row(row, "latency_ms", ms, timed),
         ]
-    for row in (row for row in VARIANTS if row not in known):
-        column, reason = scored.column("fid_shapes"), networks.no_recipe(tier)
-        cells.append(Row.absent(row, column, reason))
-    return cells + settings(trained[recipe(ROBUST, tier)], trained[recipe(EVOLVED, tier)])
+    lacking = [row for row in WITHOUT_ROBUST.values() if row not in experiment.setups]
+    cells += [Row.absent(row, scored.column("fid_shapes"), no_recipe(experiment.tier)) for row in lacking]
+    return cells + settings(run_of(experiment, ROBUST), evolved)
 
 
 def settings(robust: Run, evolved: Run) -> list[Row]:
@@ -193,8 +89,8 @@ def settings(robust: Run, evolved: Run) -> list[Row]:
     share, steps = robust.recipe.options["skip_probability"], robust.recipe.loop.steps
     captions = evolved.recipe.options["validation"]
     how = f"{robust.recipe.name}: a step leaves out each block with this probability"
-    of = "scenes of the validation split" if evolved.recipe.tier == "quick" else "held-out samples"
-    loss = f"{evolved.recipe.name}: {of}; the mean loss stands for the CLIP score"
+    samples = "scenes of the validation split" if evolved.recipe.tier == "quick" else "held-out samples"
+    loss = f"{evolved.recipe.name}: {samples}; the mean loss stands for the CLIP score"
     return [
         Row("robust-recipe", "skip_probability", share, how),
         Row("robust-recipe", "iterations", steps, how),
@@ -202,10 +98,8 @@ def settings(robust: Run, evolved: Run) -> list[Row]:
     ]
 
 
-def log_table(log: Sequence[Round]) -> Any:
-    """The action log as a data frame, a line a round."""
-    import pandas as pd
-
+def log_table(log: Sequence[Round]) -> pd.DataFrame:
+    """The action log as a data frame, one line per round."""
     lines = [
         {
             "round": entry.round,
@@ -221,7 +115,7 @@ def log_table(log: Sequence[Round]) -> Any:
 
 
 def log_figure(logs: Mapping[str, Sequence[Round]]) -> "Figure":
-    """Every block's score in every round, and what was done: − removed, + copied.
+    """Every block's score in every round, and its actions: − removed, + copied.
 
     Args:
         logs: action logs by title, side by side.
@@ -260,36 +154,35 @@ def _ticks(linear: float, bound: float) -> list[float]:
     return sorted([*(-power for power in shown), 0.0, *shown])
 
 
-def _scores(axis: "Axes", names: Sequence[str], log: Sequence[Round], norm: Any) -> Any:
+def _scores(axis: "Axes", names: Sequence[str], log: Sequence[Round], norm: "Normalize") -> "AxesImage":
     """One evolution as an image of scores (blocks x rounds) with its actions."""
-    import numpy as np
     from matplotlib.patheffects import withStroke
 
     grid = np.full((len(names), len(log)), np.nan)
-    for place, entry in enumerate(log):
+    for column, entry in enumerate(log):
         for candidate in entry.candidates:
             if candidate.score is not None:
-                grid[names.index(candidate.block), place] = candidate.score
-        for sign, line in done(entry, names):
-            mark = axis.text(place, line, sign, ha="center", va="center", fontsize=11, fontweight="bold")
+                grid[names.index(candidate.block), column] = candidate.score
+        for sign, line in actions(entry, names):
+            mark = axis.text(column, line, sign, ha="center", va="center", fontsize=11, fontweight="bold")
             mark.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     return axis.imshow(grid, aspect="auto", cmap="RdBu_r", norm=norm, interpolation="nearest")
 
 
-def done(entry: Round, names: Sequence[str]) -> list[tuple[str, int]]:
-    """What a round did to the blocks of ``names``: its sign and their place, each action one."""
+def actions(entry: Round, names: Sequence[str]) -> list[tuple[str, int]]:
+    """A round's actions on the blocks of ``names``: sign and index of the block."""
     signs = {"remove": "−", "duplicate": "+"}
-    acted = [action.split(" ", 1) for action in entry.actions]
-    return [(signs[verb], names.index(name)) for verb, name in acted if name in names]
+    split = [action.split(" ", 1) for action in entry.actions]
+    return [(signs[kind], names.index(name)) for kind, name in split if name in names]
 
 
 def _ordered(blocks: set[str]) -> list[str]:
     """Names in the order of computation: down, middle, up; the ResNet of an index before its cross-attention."""
     sides = {"down": 0, "mid": 1, "up": 2}
 
-    def place(name: str) -> tuple[int, int, int, int]:
+    def order(name: str) -> tuple[int, int, int, int]:
         stage, kind, index = name.split()
         side, _, number = stage.partition("-")
         return sides[side], int(number or 0), int(index), KINDS.index(kind)
 
-    return sorted(blocks, key=place)
+    return sorted(blocks, key=order)

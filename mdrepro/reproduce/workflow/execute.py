@@ -21,7 +21,6 @@ from mdrepro.core.files import write_json
 from mdrepro.core.locks import hold
 from mdrepro.core.paths import relative, root, runs
 from mdrepro.core.watchdog import lead
-from mdrepro.reproduce.workflow.fingerprint import RECIPES
 from mdrepro.reproduce.workflow.notebook import NOTEBOOK, failed_dir, failure_record
 from mdrepro.reproduce.workflow.plan import Checkpoint, Job, reasons_to_run
 
@@ -168,11 +167,11 @@ def write_plan(jobs: Sequence[Job], train: Sequence[Checkpoint], folder: Path) -
 
 def _needs(job: Job, train: Sequence[Checkpoint]) -> list[str]:
     """The checkpoints to train that a job rests on, directly or through others."""
-    if not train or not job.parameters.get(RECIPES):
+    if not train or not job.fingerprint["recipes"]:
         return []
     from mdrepro.training.runs.dependencies import missing
 
-    return missing(job.parameters[RECIPES])
+    return missing(list(job.fingerprint["recipes"]))
 
 
 def _record_untrained(due: Sequence[Job], train: Sequence[Checkpoint]) -> None:

@@ -12,15 +12,13 @@ from typing import Any
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import digest, sha256
 from mdrepro.core.paths import root
-from mdrepro.papers.schema import Table
+from mdrepro.papers.schema import Table, TierRun
 
 Fingerprint = dict[str, dict[str, Any]]
 SCHEDULING = {"tiers", "not_at", "on_request", "threads", "title"}
 """Fields of a table that say when it runs, not what it is."""
-RECIPES = "recipes"
-"""The parameter in which a notebook names the recipes whose checkpoints it takes."""
 MAKERS = frozenset({"mdrepro.training.recipes.registry", "mdrepro.training.runs.build"})
-"""What makes checkpoints, which the recipes' keys stand for: not followed where a notebook names its recipes."""
+"""What makes checkpoints, which the recipes' keys stand for: not followed where a table declares its networks."""
 
 
 def _cells(notebook: Path) -> list[str]:
@@ -91,19 +89,20 @@ def _recipe(name: str) -> str:
 def fingerprint(table: Table, parameters: dict[str, Any]) -> Fingerprint:
     """The fingerprint of one table's run.
 
-    It has ``code``, ``parameters``, ``inputs`` (paths among the parameters), ``recipes`` (those that the parameter of
-    that name lists) and ``papers``.
+    It has ``code``, ``parameters``, ``inputs`` (paths among the parameters), ``recipes`` (whose checkpoints the tier's
+    rows take) and ``papers`` (the table, and how the tier's rows are made).
     """
     assert table.notebook
     cells = _cells(root() / table.notebook)
     paths = {name: Path(value) for name, value in parameters.items() if isinstance(value, str) and "/" in value}
-    named = parameters.get(RECIPES, [])
+    run = table.tiers.get(parameters.get("tier", "quick"), TierRun())
+    declared = run.model_dump(mode="json", include={"networks", "scorers"}) if run.networks else {}
     return {
-        "code": {table.notebook: digest(cells)} | code(cells, MAKERS if named else frozenset()),
+        "code": {table.notebook: digest(cells)} | code(cells, MAKERS if run.recipes else frozenset()),
         "parameters": parameters,
         "inputs": {name: _contents(path) for name, path in paths.items() if path.exists()},
-        "recipes": {name: _recipe(name) for name in named},
-        "papers": {table.id: digest(table.model_dump(mode="json", exclude=SCHEDULING))},
+        "recipes": {name: _recipe(name) for name in run.recipes},
+        "papers": {table.id: digest(table.model_dump(mode="json", exclude=SCHEDULING) | declared)},
     }
 
 

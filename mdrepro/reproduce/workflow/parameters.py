@@ -147,16 +147,29 @@ def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str,
         raise BadInput(f"{table.id} does not run at tier {tier}{where}. It needs: {needs}")
     known = declared(root() / table.notebook)
     values = {name: parameter.default for name, parameter in known.items()}
-    chosen: dict[str, Any] = dict(table.tiers[tier])
+    chosen: dict[str, Any] = {"tier": tier} | table.tiers[tier].parameters
     for setting in settings:
         name, sign, text = setting.partition("=")
         if not sign or not name:
             raise BadInput(f"--set {setting}: allowed is name=value")
         if name == "tier":
             raise BadInput("--set tier=...: the tier is chosen with --tier")
+        if name == "recipes" and name not in known and table.networks(tier):
+            raise BadInput(_declared_networks(table, tier))
         if name not in known:
             raise unknown(f"parameter of {table.id}", name, (item for item in known if item != "tier"))
         chosen[name] = known[name].parse(text)
     if strange := set(chosen) - set(known):
         raise BadInput(f"{table.id}: tier {tier} sets unknown parameters: {', '.join(sorted(strange))}")
     return values | {name: known[name].check(value) for name, value in chosen.items()}
+
+
+def _declared_networks(table: Table, tier: Tier) -> str:
+    """Why a table's recipes cannot be set: the rows that its data declare."""
+    rows = ", ".join(
+        f"{row}: {' + '.join(network.recipes) or network.recipe}" for row, network in table.networks(tier).items()
+    )
+    return (
+        f"--set recipes=...: {table.id} measures the networks that mdrepro/papers/*.yaml declares for its rows at tier "
+        f"{tier}: expected {rows}; scored by {' and '.join(table.tiers[tier].scorers) or 'published weights'}"
+    )

@@ -2,8 +2,8 @@
 
 A fingerprint (code, parameters, inputs, recipes, the paper's cells) decides whether a run is still good; Snakemake
 (`execute`) schedules what is not. Both see the same facts: the fingerprint is among the rule's ``params``. Checkpoints
-that a due table names (its parameter ``recipes``) and that are neither trained here nor published are rules of the same
-workflow, before the table's.
+that a due table's rows take (declared in ``mdrepro/papers``) and that are neither trained here nor published are rules
+of the same workflow, before the table's.
 """
 
 import json
@@ -18,7 +18,7 @@ from mdrepro.core.paths import relative, root, run_dir
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
 from mdrepro.reproduce.workflow import results
-from mdrepro.reproduce.workflow.fingerprint import RECIPES, Fingerprint, changes, fingerprint
+from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes, fingerprint
 from mdrepro.reproduce.workflow.notebook import failed_dir
 from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.reproduce.workflow.verify import problems
@@ -111,8 +111,8 @@ class Checkpoint:
 
 
 def recipes(jobs: Sequence[Job]) -> list[str]:
-    """The recipes that the jobs which have reasons to run name."""
-    return list(dict.fromkeys(name for job in jobs if job.reasons for name in job.parameters.get(RECIPES, [])))
+    """The recipes that the jobs which have reasons to run rest on."""
+    return list(dict.fromkeys(name for job in jobs if job.reasons for name in job.fingerprint["recipes"]))
 
 
 def checkpoints(names: Sequence[str], *, locally: bool = False) -> list[Checkpoint]:

@@ -15,7 +15,7 @@ from mdrepro.core.paths import root, runs
 from mdrepro.core.provenance import Input, provenance, state
 from mdrepro.evaluation.rows import Row
 from mdrepro.papers import ledger
-from mdrepro.papers.schema import Table
+from mdrepro.papers.schema import Table, Tier
 from mdrepro.reproduce.formatting import ours, paper
 from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.fingerprint import fingerprint
@@ -24,6 +24,8 @@ from mdrepro.reproduce.workflow.parameters import declared
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from mdrepro.evaluation.experiment import Experiment
 
 RUN = "MDREPRO_RUN"
 """Environment variable in which the batch runner hands a kernel its folder, table, parameters and fingerprint."""
@@ -104,6 +106,7 @@ def record(
     figures: Mapping[str, "Figure"] | None = None,
     inputs: Sequence[Input] = (),
     checkpoints: Mapping[str, Path] | None = None,
+    experiment: "Experiment | None" = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> Recorded:
     """Judge ``rows`` against the paper and write ``result.json``, ``result.csv`` and ``figures/`` (PNG and SVG).
@@ -116,14 +119,16 @@ def record(
         rows: what was measured; cells of the paper left out are added as "not attempted".
         figures: matplotlib figures by file name without ending.
         inputs: name and path of each file that the numbers rest on (see ``provenance.Input``).
-        checkpoints: trained weights that the run made or took, by name.
+        checkpoints: trained weights that the run made or took, by name; not of tables that declare networks.
+        experiment: of those: what made their rows, from which the checkpoints are taken.
         parameters: the notebook's parameters; None reads them from the running notebook.
 
     Returns:
         The record, which shows itself as a table in a notebook.
 
     Raises:
-        ValueError: rows outside the table's declaration, or a number that is not finite.
+        ValueError: rows outside the table's declaration, a number that is not finite, or a row with a number that the
+            network declared for it did not make.
     """
     spec = ledger.find(table)
     run = json.loads(os.environ.get(RUN, "{}"))
@@ -133,6 +138,7 @@ def record(
         raise RuntimeError(f"the kernel runs in {sys.prefix}, not in mdrepro's environment {run['prefix']}")
     values = dict(run["parameters"] if run else _from_notebook(spec) if parameters is None else parameters)
     tier = ledger.check_tier(values["tier"])
+    networks, made = _credits(spec, tier, values, rows, experiment, checkpoints)
     judged = [results.judged(spec, tier, _with_unit(spec, row)) for row in complete(spec, rows)]
     result = {
         "format": results.FORMAT,
@@ -141,7 +147,8 @@ def record(
         "rows": [{name: row[name] for name in (*results.FIELDS, *results.EXTRA)} for row in judged],
         "claims": results.judged_claims(spec, judged),
         "provenance": (run["state"] if run else state())
-        | provenance(values, inputs, checkpoints)
+        | provenance(values, inputs, made)
+        | networks
         | {"fingerprint": run["fingerprint"] if run else fingerprint(spec, values)},
     }
     if run:
@@ -151,6 +158,29 @@ def record(
         written = _write(folder, result, figures or {})
     print(f"recorded in {final.relative_to(root())}", file=sys.stderr)
     return Recorded(final, written)
+
+
+def _credits(
+    table: Table,
+    tier: Tier,
+    values: Mapping[str, Any],
+    rows: Sequence[Row],
+    experiment: "Experiment | None",
+    checkpoints: Mapping[str, Path] | None,
+) -> tuple[dict[str, Any], Mapping[str, Path]]:
+    """What made the rows, for the provenance, and the records of the runs whose checkpoints they rest on."""
+    if not table.networks(tier):
+        if experiment is not None:
+            raise ValueError(f"{table.id} declares no networks at tier {tier}: give no experiment")
+        return {}, checkpoints or {}
+    if experiment is None or checkpoints is not None:
+        raise ValueError(f"{table.id} takes its checkpoints from what made its rows: give experiment=, no checkpoints")
+    if (experiment.table, experiment.tier) != (table.id, tier) or experiment.setups != experiment.declared(values):
+        raise ValueError(
+            f"the experiment is of other rows than {table.id} declares at tier {tier} with these parameters"
+        )
+    networks, files = experiment.credits({row.row for row in rows if row.value is not None})
+    return {"networks": networks}, files
 
 
 def _write(folder: Path, result: results.Result, figures: Mapping[str, "Figure"]) -> results.Result:

@@ -13,6 +13,9 @@ from mdrepro.papers.schema import TIERS, Tier
 from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.fingerprint import changes, fingerprint
 
+NETWORKS = "networks"
+"""In the provenance: what made each row. Results of before this field lack it."""
+
 
 def problems(path: Path) -> list[str]:
     """What is wrong with one result file and the files it names; each line names the file. Empty when all is well."""
@@ -22,7 +25,8 @@ def problems(path: Path) -> list[str]:
         place = run_dir(tier, table.id) / "result.json", published(tier) / f"{table.id}.json"
         if path not in place:
             return [f"{relative(path)}: is a result of {table.id} at tier {tier} and does not belong here"]
-        return _hashes(path, result) + _judgements(path, result, table, tier)
+        checks = _hashes(path, result), _judgements(path, result, table, tier), _networks(path, result, table, tier)
+        return [problem for found in checks for problem in found]
     except BadInput as error:
         return [str(error)]
     except (KeyError, TypeError, AttributeError) as error:
@@ -69,11 +73,33 @@ def _judgements(path: Path, result: results.Result, table: ledger.Table, tier: T
     return found
 
 
+def _networks(path: Path, result: results.Result, table: ledger.Table, tier: Tier) -> list[str]:
+    """Rows with a number that the network declared for them did not make, by what was recorded of it."""
+    found = []
+    origin = result["provenance"]
+    measured = {row["row"] for row in result["rows"] if row["value"] is not None}
+    for row, declared in table.networks(tier).items() if NETWORKS in origin else ():
+        made = origin[NETWORKS].get(row)
+        if row not in measured:
+            continue
+        if made is None or (made["recipe"], made.get("decoder")) != (declared.recipe, declared.decoder):
+            name = "nothing that is recorded" if made is None else made["network"]
+            found.append(f"{relative(path)}: row {row} was made by {name}: expected {' + '.join(declared.recipes)}")
+            continue
+        for recipe in declared.recipes:
+            folder = Path(origin["checkpoints"].get(recipe, {}).get("path", "")).parent.name
+            if folder not in (recipe, f"{recipe}-{made['keys'].get(recipe)}"):
+                found.append(f"{relative(path)}: row {row} rests on {recipe}, whose checkpoint is not recorded")
+    return found
+
+
 def notes(result: results.Result) -> list[str]:
     """What a reader should know and is no fault: local changes, and code or parameters that have changed since."""
     table = ledger.find(result["table"])
     origin = result["provenance"]
     found = ["made with local changes that are in no commit"] if origin["dirty"] else []
+    if NETWORKS not in origin and table.networks(ledger.check_tier(result["tier"])):
+        found.append("made before results recorded which network made each row: only that its checkpoints were loaded")
     since = changes(origin["fingerprint"], fingerprint(table, origin["parameters"]))
     if since:
         found.append(

@@ -23,7 +23,7 @@ from mdrepro.data import sources
 from mdrepro.training.objectives import kinds
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import Recipe
-from mdrepro.training.runs import model_folders, session
+from mdrepro.training.runs import loaded, model_folders, session
 from mdrepro.training.runs.model_folders import Pretrained
 from mdrepro.training.runs.scratch import from_scratch
 from mdrepro.training.runs.session import RECORD
@@ -69,7 +69,7 @@ class Run:
             raise unknown(f"part of {self.recipe.name}", part, have)
         shared = self.record.get(SHARED, {}).get(part)
         rest = None if shared is None else published_folder(registry.get(shared["recipe"])) / part
-        return model_folders.load(self.folder / part, part, rest)
+        return loaded.noted(model_folders.load(self.folder / part, part, rest), self)
 
 
 def key(recipe: Recipe) -> str:
