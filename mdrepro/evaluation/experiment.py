@@ -245,15 +245,20 @@ class Experiment:
                 "mdrepro/papers declares"
             )
 
-    def credits(self, measured: Collection[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Path]]:
-        """What made the measured rows: for each how and by which recipes, and the records of all these runs.
+    def credits(
+        self, measured: Collection[str], parameters: Mapping[str, Parameter]
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Path]]:
+        """What made the measured rows: how and by which runs, by row, and the records of all these runs by recipe.
 
         Args:
             measured: rows with a number.
+            parameters: of the notebook.
 
         Raises:
-            BadInput: no network of this experiment made images of one of them.
+            BadInput: a row is not made as the YAML declares it with these parameters, or no images of it were made.
         """
+        if self.setups != self.declared(parameters):
+            raise BadInput(f"{self.table}: its rows were not made with the notebook's parameters as they are now")
         declared = [row for row in self.setups if row in measured]
         if lacking := [row for row in declared if row not in self._credits]:
             raise BadInput(f"{self.table}: row {lacking[0]} has a number, and no images of it were made")

@@ -4,7 +4,6 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,22 +20,24 @@ from mdrepro.data import coco
 from mdrepro.evaluation import coco as pictures
 from mdrepro.evaluation import networks as larger
 from mdrepro.evaluation.coco import Coco, Reduced
+from mdrepro.evaluation.experiment import no_recipe
+from mdrepro.evaluation.protocol import Setup
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.image import encoders, features, networks, weights
 from mdrepro.models.latents import factor
 from mdrepro.papers import ledger
+from mdrepro.papers.schema import PUBLISHED
 from mdrepro.reproduce import doctor
 from mdrepro.reproduce.tables import decoder, evolution, step_distillation
 from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.reproduce.workflow.record import RUN, complete
 from mdrepro.sampling import generate as sampling
 from mdrepro.sampling.manifest import Manifest
-from mdrepro.training.recipes import registry
-from mdrepro.training.runs import store as runs
 from tests.support import foreign_files as foreign
 from tests.support import tiny_pipeline as tiny
 from tests.support import weight_files as makers
 from tests.support.checkout import REPOSITORY
+from tests.support.experiments import experiment, trained
 
 N, PICTURES = 10, 12
 WORDS = ("star", "circle", "red star", "blue circle", "red circle", "blue star")
@@ -102,7 +103,9 @@ def bright(pipeline: Any, value: float) -> Any:
     return pipeline
 
 
-SHORT: dict[str, Any] = {"steps": 2, "guidance": 2.0, "sampler": "ddim", "seed": 5}
+SEED = 5
+SHORT: dict[str, Any] = {"steps": 2, "guidance": 2.0, "sampler": "ddim", "seed": SEED}
+SETUP = Setup("tiny", steps=2, sampler="ddim", guidance=2.0)
 
 
 # ------------------------------------------------------------------------------------------------ which captions
@@ -209,7 +212,7 @@ def test_fid_is_pytorch_fids_of_images_of_256_px(
     reference = pictures.statistics(chosen, fid)
     assert clip.network.texts is not None
     scored = Coco(chosen, reference, fid, clip, clip.network.texts(chosen.captions), home / "images", few=True)
-    made = scored.images(tiny.pipeline(), "tiny", **SHORT)
+    made = scored.images(tiny.pipeline(), SETUP, SEED)
     network = makers.legacy_inception(state, theirs)
     real, ours = (np.stack([independent(file, network) for file in part]) for part in (chosen.whole, made.files))
     np.testing.assert_allclose(made.features, ours, atol=2e-3)
@@ -228,15 +231,15 @@ def test_fid_is_pytorch_fids_of_images_of_256_px(
     with pytest.raises(SystemExit):
         main(["evaluate", "images", *folders, *given, "--few", "--metrics", "fid", "--device", "cpu", "--json"])
     assert value == pytest.approx(json.loads(capsys.readouterr().out)["metrics"][0]["value"], rel=1e-6)
-    assert "BIASED" in scored.to
-    assert "256 x 256 px by Pillow's bicubic" in scored.words
+    assert "BIASED" in scored.distance_to
+    assert "256 x 256 px by Pillow's bicubic" in scored.scoring
 
 
 def test_too_few_images_give_a_reason_in_place_of_fid(on_coco: Coco) -> None:
     fid = on_coco.fid
     wide = networks.Network("wide", fid.network.found, 16, 10, fid.network.features)
     few = replace(on_coco, fid=Reduced(fid.row, wide, fid.device))
-    made = on_coco.images(tiny.pipeline(), "tiny", **SHORT)
+    made = on_coco.images(tiny.pipeline(), SETUP, SEED)
     cells = {cell.column: cell for cell in few.rows("50", made)}
     assert cells["fid"].reason == "FID of 10 features needs at least 11 images, got 10"
     assert cells["clip"].value == pytest.approx(made.similarity.mean())
@@ -245,7 +248,7 @@ def test_too_few_images_give_a_reason_in_place_of_fid(on_coco: Coco) -> None:
 
 
 def test_images_are_scored_with_their_own_captions(on_coco: Coco, home: Path) -> None:
-    made = on_coco.images(tiny.pipeline(), "tiny", **SHORT)
+    made = on_coco.images(tiny.pipeline(), SETUP, SEED)
     folder = made.files[0].parent
     assert [entry.prompt for entry in Manifest.read(folder).images] == list(on_coco.captions)
     net = on_coco.clip.network
@@ -262,7 +265,7 @@ def test_images_are_scored_with_their_own_captions(on_coco: Coco, home: Path) ->
     changed = Coco(other.chosen, other.reference, other.fid, other.clip, other.texts, other.folder)
     if list(changed.captions) != list(on_coco.captions):
         with pytest.raises(BadInput, match="images of other captions"):
-            changed.scored("x", Manifest.read(folder))
+            changed.score("x", Manifest.read(folder))
 
 
 # ------------------------------------------------------------------------------------------- what is kept on disk
@@ -278,14 +281,14 @@ def test_an_interrupted_set_goes_on_and_is_the_same(on_coco: Coco, tmp_path: Pat
 
     monkeypatch.setattr(sampling, "_store", breaks)
     with pytest.raises(KeyboardInterrupt):
-        slow.images(tiny.pipeline(), "tiny", **SHORT)
+        slow.images(tiny.pipeline(), SETUP, SEED)
     monkeypatch.setattr(sampling, "_store", store)
     (folder,) = (tmp_path / "one").iterdir()
     before = {file: file.stat().st_mtime_ns for file in sorted(folder.glob("*.png"))}
     assert len(before) == 5
-    gone_on = slow.images(tiny.pipeline(), "tiny", **SHORT)
+    gone_on = slow.images(tiny.pipeline(), SETUP, SEED)
     assert all(file.stat().st_mtime_ns == time for file, time in list(before.items())[:4])
-    whole = replace(slow, folder=tmp_path / "two").images(tiny.pipeline(), "tiny", **SHORT)
+    whole = replace(slow, folder=tmp_path / "two").images(tiny.pipeline(), SETUP, SEED)
     manifests = [(made.files[0].parent / "manifest.json").read_bytes() for made in (gone_on, whole)]
     assert manifests[0] == manifests[1]
     assert gone_on.seconds is None
@@ -294,8 +297,8 @@ def test_an_interrupted_set_goes_on_and_is_the_same(on_coco: Coco, tmp_path: Pat
 
 
 def test_nothing_is_made_or_read_twice_and_other_weights_have_their_own(on_coco: Coco, monkeypatch: Any) -> None:
-    first = on_coco.images(tiny.pipeline(), "tiny", **SHORT)
-    other = on_coco.images(bright(tiny.pipeline(), 0.5), "tiny", **SHORT)
+    first = on_coco.images(tiny.pipeline(), SETUP, SEED)
+    other = on_coco.images(bright(tiny.pipeline(), 0.5), SETUP, SEED)
     assert first.files[0].parent != other.files[0].parent
 
     def refuse(*_: Any, **__: Any) -> Any:
@@ -303,24 +306,16 @@ def test_nothing_is_made_or_read_twice_and_other_weights_have_their_own(on_coco:
 
     monkeypatch.setattr(features, "extract", refuse)
     monkeypatch.setattr(sampling, "_make", refuse)
-    again = on_coco.images(tiny.pipeline(), "tiny", **SHORT)
+    again = on_coco.images(tiny.pipeline(), SETUP, SEED)
     np.testing.assert_array_equal(again.features, first.features)
     assert pictures.load("coco-2014-30k", N, tier="proxy").reference.n == PICTURES
     assert on_coco.distance(first) != on_coco.distance(other)
 
 
 # ------------------------------------------------------------------------------------------------- whole tables
-def trained(name: str, home: Path) -> Any:
-    """What tables take of a run."""
-    record = {"recipe": name, "parameters": 1, "steps": 2, "seconds": 1.0, "commit": None, "dirty": False}
-    place = home / "training.json"
-    place.write_text("{}")
-    return SimpleNamespace(record=record, folder=home, file=place, load=lambda _: tiny.autoencoder())
-
-
-def fresh(names: Any) -> dict[str, Any]:
-    """Pipelines that differ, by name."""
-    return {one: bright(tiny.pipeline(), 0.1 * place) for place, one in enumerate(dict.fromkeys(names))}
+def tiny_for(recipe: str) -> Any:
+    """Pipelines that differ, by recipe."""
+    return bright(tiny.pipeline(), 0.01 * (sum(map(ord, recipe)) % 50))
 
 
 def execute(table: str, home: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
@@ -333,8 +328,7 @@ def execute(table: str, home: Path, monkeypatch: pytest.MonkeyPatch, **changes: 
     told = {"table": table, "prefix": sys.prefix, "parameters": values, "state": state, "fingerprint": {}}
     (home / "out").mkdir()
     monkeypatch.setenv(RUN, json.dumps(told | {"folder": str(home / "out")}))
-    monkeypatch.setattr(runs, "load_or_train", lambda name: trained(name, home))
-    monkeypatch.setattr(larger, "pipelines", fresh)
+    trained(monkeypatch, home / "papermill_runs/proxy/checkpoints", tiny_for)
     scope: dict[str, Any] = {}
     for cell in book["cells"]:
         if cell["cell_type"] == "code":
@@ -372,7 +366,7 @@ def test_the_notebook_of_steps_runs_at_the_proxy_tier(home: Path, monkeypatch: p
     assert len(by_row) == len(rows)
     assert {told["images"] for told in by_row.values()} == {N}
     for folder in (home / "papermill_runs/proxy/images" / one for one in by_row):
-        made = scored.scored("", Manifest.read(folder))
+        made = scored.score("", Manifest.read(folder))
         assert scored.distance(made) in [pytest.approx(cells[row, "fid"]["value"]) for row in rows]
     pair = cells["8", "fid"]["value"] - cells["8-ddim", "fid"]["value"]
     assert cells["8", "fid_minus_8_ddim"]["value"] == pytest.approx(pair)
@@ -413,7 +407,10 @@ def test_the_notebook_of_the_decoder_runs_at_the_proxy_tier(home: Path, monkeypa
     assert all(claim["verdict"] != "not attempted" for claim in result["claims"])
 
 
-def test_evolution_says_which_rows_a_tier_lacks(on_coco: Coco, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tier", ["proxy", "paper"])
+def test_evolution_says_which_rows_a_tier_lacks(
+    tier: str, on_coco: Coco, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(evolution.paired, "rows", lambda *_, **__: [])
     pairs = []
 
@@ -423,22 +420,22 @@ def test_evolution_says_which_rows_a_tier_lacks(on_coco: Coco, monkeypatch: pyte
 
     monkeypatch.setattr(evolution.paired, "distance", distance)
     monkeypatch.setattr(evolution, "latencies", lambda _: None)
-    spec = ledger.find("snapfusion-evolution")
-    for tier in ("proxy", "paper"):
-        made: Any = {name: SimpleNamespace(recipe=registry.get(name)) for name in spec.tiers[tier]["recipes"]}
-        cells = {(cell.row, cell.column): cell for cell in complete(spec, evolution.rows({}, {}, made, on_coco, tier))}
-        assert cells["evolved-without-robust", "fid"].reason == larger.no_recipe(tier)
-        assert ("evolved", "fid") not in cells
-        assert cells["robust-recipe", "skip_probability"].value == 0.1
-        assert "held-out samples" in cells["action", "captions"].protocol
+    trained(monkeypatch, tmp_path)
+    spec, made = ledger.find("snapfusion-evolution"), experiment("snapfusion-evolution", tier)
+    monkeypatch.setattr(evolution, "costs", lambda _: [])
+    cells = {(cell.row, cell.column): cell for cell in complete(spec, evolution.rows(made, {}, on_coco))}
+    assert cells["evolved-without-robust", "fid"].reason == no_recipe(tier)
+    assert ("evolved", "fid") not in cells
+    assert cells["robust-recipe", "skip_probability"].value == 0.1
+    assert "held-out samples" in cells["action", "captions"].protocol
     ends = "-without-down-cross-attention"
-    assert pairs == 2 * [(f"robust{ends}", f"standard{ends}")], "no pair of a row that is not there"
+    assert pairs == [(f"robust{ends}", f"standard{ends}")], "no pair of a row that is not there"
 
 
 def test_stable_diffusion_as_published_is_a_pipeline(workspace: Path) -> None:
     foreign.clip(workspace / "data/weights/clip-vit-large-patch14")
     foreign.stable_diffusion(workspace / "data/weights/stable-diffusion-v1-5")
-    pipeline = larger.pipelines([larger.PUBLISHED])[larger.PUBLISHED]
+    pipeline = larger.pipeline(PUBLISHED)
     assert pipeline.scheduler.config.prediction_type == "epsilon"
     assert pipeline.scheduler.config.beta_end == 0.012
     made = sampling.images(pipeline, ["a red star"], **SHORT)
@@ -446,37 +443,35 @@ def test_stable_diffusion_as_published_is_a_pipeline(workspace: Path) -> None:
 
 
 def test_larger_tiers_take_networks_of_their_own() -> None:
-    assert step_distillation.lines("paper")["curve-sd15"].recipe == larger.PUBLISHED
-    assert step_distillation.panels("paper") == {"Fig. 4 left": ("curve-ours", "curve-sd15")}
-    assert step_distillation.points("paper")["ddim-50"].line.steps == 50
-    assert step_distillation.panels("quick") == dict(step_distillation.PANELS)
-    assert list(evolution.variants("proxy")) == [
-        row for row in evolution.VARIANTS if not row.startswith("evolved-without-robust")
-    ]
+    paper, proxy = experiment("snapfusion-step-distillation", "paper"), experiment("snapfusion-evolution", "proxy")
+    assert paper.setups["curve-sd15"].recipe == PUBLISHED
+    assert paper.setups["ddim-50"].steps == 50
+    assert step_distillation.panels(paper) == {"Fig. 4 left": ("curve-ours", "curve-sd15")}
+    quick = ledger.find("snapfusion-evolution").networks("quick")
+    assert list(proxy.setups) == [row for row in quick if not row.startswith("evolved-without-robust")]
     for table in ledger.tables().values():
-        for tier, chosen in table.tiers.items():
-            if tier != "quick" and "recipes" in chosen:
+        for tier in table.tiers:
+            if tier != "quick" and table.recipes(tier):
                 assert table.by_name_only(tier)
 
 
 def test_larger_networks_make_images_of_the_size_they_were_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(larger.store, "pipeline", lambda _: tiny.pipeline())
-    made = larger.pipelines(["proxy-sd", "md-8", "shapes-base"])
+    made = {name: larger.pipeline(name) for name in ("proxy-sd", "md-8", "shapes-base")}
     sizes = {name: pipeline.unet.config.sample_size * factor(pipeline.vae) for name, pipeline in made.items()}
     assert sizes == {"proxy-sd": 256, "md-8": 512, "shapes-base": 8 * factor(made["shapes-base"].vae)}
 
 
-def test_two_decoders_on_coco_differ_by_their_decoder_alone(on_coco: Coco) -> None:
-    pipeline = tiny.pipeline()
-    other = tiny.autoencoder()
-    with torch.no_grad():
-        other.decoder.conv_out.bias.fill_(0.2)
-    decoders = {"original": pipeline.vae, "half-width": other}
-    measured = decoder.measure(pipeline, decoders, [2.0], on_coco, steps=2, seed=3, tier="proxy")[2.0]
+def test_two_decoders_on_coco_differ_by_their_decoder_alone(
+    on_coco: Coco, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trained(monkeypatch, tmp_path, lambda _: bright(tiny.pipeline(), 0.2))  # the other decoder's is dark
+    made = experiment("snapfusion-decoder", "proxy")
+    measured = decoder.measure(made, on_coco, [2.0], seed=3)[2.0]
     ms = {"original": 2.0, "half-width": 1.0}
-    cells = complete(ledger.find("snapfusion-decoder"), decoder.rows(measured, decoders, ms, on_coco, "proxy"))
+    cells = complete(ledger.find("snapfusion-decoder"), decoder.rows(made, measured, ms, on_coco))
     of = {(cell.row, cell.column): cell for cell in cells}
-    folders = [measured[row].files[0].parent for row in decoders]
+    folders = [measured[row].files[0].parent for row in made.setups]
     one, two = (np.stack([np.asarray(Image.open(file), float) for file in sorted(f.glob("*.png"))]) for f in folders)
     psnr = (10 * np.log10(255**2 / np.square(one - two).mean(axis=(1, 2, 3)))).mean()
     assert of["half-width", "psnr_to_original"].value == pytest.approx(psnr, rel=1e-5)

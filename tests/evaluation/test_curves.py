@@ -1,6 +1,6 @@
 """FID-CLIP curves: values at a common point against curves drawn by hand and a dense walk along them, and pairing."""
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from mdrepro.core.errors import BadInput
-from mdrepro.data.shapes import Scene, Shapes, render
+from mdrepro.data.shapes import Shapes, render
 from mdrepro.evaluation import curves
 from mdrepro.evaluation import scenes as quality
-from mdrepro.evaluation.curves import Curve, Levels, Line, common_clip, common_fid, highest_clip, lowest_fid
-from mdrepro.evaluation.protocol import Drawn
-from mdrepro.evaluation.scenes import Found
+from mdrepro.evaluation.curves import Curve, Levels, common_clip, common_fid, highest_clip, lowest_fid
+from mdrepro.evaluation.experiment import guidance_scales
+from mdrepro.evaluation.scenes import SceneImages
 from mdrepro.metrics.image import frechet
 from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.sampling import generate
+from tests.support.experiments import experiment, scored, trained
 
 N, WIDTH = 60, 4
 SCALES = (1.0, 2.0, 5.0)
@@ -49,7 +50,7 @@ def test_both_agree_with_a_dense_walk_along_any_curve() -> None:
     fid, clip = 1 + chance.random((50, 6)), 0.2 + 0.1 * chance.random((50, 6))
     share = np.linspace(0, 1, 2001)[:, None]
     for name, bound in (("fid", 1.5), ("clip", 0.25)):
-        found = {"fid": highest_clip, "clip": lowest_fid}[name](fid, clip, np.full(50, bound))
+        compared = {"fid": highest_clip, "clip": lowest_fid}[name](fid, clip, np.full(50, bound))
         for row in range(50):
             walk_fid, walk_clip = (np.ravel((1 - share) * v[row, :-1] + share * v[row, 1:]) for v in (fid, clip))
             wanted = (
@@ -57,7 +58,7 @@ def test_both_agree_with_a_dense_walk_along_any_curve() -> None:
                 if name == "fid"
                 else walk_fid[walk_clip >= bound].min(initial=np.inf)
             )
-            assert found[row] == pytest.approx(wanted, abs=1e-3)
+            assert compared[row] == pytest.approx(wanted, abs=1e-3)
 
 
 def test_the_common_points_are_a_tenth_above_and_a_hundredth_below_the_worst_best() -> None:
@@ -69,21 +70,21 @@ def test_the_common_points_are_a_tenth_above_and_a_hundredth_below_the_worst_bes
 
 def test_a_panel_is_compared_as_the_columns_say() -> None:
     better, worse = drawn([4, 2, 3], [0.2, 0.3, 0.4]), drawn([5, 3, 4], [0.2, 0.25, 0.35])
-    found = curves.compare({"better": better, "worse": worse})
-    assert found["better"]["best_fid_shapes"][0] == 2
-    assert found["worse"]["best_clip_shapes"][0] == pytest.approx(0.35)
+    compared = curves.compare({"better": better, "worse": worse})
+    assert compared["better"]["best_fid_shapes"][0] == 2
+    assert compared["worse"]["best_clip_shapes"][0] == pytest.approx(0.35)
     # common FID 3.3: all of the better curve's right side, three tenths of the worse one's last segment
-    assert found["better"]["clip_at_common_fid"][0] == pytest.approx(0.4)
-    assert found["worse"]["clip_at_common_fid"][0] == pytest.approx(0.25 + 0.3 * 0.1)
+    assert compared["better"]["clip_at_common_fid"][0] == pytest.approx(0.4)
+    assert compared["worse"]["clip_at_common_fid"][0] == pytest.approx(0.25 + 0.3 * 0.1)
     # common CLIP score 0.3465
-    assert found["better"]["fid_at_common_clip"][0] == pytest.approx(2.465)
-    assert found["worse"]["fid_at_common_clip"][0] == pytest.approx(3 + 0.965)
-    assert all(one.shape == (201,) for row in found.values() for one in row.values())
+    assert compared["better"]["fid_at_common_clip"][0] == pytest.approx(2.465)
+    assert compared["worse"]["fid_at_common_clip"][0] == pytest.approx(3 + 0.965)
+    assert all(one.shape == (201,) for row in compared.values() for one in row.values())
 
 
 def test_intervals_hold_the_spread_of_the_resamples_around_the_value() -> None:
-    found = curves.compare({"a": drawn([4, 2, 3], [0.2, 0.3, 0.4], spread=0.1, resamples=4000)})["a"]
-    best = curves.interval(found["best_fid_shapes"], N)
+    compared = curves.compare({"a": drawn([4, 2, 3], [0.2, 0.3, 0.4], spread=0.1, resamples=4000)})["a"]
+    best = curves.interval(compared["best_fid_shapes"], N)
     assert (best.value, best.n) == (2, N)
     assert best.high - best.value == pytest.approx(0.196, rel=0.1)
     assert best.value - best.low == pytest.approx(0.196, rel=0.1)
@@ -103,23 +104,23 @@ def test_a_common_point_moves_with_the_resample() -> None:
     assert np.quantile(at_fixed, 0.975) - np.quantile(at_fixed, 0.025) > 0.03
 
 
-def drawn_by(words: str, scenes: Sequence[Scene] = ()) -> Drawn:
-    """An evaluation on scenes."""
-    return Drawn(None, scenes, None, None, words)  # type: ignore[arg-type]
-
-
-def found(shift: float, clip: float, seed: int = 0) -> Found:
+def scored_images(shift: float, clip: float, seed: int = 0) -> SceneImages:
     chance = np.random.default_rng(seed)
     features, similarity = chance.normal(size=(N, WIDTH)) + shift, clip + 0.1 * chance.normal(size=N)
-    return Found(f"shift {shift:g}", torch.zeros(N, 3, 1, 1, dtype=torch.uint8), [], features, similarity, 2.0)
+    return SceneImages(f"shift {shift:g}", torch.zeros(N, 3, 1, 1, dtype=torch.uint8), [], features, similarity, 2.0)
 
 
 def curve(shifts: tuple[float, ...] = (1, 0, 2), clips: tuple[float, ...] = (0.2, 0.3, 0.4), seed: int = 0) -> Curve:
-    points = tuple(found(shift, clip, seed) for shift, clip in zip(shifts, clips, strict=True))
+    points = tuple(scored_images(shift, clip, seed) for shift, clip in zip(shifts, clips, strict=True))
     return Curve("a network", SCALES, points)
 
 
 RENDERS = np.random.default_rng(9).normal(size=(N, WIDTH))
+ON_RENDERS = scored(
+    scenes=Shapes("test", N).scenes(range(N)),
+    renders=SceneImages("", torch.zeros(0), [], RENDERS, RENDERS),
+    resamples=50,
+)
 
 
 def test_a_distance_is_that_of_the_images_and_renders_drawn() -> None:
@@ -127,21 +128,22 @@ def test_a_distance_is_that_of_the_images_and_renders_drawn() -> None:
     assert counts.shape == (4, N)
     assert np.array_equal(counts[0], np.ones(N))
     assert (counts.sum(axis=1) == N).all()
-    for value, row in zip(curves.distances(x, RENDERS, counts), counts.astype(int), strict=True):
+    for value, row in zip(quality.distances_to_renders(x, RENDERS, counts), counts.astype(int), strict=True):
         pair = [Statistics.of(np.repeat(part, row, axis=0)) for part in (RENDERS, x)]
         assert value == pytest.approx(frechet.distance(*pair).value)
     moved = np.random.default_rng(3).normal(size=WIDTH)
     np.testing.assert_allclose(
-        curves.distances(x + moved, RENDERS + moved, counts), curves.distances(x, RENDERS, counts)
+        quality.distances_to_renders(x + moved, RENDERS + moved, counts),
+        quality.distances_to_renders(x, RENDERS, counts),
     )
-    assert curves.distances(RENDERS, RENDERS, counts) == pytest.approx(0, abs=1e-9)
+    assert quality.distances_to_renders(RENDERS, RENDERS, counts) == pytest.approx(0, abs=1e-9)
     for images, renders in ((x[:50], RENDERS), (x[:4], RENDERS[:4])):
         with pytest.raises(BadInput, match="at least 5 of 4 features"):
-            curves.distances(images, renders, counts)
+            quality.distances_to_renders(images, renders, counts)
 
 
 def test_levels_are_distances_and_means_as_measured_and_in_the_same_resamples() -> None:
-    made = curves.levels({"a": curve(), "b": curve()}, RENDERS, resamples=50)
+    made = curves.levels({"a": curve(), "b": curve()}, ON_RENDERS)
     assert made["a"].fid.shape == made["a"].clip.shape == (51, 3)
     for index, point in enumerate(curve().points):
         assert made["a"].fid[0, index] == pytest.approx(
@@ -154,16 +156,18 @@ def test_levels_are_distances_and_means_as_measured_and_in_the_same_resamples() 
     spread = (made["a"].clip[1:, 0] - made["a"].clip[0, 0]).std()
     assert spread == pytest.approx(curve().points[0].similarity.std() / np.sqrt(N), rel=0.3)
     few = Curve(
-        "few", SCALES, tuple(Found("", p.images, [], p.features[:50], p.similarity[:50], 1) for p in curve().points)
+        "few",
+        SCALES,
+        tuple(SceneImages("", p.images, [], p.features[:50], p.similarity[:50], 1) for p in curve().points),
     )
-    with pytest.raises(BadInput, match=r"curves of \[50, 60\] captions, 60 renders"):
-        curves.levels({"a": curve(), "b": few}, RENDERS)
+    with pytest.raises(BadInput, match=r"curves of \[50, 60\] captions: expected 60"):
+        curves.levels({"a": curve(), "b": few}, ON_RENDERS)
 
 
 def test_rows_name_the_curves_that_share_a_common_point() -> None:
-    made = curves.levels({"a": curve(), "b": curve((2, 1, 3), seed=1)}, RENDERS, resamples=50)
+    made = curves.levels({"a": curve(), "b": curve((2, 1, 3), seed=1)}, ON_RENDERS)
     against = {("a", "best_fid_shapes"): "b", ("b", "best_clip_shapes"): "c"}
-    rows = curves.rows(made, drawn_by("a scorer"), against)
+    rows = curves.rows(made, scored(), against)
     wanted = [(row, column) for row in "ab" for column in curves.COLUMNS]
     assert [(row.row, row.column) for row in rows] == [wanted[0], ("a", "best_fid_shapes_ratio"), *wanted[1:]]
     cells = {(row.row, row.column): row for row in rows}
@@ -181,40 +185,44 @@ def test_a_ratio_is_drawn_in_pairs() -> None:
     """What chance does to both curves alike is in neither's ratio: one is always three quarters of the other."""
     one = drawn([40, 20, 30], [0.2, 0.3, 0.4], spread=2.0)
     other = Levels("", one.scales, N, one.fid / 0.75, one.clip)
-    cells = curves.rows({"one": one, "other": other}, drawn_by("a scorer"), {("one", "best_fid_shapes"): "other"})
+    cells = curves.rows({"one": one, "other": other}, scored(), {("one", "best_fid_shapes"): "other"})
     alone, share = (next(c for c in cells if c.column == name) for name in ("best_fid_shapes", "best_fid_shapes_ratio"))
     assert alone.ci_high - alone.ci_low > 5
     assert (share.ci_low, share.value, share.ci_high) == pytest.approx((0.75, 0.75, 0.75))
 
 
 def test_a_curve_rises_and_knows_its_points() -> None:
-    assert curve().at(2.0).how == "shift 0"
-    with pytest.raises(BadInput, match="guidance 3 is no point of this curve: allowed are 1, 2, 5"):
-        curve().at(3.0)
+    assert curve().point(2.0).description == "shift 0"
+    with pytest.raises(BadInput, match="guidance 3 is no point of this curve: expected one of 1, 2, 5"):
+        curve().point(3.0)
     for scales in ((1.0, 5.0, 2.0), (1.0, 2.0, 2.0), (1.0, 2.0)):
         with pytest.raises(BadInput, match="each larger than the one before"):
             Curve("x", scales, curve().points)
-    assert curves.guidance_scales(["1.5", "2", "8"]) == (1.5, 2.0, 8.0)
+    assert guidance_scales(["1.5", "2", "8"]) == (1.5, 2.0, 8.0)
     for words in (["1", "x"], ["0.5", "2"], ["nan", "1"], ["1", "inf"]):
-        with pytest.raises(BadInput, match="allowed are numbers from 1"):
-            curves.guidance_scales(words)
+        with pytest.raises(BadInput, match="must be numbers from 1"):
+            guidance_scales(words)
 
 
-def test_all_points_of_a_curve_begin_with_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
+def test_all_points_of_a_curve_begin_with_the_same_noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[dict[str, Any]] = []
 
-    def images(pipeline: Any, prompts: Any, **how: Any) -> torch.Tensor:
-        asked.append({"pipeline": pipeline, "prompts": list(prompts), **how})
+    def images(pipeline: Any, prompts: Any, **options: Any) -> torch.Tensor:
+        calls.append({"pipeline": pipeline, "prompts": list(prompts), **options})
         return render(scenes)
 
     scenes = Shapes("test", 2).scenes(range(2))
     monkeypatch.setattr(generate, "images", images)
-    monkeypatch.setattr(quality, "found", lambda how, images, scenes, scored_by, seconds: found(0, 0.3))
-    made = curves.trace(Line("shapes-8", 8), "a pipeline", drawn_by("scorers", scenes), scales=[1.0, 3.0], seed=7)
-    assert (made.scales, len(made.points)) == ((1.0, 3.0), 2)
-    assert "shapes-8, 8 steps of ddim, seed 7" in made.how
-    assert [(one.pop("guidance"), one["seed"], one["steps"], one["sampler"]) for one in asked] == [
+    trained(monkeypatch, tmp_path)
+    made = experiment("snapfusion-distillation-ablations", scales=["1", "3"])
+    traced = made.curves(made.evaluation("shapes", 2), seed=7)
+    curve = traced["fig6a-direct"]
+    assert traced["fig6b-ours-8"] is curve, "rows of one network share its curve"
+    assert len(calls) == 2 * len({setup.recipe for setup in made.setups.values()})
+    assert (curve.scales, len(curve.points)) == ((1.0, 3.0), 2)
+    assert curve.description == "shapes-8-direct, 8 steps of ddim, seed 7"
+    assert [(one.pop("guidance"), one["seed"], one["steps"], one["sampler"]) for one in calls[:2]] == [
         (1.0, 7, 8, "ddim"),
         (3.0, 7, 8, "ddim"),
     ]
-    assert asked[0] == asked[1]
+    assert calls[0] == calls[1]

@@ -1,5 +1,6 @@
 """Rows that differ in their network alone: differences by the textbook's formulas, all pipelines run alike."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,12 @@ from scipy import linalg
 from mdrepro.data.shapes import Shapes, render
 from mdrepro.evaluation import paired
 from mdrepro.evaluation import scenes as quality
-from mdrepro.evaluation.protocol import Drawn
-from mdrepro.evaluation.scenes import Found, Scorers
+from mdrepro.evaluation.scenes import SceneImages
 from mdrepro.metrics.image.scenes import Judgement
 from mdrepro.metrics.image.statistics import Statistics
-from mdrepro.models.scenes.clip import SceneClip
-from mdrepro.models.scenes.reader import SceneReader
 from mdrepro.sampling import generate
+from mdrepro.training.runs import loaded
+from tests.support.experiments import experiment, scored, trained
 
 N, WIDTH = 60, 3
 Features = NDArray[np.float64]
@@ -34,30 +34,26 @@ def textbook(real: Features, x: Features) -> float:
     return float(gap + np.trace(one + two - 2 * np.real(linalg.sqrtm(one @ two))))
 
 
-def drawn(real: Statistics) -> Drawn:
-    return Drawn(None, (), real, None, "two")  # type: ignore[arg-type]
-
-
-def found(features: Features, similarity: Features) -> Found:
+def images(features: Features, similarity: Features) -> SceneImages:
     right = Judgement(True, True, (True,), (True,), (True,), ())
-    return Found("a way", torch.zeros(len(features), 1), [right] * len(features), features, similarity, None)
+    return SceneImages("a network", torch.zeros(len(features), 1), [right] * len(features), features, similarity, None)
 
 
 def test_a_distance_is_less_that_of_the_other_row_with_both_drawn_alike() -> None:
     real, first, second = normal(0, n=400), normal(1, 1.0), normal(2, 0.7)
     cosines = np.zeros(N)
-    measured = {"t1": found(first, cosines), "base": found(second, cosines), "near": found(second + 0.02, cosines)}
-    one = paired.distance("t1", "fid", measured, "base", drawn(Statistics.of(real)))
+    measured = {"t1": images(first, cosines), "base": images(second, cosines), "near": images(second + 0.02, cosines)}
+    one = paired.distance("t1", "fid", measured, "base", scored(reference=Statistics.of(real)))
     assert one.value == pytest.approx(textbook(real, first) - textbook(real, second), rel=1e-8)
-    same = paired.distance("base", "fid", measured, "base", drawn(Statistics.of(real)))
+    same = paired.distance("base", "fid", measured, "base", scored(reference=Statistics.of(real)))
     assert (same.ci_low, same.value, same.ci_high) == (0, 0, 0)
-    near = paired.distance("near", "fid", measured, "base", drawn(Statistics.of(real)))
+    near = paired.distance("near", "fid", measured, "base", scored(reference=Statistics.of(real)))
     assert one.ci_high is not None
     assert one.ci_low is not None
     assert near.ci_high is not None
     assert near.ci_low is not None
     assert near.ci_high - near.ci_low < 0.2 * (one.ci_high - one.ci_low)
-    assert "paired with row base; a way; 60 captions" in one.protocol
+    assert "paired with row base; a network; 60 captions" in one.protocol
 
 
 def test_a_difference_of_cosines_has_the_interval_of_the_mean_of_pairs() -> None:
@@ -65,8 +61,10 @@ def test_a_difference_of_cosines_has_the_interval_of_the_mean_of_pairs() -> None
     shared = chance.normal(0, 0.1, 2000)
     base, other = 0.8 + shared, 0.6 + shared + chance.normal(0, 0.02, 2000)
     features = normal(1, n=2000)
-    measured = {"base": found(features, base), "t1": found(features, other)}
-    cells = {(c.row, c.column): c for c in paired.rows(measured, drawn(Statistics.of(features)), against="base")}
+    measured = {"base": images(features, base), "t1": images(features, other)}
+    cells = {
+        (c.row, c.column): c for c in paired.rows(measured, scored(reference=Statistics.of(features)), against="base")
+    }
     clip = cells["t1", "clip_shapes_minus_base"]
     half = 1.96 * np.std(other - base) / np.sqrt(2000)
     assert clip.value == pytest.approx((other - base).mean())
@@ -74,35 +72,30 @@ def test_a_difference_of_cosines_has_the_interval_of_the_mean_of_pairs() -> None
     assert clip.ci_low == pytest.approx(clip.value - half, abs=0.1 * half)
 
 
-@pytest.fixture(scope="module")
-def scorers() -> Scorers:
-    torch.manual_seed(0)
-    return Scorers(SceneReader(width=8, depth=1).eval(), SceneClip(features=8, image_width=8).eval(), "two", "0")
-
-
-def test_every_network_is_run_alike_and_compared_with_the_named_one(
-    scorers: Scorers, monkeypatch: pytest.MonkeyPatch
+def test_every_network_is_run_on_the_same_noise_and_compared_with_the_named_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    scenes, asked = Shapes("test", N).scenes(range(N)), []
+    scenes, calls = Shapes("test", N).scenes(range(N)), []
 
-    def images(pipeline: str, texts: list[str], **how: Any) -> torch.Tensor:
-        asked.append((pipeline, tuple(texts), tuple(sorted(how.items()))))
-        return render(scenes[::-1] if pipeline == "worse" else scenes)
+    def images(pipeline: Any, texts: list[str], **options: Any) -> torch.Tensor:
+        calls.append((loaded.run_of(pipeline.unet).recipe.name, tuple(texts), tuple(sorted(options.items()))))
+        return render(scenes[::-1] if calls[-1][0] == "shapes-rule-t1" else scenes)
 
     monkeypatch.setattr(generate, "images", images)
-    scored = Drawn(scorers, scenes, None, quality.renders(scenes, scorers), "two")  # type: ignore[arg-type]
-    measured = paired.measure(
-        {"base": "good", "t1": "worse"}, {"base": "b", "t1": "w"}, scored, steps=5, guidance=2.0, seed=3
-    )
-    assert [name for name, _, _ in asked] == ["good", "worse"]
-    assert asked[0][1:] == asked[1][1:]
-    assert dict(asked[0][2]) == {"steps": 5, "guidance": 2.0, "seed": 3, "sampler": "ddim", "batch": 50}
-    assert asked[0][1] == tuple(quality.prompts(scenes))
+    trained(monkeypatch, tmp_path)
+    made = experiment("mobilediffusion-ablation-quality", steps=5, guidance=2.0)
+    evaluation = made.evaluation("shapes", N)
+    measured = made.measure(evaluation, seed=3, timed=False)
+    assert [name for name, _, _ in calls] == [setup.recipe for setup in made.setups.values()]
+    assert len({call[1:] for call in calls}) == 1
+    assert dict(calls[0][2]) == {"steps": 5, "guidance": 2.0, "seed": 3, "sampler": "ddim", "batch": 50}
+    assert calls[0][1] == tuple(quality.prompts(scenes))
     assert torch.equal(measured["real"].images, measured["base"].images)
-    assert "guidance 2, seed 3" in measured["t1"].how
+    assert "guidance 2, seed 3" in measured["t1"].description
 
     real = Statistics.of(normal(5, n=200)[:, [0] * 8] + np.random.default_rng(6).normal(size=(200, 8)))
-    cells = {(cell.row, cell.column): cell for cell in paired.rows(measured, drawn(real), against="base")}
+    rows = paired.rows(measured, scored(reference=real, renders=measured["real"]), against="base")
+    cells = {(cell.row, cell.column): cell for cell in rows}
     assert cells["t1", "fid_shapes_minus_base"].value == pytest.approx(0, abs=1e-6)  # the images in another order
     assert cells["t1", "clip_shapes_minus_base"].value != pytest.approx(0, abs=1e-4)
     assert not [key for key in cells if key[0] in ("base", "real") and "minus" in key[1]]

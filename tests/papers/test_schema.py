@@ -38,7 +38,7 @@ PAPER: dict[str, Any] = {
                     "conditions": [{"left": "ours/psnr", "op": ">", "right": "sd/psnr"}],
                 }
             ],
-            "tiers": {"quick": {"tier": "quick"}},
+            "tiers": {"quick": {}},
         }
     ],
 }
@@ -53,6 +53,20 @@ def paper(**changes: Any) -> dict[str, Any]:
         else:
             data["tables"][0][name] = value
     return data
+
+
+def networks(row: str, **changes: Any) -> dict[str, Any]:
+    """Tiers of a table, with a network for a row."""
+    setup = {"recipe": "shapes-base", "steps": "$steps", "sampler": "ddim", "guidance": 3}
+    return {"quick": {"networks": {row: setup | changes}, "scorers": ["shapes-reader"]}}
+
+
+def test_recipes_are_those_of_scorers_and_rows() -> None:
+    table = Paper.model_validate(paper(tiers=networks("ours", decoder="shapes-vae"))).tables[0]
+    assert table.recipes("quick") == ("shapes-reader", "shapes-base", "shapes-vae")
+    assert table.recipes("paper") == ()
+    published = Paper.model_validate(paper(tiers=networks("ours", recipe="sd15"))).tables[0]
+    assert published.recipes("quick") == ("shapes-reader",)
 
 
 def test_sound_data_load() -> None:
@@ -88,6 +102,11 @@ FAULTS = {
     "tiers without a notebook": (paper(notebook=None), "a notebook and its tiers are given together"),
     "a tier both there and not": (paper(not_at={"quick": "a GPU"}), "both available and not: quick"),
     "an unknown tier": (paper(tiers={"huge": {}}), "huge"),
+    "networks of an unknown row": (paper(tiers=networks("theirs")), "networks of unknown rows: theirs"),
+    "no steps": (paper(tiers=networks("ours", steps=0)), "steps"),
+    "guidance below none": (paper(tiers=networks("ours", guidance=0.5)), "guidance"),
+    "a parameter without its sign": (paper(tiers=networks("ours", guidance="guidance")), "guidance"),
+    "an unknown field of a row": (paper(tiers=networks("ours", weights="x")), "weights"),
     "another notebook's name": (paper(notebook="notebooks/paper/other.ipynb"), "its notebook is .*some_table.ipynb"),
     "another paper's table": (paper(id="other-table"), "named after its paper"),
     "a claim given twice": (paper(claims=[CLAIM, CLAIM]), "claims given twice: better"),

@@ -65,7 +65,7 @@ def paper() -> Paper:
         "published_as": "Table 1 & more",
         "protocol": "As <published>.",
     }
-    quick = {"quick": {"tier": "quick"}}
+    quick: dict[str, Any] = {"quick": {}}
     tables = [
         {"id": COST, "title": HOSTILE_TITLE, "notebook": _path(COST), "tiers": quick, "cells": cells} | base,
         {"id": VAE, "title": "Reconstruction", "notebook": _path(VAE), "tiers": quick} | base,

@@ -10,7 +10,7 @@ from mdrepro.evaluation import networks, paired
 from mdrepro.evaluation.experiment import Experiment
 from mdrepro.evaluation.protocol import Evaluation, Scored
 from mdrepro.evaluation.rows import Row
-from mdrepro.models.protocols import TextToImage
+from mdrepro.models.pipeline import MobileDiffusionPipeline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ class Size:
     gmacs: float
 
 
-def sizes(pipelines: Mapping[str, TextToImage]) -> dict[str, Size]:
+def sizes(pipelines: Mapping[str, MobileDiffusionPipeline]) -> dict[str, Size]:
     """Size and cost of each row's denoiser; the pipelines by row."""
     params = {row: sum(weight.numel() for weight in one.unet.parameters()) for row, one in pipelines.items()}
     return {row: Size(params[row] / 1e6, networks.denoiser_gmacs(one)) for row, one in pipelines.items()}

@@ -65,7 +65,14 @@ def rows(experiment: Experiment, measured: Mapping[str, Scored], scored: Evaluat
     for row, other in WITHOUT_ROBUST.items():
         if other in experiment.setups:
             cells.append(paired.distance(row, "fid_shapes_minus_without_robust", measured, other, scored))
-    evolved = run_of(experiment, EVOLVED)
+    lacking = [row for row in WITHOUT_ROBUST.values() if row not in experiment.setups]
+    cells += [Row.absent(row, scored.column("fid_shapes"), no_recipe(experiment.tier)) for row in lacking]
+    return cells + costs(experiment) + settings(run_of(experiment, ROBUST), run_of(experiment, EVOLVED))
+
+
+def costs(experiment: Experiment) -> list[Row]:
+    """Cost of each row's network, and its latency by the table that the evolution rests on."""
+    cells, evolved = [], run_of(experiment, EVOLVED)
     table = latencies(evolved)
     for row, setup in experiment.setups.items():
         pipeline, network = experiment.pipeline(row), setup.network
@@ -79,9 +86,7 @@ def rows(experiment: Experiment, measured: Mapping[str, Scored], scored: Evaluat
             Row(row, "macs", gmacs, counted),
             Row(row, "latency_ms", ms, timed),
         ]
-    lacking = [row for row in WITHOUT_ROBUST.values() if row not in experiment.setups]
-    cells += [Row.absent(row, scored.column("fid_shapes"), no_recipe(experiment.tier)) for row in lacking]
-    return cells + settings(run_of(experiment, ROBUST), evolved)
+    return cells
 
 
 def settings(robust: Run, evolved: Run) -> list[Row]:

@@ -4,10 +4,10 @@ import html
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mdrepro.core import plotting
 from mdrepro.core.files import file_hashes, replacing_folder, write_json
@@ -25,10 +25,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from mdrepro.evaluation.experiment import Experiment
-
 RUN = "MDREPRO_RUN"
 """Environment variable in which the batch runner hands a kernel its folder, table, parameters and fingerprint."""
+
+
+class RowMaker(Protocol):
+    """What made a table's rows: `mdrepro.evaluation.experiment.Experiment`, by its interface alone, so that tables
+    without networks do not rest on the code that trains them."""
+
+    @property
+    def table(self) -> str: ...
+
+    @property
+    def tier(self) -> Tier: ...
+
+    def credits(
+        self, measured: Collection[str], parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Path]]:
+        """How each measured row was made, and the records of the runs that made it. Raises BadInput."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,7 +120,7 @@ def record(
     figures: Mapping[str, "Figure"] | None = None,
     inputs: Sequence[Input] = (),
     checkpoints: Mapping[str, Path] | None = None,
-    experiment: "Experiment | None" = None,
+    experiment: "RowMaker | None" = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> Recorded:
     """Judge ``rows`` against the paper and write ``result.json``, ``result.csv`` and ``figures/`` (PNG and SVG).
@@ -165,7 +179,7 @@ def _credits(
     tier: Tier,
     values: Mapping[str, Any],
     rows: Sequence[Row],
-    experiment: "Experiment | None",
+    experiment: "RowMaker | None",
     checkpoints: Mapping[str, Path] | None,
 ) -> tuple[dict[str, Any], Mapping[str, Path]]:
     """What made the rows, for the provenance, and the records of the runs whose checkpoints they rest on."""
@@ -175,11 +189,9 @@ def _credits(
         return {}, checkpoints or {}
     if experiment is None or checkpoints is not None:
         raise ValueError(f"{table.id} takes its checkpoints from what made its rows: give experiment=, no checkpoints")
-    if (experiment.table, experiment.tier) != (table.id, tier) or experiment.setups != experiment.declared(values):
-        raise ValueError(
-            f"the experiment is of other rows than {table.id} declares at tier {tier} with these parameters"
-        )
-    networks, files = experiment.credits({row.row for row in rows if row.value is not None})
+    if (experiment.table, experiment.tier) != (table.id, tier):
+        raise ValueError(f"the experiment is of {experiment.table} at tier {experiment.tier}, not {table.id} at {tier}")
+    networks, files = experiment.credits({row.row for row in rows if row.value is not None}, values)
     return {"networks": networks}, files
 
 

@@ -10,20 +10,26 @@ import pytest
 import torch
 
 from mdrepro.core import plotting
-from mdrepro.core.paths import root
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.cost import closed_form
 from mdrepro.models import text
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import ClaimVerdict
 from mdrepro.reproduce.tables import ablation_quality as table
-from mdrepro.reproduce.workflow.parameters import declared
 from mdrepro.reproduce.workflow.record import complete
 from mdrepro.reproduce.workflow.results import judged, judged_claims
 from mdrepro.training.objectives.inputs import Inputs
 from mdrepro.training.recipes import registry, rules
+from tests.support.experiments import experiment, scored, trained
 
 NAME = "mobilediffusion-ablation-quality"
+
+
+def recipe(row: str) -> str:
+    """The recipe of a row's network."""
+    return ledger.find(NAME).networks("quick")[row].recipe
+
+
 FIELDS: dict[str, dict[str, Any]] = {
     "t1": {"block_out_channels": (32, 48, 48), "transformer_blocks": (0, 1, 1), "mid_transformer_blocks": 13},
     "t1-narrow-input": {
@@ -43,17 +49,17 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 def test_rows_are_trained_alike_and_one_rule_apart() -> None:
-    base = registry.get(table.recipe("base"))
+    base = registry.get(recipe("base"))
     for row, fields in FIELDS.items():
-        other = registry.get(table.recipe(row))
+        other = registry.get(recipe(row))
         changed = {name: value for name, value in other.network.items() if value != base.network[name]}
         assert changed == fields, row
         assert replace(other, name=base.name, network=base.network) == base, row
-    tuned, relu = registry.get(table.recipe("base-tuned")), registry.get(table.recipe("t5"))
+    tuned, relu = registry.get(recipe("base-tuned")), registry.get(recipe("t5"))
     assert (tuned.kind, relu.kind) == ("diffusion", "relu")
     assert replace(tuned, name=relu.name, kind="relu") == relu
     assert relu.parents["unet"] == base.name
-    assert {*FIELDS, "base", "t5", "base-tuned"} == set(table.TITLES)
+    assert {*FIELDS, "base", "t5", "base-tuned"} == set(table.TITLES) == set(ledger.find(NAME).networks("quick"))
     assert {*table.TITLES, *table.LEFT_OUT, "real"} == set(ledger.find(NAME).rows)
 
 
@@ -61,7 +67,7 @@ def test_the_base_has_every_rule_turned_back() -> None:
     sd = {"shared_key_value": "none", "ffn_activation": "gelu", "ffn_ratio": 4, "mid_separable_conv": False}
     sd |= {"resnets_per_level": (2, 2, 2), "transformer_blocks": (1, 1, 1), "mid_transformer_blocks": 1}
     sd |= {"self_attention": (True,) * 3, "cross_attention": (True,) * 3, "separable_conv": (False,) * 3}
-    network = registry.get(table.recipe("base")).network
+    network = registry.get(recipe("base")).network
     assert {name: network[name] for name in sd} == sd
     assert network.get("attention", "softmax") == "softmax"
 
@@ -72,10 +78,9 @@ def pipelines() -> dict[str, Any]:
     made = {}
     with torch.device("meta"):
         for row in table.TITLES:
-            recipe = registry.get(table.recipe(row if row not in ("t5", "base-tuned") else "base"))
-            made[row] = SimpleNamespace(
-                unet=Inputs(recipe, {}, Path()).denoiser(), tokenizer=tokenizer, text_encoder=encoder
-            )
+            trained_from_nothing = registry.get(recipe(row if row not in ("t5", "base-tuned") else "base"))
+            unet = Inputs(trained_from_nothing, {}, Path()).denoiser()
+            made[row] = SimpleNamespace(unet=unet, tokenizer=tokenizer, text_encoder=encoder)
     return made
 
 
@@ -86,7 +91,7 @@ def sizes() -> dict[str, table.Size]:
 
 def test_sizes_are_those_of_the_closed_form(sizes: dict[str, table.Size]) -> None:
     for row in FIELDS:
-        network = {k: v for k, v in registry.get(table.recipe(row)).network.items() if k != "class"}
+        network = {k: v for k, v in registry.get(recipe(row)).network.items() if k != "class"}
         counted = closed_form.mobilediffusion_unet(network, side=8, tokens=34)
         assert sizes[row].params == pytest.approx(counted.params / 1e6, rel=1e-12)
         assert sizes[row].gmacs == pytest.approx((counted.weights + counted.attention) / 1e9, rel=1e-12)
@@ -100,7 +105,7 @@ def test_the_size_stays_level_with_t1_and_no_rule_costs_more(sizes: dict[str, ta
 
 
 def quality_cells() -> list[Row]:
-    """Cells as `alike.rows` gives them, of networks that get worse down the table."""
+    """Cells as `paired.rows` gives them, of networks that get worse down the table."""
     cells = []
     for place, row in enumerate([*table.TITLES, "real"]):
         for column, value in (("fid_shapes", 1 + place / 8), ("clip_shapes", 0.5 - place / 100)):
@@ -113,12 +118,12 @@ def quality_cells() -> list[Row]:
 
 
 def test_rows_are_the_declared_ones_and_judge_the_claims(
-    sizes: dict[str, table.Size], monkeypatch: pytest.MonkeyPatch
+    sizes: dict[str, table.Size], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(table.paired, "rows", lambda *_, **how: quality_cells() if how == {"against": "base"} else [])
-    trained: Any = {name: SimpleNamespace(recipe=registry.get(name)) for name in table.RECIPES}
+    trained(monkeypatch, tmp_path)
     spec = ledger.find(NAME)
-    cells = complete(spec, table.rows({}, sizes, trained, None))  # type: ignore[arg-type]
+    cells = complete(spec, table.rows(experiment(NAME), {}, sizes, scored()))
     of = {(cell.row, cell.column): cell for cell in cells}
     assert of["t5", "finetuning_iterations"].value == rules.TUNING.steps
     assert of["t6", "params"].value == pytest.approx(2.103688)
@@ -153,8 +158,3 @@ def test_the_figure_sets_every_network_at_its_cost(sizes: dict[str, table.Size])
 )
 def test_labels_are_moved_no_more_than_they_must(places: list[float], gap: float, wanted: list[float]) -> None:
     assert plotting.apart(places, gap) == pytest.approx(wanted)
-
-
-def test_the_notebook_names_what_the_table_rests_on() -> None:
-    names = declared(root() / "notebooks/mobilediffusion/ablation_quality.ipynb")["recipes"].default
-    assert names == list(table.RECIPES)

@@ -1,5 +1,6 @@
 """Table of the half-width decoder: latents as `generate` makes them, sizes by the closed form, PSNR by scikit-image."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,15 @@ from torch import Tensor
 
 from mdrepro.core.paths import root
 from mdrepro.data.shapes import Shapes, render
+from mdrepro.evaluation import networks
 from mdrepro.evaluation import scenes as quality
-from mdrepro.evaluation.protocol import Drawn
-from mdrepro.evaluation.scenes import Found, Scorers
+from mdrepro.evaluation.scenes import SceneImages
 from mdrepro.metrics.cost import closed_form
 from mdrepro.metrics.image.scenes import Judgement
 from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.models.mobilediffusion import vae
+from mdrepro.models.scenes.clip import SceneClip
+from mdrepro.models.scenes.reader import SceneReader
 from mdrepro.models.scenes.clip import SceneClip
 from mdrepro.models.scenes.reader import SceneReader
 from mdrepro.papers import ledger
@@ -26,15 +29,12 @@ from mdrepro.reproduce.workflow.record import complete
 from mdrepro.sampling import generate
 from mdrepro.training.objectives.synthetic import pruned
 from mdrepro.training.recipes import registry
+from mdrepro.training.runs import loaded
 from tests.support import tiny_pipeline as tiny
+from tests.support.experiments import TinyRun, experiment, scored, trained
 
+NAME = "snapfusion-decoder"
 N = 24
-
-
-@pytest.fixture(scope="module")
-def scorers() -> Scorers:
-    torch.manual_seed(0)
-    return Scorers(SceneReader(width=8, depth=1).eval(), SceneClip(features=8, image_width=8).eval(), "two", "0")
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,15 @@ def decoders() -> dict[str, Any]:
 
 def test_latents_are_those_that_images_are_made_of() -> None:
     pipe, scenes = tiny.pipeline(), Shapes("test", 5).scenes(range(5))
-    made = table.latents(pipe, quality.prompts(scenes), [2.0, 4.0, 2.0], steps=2, seed=7, batch=2)
-    assert list(made) == [2.0, 4.0]
+    made = {
+        w: networks.latents(pipe, quality.prompts(scenes), steps=2, guidance=w, seed=7, batch=2) for w in (2.0, 4.0)
+    }
     assert pipe.scheduler.config.timestep_spacing == "trailing"
     for w in made:
         wanted = generate.images(
             tiny.pipeline(), quality.prompts(scenes), steps=2, guidance=w, sampler="ddim", seed=7, batch=2
         )
-        assert torch.equal(table.decode(pipe.vae, made[w], batch=2), wanted)
+        assert torch.equal(quality.decode(pipe.vae, made[w], batch=2), wanted)
     assert not torch.equal(made[2.0], made[4.0])
 
 
@@ -67,13 +68,21 @@ def test_half_of_the_width_is_the_recipe_and_a_quarter_of_the_parameters(decoder
 
 
 def test_both_decoders_get_the_same_latents(
-    decoders: dict[str, Any], scorers: Scorers, monkeypatch: pytest.MonkeyPatch
+    decoders: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     scenes = Shapes("test", 3).scenes(range(3))
     latent = torch.randn(3, 8, 8, 8, generator=torch.Generator().manual_seed(2))
-    monkeypatch.setattr(table, "latents", lambda *_, **__: {3.0: latent, 5.0: -latent})
-    scored = Drawn(scorers, scenes, Statistics(), quality.renders(scenes, scorers), "two")
-    measured = table.measure(None, decoders, [3.0, 5.0], scored, steps=9, seed=4)
+    given = {3.0: latent, 5.0: -latent}
+    monkeypatch.setattr(networks, "latents", lambda *_, guidance, **__: given[guidance])
+    trained(monkeypatch, tmp_path)
+    made = experiment(NAME, steps=9)
+    by_recipe = {made.setups[row].decoder: decoder for row, decoder in decoders.items()}
+    monkeypatch.setattr(
+        TinyRun,
+        "load",
+        lambda run, part: loaded.noted(by_recipe[run.recipe.name] if part == "vae" else scorer(part), run),
+    )
+    measured = table.measure(made, made.evaluation("shapes", 3), [3.0, 5.0, 3.0], seed=4)
     assert list(measured) == [3.0, 5.0]
     assert list(measured[3.0]) == ["original", "half-width", "real"]
     with torch.no_grad():
@@ -81,31 +90,43 @@ def test_both_decoders_get_the_same_latents(
     wanted = ((half.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     assert torch.equal(measured[5.0]["half-width"].images, wanted)
     assert torch.equal(measured[5.0]["real"].images, render(scenes))
-    assert measured[5.0]["original"].how == "shapes-vae, latents of shapes-base, 9 steps of ddim, guidance 5, seed 4"
+    assert (
+        measured[5.0]["original"].description
+        == "shapes-vae, latents of shapes-base, 9 steps of ddim, guidance 5, seed 4"
+    )
 
 
-def drawn(real: Statistics) -> Drawn:
-    return Drawn(None, (), real, None, "two")  # type: ignore[arg-type]
+def scorer(part: str) -> Any:
+    torch.manual_seed(0)
+    reader, clip = SceneReader(width=8, depth=1).eval(), SceneClip(features=8, image_width=8).eval()
+    return {"reader": reader, "clip": clip}[part]
 
 
-def found(images: Tensor, shift: float) -> Found:
-    chance = np.random.default_rng(0)
-    features = chance.normal(size=(N, 4)) + shift
+def scored_images(images: Tensor, shift: float) -> SceneImages:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(N, 4)) + shift
     right = Judgement(True, True, (True,), (True,), (True,), ())
-    return Found("a way", images, [right] * N, features, np.linspace(0.4, 0.6, N) - shift / 10, None)
+    return SceneImages("a network", images, [right] * N, features, np.linspace(0.4, 0.6, N) - shift / 10, None)
 
 
 @pytest.fixture(scope="module")
-def measured() -> dict[str, Found]:
+def measured() -> dict[str, SceneImages]:
     pixels = render(Shapes("test", N).scenes(range(N)))
     near = (pixels.int() + torch.arange(N).reshape(-1, 1, 1, 1) % 3 + 1).clamp(max=255).to(torch.uint8)
-    return {"original": found(pixels, 1.0), "half-width": found(near, 1.1), "real": found(pixels, 0.0)}
+    return {
+        "original": scored_images(pixels, 1.0),
+        "half-width": scored_images(near, 1.1),
+        "real": scored_images(pixels, 0.0),
+    }
 
 
-def test_rows_are_the_declared_ones(measured: dict[str, Found], decoders: dict[str, Any]) -> None:
+def test_rows_are_the_declared_ones(
+    measured: dict[str, SceneImages], decoders: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = Statistics.of(measured["real"].features)
-    rows = table.rows(measured, decoders, {"original": 4.0, "half-width": 1.0}, drawn(real))
-    of = {(cell.row, cell.column): cell for cell in complete(ledger.find("snapfusion-decoder"), rows)}
+    monkeypatch.setattr(table, "decoders", lambda _: decoders)
+    rows = table.rows(experiment(NAME), measured, {"original": 4.0, "half-width": 1.0}, scored(reference=real))
+    of = {(cell.row, cell.column): cell for cell in complete(ledger.find(NAME), rows)}
     pairs = zip(measured["half-width"].images.numpy(), measured["original"].images.numpy(), strict=True)
     wanted = np.mean([peak_signal_noise_ratio(y, x, data_range=255) for x, y in pairs])
     assert of["half-width", "psnr_to_original"].value == pytest.approx(wanted)
@@ -116,10 +137,10 @@ def test_rows_are_the_declared_ones(measured: dict[str, Found], decoders: dict[s
     assert of["half-width", "params"].value / of["original", "params"].value < 0.28
 
 
-def test_the_curve_is_sorted_by_guidance(measured: dict[str, Found]) -> None:
+def test_the_curve_is_sorted_by_guidance(measured: dict[str, SceneImages]) -> None:
     real = Statistics.of(measured["real"].features)
     swapped = {"original": measured["half-width"], "half-width": measured["original"]}
-    curve = table.curves({5.0: swapped, 2.0: measured}, drawn(real))
+    curve = table.curves({5.0: swapped, 2.0: measured}, scored(reference=real))
     assert curve["original"] == [
         (2.0, pytest.approx(0.4), pytest.approx(4 * 1.0)),
         (5.0, pytest.approx(0.39), pytest.approx(4 * 1.21)),
@@ -144,7 +165,6 @@ def test_latencies_are_medians_without_the_first_round(monkeypatch: pytest.Monke
     assert table.latencies(pair, torch.zeros(1), rounds=3) == {"original": 2000, "half-width": 500}
 
 
-def test_the_notebook_names_what_the_table_rests_on() -> None:
+def test_the_scales_of_the_notebook_are_guidance_scales() -> None:
     parameters = declared(root() / "notebooks/snapfusion/decoder.ipynb")
-    assert parameters["recipes"].default == list(table.RECIPES)
     assert all(float(w) >= 1 for w in parameters["others"].default)

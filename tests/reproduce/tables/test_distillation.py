@@ -1,6 +1,6 @@
 """Tables of step distillation: their rows against their declarations, and what each row is made of."""
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from mdrepro.core.errors import BadInput
-from mdrepro.data.shapes import Scene, Shapes
+from mdrepro.data.shapes import Shapes
 from mdrepro.evaluation import curves
 from mdrepro.evaluation import scenes as quality
-from mdrepro.evaluation.curves import Curve, Line
-from mdrepro.evaluation.protocol import Drawn
-from mdrepro.evaluation.scenes import Found
+from mdrepro.evaluation.curves import Curve
+from mdrepro.evaluation.experiment import Experiment, guidance_scales
+from mdrepro.evaluation.scenes import SceneImages, Scenes
 from mdrepro.metrics.image.scenes import Judgement
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import distillation_ablations, step_distillation
@@ -21,7 +21,9 @@ from mdrepro.reproduce.workflow.parameters import declared
 from mdrepro.reproduce.workflow.record import complete
 from mdrepro.sampling import generate
 from mdrepro.training.recipes import registry
+from mdrepro.training.runs import loaded
 from tests.support.checkout import REPOSITORY
+from tests.support.experiments import experiment, scored, trained
 
 N, WIDTH = 60, 4
 SCALES = (1.5, 3.0, 8.0)
@@ -35,39 +37,40 @@ def right(value: bool) -> Judgement:
     return Judgement(value, value, (value,), (value,), (value,), ())
 
 
-def found(shift: float, clip: float, how: str = "") -> Found:
+def scored_images(shift: float, clip: float, how: str = "") -> SceneImages:
     """Images whose first share of ``clip`` is right."""
-    chance = np.random.default_rng(0)
-    features, similarity = chance.normal(size=(N, WIDTH)) + shift, clip + 0.1 * chance.normal(size=N)
+    rng = np.random.default_rng(0)
+    features, similarity = rng.normal(size=(N, WIDTH)) + shift, clip + 0.1 * rng.normal(size=N)
     judged = [right(index < clip * N) for index in range(N)]
-    return Found(how, torch.zeros(N, 3, 1, 1, dtype=torch.uint8), judged, features, similarity, 2.0)
-
-
-def drawn(scenes: Sequence[Scene] = ()) -> Drawn:
-    """An evaluation on scenes whose renders have known features."""
-    return Drawn(None, scenes, None, found(0, 0.5), "a scorer")  # type: ignore[arg-type]
+    return SceneImages(how, torch.zeros(N, 3, 1, 1, dtype=torch.uint8), judged, features, similarity, 2.0)
 
 
 def curve(better: float, how: str = "") -> Curve:
     """Lowest FID in the middle, highest CLIP score at the end; both better by ``better``."""
-    points = (found(2 - better, 0.2 + better), found(1 - better, 0.3 + better), found(2 - better, 0.4 + better))
+    points = (
+        scored_images(2 - better, 0.2 + better),
+        scored_images(1 - better, 0.3 + better),
+        scored_images(2 - better, 0.4 + better),
+    )
     return Curve(how, SCALES, points)
 
 
+ON_SCENES = scored(scenes=Shapes("test", N).scenes(range(N)), renders=scored_images(0, 0.5), resamples=20)
+
+
 @pytest.mark.parametrize("name", TABLES)
-def test_recipes_of_table_and_notebook_are_the_same(name: str) -> None:
+def test_the_default_guidance_is_a_scale_of_the_curves(name: str) -> None:
     table = ledger.find(name)
     assert table.notebook
-    given = declared(REPOSITORY / table.notebook)
-    assert set(given["recipes"].default) == set(TABLES[name].RECIPES) <= set(registry.RECIPES)
-    scales = curves.guidance_scales(given["scales"].default)
-    assert given["guidance"].default in scales
+    defaults = declared(REPOSITORY / table.notebook)
+    scales = guidance_scales(defaults["scales"].default)
+    assert defaults["guidance"].default in scales
     assert list(scales) == sorted(set(scales))
 
 
 def test_students_stand_in_the_row_that_their_recipe_is_of() -> None:
     """What a panel varies, read from the row's name and from the recipe."""
-    lines = {row: line for panel in distillation_ablations.PANELS.values() for row, line in panel.items()}
+    lines = ledger.find("snapfusion-distillation-ablations").networks("quick")
     default = {"steps": 8, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2}
     varied: dict[str, dict[str, Any]] = {
         "fig6c-vanilla": {"probability": 0.0},
@@ -117,15 +120,15 @@ def test_what_is_compared_has_had_as_many_updates_of_as_many_samples() -> None:
     assert steps == [[16, 8], [32, 16, 8], [16, 8], [50, 16, 8], [8]]
 
 
-def of_lines(lines: Sequence[Line]) -> dict[Line, Curve]:
-    return {line: curve(0.01 * index, line.recipe) for index, line in enumerate(lines)}
-
-
 def test_ablations_fill_the_declared_cells() -> None:
     table = ledger.find("snapfusion-distillation-ablations")
-    traced = of_lines(distillation_ablations.LINES)
-    levels, scored = curves.levels(traced, found(0, 0.5).features, resamples=20), drawn()
-    rows = complete(table, distillation_ablations.rows(traced, levels, scored, 3.0))
+    made = experiment(table.id)
+    shared = {
+        setup: curve(0.01 * index, setup.recipe) for index, setup in enumerate(dict.fromkeys(made.setups.values()))
+    }
+    traced = {row: shared[setup] for row, setup in made.setups.items()}
+    levels = curves.levels(traced, ON_SCENES)
+    rows = complete(table, distillation_ablations.rows(made, traced, levels, ON_SCENES))
     cells = {(row.row, row.column): row for row in rows}
     wanted = {key for claim in table.claims for condition in claim.conditions for key in condition.cells()}
     assert wanted <= {f"{row}/{column}" for row, column in cells}
@@ -137,11 +140,11 @@ def test_ablations_fill_the_declared_cells() -> None:
     told = [cells[row, "clip_at_common_fid"].protocol for row in ("fig6c-mixed", "fig7a-with")]
     assert "common to fig6c-vanilla, fig6c-cfg, fig6c-mixed" in told[0]
     assert "common to fig7a-with, fig7a-without" in told[1]
-    place = distillation_ablations.LINES.index(distillation_ablations.DEFAULT)
-    accuracy = np.ceil((0.3 + 0.01 * place) * N) / N
+    index = list(shared).index(made.setups["fig7a-with"])
+    accuracy = np.ceil((0.3 + 0.01 * index) * N) / N
     assert cells["fig7a-with", "attribute_accuracy"].value == pytest.approx(accuracy)
     with pytest.raises(BadInput, match="guidance 4 is no point"):
-        distillation_ablations.rows(traced, levels, scored, 4.0)
+        distillation_ablations.rows(experiment(table.id, guidance=4.0), traced, levels, ON_SCENES)
     ratios = {f"{row}/{column}_ratio" for row, column in distillation_ablations.AGAINST}
     assert ratios == {key for key in wanted if key.endswith("_ratio")}, (
         "each ratio is of a claim, and the other way round"
@@ -149,29 +152,30 @@ def test_ablations_fill_the_declared_cells() -> None:
     two, other = (cells[row, "best_fid_shapes"].value for row in ("fig7c-teacher-64", "fig7c-teacher-16"))
     assert cells["fig7c-teacher-64", "best_fid_shapes_ratio"].value == pytest.approx(two / other)
     figure = distillation_ablations.figure(levels)
-    assert sum(axis.get_visible() for axis in figure.axes) == len(distillation_ablations.PANELS)
+    assert sum(axis.get_visible() for axis in figure.axes) == len(distillation_ablations.panels(levels)) == 7
     assert len(figure.axes[3].lines) == 7
 
 
-def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Any, ...]] = []
+def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[tuple[Any, ...]] = []
 
-    def images(pipeline: Any, prompts: Any, **how: Any) -> torch.Tensor:
-        asked.append((pipeline, how["steps"], how["guidance"], how["sampler"], how["seed"]))
+    def images(pipeline: Any, prompts: Any, **options: Any) -> torch.Tensor:
+        run = loaded.run_of(pipeline.unet)
+        assert run is not None
+        calls.append((run.recipe.name, *(options[name] for name in ("steps", "guidance", "sampler", "seed"))))
         return torch.zeros(N, 3, 64, 64, dtype=torch.uint8)
 
     monkeypatch.setattr(generate, "images", images)
-    monkeypatch.setattr(quality, "found", lambda how, *given: found(0.5, 0.25, how))
-    table, scenes = ledger.find("snapfusion-step-distillation"), Shapes("test", N).scenes(range(N))
-    pipelines = {
-        name: type(name, (), {"scheduler": None, "__repr__": lambda self: type(self).__name__})()
-        for name in step_distillation.RECIPES
-    }
-    traced = {row: curve(0.01 * index, row) for index, row in enumerate(step_distillation.LINES)}
-    scored = drawn(scenes)
-    measured = step_distillation.measure(pipelines, traced, scored, guidance=3.0, seed=5)
+    monkeypatch.setattr(quality, "score", lambda description, *_: scored_images(0.5, 0.25, description))
+    trained(monkeypatch, tmp_path)
+    table = ledger.find("snapfusion-step-distillation")
+    made = experiment(table.id)
+    curved = [row for row, setup in made.setups.items() if setup.scales]
+    traced = {row: curve(0.01 * index, row) for index, row in enumerate(curved)}
+    monkeypatch.setattr(Scenes, "networks", {})
+    measured = step_distillation.measure(made, traced, ON_SCENES, seed=5)
     assert list(measured) == list(step_distillation.SHOWN)
-    assert [(repr(pipeline), *rest) for pipeline, *rest in asked] == [
+    assert calls == [
         ("shapes-base", 8, 3.0, "ddim", 5),
         ("shapes-base", 8, 3.0, "dpm", 5),
         ("shapes-base", 8, 3.0, "dpm++", 5),
@@ -179,14 +183,14 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
     ]
     assert measured["ddim-50"] is traced["curve-sd15"].points[1]
     assert measured["table2-ours"] is traced["table2-ours"].points[1]
-    levels = curves.levels(traced, found(0, 0.5).features, resamples=20)
-    rows = complete(table, step_distillation.rows(measured, traced, levels, scored, scored))
+    levels = curves.levels(traced, ON_SCENES)
+    rows = complete(table, step_distillation.rows(made, measured, traced, levels, ON_SCENES, ON_SCENES))
     cells = {(row.row, row.column): row for row in rows}
     wanted = {key for claim in table.claims for condition in claim.conditions for key in condition.cells()}
     assert wanted <= {f"{row}/{column}" for row, column in cells}
     assert cells["teacher-sd2", "best_fid_shapes"].reason
     assert cells["ddim-8", "fid_shapes"].value == pytest.approx(WIDTH * 0.5**2)  # moved by a half in each feature
-    assert cells["ddim-8", "clip_shapes"].value == pytest.approx(found(0, 0.25).similarity.mean())
+    assert cells["ddim-8", "clip_shapes"].value == pytest.approx(scored_images(0, 0.25).similarity.mean())
     assert cells["ddim-8", "attribute_accuracy"].value == pytest.approx(0.25)
     assert cells["table2-ours", "fid_shapes"].value == pytest.approx(WIDTH * (1 - 0.01) ** 2)
     ours = cells["table2-ours", "fid_shapes"].value
@@ -198,22 +202,13 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
     assert cells["lcm-8", "steps"].value == 8
     assert ("ddim-8", "scene_accuracy") not in cells
     assert "common to curve-ours, curve-sd15" in cells["curve-sd15", "clip_at_common_fid"].protocol
-    figure = step_distillation.curves_figure(levels)
+    figure = step_distillation.curves_figure(made, levels)
     assert [axis.get_title("left") for axis in figure.axes] == ["Table 2", "Fig. 4 left", "Fig. 4 right"]
 
 
 def test_every_curve_of_step_distillation_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    traced: list[tuple[Line, Any]] = []
-
-    def trace(line: Line, pipeline: Any, *given: Any, **more: Any) -> Curve:
-        traced.append((line, pipeline))
-        return curve(0.0)
-
-    monkeypatch.setattr(curves, "trace", trace)
-    for table in TABLES.values():
-        traced.clear()
-        names = {name: f"pipeline of {name}" for name in table.RECIPES}
-        done = table.trace(names, drawn(), scales=SCALES, seed=0)
-        assert len(done) == len(traced)
-        assert all(pipeline == f"pipeline of {line.recipe}" for line, pipeline in traced)
-        assert len({line for line, _ in traced}) == len(traced), "no curve is made twice"
+    made = experiment("snapfusion-step-distillation")
+    monkeypatch.setattr(Experiment, "curves", lambda _, scored, *, seed, rows: list(rows))
+    traced = step_distillation.trace(made, ON_SCENES, seed=0)
+    assert set(traced) == {row for row, setup in made.setups.items() if setup.scales}
+    assert set(step_distillation.panels(made)) == set(step_distillation.PANELS)

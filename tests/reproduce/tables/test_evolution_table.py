@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from mdrepro.core.paths import root
 from mdrepro.evaluation import networks
+from mdrepro.evaluation.experiment import Experiment
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.cost.block_latency import BlockTiming, Host, LatencyTable
 from mdrepro.models import text
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import evolution as table
-from mdrepro.reproduce.workflow.parameters import declared
 from mdrepro.reproduce.workflow.record import complete
 from mdrepro.training.evolution.action_log import LATENCY, Candidate, Round
 from mdrepro.training.recipes import registry
+from tests.support.experiments import experiment, scored, trained
 from tests.support.tiny_evolution import timing
 
 NAME = "snapfusion-evolution"
@@ -37,29 +37,23 @@ def small() -> EvolvableUNet:
     return EvolvableUNet(**{**network, "block_out_channels": (8, 16, 16), "cross_attention_dim": 32}).eval()
 
 
-@pytest.fixture(scope="module")
-def pipelines() -> dict[str, Any]:
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Experiment:
+    """The rows at the quick tier, by networks as shapes-sd."""
     tokenizer = text.word_tokenizer(["a"], 5)
     encoder = text.small_encoder(tokenizer, width=32, layers=1, heads=2)
-    with pytest.MonkeyPatch.context() as patch:
-        made = SimpleNamespace
-        patch.setattr(
-            networks.store, "pipeline", lambda _: made(unet=small(), tokenizer=tokenizer, text_encoder=encoder)
-        )
-        return table.pipelines()
+    trained(monkeypatch, tmp_path, lambda _: SimpleNamespace(unet=small(), tokenizer=tokenizer, text_encoder=encoder))
+    return experiment(NAME)
 
 
 def test_the_blocks_that_go_are_the_ones_named() -> None:
-    layout = small().layout
-    assert table.down_cross_attention(layout) == DOWN
-    assert table.last_cross_attention(layout) == [f"{stage} cross-attention {index}" for stage, index in LAST]
-    assert table.last_resnets(layout) == [f"{stage} resnet {index}" for stage, index in LAST]
-    assert table.nothing(layout) == []
-    assert all(v.words.count("removed") == (v.removed is not table.nothing) for v in table.VARIANTS.values())
+    removals = [remove(small().layout) for remove in networks.REMOVALS.values()]
+    last = [[f"{stage} {kind} {index}" for stage, index in LAST] for kind in ("cross-attention", "resnet")]
+    assert removals == [[], DOWN, *last]
 
 
 @torch.no_grad()
-def test_removed_is_what_skipped_computes_and_rows_begin_with_their_own_network(pipelines: dict[str, Any]) -> None:
+def test_removed_is_what_skipped_computes_and_rows_begin_with_their_own_network(made: Experiment) -> None:
     chance = torch.Generator().manual_seed(1)
     x, words = torch.randn(2, 8, 8, 8, generator=chance), torch.randn(2, 5, 32, generator=chance)
     whole = small()
@@ -72,8 +66,8 @@ def test_removed_is_what_skipped_computes_and_rows_begin_with_their_own_network(
     ):
         with whole.skipping(names):
             wanted = whole(x, 500, words).sample
-        assert torch.equal(pipelines[row].unet(x, 500, words).sample, wanted), row
-    recipe_of = {row: variant.recipe for row, variant in table.VARIANTS.items()}
+        assert torch.equal(made.pipeline(row).unet(x, 500, words).sample, wanted), row
+    recipe_of = {row: setup.recipe for row, setup in made.setups.items()}
     assert recipe_of["standard-without-down-cross-attention"] == recipe_of["standard"] == "shapes-sd"
     assert {recipe_of[row] for row in recipe_of if row.startswith("robust")} == {"shapes-robust"}
     assert (recipe_of["evolved"], recipe_of["evolved-without-robust"]) == ("shapes-snap", "shapes-snap-standard")
@@ -111,12 +105,11 @@ def latency_table(ms: dict[str, float]) -> LatencyTable:
     return LatencyTable(host=host, **of_inputs, blocks=tuple(entries), fixed=parts, whole=timing(1), ratio=1, seconds=1)
 
 
-def test_rows_are_the_declared_ones(pipelines: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    latency_table({DOWN[0]: 20.0, "up-2 resnet 2": 7.0}).save(tmp_path / LATENCY)
-    trained: Any = {name: SimpleNamespace(recipe=registry.get(name), folder=tmp_path) for name in table.RECIPES}
+def test_rows_are_the_declared_ones(made: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    latency_table({DOWN[0]: 20.0, "up-2 resnet 2": 7.0}).save(table.run_of(made, table.EVOLVED).folder / LATENCY)
     quality = [
         Row(row, column, 0.5, "")
-        for row in [*table.VARIANTS, "real"]
+        for row in [*made.setups, "real"]
         for column in ("fid_shapes", "clip_shapes", "attribute_accuracy", "scene_accuracy")
     ]
     monkeypatch.setattr(table.paired, "rows", lambda *_, **how: quality if how == {"against": "standard"} else [])
@@ -127,7 +120,7 @@ def test_rows_are_the_declared_ones(pipelines: dict[str, Any], tmp_path: Path, m
         return Row(row, column, 0.0, "")
 
     monkeypatch.setattr(table.paired, "distance", distance)
-    cells = complete(ledger.find(NAME), table.rows({}, pipelines, trained, None))  # type: ignore[arg-type]
+    cells = complete(ledger.find(NAME), table.rows(made, {}, scored()))
     of = {(cell.row, cell.column): cell.value for cell in cells}
     blocks = len(small().layout.blocks())
     assert of["standard", "latency_ms"] == pytest.approx(3 + (blocks - 2) + 27)
@@ -140,7 +133,7 @@ def test_rows_are_the_declared_ones(pipelines: dict[str, Any], tmp_path: Path, m
     assert of["action", "captions"] == 256
     assert ("evolved", "evolved-without-robust") in pairs
     assert of["evolved", "fid_shapes_minus_without_robust"] == 0
-    assert all(table.VARIANTS[one].removed is table.VARIANTS[other].removed for one, other in pairs)
+    assert all(made.setups[one].removed == made.setups[other].removed for one, other in pairs)
 
 
 def entry(number: int, scores: dict[str, float | None], actions: tuple[str, ...]) -> Round:
@@ -195,6 +188,5 @@ def test_the_log_is_told_round_by_round() -> None:
     assert told.loc[1, "latency (ms)"] == "30.0 → 25.0"
 
 
-def test_the_notebook_names_what_the_table_rests_on() -> None:
-    assert declared(root() / "notebooks/snapfusion/evolution.ipynb")["recipes"].default == list(table.RECIPES)
-    assert {*table.VARIANTS, "action", "robust-recipe", "block-latencies", "real"} == set(ledger.find(NAME).rows)
+def test_every_row_is_measured_or_read_from_a_recipe(made: Experiment) -> None:
+    assert {*made.setups, "action", "robust-recipe", "block-latencies", "real"} == set(ledger.find(NAME).rows)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mdrepro.data.shapes import Shapes, render
+from mdrepro.evaluation import intervals, networks
 from mdrepro.evaluation import scenes as quality
-from mdrepro.evaluation.protocol import Drawn
-from mdrepro.evaluation.scenes import Found
+from mdrepro.evaluation.scenes import SceneImages, Scorers
 from mdrepro.metrics.image.scenes import Judgement, judge
 from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.models.scenes.reader import Reading, SceneReader
@@ -15,13 +15,10 @@ from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import steps
 from mdrepro.reproduce.workflow.record import complete
 from mdrepro.training.runs import store
+from tests.support.experiments import experiment, scored
 
+NAME = "mobilediffusion-steps"
 N = 80
-
-
-def drawn(real: Statistics, words: str) -> Drawn:
-    """An evaluation that has scored already."""
-    return Drawn(None, (), real, None, words)  # type: ignore[arg-type]
 
 
 def right(value: bool, things: int = 1) -> Judgement:
@@ -30,13 +27,13 @@ def right(value: bool, things: int = 1) -> Judgement:
 
 def test_an_attribute_counts_as_much_in_a_full_scene_as_in_an_empty_one() -> None:
     values = [np.ones(5), np.zeros(11), np.ones(11)]
-    assert quality.share(values).value == pytest.approx(16 / 27)  # not 2 / 3, the mean of the images
+    assert intervals.share(values).value == pytest.approx(16 / 27)  # not 2 / 3, the mean of the images
 
 
 def test_the_interval_is_that_of_a_share() -> None:
     chance = np.random.default_rng(0)
     values = [chance.random(1) < 0.8 for _ in range(2000)]
-    found = quality.share([v.astype(float) for v in values])
+    found = intervals.share([v.astype(float) for v in values])
     half = 1.96 * np.sqrt(found.value * (1 - found.value) / 2000)
     assert found.high - found.value == pytest.approx(half, rel=0.1)
     assert found.value - found.low == pytest.approx(half, rel=0.1)
@@ -46,34 +43,34 @@ def test_the_same_images_differ_by_nothing_and_pairs_are_kept() -> None:
     chance = np.random.default_rng(1)
     first = [(chance.random(7) < 0.5).astype(float) for _ in range(300)]
     second = [np.concatenate([v[:-1], [1.0]]) for v in first]  # never worse, sometimes better
-    nothing, better = quality.share_difference(first, first), quality.share_difference(second, first)
+    nothing, better = intervals.share_difference(first, first), intervals.share_difference(second, first)
     assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
     assert 0 < better.low < better.value
-    alone = quality.share(second)
+    alone = intervals.share(second)
     assert better.high - better.low < alone.high - alone.low
 
 
 @pytest.fixture(scope="module")
-def measured() -> dict[str, Found]:
+def measured() -> dict[str, SceneImages]:
     """All rows, made of renders, more of them of the wrong scene the farther from 50 steps."""
     torch.manual_seed(0)
     reader = SceneReader(width=16, depth=2).eval()
     scenes = Shapes("test", N).scenes(range(N))
     pixels, done = render(scenes), {}
-    for wrong, row in enumerate([*steps.WAYS, "real"]):
+    for wrong, row in enumerate([*ledger.find(NAME).networks("quick"), "real"]):
         judgements = [
             judge(s.graph, Reading(s.graph.background, ())) if i < wrong else right(True) for i, s in enumerate(scenes)
         ]
         seen, near = quality.features(reader, pixels) + wrong, np.full(N, 0.9 - 0.1 * wrong)
-        done[row] = Found(row, pixels, judgements, seen, near, None if row == "real" else 8.0)
+        done[row] = SceneImages(row, pixels, judgements, seen, near, None if row == "real" else 8.0)
     return done
 
 
-def test_rows_are_the_declared_ones(measured: dict[str, Found]) -> None:
+def test_rows_are_the_declared_ones(measured: dict[str, SceneImages]) -> None:
     real = Statistics.of(measured["50"].features)
     of_eight = {row: measured[row].features[None] for row in ("8", "8-ddim", "8-dpm++")}
-    cells = {(row.row, row.column): row for row in steps.rows(measured, drawn(real, "a scorer"), of_eight)}
-    complete(ledger.find("mobilediffusion-steps"), list(cells.values()))
+    cells = {(row.row, row.column): row for row in steps.rows(measured, scored(reference=real), of_eight)}
+    complete(ledger.find(NAME), list(cells.values()))
     assert cells["8", "clip_shapes"].value == pytest.approx(0.8)
     assert cells["50", "fid_shapes"].value == pytest.approx(0, abs=1e-6)
     assert cells["8", "fid_shapes"].value == pytest.approx(16, rel=1e-6)  # 16 features moved by 1
@@ -85,13 +82,13 @@ def test_rows_are_the_declared_ones(measured: dict[str, Found]) -> None:
     assert ("real", "seconds_per_image") not in cells
 
 
-def test_the_grid_frames_what_is_wrong(measured: dict[str, Found]) -> None:
+def test_the_grid_frames_what_is_wrong(measured: dict[str, SceneImages]) -> None:
     scenes = Shapes("test", N).scenes(range(N))
-    figure = quality.grid_figure(measured, scenes, 4)
+    figure = scored(scenes=scenes).grid(measured, 4)
     framed = [[axis.spines["left"].get_visible() for axis in figure.axes[i * 4 : i * 4 + 4]] for i in range(4)]
     assert framed == [[False] * 4, [True, False, False, False], [True, True, False, False], [True, True, True, False]]
     of_eight = {row: measured[row].features[None] for row in ("8", "8-ddim", "8-dpm++")}
-    cells = steps.rows(measured, drawn(Statistics.of(measured["50"].features), "x"), of_eight)
+    cells = steps.rows(measured, scored(reference=Statistics.of(measured["50"].features)), of_eight)
     assert len(steps.quality_figure(cells).axes) == 2
 
 
@@ -99,7 +96,7 @@ def test_more_noises_make_the_difference_of_two_distances_surer() -> None:
     chance = np.random.default_rng(0)
     real = Statistics.of(chance.normal(size=(4000, 4)))
     first, second = chance.normal(size=(8, 100, 4)), chance.normal(0.3, 1.2, size=(8, 100, 4))
-    one, many = (quality.distance_difference(real, first[:k], second[:k]) for k in (1, 8))
+    one, many = (intervals.distance_difference(real, first[:k], second[:k]) for k in (1, 8))
     truth = -4 * (0.3**2 + 0.2**2)  # squared distance of N(0, 1) less that of N(0.3, 1.2^2), in each direction
     assert many.low < truth < many.high < 0
     assert many.high - many.low < 0.6 * (one.high - one.low)
@@ -110,29 +107,31 @@ def test_images_of_one_caption_are_drawn_together() -> None:
     chance = np.random.default_rng(1)
     real = Statistics.of(chance.normal(size=(4000, 4)))
     first, second = chance.normal(size=(1, 200, 4)), chance.normal(0.3, 1.0, size=(1, 200, 4))
-    once = quality.distance_difference(real, first, second)
-    again = quality.distance_difference(real, np.repeat(first, 4, 0), np.repeat(second, 4, 0))
+    once = intervals.distance_difference(real, first, second)
+    again = intervals.distance_difference(real, np.repeat(first, 4, 0), np.repeat(second, 4, 0))
     assert again.high - again.low == pytest.approx(once.high - once.low, rel=0.05)  # no news from the same images
 
 
-def test_compute_is_evaluations_times_branches() -> None:
+def test_compute_is_evaluations_times_branches(monkeypatch: pytest.MonkeyPatch) -> None:
     run = store.find("shapes-base")
     assert run is not None
-    pipelines = dict.fromkeys(["shapes-base", "shapes-8", "shapes-1"], store.pipeline("shapes-base"))
-    cells = {row.row: row.value for row in steps.compute(pipelines, 3.0)}
+    pipeline = store.pipeline("shapes-base")
+    monkeypatch.setattr(networks, "pipeline", lambda _: pipeline)
+    cells = {row.row: row.value for row in steps.compute(experiment(NAME))}
     assert cells["50"] == pytest.approx(100 * cells["1"])
     assert cells["8"] == cells["8-ddim"] == cells["8-dpm++"] == pytest.approx(16 * cells["1"])
     linear = sum(p.numel() for p in run.load("unet").parameters() if p.ndim == 2) / 1e9
     assert cells["1"] is not None
     assert cells["1"] > linear  # each matrix is used once at least
-    complete(ledger.find("mobilediffusion-steps"), steps.compute(pipelines, 3.0))
+    complete(ledger.find(NAME), steps.compute(experiment(NAME)))
 
 
 def test_scorers_find_in_renders_what_the_captions_say() -> None:
-    trained = {name: run for name in quality.SCORERS if (run := store.find(name))}
+    reader, clip = (store.load_or_train(name) for name in ledger.find(NAME).tiers["quick"].scorers)
+    scorers = Scorers.load(reader, clip)
     scenes = Shapes("validation", 100).scenes(range(100))
-    real = quality.renders(scenes, quality.scorers(trained))
-    assert quality.share(real.attributes()).value >= 0.99
-    others = quality.found("others' captions", real.images, scenes[1:] + scenes[:1], quality.scorers(trained))
+    real = quality.renders(scenes, scorers)
+    assert intervals.share(real.attributes()).value >= 0.99
+    others = quality.score("others' captions", real.images, scenes[1:] + scenes[:1], scorers)
     assert real.similarity.mean() > others.similarity.mean() + 0.3
-    assert quality.share(others.attributes()).value < 0.6
+    assert intervals.share(others.attributes()).value < 0.6

@@ -1,0 +1,80 @@
+"""Experiments whose recipes have all been trained: tiny pipelines and scorers whose networks count as the runs' own."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mdrepro.evaluation import networks
+from mdrepro.evaluation.experiment import Experiment, references, rows_of
+from mdrepro.evaluation.scenes import Scenes, Scorers
+from mdrepro.models.scenes.clip import SceneClip
+from mdrepro.models.scenes.reader import SceneReader
+from mdrepro.papers import ledger
+from mdrepro.papers.schema import PUBLISHED
+from mdrepro.training.recipes import registry
+from mdrepro.training.runs import loaded, store
+from mdrepro.training.runs.store import Run
+from tests.support import tiny_pipeline as tiny
+
+VALUES: dict[str, Any] = {"guidance": 3.0, "steps": 2, "scales": ["1.5", "3", "8"]}
+
+
+class TinyRun(Run):
+    """A finished run whose networks are tiny."""
+
+    def load(self, part: str) -> Any:
+        torch.manual_seed(0)
+        makers: dict[str, Callable[[], Any]] = {
+            "vae": tiny.autoencoder,
+            "reader": lambda: SceneReader(width=8, depth=1).eval(),
+            "clip": lambda: SceneClip(features=8, image_width=8).eval(),
+        }
+        return loaded.noted(makers[part](), self)
+
+
+def run(recipe: str, folder: Path) -> Run:
+    """A finished run of a recipe as it stands."""
+    place = folder / f"{recipe}-key_of_{recipe}"
+    place.mkdir(parents=True, exist_ok=True)
+    record = {"recipe": recipe, "key": f"key_of_{recipe}", "parameters": 1, "steps": 2, "seconds": 1.0}
+    record |= {"commit": None, "dirty": False, "files": {"reader/weights.safetensors": "0" * 64}}
+    made = TinyRun(registry.get(recipe), place, record)
+    made.file.write_text("{}")
+    return made
+
+
+def trained(patch: pytest.MonkeyPatch, folder: Path, pipeline: Callable[[str], Any] | None = None) -> None:
+    """Every recipe has a finished run below ``folder``.
+
+    Args:
+        patch: undoes it.
+        folder: of the runs.
+        pipeline: makes that of a recipe; its denoiser counts as the recipe's. None: `tiny_pipeline`, all with the same
+            weights.
+    """
+
+    def load(recipe: str) -> Any:
+        made = tiny.pipeline() if pipeline is None else pipeline(recipe)
+        if recipe != PUBLISHED:
+            loaded.noted(made.unet, run(recipe, folder))
+        return made
+
+    patch.setattr(store, "key", lambda recipe: f"key_of_{recipe.name}")
+    patch.setattr(store, "load_or_train", lambda name: run(name, folder))
+    patch.setattr(networks, "pipeline", load)
+
+
+def experiment(table: str, tier: str = "quick", **changes: Any) -> Experiment:
+    """The rows of a table, with `VALUES` for the parameters that they refer to, and ``changes``."""
+    wanted = references(ledger.find(table), ledger.check_tier(tier))
+    return rows_of(table, tier, **{name: VALUES[name] for name in wanted} | changes)
+
+
+def scored(**fields: Any) -> Scenes:
+    """An evaluation on scenes without networks: for tests that score nothing."""
+    scorers = Scorers(None, None, fields.pop("scoring", "a scorer"), "0")  # type: ignore[arg-type]
+    given: dict[str, Any] = {"scorers": scorers, "scenes": (), "reference": None, "renders": None}
+    return Scenes(**given | fields)
