@@ -20,8 +20,6 @@ from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.models.scenes.clip import SceneClip
 from mdrepro.models.scenes.reader import SceneReader
-from mdrepro.models.scenes.clip import SceneClip
-from mdrepro.models.scenes.reader import SceneReader
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import decoder as table
 from mdrepro.reproduce.workflow.parameters import declared
