@@ -65,12 +65,12 @@ class LoopConfig:
         ):
             for name in names:
                 if getattr(self, name) < least:
-                    raise BadInput(f"{name} {getattr(self, name)}: allowed are numbers from {least}")
+                    raise BadInput(f"{name} {getattr(self, name)}: it must be a number from {least}")
         for rate in (self.learning_rate, *self.learning_rates.values()):
             if not 0 < rate < float("inf"):
-                raise BadInput(f"learning rate {rate}: allowed are positive numbers")
+                raise BadInput(f"learning rate {rate}: it must be a positive number")
         if not 0 <= self.ema < 1:
-            raise BadInput(f"ema {self.ema}: allowed is a decay from 0 (no average) to below 1")
+            raise BadInput(f"ema {self.ema}: it must be a decay from 0 (no average) to below 1")
 
     def rate(self, phase: str, step: int) -> float:
         """The learning rate of a phase at a step from 0."""

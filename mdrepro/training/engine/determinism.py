@@ -1,4 +1,4 @@
-"""What training finds in its process: threads, generators, and the way kernels are chosen; as it was afterwards."""
+"""The process's threads, generators and choice of kernels: set for training, and restored afterwards."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The chance in training, addressed rather than consumed: which number is drawn depends on where it is needed alone.
+"""Random numbers of training, addressed rather than consumed: a number depends only on where it is needed.
 
 Philox (Salmon et al. 2011) maps a key and a counter to random bits. The key is made of seed and stream, the counter of
 step, call and global index of the sample, so no state is carried from step to step and nothing must be restored.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Draws:
-    """All chance of one micro-batch: a pure function of (seed, step, stream, call, global index of the sample).
+    """All random numbers of one micro-batch: a pure function of (seed, step, stream, call, global index of the sample).
 
     A batch split over processes, accumulation steps or a resumed run therefore draws the same numbers. Calls are
     counted: the second ``normal`` differs from the first, and all processes must make the same calls in the same order.
@@ -23,7 +23,7 @@ class Draws:
         step: of the optimiser, from 0.
         first: index in the global batch of this micro-batch's first sample.
         count: samples of this micro-batch.
-        device: where the tensors go; they are made on the CPU, so every device gets the same numbers.
+        device: where the tensors go; they are drawn on the CPU, so every device gets the same numbers.
         stream: keeps users apart that share seed and step.
     """
 
@@ -39,22 +39,22 @@ class Draws:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers (count, *shape), float32."""
-        made = np.empty((self.count, math.prod(shape)), np.float32)
+        values = np.empty((self.count, math.prod(shape)), np.float32)
         call = self._next_call()
-        for row, index in zip(made, range(self.first, self.first + self.count), strict=True):
+        for row, index in zip(values, range(self.first, self.first + self.count), strict=True):
             self._seek(0, call, index)
             self._generator.standard_normal(dtype=np.float32, out=row)
-        return self._placed(made.reshape(self.count, *shape))
+        return self._placed(values.reshape(self.count, *shape))
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Numbers (count,), float32, uniform in [low, high)."""
-        share = (self._words() >> np.uint64(40)) * 2.0**-24
-        made = (low + (high - low) * share).astype(np.float32)
-        return self._placed(np.minimum(made, np.nextafter(np.float32(high), np.float32(low))))
+        share = (self._bits_64() >> np.uint64(40)) * 2.0**-24
+        values = (low + (high - low) * share).astype(np.float32)
+        return self._placed(np.minimum(values, np.nextafter(np.float32(high), np.float32(low))))
 
     def integers(self, low: int, high: int) -> Tensor:
         """Integers (count,), int64, uniform in [low, high)."""
-        share = (self._words() >> np.uint64(11)) * 2.0**-53
+        share = (self._bits_64() >> np.uint64(11)) * 2.0**-53
         return self._placed(low + np.floor((high - low) * share).astype(np.int64))
 
     def seed(self) -> int:
@@ -65,7 +65,7 @@ class Draws:
         self._seek(0, self._next_call(), 0)
         return int(self._bits.random_raw()) >> 1
 
-    def _words(self) -> np.ndarray:
+    def _bits_64(self) -> np.ndarray:
         """64 random bits for each sample: a block of Philox is four words, of which the first is taken."""
         self._seek(self.first, self._next_call(), 0)
         return self._bits.random_raw(4 * self.count)[::4]
@@ -78,8 +78,8 @@ class Draws:
         self._state["state"]["counter"][:] = (block, call, index, self.step)
         self._bits.state = self._state
 
-    def _placed(self, made: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(made)
+    def _placed(self, values: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(values)
         if self.device.type == "cuda":  # from pageable memory the copy would wait for all work queued before it
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)

@@ -1,4 +1,4 @@
-"""The order of the examples, a function of seed and step, and a thread that has the next batches ready."""
+"""The order of the examples, a function of seed and step, and a thread that prepares the next batches."""
 
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from mdrepro.data.examples import Batch, Examples
 
-AHEAD = 2  # steps whose batches are made while one is trained on
+AHEAD = 2  # steps whose batches are prepared while one is trained on
 
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -17,7 +17,7 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 class Order:
-    """The endless row of examples that a run sees: one pass after the other, each in an order of its own.
+    """The endless sequence of examples that a run sees: one pass after the other, each in an order of its own.
 
     Batches go on across the end of a pass, so none is cut short.
 
@@ -30,9 +30,9 @@ class Order:
         self.seed, self.count = seed, count
         self._passes: dict[int, np.ndarray] = {}
 
-    def indices(self, places: range) -> list[int]:
-        """The examples at these places of the row."""
-        return [int(self._pass(place // self.count)[place % self.count]) for place in places]
+    def indices(self, positions: range) -> list[int]:
+        """The examples at these positions."""
+        return [int(self._pass(position // self.count)[position % self.count]) for position in positions]
 
     def _pass(self, epoch: int) -> np.ndarray:
         if epoch not in self._passes:
@@ -44,29 +44,27 @@ class Order:
 def feed(
     examples: Examples, order: Order, steps: range, batch: int, micro: Sequence[range]
 ) -> Generator[tuple[int, list[Batch]]]:
-    """Each step with its micro-batches, which a thread makes ahead of time; an error in it is raised here, in turn.
+    """Each step with its micro-batches, which a thread prepares ahead of time; an error in it is raised here, in turn.
 
     Args:
         examples: the data.
         order: of the data.
         steps: which to go through.
         batch: samples of a step, over all processes.
-        micro: this process's micro-batches, as places in a step's batch.
+        micro: this process's micro-batches, as indices in a step's batch.
     """
 
-    def made(step: int) -> list[Batch]:
-        return [
-            examples.batch(order.indices(range(step * batch + places.start, step * batch + places.stop)))
-            for places in micro
-        ]
+    def batches_of(step: int) -> list[Batch]:
+        first = step * batch
+        return [examples.batch(order.indices(range(first + rows.start, first + rows.stop))) for rows in micro]
 
     pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
     try:
-        ahead = deque(pool.submit(made, step) for step in steps[:AHEAD])
+        ahead = deque(pool.submit(batches_of, step) for step in steps[:AHEAD])
         for position, step in enumerate(steps):
             batches = ahead.popleft().result()
             if position + AHEAD < len(steps):
-                ahead.append(pool.submit(made, steps[position + AHEAD]))
+                ahead.append(pool.submit(batches_of, steps[position + AHEAD]))
             yield step, batches
     finally:
         pool.shutdown(cancel_futures=True)

@@ -33,7 +33,7 @@ from mdrepro.training.engine.meter import Meter
 from mdrepro.training.engine.objective import Objective, Phase
 from mdrepro.training.engine.state import State, not_finite
 
-LASTING = ("examples", "batch", "seed", "optimiser", "averages")  # what a checkpoint holds means nothing with others
+LASTING = ("examples", "batch", "seed", "optimiser", "averages")  # a checkpoint is of no use with others
 CHECKPOINTS = "checkpoints"
 
 
@@ -91,13 +91,13 @@ def train(
         Diverged: a loss, or a weight or another number that is kept, is not finite.
     """
     given = dict(objective.networks)
-    learn = [p for network in given.values() for p in network.parameters() if p.requires_grad]
+    trainable = [p for network in given.values() for p in network.parameters() if p.requires_grad]
     with surroundings(config.threads):
         try:
             return _Run(objective, examples, config, folder, resume).train(max_seconds)
         finally:
             objective.networks.update(given)
-            for parameter in learn:
+            for parameter in trainable:
                 parameter.requires_grad_(True)
 
 
@@ -121,10 +121,10 @@ class _Run:
         self.good: Path | None = None
         self.changes: list[dict[str, Any]] = []
         saved: dict[str, Any] = {}
-        if found := checkpoint.latest(self.root):
-            self.changes = found.state["changes"] + _changes(config, examples, found)
-            self.state.restore(found)
-            self.step, self.good, saved = found.step, found.folder, found.state
+        if last := checkpoint.latest(self.root):
+            self.changes = last.state["changes"] + _changes(config, examples, last)
+            self.state.restore(last)
+            self.step, self.good, saved = last.step, last.folder, last.state
         self.meter = Meter(self.accelerator, saved.get("meter"))
         self.clock = Clock(saved.get("seconds", 0.0))
 
@@ -158,18 +158,18 @@ class _Run:
         """One step of a phase's optimisers: the gradient over all micro-batches, clipped."""
         config, networks = self.config, self.objective.networks
         self._require_gradients(phase)
-        for places, batch in zip(self.micro, batches, strict=True):
-            seed_generators(f"{config.seed} {step} {phase.name} {places.start}", self.device)
-            draws = Draws(config.seed, step, places.start, len(places), self.device, stream=phase.name)
+        for rows, batch in zip(self.micro, batches, strict=True):
+            seed_generators(f"{config.seed} {step} {phase.name} {rows.start}", self.device)
+            draws = Draws(config.seed, step, rows.start, len(rows), self.device, stream=phase.name)
             with ExitStack() as unsynchronised:
                 for name, network in networks.items():
-                    if name not in phase.trains or places is not self.micro[-1]:
+                    if name not in phase.trains or rows is not self.micro[-1]:
                         unsynchronised.enter_context(self.accelerator.no_sync(network))
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                    found = self.objective.losses(phase.name, placed(batch, self.device), draws)
-                self.accelerator.backward(found["loss"] / len(batches))
-            self.meter.add(phase.name, found)
-            self.meter.watch(phase.name, step, found["loss"])
+                    losses = self.objective.losses(phase.name, placed(batch, self.device), draws)
+                self.accelerator.backward(losses["loss"] / len(batches))
+            self.meter.add(phase.name, losses)
+            self.meter.watch(phase.name, step, losses["loss"])
         if config.clip:
             trained = [p for name in phase.trains for p in self.trainable[name]]
             self.meter.add(phase.name, {"norm": optimisers.clip(trained, config.clip)})
@@ -194,9 +194,9 @@ class _Run:
                 average = optimisers.averaged(moved)
                 objective.ema[name] = processes.wrap(accelerator, average) if accelerator.is_fsdp2 else average
             objective.networks[name] = processes.wrap(accelerator, moved)
-        bare = {name: processes.unwrap(accelerator, network) for name, network in objective.networks.items()}
-        self.averages = optimisers.Averages(objective.ema, bare)
-        self.trainable = {name: [p for p in net.parameters() if p.requires_grad] for name, net in bare.items()}
+        unwrapped = {name: processes.unwrap(accelerator, network) for name, network in objective.networks.items()}
+        self.averages = optimisers.Averages(objective.ema, unwrapped)
+        self.trainable = {name: [p for p in net.parameters() if p.requires_grad] for name, net in unwrapped.items()}
         self.optimisers = {
             phase.name: {
                 name: optimisers.build(
@@ -210,7 +210,7 @@ class _Run:
             }
             for phase in objective.phases
         }
-        self.state = State(bare, objective.ema, self.optimisers)
+        self.state = State(unwrapped, objective.ema, self.optimisers)
 
     def _require_gradients(self, phase: Phase) -> None:
         """Gradients for the networks of this phase alone; through the others they go only to their input."""
@@ -227,8 +227,8 @@ class _Run:
         self._stop_if_not_finite()
         rates = {f"{phase.name}/rate": self.config.rate(phase.name, self.step - 1) for phase in self.objective.phases}
         seconds = self.clock.total
-        told = {"step": self.step, "seconds": seconds, "images_per_second": self._speed(seconds)}
-        return told | self.meter.row() | rates
+        progress = {"step": self.step, "seconds": seconds, "images_per_second": self._speed(seconds)}
+        return progress | self.meter.row() | rates
 
     def _speed(self, seconds: float) -> float:
         return round(self.step * self.config.batch / max(seconds, 1e-3), 3)
@@ -266,7 +266,7 @@ class _Run:
         bad = not_finite(files)
         if processes.any_of(self.accelerator, bad is not None):
             raise self._diverged(f"{bad or 'a weight'} is not finite after step {self.step}")
-        told = {
+        state = {
             "config": asdict(self.config),
             "examples": self.examples.fingerprint,
             "changes": self.changes,
@@ -274,7 +274,7 @@ class _Run:
             "meter": self.meter.saved(),
         }
         if self.main:
-            checkpoint.save(self.root, self.step, files, told)
+            checkpoint.save(self.root, self.step, files, state)
         self.good = checkpoint.place(self.root, self.step)
         self.accelerator.wait_for_everyone()
 
@@ -306,37 +306,37 @@ def _check(objective: Objective, examples: Examples, config: LoopConfig, acceler
     if config.batch % shares:
         raise BadInput(
             f"batch {config.batch} in {config.accumulation} micro-batches on {accelerator.num_processes} process(es): "
-            f"allowed are multiples of {shares}"
+            f"it must be a multiple of {shares}"
         )
     if len(examples) == 0:
-        raise BadInput("there are no examples: allowed are data sets with one or more")
+        raise BadInput("there are no examples: a data set must have one or more")
     if config.optimiser == "muon" and accelerator.is_fsdp2:
-        raise BadInput("optimiser muon under FSDP, which takes matrices apart: allowed is adamw")
+        raise BadInput("optimiser muon under FSDP, which takes matrices apart: it must be adamw")
 
 
-def _changes(config: LoopConfig, examples: Examples, found: Checkpoint) -> list[dict[str, Any]]:
+def _changes(config: LoopConfig, examples: Examples, last: Checkpoint) -> list[dict[str, Any]]:
     """What was set otherwise until this checkpoint, as an entry for the record; nothing if all is the same.
 
     Raises:
-        BadInput: something is other that must stay.
+        BadInput: something changed that must stay.
     """
-    before, now = found.state["config"], json.loads(json.dumps(asdict(config)))
-    before, now = before | {"averages": before["ema"] > 0}, now | {"averages": now["ema"] > 0}
-    before["examples"], now["examples"] = found.state["examples"], examples.fingerprint
+    before = last.state["config"] | {"examples": last.state["examples"]}
+    now = json.loads(json.dumps(asdict(config))) | {"examples": examples.fingerprint}
+    before["averages"], now["averages"] = before["ema"] > 0, now["ema"] > 0
     for name in LASTING:
         if before[name] != now[name]:
             raise BadInput(
-                f"{name} is {now[name]}, and {found.folder} was trained with {before[name]}: allowed are the same, "
-                "another folder, or to begin anew (resume=False)"
+                f"{name} is {now[name]}, and {last.folder} was trained with {before[name]}: set it back, or take "
+                "another folder, or begin anew (resume=False)"
             )
-    if found.step > config.steps:
-        raise BadInput(f"steps {config.steps}: {found.folder} is further; allowed are numbers from {found.step}")
+    if last.step > config.steps:
+        raise BadInput(f"steps {config.steps}: {last.folder} is further; it must be a number from {last.step}")
     changed = {name: [before.get(name), now[name]] for name in now if before.get(name) != now[name]}
-    return [{"step": found.step, **changed}] if changed else []
+    return [{"step": last.step, **changed}] if changed else []
 
 
 def _micro_batches(config: LoopConfig, accelerator: Accelerator) -> list[range]:
-    """This process's micro-batches, as places in the batch of a step: a run of its own, cut in equal pieces."""
+    """This process's micro-batches, as indices in the batch of a step: consecutive ones, in equal parts."""
     size = config.batch // accelerator.num_processes // config.accumulation
     first = accelerator.process_index * size * config.accumulation
     return [range(first + k * size, first + (k + 1) * size) for k in range(config.accumulation)]

@@ -43,8 +43,8 @@ class Meter:
         """The first step (from 0) and phase in which any process's loss was not finite."""
         if not self._bad:
             return None
-        found = self._accelerator.gather(torch.stack(list(self._bad.values()))[None]).amin(0).tolist()
-        step, phase = min(zip(found, self._bad, strict=True))
+        steps = self._accelerator.gather(torch.stack(list(self._bad.values()))[None]).amin(0).tolist()
+        step, phase = min(zip(steps, self._bad, strict=True))
         return (step, phase) if step < NEVER else None
 
     def saved(self) -> dict[str, tuple[float, int]]:

@@ -36,17 +36,28 @@ class Objective(Protocol):
             would go past the wrapper.
         frozen: on the loop's device, in eval mode, without gradients.
         ema: set by the loop where averages are on: exponential averages of ``networks``, in eval mode, no gradients.
-        phases: run one after the other in each step, on the same batch.
     """
 
     networks: dict[str, nn.Module]
     frozen: dict[str, nn.Module]
     ema: dict[str, nn.Module]
-    phases: tuple[Phase, ...]
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Run one after the other in each step, on the same batch."""
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Scalars, each the mean over the micro-batch: "loss" is minimised, all are logged.
 
-        All micro-batches of a step must give the same names. Chance comes from ``draws``; generators of torch, numpy
-        and Python are seeded anew for each micro-batch, for modules that draw from them (dropout).
+        All micro-batches of a step must give the same names. Random numbers come from ``draws``; generators of torch,
+        numpy and Python are seeded anew for each micro-batch, for modules that draw from them (dropout).
         """
+
+
+class Networks:
+    """An objective's networks, for classes to inherit."""
+
+    def keep(self, networks: dict[str, nn.Module], frozen: dict[str, nn.Module] | None = None) -> None:
+        """Set the attributes of `Objective`: what is trained, and what is not."""
+        self.networks, self.frozen = networks, frozen or {}
+        self.ema: dict[str, nn.Module] = {}

@@ -31,7 +31,7 @@ def start(partial: bool = False) -> Accelerator:
         partial: some parameters take no part in some steps.
 
     Raises:
-        BadInput: a way of distributing that the loop does not know.
+        BadInput: another type of distribution.
     """
     options = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=partial)
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[options])
@@ -41,10 +41,10 @@ def start(partial: bool = False) -> Accelerator:
             state._shared_state["distributed_type"] = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     if accelerator.distributed_type not in SUPPORTED:
-        raise BadInput(f"{accelerator.distributed_type}: allowed are one process, DDP and FSDP")
+        raise BadInput(f"{accelerator.distributed_type}: it must be one process, DDP or FSDP")
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise BadInput("FSDP of version 1: allowed is 2 (accelerate launch --use_fsdp --fsdp_version 2)")
-    if accelerator.is_fsdp2:  # every process has built the networks; the way by empty ones fails for a bare layer
+        raise BadInput("FSDP of version 1: it must be 2 (accelerate launch --use_fsdp --fsdp_version 2)")
+    if accelerator.is_fsdp2:  # every process has built the networks; empty ones fail for a single layer
         accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False
     return accelerator
 
@@ -64,7 +64,7 @@ def any_of(accelerator: Accelerator, flag: bool) -> bool:
 def wrap(accelerator: Accelerator, network: nn.Module) -> nn.Module:
     """The network for training by these processes."""
     if accelerator.is_fsdp2:
-        for parameter in network.parameters():  # others than contiguous ones cannot be parted
+        for parameter in network.parameters():  # FSDP shards contiguous ones only
             parameter.data = parameter.data.contiguous()
         unused = torch.optim.SGD(network.parameters(), lr=0.0)  # accelerate wants to see one; the real ones come later
         return accelerator.prepare(network, unused)[0]

@@ -35,19 +35,19 @@ class State:
         """All tensors by file and name. Processes with ``keep`` false help to put them together and get none."""
         return {file: _whole(values, keep) for file, values in self._files()}
 
-    def restore(self, found: Checkpoint) -> None:
-        """Take everything over from a checkpoint.
+    def restore(self, saved: Checkpoint) -> None:
+        """Load everything from a checkpoint.
 
         Raises:
             BadInput: it is of other networks.
         """
         for name, network in self.networks.items():
-            _load(found, name, network)
+            _load(saved, name, network)
             if name in self.averages:
-                _load(found, f"{name}.ema", self.averages[name])
-            saved = found.tensors(f"{name}.optimiser")
-            for phase, optimiser in self._of(name):
-                mine = {key.removeprefix(f"{phase}/"): v for key, v in saved.items() if key.startswith(f"{phase}/")}
+                _load(saved, f"{name}.ema", self.averages[name])
+            tensors = saved.tensors(f"{name}.optimiser")
+            for phase, optimiser in self._optimisers_of(name):
+                mine = {key.removeprefix(f"{phase}/"): v for key, v in tensors.items() if key.startswith(f"{phase}/")}
                 for part in optimisers.parts(optimiser):
                     processes.load_optimiser_state(network, part, mine)
 
@@ -60,13 +60,13 @@ class State:
                 f"{name}.optimiser",
                 {
                     f"{phase}/{key}": value
-                    for phase, optimiser in self._of(name)
+                    for phase, optimiser in self._optimisers_of(name)
                     for part in optimisers.parts(optimiser)
                     for key, value in processes.optimiser_state(network, part).items()
                 },
             )
 
-    def _of(self, network: str) -> list[tuple[str, torch.optim.Optimizer]]:
+    def _optimisers_of(self, network: str) -> list[tuple[str, torch.optim.Optimizer]]:
         return [(phase, by[network]) for phase, by in self.optimisers.items() if network in by]
 
 
@@ -80,22 +80,19 @@ def not_finite(files: Files) -> str | None:
 
 
 def _whole(values: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    made = {}
-    for name, value in values.items():
-        gathered = processes.whole(value.detach())
-        if keep:
-            made[name] = gathered.cpu()
-    return made
+    gathered = ((name, processes.whole(value.detach())) for name, value in values.items())
+    return {name: value.cpu() for name, value in gathered if keep}
 
 
-def _load(found: Checkpoint, file: str, network: nn.Module) -> None:
-    saved = found.tensors(file)
+def _load(checkpoint: Checkpoint, file: str, network: nn.Module) -> None:
+    saved = checkpoint.tensors(file)
     shapes = {name: tuple(value.shape) for name, value in saved.items()}
     wanted = {name: tuple(value.shape) for name, value in processes.state(network).items()}
     if shapes != wanted:
         name = min(name for name in shapes | wanted if shapes.get(name) != wanted.get(name))
+        there, here = shapes.get(name, "absent"), wanted.get(name, "absent")
         raise BadInput(
-            f"{found.folder / file}.safetensors is of another network: {name} is {shapes.get(name, 'not')} there and "
-            f"{wanted.get(name, 'not')} here; allowed is the network that was trained, or another folder"
+            f"{checkpoint.folder / file}.safetensors is of another network: {name} is {there} there, "
+            f"{here} here; train that network, or take another folder"
         )
     processes.load(network, saved)

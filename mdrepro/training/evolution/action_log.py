@@ -1,4 +1,4 @@
-"""The action log of SnapFusion's Algorithm 1: what each round found out and did, as a run keeps it."""
+"""The action log of SnapFusion's Algorithm 1: what each round measured and did, as a run stores it."""
 
 import json
 from collections.abc import Mapping
@@ -57,10 +57,10 @@ class Round:
     blocks: dict[str, int]
 
     @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Self:
-        """From what JSON made of it."""
-        candidates = tuple(Candidate(**candidate) for candidate in told["candidates"])
-        return cls(**{**told, "actions": tuple(told["actions"]), "candidates": candidates})
+    def read(cls, row: Mapping[str, Any]) -> Self:
+        """From its JSON."""
+        candidates = tuple(Candidate(**candidate) for candidate in row["candidates"])
+        return cls(**{**row, "actions": tuple(row["actions"]), "candidates": candidates})
 
 
 def read_log(folder: Path) -> list[Round]:

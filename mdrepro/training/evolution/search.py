@@ -187,8 +187,8 @@ class _Run:
         self.log: list[Round] = []
         self.idle = False
         self.start = [_counts(unet.layout)] if self.latency <= target else []
-        if found := checkpoint.latest(self.root):
-            self._resume(found)
+        if last := checkpoint.latest(self.root):
+            self._resume(last)
 
     @property
     def number(self) -> int:
@@ -214,11 +214,11 @@ class _Run:
     def round(self, unet: EvolvableUNet, left: Callable[[], float | None]) -> bool:
         """Evaluate and act, with a trained network; False if time ran out before."""
         self.unet = unet.eval()
-        found = self._evaluate(left)
-        if found is None:
+        qualities = self._evaluate(left)
+        if qualities is None:
             return False
-        whole, before = found.pop(""), self.latency
-        candidates = rank(unet.layout, whole, found, self.table)
+        whole, before = qualities.pop(""), self.latency
+        candidates = rank(unet.layout, whole, qualities, self.table)
         actions, layout = choose(unet.layout, candidates, self.table, self.target, self.group)
         unet.replay(actions)
         self.idle = not actions
@@ -245,16 +245,16 @@ class _Run:
         """
         path, rank, many = self.folder / EVALUATIONS, self.accelerator.process_index, self.accelerator.num_processes
         kept = json.loads(path.read_text()) if path.is_file() else {}
-        found: dict[str, float] = kept["quality"] if kept.get("round") == self.number else {}
-        todo = [name for name in ("", *(block.name for block in self.unet.blocks())) if name not in found]
+        known: dict[str, float] = kept["quality"] if kept.get("round") == self.number else {}
+        todo = [name for name in ("", *(block.name for block in self.unet.blocks())) if name not in known]
         for start in range(0, len(todo), many):
             if processes.any_of(self.accelerator, left() == 0):
                 return None
             mine = todo[start : start + many][rank : rank + 1]
-            found |= dict(gather_object([(name, self._quality([name] if name else [])) for name in mine]))
+            known |= dict(gather_object([(name, self._quality([name] if name else [])) for name in mine]))
             if self.accelerator.is_main_process:
-                write_json(path, {"round": self.number, "quality": found})
-        return found
+                write_json(path, {"round": self.number, "quality": known})
+        return known
 
     def _quality(self, without: Iterable[str]) -> float:
         names = list(without)
@@ -282,18 +282,18 @@ class _Run:
     def _write_log(self) -> None:
         write_text(self.folder / LOG, "".join(json.dumps(asdict(entry)) + "\n" for entry in self.log))
 
-    def _resume(self, found: checkpoint.Checkpoint) -> None:
+    def _resume(self, last: checkpoint.Checkpoint) -> None:
         for name, value in self.settings.items():
-            if (before := found.state["settings"][name]) != value:
+            if (before := last.state["settings"][name]) != value:
                 raise BadInput(
-                    f"{name} is {value}, and {self.folder} holds an evolution with {before}: allowed are the same, or "
+                    f"{name} is {value}, and {self.folder} holds an evolution with {before}: set it back, or take "
                     "another folder"
                 )
-        self.log = [Round.read(told) for told in found.state["log"]]
+        self.log = [Round.read(row) for row in last.state["log"]]
         self.idle = not self.log[-1].actions
         with torch.device("meta"):
-            self.unet = EvolvableUNet.from_config(found.state["unet"])
-        self.unet.load_state_dict(found.tensors("unet"), assign=True)
+            self.unet = EvolvableUNet.from_config(last.state["unet"])
+        self.unet.load_state_dict(last.tensors("unet"), assign=True)
         if self.accelerator.is_main_process:
             checkpoint.sweep(self.root)
             self._write_log()
@@ -305,12 +305,12 @@ class _Run:
 def _check(unet: EvolvableUNet, table: LatencyTable, target: float, rounds: int, group: int) -> None:
     for name, number in (("rounds", rounds), ("group", group)):
         if number < 1:
-            raise BadInput(f"{name} is {number}: allowed is 1 or more")
+            raise BadInput(f"{name} is {number}: it must be 1 or more")
     blocks = unet.blocks()
     least = table.total(unet.layout) - sum(max(0.0, table.saved(block)) for block in blocks)
     if not target > least:
         raise BadInput(
-            f"target is {target} ms: allowed is more than {least:.4g} ms, which is left with every block removed "
+            f"target is {target} ms: it must be more than {least:.4g} ms, which is left with every block removed "
             f"(now {table.total(unet.layout):.4g} ms)"
         )
 
@@ -325,8 +325,8 @@ def _config(unet: EvolvableUNet) -> dict[str, Any]:
 
 def _hash(unet: EvolvableUNet) -> str:
     """Of configuration and weights."""
-    found = hashlib.sha256(json.dumps(_config(unet)).encode())
+    digest = hashlib.sha256(json.dumps(_config(unet)).encode())
     for name, value in sorted(unet.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -52,7 +52,7 @@ class PatchDiscriminator(nn.Sequential):
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
-    """Half the sum of the mean errors on real and on made images; a scalar.
+    """Half the sum of the mean errors on real and on generated images; a scalar.
 
     ``hinge``: max(0, 1 - real), max(0, 1 + fake). ``bce``: -log sigmoid(real), -log(1 - sigmoid(fake)).
 
@@ -77,7 +77,7 @@ def generator_loss(fake: Tensor, kind: str) -> Tensor:
 def adaptive_weight(error: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
     """Latent diffusion's (and VQGAN's, arXiv 2012.09841, eq. 7) weight of the adversarial term: a scalar, no gradient.
 
-    |d error / d last| / (|d adversarial / d last| + 1e-4), at most 1e4: both terms pull alike at the last layer.
+    |d error / d last| / (|d adversarial / d last| + 1e-4), at most 1e4: both terms pull equally at the last layer.
 
     Args:
         error, adversarial: scalars, whose graph is kept.

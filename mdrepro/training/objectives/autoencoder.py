@@ -16,7 +16,7 @@ from mdrepro.data.examples import Batch, Examples
 from mdrepro.models import latents
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Phase
+from mdrepro.training.engine.objective import Networks, Phase
 from mdrepro.training.objectives.adversarial import (
     KINDS,
     PatchDiscriminator,
@@ -116,7 +116,7 @@ class DecoderHalf(nn.Module):
         return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z))
 
 
-class ImageObjective:
+class ImageObjective(Networks):
     """What trainers on real images share: the `Terms`, and the phase of the discriminator where there is one.
 
     Batches need ``pixels``. Besides the loss, its terms are given before their weights: ``reconstruction``,
@@ -138,10 +138,9 @@ class ImageObjective:
         self, model: AutoencoderKL, terms: Terms, networks: dict[str, nn.Module], frozen: dict[str, nn.Module]
     ) -> None:
         if latents.model_range(model) != "-1..1":
-            raise BadInput("pixel_range of the autoencoder is (0, 1): allowed in training is (-1, 1)")
+            raise BadInput("pixel_range of the autoencoder is (0, 1): it must be (-1, 1) in training")
         self.model, self.terms = model, terms
-        self.networks, self.frozen = dict(networks), dict(frozen)
-        self.ema: dict[str, nn.Module] = {}
+        self.keep(dict(networks), dict(frozen))
         self.phases: tuple[Phase, ...] = (Phase(self.name, tuple(networks)),)
         if terms.perceptual:
             self.frozen["perceptual"] = PerceptualLoss(terms.backbone)
@@ -160,22 +159,22 @@ class ImageObjective:
             return {"loss": self._discriminated(x, draws, started)}
         y, further = self.reconstruct(x, draws)
         error = reconstruction_loss(x, y, self.terms.power)
-        found = {"reconstruction": error}
+        terms = {"reconstruction": error}
         if self.terms.perceptual:
-            found["perceptual"] = self.frozen["perceptual"](x, y).mean()
-            error = error + self.terms.perceptual * found["perceptual"]
+            terms["perceptual"] = self.frozen["perceptual"](x, y).mean()
+            error = error + self.terms.perceptual * terms["perceptual"]
         loss = error
         if self.terms.adversarial:
-            found["adversarial"] = found["balance"] = torch.zeros_like(error)
+            terms["adversarial"] = terms["balance"] = torch.zeros_like(error)
             if started:
-                found["adversarial"] = generator_loss(self.networks["discriminator"](y), self.terms.kind)
-                found["balance"] = self._balance(error, found["adversarial"])
-            loss = loss + self.terms.adversarial * found["balance"] * found["adversarial"]
+                terms["adversarial"] = generator_loss(self.networks["discriminator"](y), self.terms.kind)
+                terms["balance"] = self._balance(error, terms["adversarial"])
+            loss = loss + self.terms.adversarial * terms["balance"] * terms["adversarial"]
         loss = loss + sum(further.values())
-        return {"loss": loss} | {name: term.detach() for name, term in (found | further).items()}
+        return {"loss": loss} | {name: term.detach() for name, term in (terms | further).items()}
 
     def _discriminated(self, x: Tensor, draws: Draws, started: bool) -> Tensor:
-        """Real and made images go through it together, so that each weight is used once in a backward pass."""
+        """Real and decoded images go through it together, so that each weight is used once in a backward pass."""
         if not started:
             return 0 * self.networks["discriminator"](x).mean()
         with torch.no_grad():
@@ -236,7 +235,7 @@ def take_halves(model: AutoencoderKL, networks: Mapping[str, nn.Module]) -> None
 
 @torch.inference_mode()
 def unit_scale(model: AutoencoderKL, examples: Examples, count: int = SCALE_IMAGES) -> float:
-    """1 / standard deviation of the latent's mean over ``count`` training images, evenly chosen."""
+    """1 / standard deviation of the latent's mean over ``count`` training images, evenly spaced."""
     indices = sorted({i * len(examples) // count for i in range(count)})
     means = []
     for first in range(0, len(indices), 16):

@@ -1,22 +1,23 @@
-"""Latent consistency distillation (LCM, arXiv 2310.04378): every point of a guided trajectory is led to its end.
+"""Latent consistency distillation (LCM, arXiv 2310.04378): each point of a guided trajectory is mapped
+to its endpoint.
 
 The comparison that few-step papers name. Sampled with diffusers' LCMScheduler. As in the authors' later LoRA variant
 (arXiv 2311.05556) w is not an input of the network.
 """
 
+from dataclasses import KW_ONLY, dataclass
+
 import torch
 from diffusers import LCMScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, predict
-from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Phase
 from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
-from mdrepro.training.objectives.progressive import predict_guided
+from mdrepro.training.objectives.progressive import Net, Student, predict_guided
 
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
@@ -28,14 +29,14 @@ def boundary_scalings(t_b: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     return SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2), scaled / (scaled**2 + SIGMA_DATA**2).sqrt()
 
 
-def consistency_function(net: nn.Module, schedule: NoiseSchedule, x_t: Tensor, t_b: Tensor, text_btc: Tensor) -> Tensor:
+def consistency_function(net: Net, schedule: NoiseSchedule, x_t: Tensor, t_b: Tensor, text_btc: Tensor) -> Tensor:
     """f(z, c, t) = c_skip(t) z + c_out(t) x0(z, c, t) (LCM section 4.1)."""
     skip, out = boundary_scalings(t_b, x_t)
     return skip * x_t + out * schedule.x0(predict(net, x_t, t_b, text_btc), x_t, t_b)
 
 
 def solver_step(
-    net: nn.Module,
+    net: Net,
     schedule: NoiseSchedule,
     x_t: Tensor,
     t_b: Tensor,
@@ -54,16 +55,12 @@ def pseudo_huber(error: Tensor, c: float) -> Tensor:
     return torch.mean((error.square() + c**2).sqrt() - c)
 
 
-class ConsistencyDistillation:
+@dataclass(eq=False)
+class ConsistencyDistillation(Student):
     """Objective: ||f(z_{t_{n+k}}) - f_ema(z_{t_n})|| (LCM algorithm 1); needs a loop with EMA, its target.
 
-    Batches need ``latent`` and ``text``.
-
     Args:
-        unet: the student, a copy of its teacher.
-        teacher: a denoiser; both predict what the scheduler's config says.
-        scheduler: a diffusers scheduler, for its noise levels and prediction type.
-        null_text: features of the empty text, (tokens, width).
+        unet, teacher, scheduler, null_text: see `Student`; the student begins as a copy of its teacher.
         solver_steps: over how many DDIM steps T is divided; the skipping step k is T / solver_steps.
         guidance: range of w, drawn uniformly for each sample; (w, w) fixes it.
         huber: c of `pseudo_huber`.
@@ -72,36 +69,21 @@ class ConsistencyDistillation:
         BadInput: a range that is empty or begins under 1, or solver steps outside 1..T.
     """
 
-    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
+    _: KW_ONLY
+    solver_steps: int = 50
+    guidance: tuple[float, float] = (3.0, 15.0)
+    huber: float = 0.001
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        teacher: nn.Module,
-        scheduler: Scheduler,
-        null_text: Tensor,
-        *,
-        solver_steps: int = 50,
-        guidance: tuple[float, float] = (3.0, 15.0),
-        huber: float = 0.001,
-    ) -> None:
-        self.schedule = NoiseSchedule.from_scheduler(scheduler)
-        if not (1 <= guidance[0] <= guidance[1] and 1 <= solver_steps <= self.schedule.total):
+    def check(self) -> None:
+        if not (1 <= self.guidance[0] <= self.guidance[1] and 1 <= self.solver_steps <= self.schedule.total):
             raise BadInput(
-                f"guidance {guidance}, solver_steps {solver_steps}: allowed are a range from 1 (no guidance) upwards, "
-                f"and 1 to {self.schedule.total} steps"
+                f"guidance {self.guidance}, solver_steps {self.solver_steps}: they must be a range from 1 (no "
+                f"guidance) upwards, and 1 to {self.schedule.total} steps"
             )
-        self.networks: dict[str, nn.Module] = {"unet": unet}
-        self.frozen: dict[str, nn.Module] = {"teacher": teacher}
-        self.ema: dict[str, nn.Module] = {}
-        self.null_text, self.solver_steps = null_text, solver_steps
-        self.guidance, self.huber = guidance, huber
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         if "unet" not in self.ema:
-            raise BadInput(
-                "consistency distillation needs the average of its network as target: allowed is ema above 0"
-            )
+            raise BadInput("consistency distillation needs the average of its network as target: ema must be above 0")
         x0, text_btc, schedule = batch["latent"], batch["text"], self.schedule
         skip = schedule.total // self.solver_steps
         t_b = skip * draws.integers(1, self.solver_steps + 1) - 1  # the times that LCMScheduler starts from
@@ -111,13 +93,12 @@ class ConsistencyDistillation:
         with torch.no_grad():
             x_later = solver_step(self.frozen["teacher"], schedule, x_t, t_b, later_b, text_btc, self.null_text, w)
             target = consistency_function(self.ema["unet"], schedule, x_later, later_b, text_btc)
-        made = consistency_function(self.networks["unet"], schedule, x_t, t_b, text_btc)
-        return {"loss": pseudo_huber(made - target, self.huber)}
+        endpoint = consistency_function(self.networks["unet"], schedule, x_t, t_b, text_btc)
+        return {"loss": pseudo_huber(endpoint - target, self.huber)}
 
 
 def _build(inputs: Inputs) -> Training:
-    networks = inputs.denoiser(), inputs.teacher()
-    objective = ConsistencyDistillation(*networks, inputs.scheduler, inputs.null_text, **inputs.options)
+    objective = inputs.student(ConsistencyDistillation)
     sampler = LCMScheduler.from_config(
         inputs.scheduler.config, original_inference_steps=objective.solver_steps, timestep_spacing="leading"
     )

@@ -8,17 +8,18 @@ towers of which are kept, scores images (`mdrepro.models.scenes.clip`).
 Contrast may be helped by a read-out of single tokens: see `mdrepro.training.objectives.registers`.
 
 Negatives come from a process's own micro-batch, so that a batch in parts has another loss. Gathering those of other
-processes would matter for CLIP's batches of 32,768; scenes of a few hundred words are told apart in one micro-batch.
+processes would matter for CLIP's batches of 32,768; captions of scenes differ enough within one micro-batch.
 """
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data import shapes
@@ -27,7 +28,7 @@ from mdrepro.models import latents, text
 from mdrepro.models.scenes.clip import SceneClip
 from mdrepro.models.scenes.towers import ImageTower, TextTower
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Phase
+from mdrepro.training.engine.objective import Networks, Phase
 from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import Kind, register
 from mdrepro.training.objectives.registers import ReadOut, answers, readout_loss
@@ -58,7 +59,8 @@ class Temperature(nn.Module):
         return self.log_scale.clamp(max=LARGEST).exp()
 
 
-class Contrastive:
+@dataclass(eq=False)
+class Contrastive(Networks):
     """Objective: `info_nce` of images and their captions; ``top1`` is the share of images whose caption came first.
 
     Batches need ``pixels`` and ``caption``.
@@ -74,32 +76,24 @@ class Contrastive:
         BadInput: a negative ``weight`` or ``noise``.
     """
 
-    phases: tuple[Phase, ...] = (Phase("towers", ("text", "image", "temperature")),)
+    phases: ClassVar[tuple[Phase, ...]] = (Phase("towers", ("text", "image", "temperature")),)
+    tokenizer: PreTrainedTokenizerBase
+    encoder: CLIPTextModel
+    _: KW_ONLY
+    features: int = 128
+    image_width: int = 32
+    weight: float = 0.0
+    noise: float = 1.0
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        encoder: CLIPTextModel,
-        *,
-        features: int = 128,
-        image_width: int = 32,
-        weight: float = 0.0,
-        noise: float = 1.0,
-    ) -> None:
-        if weight < 0 or noise < 0:
-            raise BadInput(f"weight {weight}, noise {noise}: allowed are numbers from 0")
-        self.tokenizer, self.encoder, self.weight, self.noise = tokenizer, encoder, weight, noise
-        self.tokens = text.length(tokenizer, encoder)
-        texts = TextTower(encoder, features)
-        if weight:
-            texts.readout = ReadOut(encoder.config.hidden_size)
-        self.networks: dict[str, nn.Module] = {
-            "text": texts,
-            "image": ImageTower(features, image_width),
-            "temperature": Temperature(),
-        }
-        self.frozen: dict[str, nn.Module] = {}
-        self.ema: dict[str, nn.Module] = {}
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.noise < 0:
+            raise BadInput(f"weight {self.weight}, noise {self.noise}: they must be numbers from 0")
+        self.tokens = text.length(self.tokenizer, self.encoder)
+        texts = TextTower(self.encoder, self.features)
+        if self.weight:
+            texts.readout = ReadOut(self.encoder.config.hidden_size)
+        images = ImageTower(self.features, self.image_width)
+        self.keep({"text": texts, "image": images, "temperature": Temperature()})
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x = latents.convert(batch["pixels"], "uint8", "-1..1")
@@ -110,20 +104,17 @@ class Contrastive:
         scale = self.networks["temperature"]()
         first = (image_bd @ text_bd.T).argmax(dim=1) == torch.arange(len(x), device=x.device)
         contrast = info_nce(image_bd, text_bd, scale)
-        told = {"loss": contrast, "top1": first.float().mean(), "scale": scale.detach()}
+        terms = {"loss": contrast, "top1": first.float().mean(), "scale": scale.detach()}
         if not self.weight:
-            return told
+            return terms
         readout = readout_loss(logits, answers(batch["scene"]).to(x.device))
-        return told | {"loss": contrast + self.weight * readout, "contrast": contrast, "readout": readout}
+        return terms | {"loss": contrast + self.weight * readout, "contrast": contrast, "readout": readout}
 
     def finish(self, networks: Mapping[str, nn.Module]) -> CLIPTextModel:
-        """The trained text encoder, in eval mode, its weights fixed.
-
-        Args:
-            networks: what the loop returned.
-        """
-        trained: Any = networks["text"]
-        self.encoder.load_state_dict(trained.encoder.state_dict())
+        """The trained text encoder, in eval mode, its weights fixed, from what the loop returned."""
+        tower = networks["text"]
+        assert isinstance(tower, TextTower)
+        self.encoder.load_state_dict(tower.encoder.state_dict())
         self.encoder.eval().requires_grad_(False)
         return self.encoder
 

@@ -1,11 +1,12 @@
-"""A light decoder for the latents of a trained autoencoder, in both papers' ways.
+"""A light decoder for the latents of a trained autoencoder, as each paper trains it.
 
-SnapFusion (section 2.4): student and teacher decode the same synthetic latents, made by the diffusion model; the loss
-is the squared difference of the two images, nothing else. MobileDiffusion (section 1.3): the student decodes latents of
-real images, made by the teacher's encoder, which is fixed, and learns the images themselves.
+SnapFusion (section 2.4): student and teacher decode the same latents, which the diffusion model samples; the loss is
+the squared difference of the two images, nothing else. MobileDiffusion (section 1.3): the student decodes latents of
+real images, computed by the teacher's encoder, which is fixed, and learns the images themselves.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKL
@@ -16,7 +17,7 @@ from mdrepro.models import latents
 from mdrepro.models.autoencoders import take_encoder
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Phase
+from mdrepro.training.engine.objective import Networks, Phase
 from mdrepro.training.objectives.autoencoder import (
     DecoderHalf,
     EncoderHalf,
@@ -30,7 +31,7 @@ from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import Kind, register
 
 
-class DecoderDistillation:
+class DecoderDistillation(Networks):
     """Objective (SnapFusion): mean squared difference between the student's and the teacher's image, not clamped.
 
     Batches need ``latent``. The student is given the teacher's encoder and latent convention.
@@ -43,14 +44,12 @@ class DecoderDistillation:
         BadInput: the encoders differ in shape.
     """
 
-    phases: tuple[Phase, ...] = (Phase("decoder", ("decoder",)),)
+    phases: ClassVar[tuple[Phase, ...]] = (Phase("decoder", ("decoder",)),)
 
     def __init__(self, student: AutoencoderKL, teacher: AutoencoderKL) -> None:
         take_encoder(student, teacher)
         self.model = student
-        self.networks: dict[str, nn.Module] = {"decoder": DecoderHalf(student)}
-        self.frozen: dict[str, nn.Module] = {"teacher": DecoderHalf(teacher)}
-        self.ema: dict[str, nn.Module] = {}
+        self.keep({"decoder": DecoderHalf(student)}, {"teacher": DecoderHalf(teacher)})
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         z = latents.unscale(self.model, batch["latent"])

@@ -5,6 +5,9 @@ SnapFusion's L_ori (section 2.5), and, run on after ``unet.set_attention("relu")
 (rule T5).
 """
 
+from dataclasses import KW_ONLY, InitVar, dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +17,7 @@ from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
 from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.models.mobilediffusion.unet import MobileDiffusionUNet
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Phase
+from mdrepro.training.engine.objective import Networks, Phase
 from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, LATENTS, Kind, register
 
@@ -49,7 +52,8 @@ def diffusion_loss(
     return torch.mean(error_b if min_snr is None else min_snr_weight(schedule, t_b, min_snr) * error_b)
 
 
-class Diffusion:
+@dataclass(eq=False)
+class Diffusion(Networks):
     """Objective: `diffusion_loss` with t uniform over all times.
 
     Batches need ``latent`` and ``text``.
@@ -59,32 +63,27 @@ class Diffusion:
         scheduler: a diffusers scheduler, for its noise levels and prediction type.
         null_text: features of the empty text, (tokens, width).
         drop: share of samples that are given the empty text.
-        min_snr: gamma of the min-SNR weight (5 in its paper); None weighs all times alike.
+        min_snr: gamma of the min-SNR weight (5 in its paper); None weighs all times equally.
 
     Raises:
         BadInput: a share outside 0..1, or a gamma that is not positive.
     """
 
-    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
+    phases: ClassVar[tuple[Phase, ...]] = (Phase("unet", ("unet",)),)
+    unet: InitVar[nn.Module]
+    scheduler: InitVar[Scheduler]
+    null_text: Tensor
+    _: KW_ONLY
+    drop: float = 0.1
+    min_snr: float | None = None
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        scheduler: Scheduler,
-        null_text: Tensor,
-        *,
-        drop: float = 0.1,
-        min_snr: float | None = None,
-    ) -> None:
-        if not 0 <= drop <= 1:
-            raise BadInput(f"drop {drop}: allowed is a share from 0 to 1")
-        if min_snr is not None and min_snr <= 0:
-            raise BadInput(f"min_snr {min_snr}: allowed is a positive number, or none")
-        self.networks: dict[str, nn.Module] = {"unet": unet}
-        self.frozen: dict[str, nn.Module] = {}
-        self.ema: dict[str, nn.Module] = {}
+    def __post_init__(self, unet: nn.Module, scheduler: Scheduler) -> None:
+        if not 0 <= self.drop <= 1:
+            raise BadInput(f"drop {self.drop}: it must be a share from 0 to 1")
+        if self.min_snr is not None and self.min_snr <= 0:
+            raise BadInput(f"min_snr {self.min_snr}: it must be a positive number, or none")
+        self.keep({"unet": unet})
         self.schedule = NoiseSchedule.from_scheduler(scheduler)
-        self.null_text, self.drop, self.min_snr = null_text, drop, min_snr
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x0 = batch["latent"]

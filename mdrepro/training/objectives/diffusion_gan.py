@@ -9,6 +9,8 @@ xuyanwu/SIDDMs-UFOGen): gamma_t such that the reconstruction term is the error i
 held within 0.5, jump T / 4, t uniform, the discriminator trained in every second step.
 """
 
+from dataclasses import KW_ONLY, InitVar, dataclass
+
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.models.mobilediffusion.discriminator import LOGITS, Discriminator
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Phase
+from mdrepro.training.engine.objective import Networks, Phase
 from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 
@@ -30,27 +32,28 @@ RECONSTRUCTIONS = ("epsilon", "x0")
 
 
 def generator_adversarial(fake: Tensor, hold: float | None = None) -> Tensor:
-    """-log D(fake), the non-saturating loss (arXiv 1406.2661), a scalar; logits above ``hold`` press no further."""
+    """-log D(fake), the non-saturating loss (arXiv 1406.2661), a scalar; no gradient from logits above ``hold``."""
     return F.softplus(-fake if hold is None else -fake.clamp(max=hold)).mean()
 
 
 def discriminator_adversarial(real: Tensor, fake: Tensor, hold: float | None = None) -> Tensor:
-    """-log D(real) - log(1 - D(fake)), a scalar; logits beyond ``hold`` on the right side press no further."""
+    """-log D(real) - log(1 - D(fake)), a scalar; no gradient where logits are right beyond ``hold``."""
     if hold is not None:
         real, fake = real.clamp(max=hold), fake.clamp(min=-hold)
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def reconstruction_loss(schedule: NoiseSchedule, x0: Tensor, made: Tensor, t_b: Tensor, kind: str) -> Tensor:
+def reconstruction_loss(schedule: NoiseSchedule, x0: Tensor, generated: Tensor, t_b: Tensor, kind: str) -> Tensor:
     """gamma_t ||x0 - x0'||^2, a scalar.
 
     gamma_t is a_t^2 / s_t^2 for ``epsilon`` (which makes it the error in e), 1 for ``x0``.
     """
-    error_b = per_sample((x0 - made).square())
+    error_b = per_sample((x0 - generated).square())
     return torch.mean(schedule.snr(t_b) * error_b if kind == "epsilon" else error_b)
 
 
-class DiffusionGAN:
+@dataclass(eq=False)
+class DiffusionGAN(Networks):
     """Objective: phases ``discriminator`` and ``generator``.
 
     Batches need ``latent`` and ``text``; with ``pairs`` also ``noise`` and ``target_latent``.
@@ -68,45 +71,42 @@ class DiffusionGAN:
         times: t from all times (``uniform``) or only from those that the sampler visits (``jumps``).
         last: share of samples whose t is T - 1, where the one-step model works; the others follow ``times``.
         pairs: not in the papers. Weight of an added term ||G(noise, T - 1) - target_latent||^2, where ``target_latent``
-            is what a teacher made of ``noise`` in many guided steps.
+            is what a teacher generates from ``noise`` in many guided steps.
 
     Raises:
         BadInput: an unknown choice, a share outside 0..1, or jumps or every under 1.
     """
 
-    def __init__(
-        self,
-        generator: nn.Module,
-        discriminator: nn.Module,
-        scheduler: Scheduler,
-        *,
-        jumps: int = 4,
-        reconstruction: float = 1.0,
-        gamma: str = "epsilon",
-        adversarial: float = 1.0,
-        hold: float | None = 0.5,
-        every: int = 2,
-        times: str = "uniform",
-        last: float = 0.0,
-        pairs: float = 0.0,
-    ) -> None:
-        if gamma not in RECONSTRUCTIONS:
-            raise unknown("gamma", gamma, RECONSTRUCTIONS)
-        if times not in TIMES:
-            raise unknown("choice of times", times, TIMES)
-        if not (0 <= last <= 1 and min(jumps, every) >= 1):
-            raise BadInput(f"last {last}, jumps {jumps}, every {every}: allowed are a share from 0 to 1, and 1 or more")
-        self.networks: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator}
-        self.frozen: dict[str, nn.Module] = {}
-        self.ema: dict[str, nn.Module] = {}
-        self.phases: tuple[Phase, ...] = (
-            Phase("discriminator", ("discriminator",), every=every),
-            Phase("generator", ("generator",)),
-        )
+    generator: InitVar[nn.Module]
+    discriminator: InitVar[nn.Module]
+    scheduler: InitVar[Scheduler]
+    _: KW_ONLY
+    jumps: int = 4
+    reconstruction: float = 1.0
+    gamma: str = "epsilon"
+    adversarial: float = 1.0
+    hold: float | None = 0.5
+    every: int = 2
+    times: str = "uniform"
+    last: float = 0.0
+    pairs: float = 0.0
+
+    def __post_init__(self, generator: nn.Module, discriminator: nn.Module, scheduler: Scheduler) -> None:
+        if self.gamma not in RECONSTRUCTIONS:
+            raise unknown("gamma", self.gamma, RECONSTRUCTIONS)
+        if self.times not in TIMES:
+            raise unknown("choice of times", self.times, TIMES)
+        if not (0 <= self.last <= 1 and min(self.jumps, self.every) >= 1):
+            raise BadInput(
+                f"last {self.last}, jumps {self.jumps}, every {self.every}: they must be a share from 0 to 1, and "
+                "numbers from 1"
+            )
+        self.keep({"generator": generator, "discriminator": discriminator})
         self.schedule = NoiseSchedule.from_scheduler(scheduler)
-        self.jumps, self.times, self.last = jumps, times, last
-        self.reconstruction, self.gamma, self.adversarial = reconstruction, gamma, adversarial
-        self.hold, self.pairs = hold, pairs
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return Phase("discriminator", ("discriminator",), every=self.every), Phase("generator", ("generator",))
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x0, text_btc, schedule = batch["latent"], batch["text"], self.schedule
@@ -115,30 +115,30 @@ class DiffusionGAN:
         lower_b = (t_b - schedule.total // self.jumps).clamp(min=0)
         x_t = schedule.add_noise(x0, draws.normal(*shape), t_b)
         with torch.set_grad_enabled(phase == "generator"):
-            made = self._generate(x_t, t_b, text_btc)
-            fake = schedule.add_noise(made, draws.normal(*shape), lower_b)
+            generated = self._generate(x_t, t_b, text_btc)
+            fake = schedule.add_noise(generated, draws.normal(*shape), lower_b)
         if phase == "discriminator":
             real = schedule.add_noise(x0, draws.normal(*shape), lower_b)
-            judged = self._judge(torch.cat([real, fake]), lower_b.repeat(2), text_btc.repeat(2, 1, 1))
-            for_real, for_fake = judged.chunk(2)
+            logits = self._judge(torch.cat([real, fake]), lower_b.repeat(2), text_btc.repeat(2, 1, 1))
+            for_real, for_fake = logits.chunk(2)
             loss = discriminator_adversarial(for_real, for_fake, self.hold)
             return {"loss": loss, "real": for_real.mean(), "fake": for_fake.mean()}
         terms = {
             "adversarial": generator_adversarial(self._judge(fake, lower_b, text_btc), self.hold),
-            "reconstruction": reconstruction_loss(schedule, x0, made, t_b, self.gamma),
+            "reconstruction": reconstruction_loss(schedule, x0, generated, t_b, self.gamma),
         }
         loss = self.adversarial * terms["adversarial"] + self.reconstruction * terms["reconstruction"]
         if self.pairs:
             last_b = torch.full_like(t_b, schedule.total - 1)
-            made = self._generate(batch["noise"], last_b, text_btc)
-            terms["pairs"] = torch.mean((made - batch["target_latent"]).square())
+            generated = self._generate(batch["noise"], last_b, text_btc)
+            terms["pairs"] = torch.mean((generated - batch["target_latent"]).square())
             loss = loss + self.pairs * terms["pairs"]
         return {"loss": loss} | terms
 
     def _times(self, draws: Draws) -> Tensor:
         if self.times == "jumps":
-            places = draws.integers(0, self.jumps)
-            t_b = self.schedule.trailing(self.jumps).to(places.device)[places]
+            jump_b = draws.integers(0, self.jumps)
+            t_b = self.schedule.trailing(self.jumps).to(jump_b.device)[jump_b]
         else:
             t_b = draws.integers(1, self.schedule.total)
         if not self.last:

@@ -1,17 +1,16 @@
-"""Latents and text features made at every step by frozen encoders: for data too large, or seen too seldom, to cache."""
-
-from typing import Any
+"""Latents and text features computed at every step by frozen encoders, for data that is not worth a cache."""
 
 import torch
 from torch import Tensor, nn
+from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from mdrepro.data.examples import Batch
 from mdrepro.models import latents, text
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Objective
+from mdrepro.training.engine.objective import Networks, Objective
 
 
-class Encoding:
+class Encoding(Networks):
     """Objective: another one on latents and text features, given ``pixels`` and ``caption``.
 
     What the encoders give is the same as in `mdrepro.training.engine.latent_cache` (the mode of the latent's
@@ -22,13 +21,16 @@ class Encoding:
         vae, tokenizer, text_encoder: as in `mdrepro.models.pipeline`.
     """
 
-    def __init__(self, objective: Objective, vae: nn.Module, tokenizer: Any, text_encoder: Any) -> None:
-        self.objective, self.tokenizer = objective, tokenizer
-        self.networks, self.ema, self.phases = objective.networks, objective.ema, objective.phases
-        self.frozen = {**objective.frozen, "vae": vae, "text_encoder": text_encoder}
+    def __init__(
+        self, objective: Objective, vae: nn.Module, tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModel
+    ) -> None:
+        self.objective, self.tokenizer, self.text_encoder = objective, tokenizer, text_encoder
+        self.phases = objective.phases
+        self.keep(objective.networks, {**objective.frozen, "vae": vae, "text_encoder": text_encoder})
+        self.ema = objective.ema
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         with torch.no_grad():
             latent = latents.to_latent(self.frozen["vae"], batch["pixels"], "uint8")
-            features = text.encode(self.tokenizer, self.frozen["text_encoder"], batch["caption"])
+            features = text.encode(self.tokenizer, self.text_encoder, batch["caption"])
         return self.objective.losses(phase, {**batch, "latent": latent.float(), "text": features.float()}, draws)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin
@@ -23,6 +23,7 @@ from mdrepro.training.objectives.encoding import Encoding
 from mdrepro.training.objectives.kinds import Declared, argument_types
 from mdrepro.training.recipes.recipe import Recipe
 
+T = TypeVar("T")
 UNET = "MobileDiffusionUNet"
 """The class of denoisers, where a recipe names no other."""
 
@@ -192,6 +193,16 @@ class Inputs:
     def on_batches(self, objective: Objective) -> Objective:
         """An objective of latents and text features on what `encoded` gives: without a cache it encodes first."""
         return objective if self.recipe.data.get("cache", True) else Encoding(objective, *self.encoders)
+
+    def student(self, objective: Callable[..., T], change: Callable[[ModelMixin], ModelMixin] | None = None) -> T:
+        """An objective in which the denoiser learns from another; see `progressive.Student`.
+
+        Args:
+            objective: its class.
+            change: makes the student of the denoiser that it begins with.
+        """
+        unet, teacher = self.denoiser(), self.teacher()
+        return objective(change(unet) if change else unet, teacher, self.scheduler, self.null_text, **self.options)
 
     def on_latents(
         self, objective: Objective, network: str = "unet", scheduler: SchedulerMixin | None = None

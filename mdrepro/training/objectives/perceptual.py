@@ -1,7 +1,5 @@
 """LPIPS as a training loss: the metric's network, with gradients."""
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from mdrepro.metrics.image import reconstruction
@@ -19,9 +17,7 @@ class PerceptualLoss(nn.Module):
 
     def __init__(self, net: str = "vgg") -> None:
         super().__init__()
-        measure = reconstruction.Lpips(net)
-        self.protocol = measure.protocol
-        self.lpips: Any = measure._model.requires_grad_(False)
+        self.lpips = reconstruction.Lpips(net)._model.requires_grad_(False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distances of images (b, 3, h, w) in [-1, 1]: (b,), 0 for equal ones."""

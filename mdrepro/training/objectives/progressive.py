@@ -7,7 +7,8 @@ the network), which its students then need no more.
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import KW_ONLY, InitVar, dataclass
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,11 @@ from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
 from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Phase
-from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.engine.objective import Networks, Phase
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
+
+Net: TypeAlias = Callable[..., tuple[Tensor]]
+"""A denoiser, as `mdrepro.diffusion.noise.predict` calls it."""
 
 
 def guide(conditional: Tensor, null: Tensor, guidance_b: Tensor) -> Tensor:
@@ -29,7 +32,7 @@ def guide(conditional: Tensor, null: Tensor, guidance_b: Tensor) -> Tensor:
 
 
 def predict_guided(
-    net: Callable[..., Any], x_t: Tensor, t_b: Tensor, text_btc: Tensor, null_tc: Tensor, guidance_b: Tensor | None
+    net: Net, x_t: Tensor, t_b: Tensor, text_btc: Tensor, null_tc: Tensor, guidance_b: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The prediction without and with guidance, from one call of the network.
 
@@ -51,21 +54,8 @@ def predict_guided(
     return conditional, guide(conditional, null, guidance_b)
 
 
-def two_steps(
-    net: Callable[..., Any],
-    schedule: NoiseSchedule,
-    x_t: Tensor,
-    times: Sequence[Tensor],
-    text_btc: Tensor,
-    null_tc: Tensor,
-    guidance_b: Tensor | None,
-) -> Tensor:
-    """z_t'' after two (guided) DDIM steps t -> t' -> t'' (arXiv 2202.00512, algorithm 2; SnapFusion eq. 7)."""
-    return ddim(net, schedule, x_t, times, text_btc, null_tc, guidance_b)
-
-
 def ddim(
-    net: Callable[..., Any],
+    net: Net,
     schedule: NoiseSchedule,
     x_t: Tensor,
     times: Sequence[Tensor],
@@ -73,7 +63,10 @@ def ddim(
     null_tc: Tensor,
     guidance_b: Tensor | None,
 ) -> Tensor:
-    """z at the last of ``times``, each (b,), after (guided) DDIM steps from one to the next, from z at the first."""
+    """z at the last of ``times``, each (b,), after (guided) DDIM steps from one to the next, from z at the first.
+
+    With three times, the two steps of arXiv 2202.00512, algorithm 2, and SnapFusion eq. 7.
+    """
     for now, after in itertools.pairwise(times):
         _, prediction = predict_guided(net, x_t, now, text_btc, null_tc, guidance_b)
         clean, noise = schedule.x0(prediction, x_t, now), schedule.noise(prediction, x_t, now)
@@ -97,29 +90,42 @@ def truncated_snr_weight(schedule: NoiseSchedule, t_b: Tensor) -> Tensor:
     return schedule.snr(t_b).clamp(min=1)
 
 
+def x0_loss(schedule: NoiseSchedule, prediction: Tensor, target: Tensor, x_t: Tensor, t_b: Tensor) -> Tensor:
+    """max(a_t^2 / s_t^2, 1) ||x0 - target||^2, a scalar (arXiv 2202.00512; SnapFusion eq. 9; arXiv 2210.03142, eq. 4).
+
+    Args:
+        schedule: noise levels and the kind of prediction.
+        prediction: the student's at t.
+        target: for x0.
+        x_t, t_b: z_t and t.
+    """
+    error_b = per_sample((schedule.x0(prediction, x_t, t_b) - target).square())
+    return torch.mean(truncated_snr_weight(schedule, t_b) * error_b)
+
+
 def student_times(
     schedule: NoiseSchedule, steps: int, draws: Draws, teacher_steps: int | None = None
 ) -> tuple[Tensor, ...]:
     """t, t', t'', ..., each (b,): a random one of the student's ``steps`` steps, divided into those of its teacher.
 
     They are the times that a scheduler with ``timestep_spacing="trailing"`` visits, so that the student is trained
-    where it will be asked; the last step ends at CLEAN.
+    where it will be sampled; the last step ends at CLEAN.
 
     Args:
         schedule: noise levels.
         steps: N of the student.
-        draws: the chance of the step.
+        draws: for the step.
         teacher_steps: of the teacher, a multiple of ``steps``; None for twice as many, which gives three times.
 
     Raises:
         BadInput: more steps than the schedule has, or fewer than one, or teacher's steps that are no such multiple.
     """
     if not 1 <= 2 * steps <= schedule.total:
-        raise BadInput(f"a student of {steps} steps: allowed are 1 to {schedule.total // 2}")
+        raise BadInput(f"a student of {steps} steps: it must have 1 to {schedule.total // 2}")
     taught = 2 * steps if teacher_steps is None else teacher_steps
     if taught % steps or not 2 * steps <= taught <= schedule.total:
         raise BadInput(
-            f"a teacher of {taught} steps for a student of {steps}: allowed are {2 * steps}, {3 * steps} and so on to "
+            f"a teacher of {taught} steps for a student of {steps}: it must have {2 * steps}, {3 * steps} and so on to "
             f"{schedule.total}"
         )
     each = taught // steps
@@ -128,37 +134,45 @@ def student_times(
     return tuple(times[step_b + index] for index in range(each + 1))
 
 
-class ProgressiveDistillation:
-    """Objective: a student of ``steps`` DDIM steps from a teacher of twice as many.
-
-    Batches need ``latent`` and ``text``.
+@dataclass(eq=False)
+class Student(Networks):
+    """What objectives share in which a denoiser learns from another. Batches need ``latent`` and ``text``.
 
     Args:
         unet: the student, usually a copy of its teacher.
-        teacher: the denoiser that does two steps; both predict what the scheduler's config says.
+        teacher: the denoiser that it learns from; both predict what the scheduler's config says.
         scheduler: a diffusers scheduler, for its noise levels and prediction type.
         null_text: features of the empty text, (tokens, width).
+    """
+
+    phases: ClassVar[tuple[Phase, ...]] = (Phase("unet", ("unet",)),)
+    unet: InitVar[nn.Module]
+    teacher: InitVar[nn.Module]
+    scheduler: InitVar[Scheduler]
+    null_text: Tensor
+
+    def __post_init__(self, unet: nn.Module, teacher: nn.Module, scheduler: Scheduler) -> None:
+        self.keep({"unet": unet}, {"teacher": teacher})
+        self.schedule = NoiseSchedule.from_scheduler(scheduler)
+        self.check()
+
+    def check(self) -> None:
+        """Raise BadInput for options that are not allowed."""
+
+
+@dataclass(eq=False)
+class ProgressiveDistillation(Student):
+    """Objective: a student of ``steps`` DDIM steps from a teacher of twice as many.
+
+    Args:
+        unet, teacher, scheduler, null_text: see `Student`.
         steps: of the student.
         guidance: w of the teacher; 1 is none. The student is not guided.
     """
 
-    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
-
-    def __init__(
-        self,
-        unet: nn.Module,
-        teacher: nn.Module,
-        scheduler: Scheduler,
-        null_text: Tensor,
-        *,
-        steps: int,
-        guidance: float = 1.0,
-    ) -> None:
-        self.networks: dict[str, nn.Module] = {"unet": unet}
-        self.frozen: dict[str, nn.Module] = {"teacher": teacher}
-        self.ema: dict[str, nn.Module] = {}
-        self.schedule = NoiseSchedule.from_scheduler(scheduler)
-        self.null_text, self.steps, self.guidance = null_text, steps, guidance
+    _: KW_ONLY
+    steps: int
+    guidance: float = 1.0
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x0, text_btc = batch["latent"], batch["text"]
@@ -166,17 +180,17 @@ class ProgressiveDistillation:
         x_t = self.schedule.add_noise(x0, draws.normal(*x0.shape[1:]), times[0])
         with torch.no_grad():
             guidance_b = None if self.guidance == 1 else torch.full((len(x0),), self.guidance, device=x0.device)
-            teacher = self.frozen["teacher"]
-            x_later = two_steps(teacher, self.schedule, x_t, times, text_btc, self.null_text, guidance_b)
+            x_later = ddim(self.frozen["teacher"], self.schedule, x_t, times, text_btc, self.null_text, guidance_b)
             target = clean_target(self.schedule, x_t, x_later, times[0], times[2])
         prediction = predict(self.networks["unet"], x_t, times[0], text_btc)
-        error_b = per_sample((self.schedule.x0(prediction, x_t, times[0]) - target).square())
-        return {"loss": torch.mean(truncated_snr_weight(self.schedule, times[0]) * error_b)}
+        return {"loss": x0_loss(self.schedule, prediction, target, x_t, times[0])}
 
 
-def _build(inputs: Inputs) -> Training:
-    networks = inputs.denoiser(), inputs.teacher()
-    return inputs.on_latents(ProgressiveDistillation(*networks, inputs.scheduler, inputs.null_text, **inputs.options))
-
-
-register(Kind(name="progressive", build=_build, needs=DENOISER, options=(ProgressiveDistillation,)))
+register(
+    Kind(
+        name="progressive",
+        build=lambda inputs: inputs.on_latents(inputs.student(ProgressiveDistillation)),
+        needs=DENOISER,
+        options=(ProgressiveDistillation,),
+    )
+)

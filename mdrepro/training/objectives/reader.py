@@ -1,16 +1,18 @@
 """Training of the independent scorer (`mdrepro.models.scenes.reader`) on real renders, and on nothing else."""
 
-from torch import Tensor, nn
+from typing import ClassVar
+
+from torch import Tensor
 
 from mdrepro.data.examples import Batch
 from mdrepro.models.scenes.reader import SceneReader, reading_loss, targets
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Phase
+from mdrepro.training.engine.objective import Networks, Phase
 from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import Kind, register
 
 
-class Reading:
+class Reading(Networks):
     """Objective: `reading_loss` of a `SceneReader`.
 
     Batches need ``pixels`` and ``scene``.
@@ -19,12 +21,10 @@ class Reading:
         reader: the network.
     """
 
-    phases: tuple[Phase, ...] = (Phase("reader", ("reader",)),)
+    phases: ClassVar[tuple[Phase, ...]] = (Phase("reader", ("reader",)),)
 
     def __init__(self, reader: SceneReader) -> None:
-        self.networks: dict[str, nn.Module] = {"reader": reader}
-        self.frozen: dict[str, nn.Module] = {}
-        self.ema: dict[str, nn.Module] = {}
+        self.keep({"reader": reader})
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x = batch["pixels"]

@@ -1,4 +1,4 @@
-"""What the last tokens of a caption's features must tell: the scene, one token for each thing that is said.
+"""What the last tokens of a caption's features must encode: the scene, one token for each thing that it names.
 
 Contrast alone (CLIP's loss) leaves the features of single tokens badly off at this size: it asks nothing of any token
 but the end, and of that only what tells a batch apart. The UNet reads single tokens. So the last six positions of every
@@ -28,7 +28,7 @@ assert len(KINDS) == REGISTERS
 
 
 def answers(scenes: Sequence[Scene]) -> Tensor:
-    """What is right, (scenes, 12) in the order of `KINDS`.
+    """The right answers, (scenes, 12) in the order of `KINDS`.
 
     The relation is 0 for none, and otherwise of the first object to the second, "left of" or "above". Wordings that say
     the same thing (a blue circle right of a red star, a red star left of a blue circle) have the same answers.
@@ -40,8 +40,8 @@ def answers(scenes: Sequence[Scene]) -> Tensor:
         related = [relations.index(name) + 1 for _, name, _ in scene.graph.relations]
         row = [backgrounds.index(scene.graph.background), len(scene.order) - 1, *(related or [0])]
         for thing in scene.order:
-            said = (thing.colour, thing.shape, thing.size)
-            row += [choices.index(name) for choices, name in zip(names, said, strict=True)]
+            attributes = (thing.colour, thing.shape, thing.size)
+            row += [choices.index(name) for choices, name in zip(names, attributes, strict=True)]
         row += [len(choices) for choices in names] * (OBJECTS - len(scene.order))
         rows.append(row)
     return torch.tensor(rows)
@@ -71,5 +71,5 @@ def readout_loss(logits: Sequence[Tensor], right: Tensor) -> Tensor:
         logits: as `ReadOut` gives them.
         right: see `answers`.
     """
-    told = zip(logits, right.unbind(dim=1), strict=True)
-    return torch.stack([F.cross_entropy(one.float(), answer) for one, answer in told]).mean()
+    pairs = zip(logits, right.unbind(dim=1), strict=True)
+    return torch.stack([F.cross_entropy(one.float(), answer) for one, answer in pairs]).mean()

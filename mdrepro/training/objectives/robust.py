@@ -2,15 +2,16 @@
 
 Each block is skipped with a probability, as an identity or its 1x1 shortcut, so that the network bears the actions of
 `mdrepro.training.evolution.search`. The paper gives no probability, and does not say for whom a block is skipped: here
-for all samples of an optimiser step alike, on all processes and in all its micro-batches, so that a step is the
+for all samples of an optimiser step, on all processes and in all its micro-batches, so that a step is the
 same step however it is split, and the time of a skipped block is saved.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch, Examples
@@ -27,6 +28,7 @@ from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 
 
+@dataclass(eq=False)
 class RobustDiffusion(Diffusion):
     """Objective: `Diffusion` in which blocks are skipped.
 
@@ -34,32 +36,21 @@ class RobustDiffusion(Diffusion):
     ``skip_probability`` 0, and trains on whole under any other objective. In eval mode nothing is skipped.
 
     Args:
-        unet: the denoiser.
-        scheduler: a diffusers scheduler, for its noise levels and prediction type.
-        null_text: features of the empty text, (tokens, width).
+        unet, scheduler, null_text, drop, min_snr: as in `Diffusion`.
         skip_probability: how likely a block is skipped at a step; 1 - p of the paper.
-        drop, min_snr: as in `Diffusion`.
 
     Raises:
         BadInput: a probability outside 0..1, and as in `Diffusion`.
     """
 
-    phases: tuple[Phase, ...] = (Phase("unet", ("unet",), partial=True),)
+    phases: ClassVar[tuple[Phase, ...]] = (Phase("unet", ("unet",), partial=True),)
+    _: KW_ONLY
+    skip_probability: float
 
-    def __init__(
-        self,
-        unet: EvolvableUNet,
-        scheduler: Scheduler,
-        null_text: Tensor,
-        *,
-        skip_probability: float,
-        drop: float = 0.1,
-        min_snr: float | None = None,
-    ) -> None:
-        super().__init__(unet, scheduler, null_text, drop=drop, min_snr=min_snr)
-        if not 0 <= skip_probability <= 1:
-            raise BadInput(f"skip_probability {skip_probability}: allowed is 0 to 1")
-        self.skip_probability = skip_probability
+    def __post_init__(self, unet: nn.Module, scheduler: Scheduler) -> None:
+        super().__post_init__(unet, scheduler)
+        if not 0 <= self.skip_probability <= 1:
+            raise BadInput(f"skip_probability {self.skip_probability}: it must be from 0 to 1")
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         wrapped = self.networks["unet"]
@@ -88,8 +79,8 @@ def robust_rounds(
         if processes.start().is_main_process:
             checkpoint.clear(folder.with_name(f"round-{number - 1:03}") / loop.CHECKPOINTS)
         settings = replace(config, seed=config.seed + number)
-        made = objective(unet.requires_grad_(True))  # an average, which the round before may have given, needs none
-        outcome = loop.train(made, examples, settings, folder, max_seconds=left)
+        unet.requires_grad_(True)  # an average, which the round before may have given, needs none
+        outcome = loop.train(objective(unet), examples, settings, folder, max_seconds=left)
         trained = outcome.networks["unet"]
         assert isinstance(trained, EvolvableUNet)
         return trained if outcome.finished else None
@@ -110,14 +101,14 @@ def negative_loss(
     """
 
     def quality(unet: EvolvableUNet) -> float:
-        made = objective(unet)
-        phase, total = made.phases[0].name, 0.0
-        for network in made.frozen.values():
+        measured = objective(unet)
+        phase, total = measured.phases[0].name, 0.0
+        for network in measured.frozen.values():
             network.to(unet.device).eval()
         for start in range(0, len(examples), batch):
             indices = range(start, min(start + batch, len(examples)))
             draws = Draws(seed, 0, start, len(indices), unet.device, stream="validation")
-            loss = made.losses(phase, placed(examples.batch(indices), unet.device), draws)["loss"]
+            loss = measured.losses(phase, placed(examples.batch(indices), unet.device), draws)["loss"]
             total += len(indices) * float(loss)
         return -total / len(examples)
 

@@ -12,40 +12,19 @@ What the paper leaves open, and what is done here:
 """
 
 import random
+from dataclasses import KW_ONLY, dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data.examples import Batch
-from mdrepro.diffusion.noise import NoiseSchedule, per_sample
-from mdrepro.diffusion.protocols import Scheduler
+from mdrepro.diffusion.noise import NoiseSchedule
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Phase
-from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
-from mdrepro.training.objectives.progressive import (
-    clean_target,
-    ddim,
-    predict_guided,
-    student_times,
-    truncated_snr_weight,
-)
+from mdrepro.training.objectives.progressive import Student, clean_target, ddim, predict_guided, student_times, x0_loss
 
 SCALINGS = ("dynamic", "constant")
-
-
-def distillation_loss(schedule: NoiseSchedule, student: Tensor, target: Tensor, x_t: Tensor, t_b: Tensor) -> Tensor:
-    """max(a_t^2 / s_t^2, 1) ||x_student - x_target||^2 (SnapFusion eq. 9), a scalar; vanilla or CFG-aware.
-
-    Args:
-        schedule: noise levels and the kind of prediction.
-        student: its prediction at t, guided if the target is.
-        target: x_target.
-        x_t, t_b: z_t and t.
-    """
-    error_b = per_sample((schedule.x0(student, x_t, t_b) - target).square())
-    return torch.mean(truncated_snr_weight(schedule, t_b) * error_b)
 
 
 def original_loss(
@@ -62,17 +41,14 @@ def dynamic(gamma: float, original: Tensor, distillation: Tensor) -> Tensor:
     return gamma * original * (distillation / original.clamp(min=1e-12)).detach()
 
 
-class StepDistillation:
+@dataclass(eq=False)
+class StepDistillation(Student):
     """Objective: L = L_dstl + gamma L_ori (SnapFusion eq. 11) for a student of ``steps`` DDIM steps.
 
-    Batches need ``latent`` and ``text``.
+    The student begins with its own version of twice as many steps; the teacher has twice as many, or ``teacher_steps``.
 
     Args:
-        unet: the student, initialised from its own version of twice as many steps.
-        teacher: a denoiser of twice as many steps, or of ``teacher_steps``; both predict what the scheduler's config
-            says.
-        scheduler: a diffusers scheduler, for its noise levels and prediction type.
-        null_text: features of the empty text, (tokens, width).
+        unet, teacher, scheduler, null_text: see `Student`.
         steps: N of the student.
         probability: p, the share of iterations whose L_dstl is L_cfg; in the others it is L_vani.
         guidance: the CFG range that w is drawn from, uniformly, for each sample.
@@ -85,36 +61,22 @@ class StepDistillation:
             scaling.
     """
 
-    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
+    _: KW_ONLY
+    steps: int
+    probability: float = 0.1
+    guidance: tuple[float, float] = (2.0, 14.0)
+    gamma: float = 0.2
+    teacher_steps: int | None = None
+    scaling: str = SCALINGS[0]
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        teacher: nn.Module,
-        scheduler: Scheduler,
-        null_text: Tensor,
-        *,
-        steps: int,
-        probability: float = 0.1,
-        guidance: tuple[float, float] = (2.0, 14.0),
-        gamma: float = 0.2,
-        teacher_steps: int | None = None,
-        scaling: str = SCALINGS[0],
-    ) -> None:
-        if not (0 <= probability <= 1 and 1 <= guidance[0] <= guidance[1] and gamma >= 0):
+    def check(self) -> None:
+        if not (0 <= self.probability <= 1 and 1 <= self.guidance[0] <= self.guidance[1] and self.gamma >= 0):
             raise BadInput(
-                f"probability {probability}, guidance {guidance}, gamma {gamma}: allowed are a probability from 0 to "
-                "1, a range from 1 (no guidance) upwards, and a gamma of 0 or more"
+                f"probability {self.probability}, guidance {self.guidance}, gamma {self.gamma}: they must be a "
+                "probability from 0 to 1, a range from 1 (no guidance) upwards, and a number from 0"
             )
-        if scaling not in SCALINGS:
-            raise unknown("scaling", scaling, SCALINGS)
-        self.networks: dict[str, nn.Module] = {"unet": unet}
-        self.frozen: dict[str, nn.Module] = {"teacher": teacher}
-        self.ema: dict[str, nn.Module] = {}
-        self.schedule = NoiseSchedule.from_scheduler(scheduler)
-        self.null_text, self.steps, self.teacher_steps = null_text, steps, teacher_steps
-        self.scaling = scaling
-        self.probability, self.guidance, self.gamma = probability, guidance, gamma
+        if self.scaling not in SCALINGS:
+            raise unknown("scaling", self.scaling, SCALINGS)
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x0, text_btc, schedule = batch["latent"], batch["text"], self.schedule
@@ -124,22 +86,22 @@ class StepDistillation:
         aware = random.Random(draws.seed()).random() < self.probability
         guidance_b = draws.uniform(*self.guidance) if aware else None
         with torch.no_grad():
-            teacher = self.frozen["teacher"]
-            x_later = ddim(teacher, schedule, x_t, times, text_btc, self.null_text, guidance_b)
+            x_later = ddim(self.frozen["teacher"], schedule, x_t, times, text_btc, self.null_text, guidance_b)
             target = clean_target(schedule, x_t, x_later, times[0], times[-1])
         student = self.networks["unet"]
         conditional, guided = predict_guided(student, x_t, times[0], text_btc, self.null_text, guidance_b)
-        distillation = distillation_loss(schedule, guided, target, x_t, times[0])
+        distillation = x0_loss(schedule, guided, target, x_t, times[0])
         original = original_loss(schedule, conditional, x0, noise, x_t, times[0])
         constant = self.scaling == "constant"
         weighted = self.gamma * original if constant else dynamic(self.gamma, original, distillation)
-        loss = distillation + weighted
-        return {"loss": loss, "distillation": distillation, "original": original}
+        return {"loss": distillation + weighted, "distillation": distillation, "original": original}
 
 
-def _build(inputs: Inputs) -> Training:
-    networks = inputs.denoiser(), inputs.teacher()
-    return inputs.on_latents(StepDistillation(*networks, inputs.scheduler, inputs.null_text, **inputs.options))
-
-
-register(Kind(name="steps", build=_build, needs=DENOISER, options=(StepDistillation,)))
+register(
+    Kind(
+        name="steps",
+        build=lambda inputs: inputs.on_latents(inputs.student(StepDistillation)),
+        needs=DENOISER,
+        options=(StepDistillation,),
+    )
+)

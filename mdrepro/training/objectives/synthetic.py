@@ -1,17 +1,16 @@
 """SnapFusion's decoder distillation (arXiv 2306.00980, section 2.4): a light decoder learns on synthetic latents.
 
-A latent is made anew for each prompt and step by the frozen diffusion model, so that there is no end of data; student
+A latent is sampled for each prompt and step by the frozen diffusion model, so that there is no end of data; student
 and teacher decode it, and the loss is the squared difference of the two images. What the paper leaves open: guidance
 (here 7.5), and the first weights of the pruned decoder (here drawn anew).
 """
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor
 
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule
@@ -20,7 +19,7 @@ from mdrepro.models import latents, text
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.objectives.decoder_distillation import DecoderDistillation
-from mdrepro.training.objectives.inputs import Inputs, Training
+from mdrepro.training.objectives.inputs import Encoders, Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 from mdrepro.training.objectives.progressive import ddim
 
@@ -44,11 +43,10 @@ class SyntheticLatents(DecoderDistillation):
     Batches need ``caption``, and ``pixels`` for their size alone.
 
     Args:
-        student, teacher: as in `DecoderDistillation`.
+        student: as in `DecoderDistillation`.
+        encoders: the autoencoder, which is the teacher, and what encodes texts.
         unet: the denoiser.
         scheduler: a diffusers scheduler, for its noise levels and prediction type.
-        null_text: features of the empty text, (tokens, width).
-        tokenizer, text_encoder: as in `mdrepro.models.pipeline`.
         steps: of DDIM.
         guidance: w, 1 is none.
     """
@@ -56,32 +54,29 @@ class SyntheticLatents(DecoderDistillation):
     def __init__(
         self,
         student: AutoencoderKL,
-        teacher: AutoencoderKL,
-        unet: nn.Module,
+        encoders: Encoders,
+        unet: ModelMixin,
         scheduler: Scheduler,
-        null_text: Tensor,
-        tokenizer: Any,
-        text_encoder: Any,
         *,
         steps: int = 50,
         guidance: float = 7.5,
     ) -> None:
-        super().__init__(student, teacher)
-        self.frozen |= {"unet": unet, "text_encoder": text_encoder}
-        self.schedule, self.null_text, self.tokenizer = NoiseSchedule.from_scheduler(scheduler), null_text, tokenizer
+        super().__init__(student, encoders.vae)
+        self.frozen |= {"unet": unet, "text_encoder": encoders.text_encoder}
+        self.schedule, self.encoders = NoiseSchedule.from_scheduler(scheduler), encoders
+        self.null_text = encoders.null_text()
         self.times, self.guidance = self.schedule.trailing(steps), guidance
-        self.channels: int = unet.config.in_channels  # type: ignore[union-attr, assignment]
+        self.channels: int = unet.config.in_channels
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         with torch.no_grad():
             latent = self.sample(batch, draws)
         return super().losses(phase, {**batch, "latent": latent}, draws)
 
-    def sample(self, batch: Mapping[str, Any], draws: Draws) -> Tensor:
+    def sample(self, batch: Batch, draws: Draws) -> Tensor:
         """Scaled latents of the captions, (b, channels, height / 8, width / 8) for pixels of height and width."""
         height, width = (side // latents.factor(self.model) for side in batch["pixels"].shape[-2:])
-        encoder: Any = self.frozen["text_encoder"]
-        text_btc = text.encode(self.tokenizer, encoder, batch["caption"]).float()
+        text_btc = text.encode(self.encoders.tokenizer, self.encoders.text_encoder, batch["caption"]).float()
         x_t = draws.normal(self.channels, height, width)
         times = [time.expand(len(x_t)).to(x_t.device) for time in self.times]
         guidance_b = None if self.guidance == 1 else torch.full((len(x_t),), self.guidance, device=x_t.device)
@@ -89,11 +84,9 @@ class SyntheticLatents(DecoderDistillation):
 
 
 def _build(inputs: Inputs) -> Training:
-    encoders = inputs.encoders
-    null_text, unet = encoders.null_text(), inputs.parents["unet"].load("unet")
+    encoders, unet = inputs.encoders, inputs.parents["unet"].load("unet")
     student = pruned(encoders.vae, **inputs.recipe.network)
-    given = (student, encoders.vae, unet, inputs.scheduler, null_text, *encoders[1:])
-    objective = SyntheticLatents(*given, **inputs.options)
+    objective = SyntheticLatents(student, encoders, unet, inputs.scheduler, **inputs.options)
     return Training(objective, inputs.examples(), lambda networks: {"vae": objective.finish(networks)})
 
 

@@ -44,7 +44,7 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         name, sign, text = setting.partition("=")
         section, dot, field = name.partition(".")
         if not (sign and dot):
-            raise BadInput(f"--set {setting}: allowed is section.name=value, such as loop.steps=100")
+            raise BadInput(f"--set {setting}: it must be section.name=value, such as loop.steps=100")
         if section not in SECTIONS:
             raise unknown("section", section, SECTIONS)
         types = allowed(recipe)[section]
@@ -76,7 +76,7 @@ def _value(name: str, text: str, kind: Any) -> Any:
             return adapter.validate_python(value)
         except ValidationError:
             continue
-    raise BadInput(f"{name}={text}: allowed is {kind if typing.get_args(kind) else kind.__name__}")
+    raise BadInput(f"{name}={text}: it must be {kind if typing.get_args(kind) else kind.__name__}")
 
 
 def _network(recipe: Recipe, kind: kinds.Kind) -> Mapping[str, object]:

@@ -344,11 +344,11 @@ def test_divergence_before_any_checkpoint(tmp_path):
         ({"precision": "fp16"}, "unknown precision 'fp16'.*fp32, bf16"),
         ({"decay": "cosin"}, "did you mean cosine"),
         ({"optimiser": "sgd"}, "adamw, muon"),
-        ({"steps": 0}, "steps 0: allowed are numbers from 1"),
-        ({"warmup": -1}, "warmup -1: allowed are numbers from 0"),
-        ({"learning_rates": {"unet": 0.0}}, "learning rate 0.0: allowed are positive"),
-        ({"ema": 1.0}, "ema 1.0: allowed is a decay from 0"),
-        ({"batch": 9, "accumulation": 2}, "batch 9 in 2 micro-batches on 1 process.*multiples of 2"),
+        ({"steps": 0}, "steps 0: it must be a number from 1"),
+        ({"warmup": -1}, "warmup -1: it must be a number from 0"),
+        ({"learning_rates": {"unet": 0.0}}, "learning rate 0.0: it must be a positive"),
+        ({"ema": 1.0}, "ema 1.0: it must be a decay from 0"),
+        ({"batch": 9, "accumulation": 2}, "batch 9 in 2 micro-batches on 1 process.*multiple of 2"),
         ({"learning_rates": {"vae": 1e-3}}, "unknown phase 'vae'.*unet"),
     ],
 )
@@ -369,7 +369,7 @@ def test_no_examples(tmp_path):
         ({"seed": 1}, "seed is 1"),
         ({"optimiser": "muon"}, "optimiser is muon"),
         ({"ema": 0.0}, "averages is False"),
-        ({"steps": 7}, "steps 7: .* is further; allowed are numbers from 8"),
+        ({"steps": 7}, "steps 7: .* is further; it must be a number from 8"),
     ],
 )
 def test_what_cannot_change_in_a_run(tmp_path, changes, message):

@@ -389,7 +389,7 @@ def test_a_finished_run_is_not_run_again_and_more_rounds_go_on(tmp_path):
 def test_a_folder_of_another_evolution_is_refused(tmp_path, change, named):
     run(tmp_path, rounds=1)
     log = (tmp_path / action_log.LOG).read_bytes()
-    with pytest.raises(BadInput, match=f"{re.escape(named)}.*allowed are the same, or another folder"):
+    with pytest.raises(BadInput, match=f"{re.escape(named)}.*set it back, or take another folder"):
         run(tmp_path, **change)
     assert (tmp_path / action_log.LOG).read_bytes() == log
 

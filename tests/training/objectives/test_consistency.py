@@ -133,10 +133,10 @@ def test_only_the_student_gets_a_gradient() -> None:
 def test_what_is_not_allowed_is_said() -> None:
     made = objective()
     made.ema.clear()
-    with pytest.raises(BadInput, match="allowed is ema above 0"):
+    with pytest.raises(BadInput, match="ema must be above 0"):
         losses(made)
     for bad in ({"guidance": (0.0, 2.0)}, {"guidance": (3.0, 2.0)}, {"solver_steps": 0}, {"solver_steps": 1001}):
-        with pytest.raises(BadInput, match="allowed"):
+        with pytest.raises(BadInput, match="must be"):
             objective(**bad)
 
 

@@ -128,7 +128,7 @@ def test_dropped_texts_are_the_given_one() -> None:
 
 def test_what_is_not_allowed_is_said() -> None:
     for bad in ({"drop": 1.5}, {"drop": -0.1}, {"min_snr": 0.0}):
-        with pytest.raises(BadInput, match="allowed"):
+        with pytest.raises(BadInput, match="must be"):
             Diffusion(nn.Identity(), bed.scheduler(), bed.NULL, **bad)
 
 

@@ -44,11 +44,11 @@ def test_an_error_costs_its_truncated_snr() -> None:
 
 @pytest.mark.parametrize("fault", ["one step for two", "teacher not guided"])
 def test_a_fault_gives_the_perfect_student_a_loss(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = progressive.two_steps
+    right = progressive.ddim
     if fault == "teacher not guided":
-        monkeypatch.setattr(progressive, "two_steps", lambda *given: right(*given[:-1], None))
+        monkeypatch.setattr(progressive, "ddim", lambda *given: right(*given[:-1], None))
     else:
-        monkeypatch.setattr(progressive, "two_steps", lambda net, s, x, t, *rest: right(net, s, x, (t[0], t[2]), *rest))
+        monkeypatch.setattr(progressive, "ddim", lambda net, s, x, t, *rest: right(net, s, x, (t[0], t[2]), *rest))
     assert losses(objective())["loss"] > 1e-3
 
 
@@ -67,7 +67,7 @@ def test_the_target_is_where_one_ddim_step_leads() -> None:
 
 
 def test_too_many_steps_are_refused() -> None:
-    with pytest.raises(BadInput, match="a student of 501 steps: allowed are 1 to 500"):
+    with pytest.raises(BadInput, match="a student of 501 steps: it must have 1 to 500"):
         losses(ProgressiveDistillation(bed.exact(), bed.exact(), bed.scheduler(), bed.NULL, steps=501))
 
 

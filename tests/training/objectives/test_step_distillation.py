@@ -12,8 +12,8 @@ from mdrepro.core.errors import BadInput
 from mdrepro.diffusion.noise import NoiseSchedule
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.objectives import progressive, step_distillation
-from mdrepro.training.objectives.progressive import guide
-from mdrepro.training.objectives.step_distillation import StepDistillation, distillation_loss, dynamic, original_loss
+from mdrepro.training.objectives.progressive import guide, x0_loss
+from mdrepro.training.objectives.step_distillation import StepDistillation, dynamic, original_loss
 from tests.support import bed, testbed
 from tests.support.ideal import COUNT, Ideal, losses
 
@@ -69,7 +69,7 @@ def test_the_default_is_two_steps_and_dynamic_to_the_last_bit(kind: str) -> None
             x_later = schedule.add_noise(clean, left, after)
         target = progressive.clean_target(schedule, x_t, x_later, t, last)
     conditional, guided = progressive.predict_guided(net, x_t, t, text, bed.NULL, w)
-    distillation = distillation_loss(schedule, guided, target, x_t, t)
+    distillation = x0_loss(schedule, guided, target, x_t, t)
     original = original_loss(schedule, conditional, x0, noise, x_t, t)
     assert torch.equal(found["distillation"], distillation)
     assert torch.equal(found["loss"], distillation + dynamic(0.2, original, distillation))
@@ -161,7 +161,7 @@ def test_the_weight_is_the_truncated_snr() -> None:
     student = (a * x_t - target) / s + 0.3
     weight = torch.stack([compute_snr(scheduler, t), torch.ones(4)]).max(0).values
     wanted = (weight * (0.3 * right[1]) ** 2).mean()
-    torch.testing.assert_close(distillation_loss(schedule, student, target, x_t, t), wanted)
+    torch.testing.assert_close(x0_loss(schedule, student, target, x_t, t), wanted)
     assert weight[0] > 1
     assert weight[-1] == 1
 
@@ -283,18 +283,18 @@ def test_the_teacher_gets_no_gradient() -> None:
 
 def test_what_is_not_allowed_is_said() -> None:
     for bad in ({"probability": 1.1}, {"guidance": (0.5, 2.0)}, {"guidance": (3.0, 2.0)}, {"gamma": -1.0}):
-        with pytest.raises(BadInput, match="allowed"):
+        with pytest.raises(BadInput, match="must be"):
             objective(**bad)
     with pytest.raises(BadInput, match="allowed: dynamic, constant"):
         objective(scaling="dynamical")
     for taught in (4, 6, 13, 1004):
         made = objective()
         made.teacher_steps = taught
-        with pytest.raises(BadInput, match="allowed are 8, 12 and so on to 1000"):
+        with pytest.raises(BadInput, match="it must have 8, 12 and so on to 1000"):
             losses(made)
     for steps in (0, 501):
         made = StepDistillation(nn.Identity(), nn.Identity(), bed.scheduler(), bed.NULL, steps=steps)
-        with pytest.raises(BadInput, match="allowed are 1 to 500"):
+        with pytest.raises(BadInput, match="it must have 1 to 500"):
             losses(made)
 
 

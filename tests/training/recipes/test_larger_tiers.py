@@ -18,7 +18,7 @@ from mdrepro.models import latents, text
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.objectives import synthetic
-from mdrepro.training.objectives.inputs import Inputs
+from mdrepro.training.objectives.inputs import Encoders, Inputs
 from mdrepro.training.recipes import paper, proxy, registry
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import scratch, store
@@ -234,15 +234,11 @@ def decoding(home: Path) -> tuple[synthetic.SyntheticLatents, dict[str, Any]]:
     weights = Pretrained(paper.SD15)
     tokenizer, encoder = text.load(home / "weights/clip-vit-large-patch14")
     teacher = weights.load("vae")
-    null_text = text.encode(tokenizer, encoder, [""])[0].detach()
     objective = synthetic.SyntheticLatents(
         synthetic.pruned(teacher, share=0.5),
-        teacher,
+        Encoders(teacher, tokenizer, encoder),
         weights.load("unet"),
         DDIMScheduler(**SD_NOISE),
-        null_text,
-        tokenizer,
-        encoder,
         steps=4,
         guidance=4.0,
     )
