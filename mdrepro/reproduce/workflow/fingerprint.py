@@ -17,7 +17,9 @@ from mdrepro.papers.schema import Table, TierRun
 Fingerprint = dict[str, dict[str, Any]]
 SCHEDULING = {"tiers", "not_at", "on_request", "threads", "title"}
 """Fields of a table that say when it runs, not what it is."""
-MAKERS = frozenset({"mdrepro.training.recipes.registry", "mdrepro.training.runs.build"})
+MAKERS = frozenset(
+    f"mdrepro.training.{name}" for name in ("recipes.registry", "runs.build", "objectives.kinds", "objectives.inputs")
+)
 """What makes checkpoints, which the recipes' keys stand for: not followed where a table declares its networks."""
 
 
