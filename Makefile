@@ -11,8 +11,11 @@ STAMP := $(VENV)/.mdrepro-ready
 reproduce: setup
 	@$(BIN)/mdrepro reproduce --cores $(CORES) $(ARGS)
 
-test: setup lint
-	@$(BIN)/python -m pytest $(ARGS)
+# Lint and types beside the tests; what they found comes last.
+test: setup
+	@log=$$(mktemp); $(MAKE) --no-print-directory lint >$$log 2>&1 & lint=$$!; \
+	  $(BIN)/python -m pytest $(ARGS); tests=$$?; \
+	  wait $$lint || { cat $$log; tests=1; }; rm -f $$log; exit $$tests
 
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow $(ARGS)
