@@ -207,7 +207,7 @@ def test_fid_is_pytorch_fids_of_images_of_256_px(
     state, place = makers.inception_weights(), tmp_path / "inception.pth"
     torch.save(state, place)
     loaded = encoders.load(pictures.FID, str(place), sha256=sha256(place))
-    chosen = coco.choose("coco-2014-30k", 5)
+    chosen = coco.choose("coco-2014-30k", 3)
     fid, clip = Reduced(loaded.row, loaded.network, loaded.device), pictures.encoder("clip", torch.device("cpu"))
     reference = pictures.statistics(chosen, fid)
     assert clip.network.texts is not None

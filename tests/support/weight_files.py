@@ -111,10 +111,14 @@ def save(pixels, path):
 def backbone(folder, net):
     """torchvision's AlexNet (``alex``) or the convolutions of its VGG-16 (``vgg``), under the published file's name."""
     name, file = BACKBONES[net]
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        weights = getattr(torchvision.models, name)(weights=None).state_dict()
+    with torch.device("meta"):
+        empty = getattr(torchvision.models, name)(weights=None).state_dict()
     if net == "vgg":  # 0.5 GB of classifier, which LPIPS does not use
-        weights = {k: v for k, v in weights.items() if k.startswith("features")}
+        empty = {key: value for key, value in empty.items() if key.startswith("features")}
+    rng = torch.Generator().manual_seed(5)
+    weights = {
+        key: torch.randn(value.shape, generator=rng) * (2 / value[0].numel()) ** 0.5 * (value.ndim > 1)
+        for key, value in empty.items()
+    }
     torch.save(weights, folder / file)
     return folder / file
