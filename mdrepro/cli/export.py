@@ -36,12 +36,12 @@ def export(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Write networks as files for phones, each held to torch first."""
-    from mdrepro.export import verbs
+    """Write networks as files for phones, each checked against PyTorch first."""
+    from mdrepro.export import commands
     from mdrepro.export.parity import GateMissed
 
     try:
-        done = verbs.export(
+        report = commands.export(
             model,
             out,
             target=target,
@@ -57,32 +57,29 @@ def export(
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     if as_json:
-        print(json.dumps(done, indent=1, ensure_ascii=False))
+        print(json.dumps(report, indent=1, ensure_ascii=False))
     else:
-        print(words(done))
+        print(summary(report))
 
 
-def words(done: dict[str, Any]) -> str:
-    """What was written, for people."""
+def summary(report: dict[str, Any]) -> str:
+    """A table of the files written, and how far each bundle's image is from PyTorch's."""
     from mdrepro.core.console import columns
 
     lines = [("file", "MB", "operations", "PSNR dB", "s", "GB of memory")]
-    for entry in done["files"]:
-        psnr = entry["parity"].get("psnr_db")
-        lines.append(
-            (
-                entry["file"],
-                f"{entry['bytes'] / 1e6:.1f}",
-                str(sum(entry["operations"].values())),
-                "–" if psnr is None else f"{psnr:.1f}",
-                f"{sum(entry['seconds'].values()):.0f}",
-                f"{entry['peak_memory_gb']:.1f}",
-            )
+    lines += [
+        (
+            entry["file"],
+            f"{entry['bytes'] / 1e6:.1f}",
+            str(sum(entry["operations"].values())),
+            f"{entry['parity']['psnr_db']:.1f}",
+            f"{sum(entry['seconds'].values()):.0f}",
+            f"{entry['peak_memory_gb']:.1f}",
         )
-    said = [columns(lines, indent="")]
-    for entry in done.get("bundles", []):
-        said.append(
-            f"{entry['file']}: the image of {entry['prompt']!r} is {entry['image']['psnr_db']:.1f} dB from torch's"
-        )
-    reasons = {entry["parity"]["reason"] for entry in done["files"] if "reason" in entry["parity"]}
-    return "\n".join([*said, *sorted(reasons)])
+        for entry in report["files"]
+    ]
+    images = [
+        f"{entry['file']}: the image of {entry['prompt']!r} is {entry['image']['psnr_db']:.1f} dB from PyTorch's"
+        for entry in report.get("bundles", [])
+    ]
+    return "\n".join([columns(lines, indent=""), *images])

@@ -1,6 +1,6 @@
 """What this package asks of a scheduler and of the configuration of diffusers' objects, as types."""
 
-from collections.abc import ItemsView
+from collections.abc import ItemsView, KeysView
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -20,6 +20,9 @@ class Config(Protocol):
 
     def get(self, name: str, default: Any = None, /) -> Any:
         """The value of a key, or ``default`` where there is none."""
+
+    def keys(self) -> KeysView[str]:
+        """The keys."""
 
     def items(self) -> ItemsView[str, Any]:
         """Keys and values."""

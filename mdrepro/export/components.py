@@ -1,4 +1,4 @@
-"""What is exported: the three networks of a text-to-image system, each with inputs and outputs of fixed shape and name.
+"""Exported components: the networks of a text-to-image system, with inputs and outputs of fixed shapes and names.
 
 | component | inputs | output |
 | --- | --- | --- |
@@ -25,6 +25,7 @@ from mdrepro.core.errors import BadInput, unknown
 from mdrepro.diffusion.guidance import guidance_embedding, guidance_width
 from mdrepro.models import autoencoders, latents, presets, systems, text
 from mdrepro.models.network import LARGEST, LATENT_FACTOR
+from mdrepro.models.protocols import Autoencoder, Config, Denoiser, TextEncoder, TextToImage
 from mdrepro.training.recipes import registry
 from mdrepro.training.runs import commands
 
@@ -32,18 +33,18 @@ COMPONENTS = ("text-encoder", "unet", "decoder")
 
 SEED = 0
 """Of random weights."""
-ALIKE = 0.02
-"""Spread of random weights that are all alike to begin with."""
+SPREAD = 0.02
+"""Standard deviation added to weights that are all equal to begin with."""
 TIMES = (999.0, 500.0, 1.0, 749.0, 250.0)
 """Timesteps that a denoiser is compared at."""
 
 Inputs = dict[str, Tensor]
 
 
-class TextEncoder(nn.Module):
+class TextEncoderModule(nn.Module):
     """Tokens to text features: all positions or the registers alone, as `mdrepro.models.text.encode`."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: TextEncoder) -> None:
         super().__init__()
         self.network = network
 
@@ -52,10 +53,10 @@ class TextEncoder(nn.Module):
         return {"text": features[:, -getattr(self.network.config, "registers", 0) :]}
 
 
-class Denoiser(nn.Module):
+class DenoiserModule(nn.Module):
     """One evaluation of the denoiser, at one timestep for all of the batch."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Denoiser) -> None:
         super().__init__()
         self.network = network
 
@@ -64,29 +65,29 @@ class Denoiser(nn.Module):
         return {"prediction": self.network(sample, time_b, encoder_hidden_states, return_dict=False)[0]}
 
 
-class GuidedDenoiser(nn.Module):
+class GuidedDenoiserModule(nn.Module):
     """A denoiser that takes the guidance scale w as an input, (1,), and so has one branch."""
 
-    def __init__(self, network: Any, width: int) -> None:
+    def __init__(self, network: Denoiser, width: int) -> None:
         super().__init__()
         self.network, self.width = network, width
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, guidance: Tensor) -> Inputs:
-        said = guidance_embedding(guidance, self.width)
-        found = self.network(sample, timestep, encoder_hidden_states, return_dict=False, timestep_cond=said)
-        return {"prediction": found[0]}
+        w_bc = guidance_embedding(guidance, self.width)
+        outputs = self.network(sample, timestep, encoder_hidden_states, return_dict=False, timestep_cond=w_bc)
+        return {"prediction": outputs[0]}
 
 
-class Decoder(nn.Module):
+class DecoderModule(nn.Module):
     """Latents of the diffusion model to pixels: `mdrepro.models.latents.to_image` with range 0..1, channels last."""
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: Autoencoder) -> None:
         super().__init__()
         self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
-        self.vae_config, self.signed = vae.config, latents.model_range(vae) == "-1..1"
+        self.convention, self.signed = _Convention(vae.config), latents.model_range(vae) == "-1..1"
 
     def forward(self, latent: Tensor) -> Inputs:
-        z_bchw = latents.unscale(_Configured(self.vae_config), latent)
+        z_bchw = latents.unscale(self.convention, latent)
         if self.post_quant_conv is not None:
             z_bchw = self.post_quant_conv(z_bchw)
         pixels_bchw = self.decoder(z_bchw)
@@ -95,8 +96,10 @@ class Decoder(nn.Module):
 
 
 @dataclass
-class _Configured:
-    config: Any
+class _Convention:
+    """The configuration of an autoencoder without its weights."""
+
+    config: Config
 
 
 @dataclass(frozen=True)
@@ -126,13 +129,13 @@ class Component:
         return sum(p.numel() for p in self.module.parameters())
 
     def run(self, inputs: Inputs) -> Tensor:
-        """What torch makes of inputs."""
+        """PyTorch's output for inputs."""
         with torch.inference_mode():
-            found: Tensor = self.module(**inputs)[self.output]
-        return found
+            output: Tensor = self.module(**inputs)[self.output]
+        return output
 
     def reference(self, number: int) -> Tensor:
-        """What torch makes of the inputs of a number; it is computed once, however many files are compared with it."""
+        """PyTorch's output for ``draw(number)``, computed once however many files are compared with it."""
         if number not in self._computed:
             self._computed[number] = self.run(self.draw(number))
         return self._computed[number]
@@ -144,10 +147,10 @@ class Model:
 
     Args:
         name: as on the command line.
-        weights, licence: where the weights come from, and theirs, in words.
+        weights, licence: where the weights come from, and their licence.
         guidance: that it is meant to be run with; 1 is none.
         pipeline: of a checkpoint; None for random weights.
-        build: makes ``text_encoder``, ``unet`` or ``vae``, in eval mode, float32.
+        text_encoder, unet, vae: make that network, in eval mode, float32.
         tokens, features: of a prompt, and how many of them the denoiser takes.
         factor: image pixels a latent pixel.
         resolution: image side, px.
@@ -157,8 +160,10 @@ class Model:
     weights: str
     licence: str
     guidance: float
-    pipeline: Any = field(repr=False)
-    build: Callable[[str], Any] = field(repr=False)
+    pipeline: TextToImage | None = field(repr=False)
+    text_encoder: Callable[[], TextEncoder] = field(repr=False)
+    unet: Callable[[], Denoiser] = field(repr=False)
+    vae: Callable[[], Autoencoder] = field(repr=False)
     tokens: int
     features: int
     factor: int
@@ -177,12 +182,12 @@ class Model:
         if name not in COMPONENTS:
             raise unknown("component", name, COMPONENTS)
         if branches not in (None, 1, 2):
-            raise BadInput(f"branches is {branches}: allowed are 1 (no guidance) and 2")
+            raise BadInput(f"branches is {branches}: it must be 1 (no guidance) or 2")
         if name == "text-encoder":
-            return _text_encoder(self.build("text_encoder"), self.tokens)
+            return _text_encoder(self.text_encoder(), self.tokens)
         if name == "decoder":
-            return _decoder(self.build("vae"), self._side(1))
-        unet = self.build("unet")
+            return _decoder(self.vae(), self._side(1))
+        unet = self.unet()
         side = self._side(2 ** (len(unet.config.block_out_channels) - 1))
         own = 1 if self.guidance == 1 or guidance_width(unet) is not None else 2
         return _unet(unet, side, own if branches is None else branches, self.features)
@@ -191,59 +196,58 @@ class Model:
         step = self.factor * multiple
         if not 0 < self.resolution <= LARGEST or self.resolution % step:
             raise BadInput(
-                f"{self.name} cannot be exported at {self.resolution} px: allowed are multiples of {step} up to "
-                f"{LARGEST}"
+                f"{self.name} cannot be exported at {self.resolution} px: expected a multiple of {step} up to {LARGEST}"
             )
         return self.resolution // self.factor
 
 
-def _text_encoder(network: Any, tokens: int) -> Component:
+def _text_encoder(network: TextEncoder, tokens: int) -> Component:
     config = network.config
     end = config.eos_token_id if config.eos_token_id < config.vocab_size else config.vocab_size - 1
 
     def draw(number: int) -> Inputs:
-        random = torch.Generator().manual_seed(number)
-        ids = torch.randint(config.vocab_size, (1, tokens), generator=random)
-        ids[:, int(torch.randint(2, tokens, (), generator=random)) :] = end
+        rng = torch.Generator().manual_seed(number)
+        ids = torch.randint(config.vocab_size, (1, tokens), generator=rng)
+        ids[:, int(torch.randint(2, tokens, (), generator=rng)) :] = end
         return {"input_ids": ids.int()}
 
     facts = {"tokens": tokens, "registers": getattr(config, "registers", 0)}
-    return Component("text-encoder", TextEncoder(network).eval(), draw, "text", _plain(config.to_dict()), facts)
+    return Component("text-encoder", TextEncoderModule(network).eval(), draw, "text", _plain(config.to_dict()), facts)
 
 
-def _unet(network: Any, side: int, branches: int, features: int) -> Component:
+def _unet(network: Denoiser, side: int, branches: int, features: int) -> Component:
     config, width = network.config, guidance_width(network)
     if width is not None and branches == 2:
-        raise BadInput("this denoiser takes the guidance scale as an input: allowed is 1 branch")
+        raise BadInput("this denoiser takes the guidance scale as an input: branches must be 1")
 
     def draw(number: int) -> Inputs:
-        random = torch.Generator().manual_seed(number)
+        rng = torch.Generator().manual_seed(number)
         guidance = {} if width is None else {"guidance": torch.tensor([1.0 + 2 * number])}
         return {
-            "sample": torch.randn(branches, config.in_channels, side, side, generator=random),
+            "sample": torch.randn(branches, config.in_channels, side, side, generator=rng),
             "timestep": torch.tensor([TIMES[number % len(TIMES)]]),
-            "encoder_hidden_states": torch.randn(branches, features, config.cross_attention_dim, generator=random),
+            "encoder_hidden_states": torch.randn(branches, features, config.cross_attention_dim, generator=rng),
         } | guidance
 
     facts = {"branches": branches, "features": features}
-    module = Denoiser(network) if width is None else GuidedDenoiser(network, width)
+    module = DenoiserModule(network) if width is None else GuidedDenoiserModule(network, width)
     return Component("unet", module.eval(), draw, "prediction", _plain(dict(config)), facts)
 
 
-def _decoder(vae: Any, side: int) -> Component:
+def _decoder(vae: Autoencoder, side: int) -> Component:
     config = vae.config
 
     def draw(number: int) -> Inputs:
-        random = torch.Generator().manual_seed(number)
-        return {"latent": torch.randn(1, config.latent_channels, side, side, generator=random)}
+        rng = torch.Generator().manual_seed(number)
+        return {"latent": torch.randn(1, config.latent_channels, side, side, generator=rng)}
 
     convention = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
     facts = {name: config.get(name) for name in convention} | {"scaled": "inside", "pixel_range": [0, 1]}
-    return Component("decoder", Decoder(vae).eval(), draw, "image", _plain(dict(config)), facts)
+    return Component("decoder", DecoderModule(vae).eval(), draw, "image", _plain(dict(config)), facts)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON values, without this machine's paths."""
+    """JSON values of a configuration, without this machine's paths."""
     public = {name: value for name, value in config.items() if not name.startswith("_")}
     plain: dict[str, Any] = json.loads(json.dumps(public, default=str))
     return plain
@@ -273,11 +277,11 @@ def find(name: str, resolution: int | None = None, decoder: str | None = None) -
     return replace(model, weights=f"recipe {name}", licence="Apache-2.0") if own else model
 
 
-def find_pipeline(pipeline: Any, name: str, resolution: int | None = None) -> Model:
+def find_pipeline(pipeline: TextToImage, name: str, resolution: int | None = None) -> Model:
     """The model of a diffusers pipeline. Raises BadInput where it is not of a denoiser, CLIP and AutoencoderKL."""
     for part in ("text_encoder", "unet", "vae", "tokenizer"):
         if getattr(pipeline, part, None) is None:
-            raise BadInput(f"{name} has no {part}: allowed are pipelines of a CLIP text encoder, a UNet and a VAE")
+            raise BadInput(f"{name} has no {part}: expected a pipeline of a CLIP text encoder, a UNet and a VAE")
     encoder, factor = pipeline.text_encoder, latents.factor(pipeline.vae)
     tokens = text.length(pipeline.tokenizer, encoder)
     return Model(
@@ -286,7 +290,9 @@ def find_pipeline(pipeline: Any, name: str, resolution: int | None = None) -> Mo
         licence="that of the checkpoint",
         guidance=float(pipeline.config.get("default_guidance") or 7.5),
         pipeline=pipeline,
-        build=lambda part: getattr(pipeline, part).float().eval(),
+        text_encoder=lambda: pipeline.text_encoder.float().eval(),
+        unet=lambda: pipeline.unet.float().eval(),
+        vae=lambda: pipeline.vae.float().eval(),
         tokens=tokens,
         features=getattr(encoder.config, "registers", 0) or tokens,
         factor=factor,
@@ -294,12 +300,17 @@ def find_pipeline(pipeline: Any, name: str, resolution: int | None = None) -> Mo
     )
 
 
-def _uneven(network: nn.Module) -> nn.Module:
-    """A network none of whose weights are all alike, as gains of ones are: a converter takes such layers apart."""
-    with torch.no_grad():
+def _drawn(build: Callable[[], Any]) -> Any:
+    """A network with random weights of `SEED`, none of whose weights are all equal.
+
+    A converter would take a gain of ones out of a group norm, and what is timed would be less than the network.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(SEED)
+        network = build()
         for weight in network.parameters():
             if weight.numel() > 1 and weight.min() == weight.max():
-                weight.add_(torch.randn(weight.shape), alpha=ALIKE)
+                weight.add_(torch.randn(weight.shape), alpha=SPREAD)
     return network
 
 
@@ -308,21 +319,15 @@ def _random(name: str, resolution: int | None) -> Model:
     row = systems.get(name)
     assert row.autoencoder is not None
     autoencoder, encoder = row.autoencoder.name, row.parts[0]
-
-    def build(part: str) -> Any:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            if part == "vae":
-                return _uneven(autoencoders.build(autoencoder))
-            return _uneven(presets.build(name if part == "unet" else encoder))
-
     return Model(
         name=name,
         weights=f"random, seed {SEED}: not trained",
         licence="Apache-2.0",
         guidance=row.schedules[-1].guidance,
         pipeline=None,
-        build=build,
+        text_encoder=lambda: _drawn(lambda: presets.build(encoder)),
+        unet=lambda: _drawn(lambda: presets.build(name)),
+        vae=lambda: _drawn(lambda: autoencoders.build(autoencoder)),
         tokens=row.denoiser.context_tokens,
         features=row.denoiser.context_tokens,
         factor=LATENT_FACTOR,

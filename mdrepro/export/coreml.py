@@ -11,12 +11,13 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import unknown
 from mdrepro.core.files import sha256
 from mdrepro.export import mil, parity
 from mdrepro.export.components import Component
@@ -24,63 +25,77 @@ from mdrepro.export.flatbuffer import METADATA
 from mdrepro.export.needs import needed
 from mdrepro.export.parity import Parity
 from mdrepro.export.stages import Stages
+from mdrepro.export.target import refusing
 
-SUFFIX = ".mlpackage"
-PRECISIONS = ("fp32", "fp16", "int8", "palette8")
-BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1, "palette8": 1}
-"""Of a weight, by precision."""
+Model = Any
+"""A model of coremltools, which has no types."""
 EXACT = ("sin", "cos")
 """Operations that stay in float32, with what leads to them."""
 ANGLES = ("mul", "add", "sub", "real_div", "expand_dims", "squeeze", "reshape", "tile", "concat", "cast")
 """Operations that can lead to them: what angles are made of."""
 
 
-def check(component: Component, precision: str) -> int:
-    """Bytes of disk that an export needs meanwhile. Raises BadInput for an unknown precision."""
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    return component.parameters * 3 * BYTES[precision] + 2**26
+class CoreML:
+    """The `Target` of Core ML packages. Core ML has its own norms and attention, so ``plain`` changes nothing."""
+
+    name, suffix, bundles = "coreml", ".mlpackage", False
+    precisions: Mapping[str, int] = MappingProxyType({"fp32": 4, "fp16": 2, "int8": 1, "palette8": 1})
+
+    def check(self, component: Component, precision: str) -> int:
+        """See `Target.check`."""
+        if precision not in self.precisions:
+            raise unknown("precision", precision, self.precisions)
+        return component.parameters * 3 * self.precisions[precision] + 2**26
+
+    def export(
+        self,
+        component: Component,
+        precisions: Sequence[str],
+        folder: Path,
+        metadata: Mapping[str, Any],
+        stages: Stages,
+        *,
+        plain: bool = False,
+    ) -> Iterator[tuple[str, Path]]:
+        """See `Target.export`."""
+        tools = needed("coremltools")
+        with stages.stage("converting"):
+            program = torch.export.export(component.module, (), kwargs=component.draw(0)).run_decompositions({})
+            _without_aliases(program)
+        halves: Model | None = None
+        for precision in precisions:
+            file = folder / f"{component.name}-{precision}{self.suffix}"
+            with stages.stage(f"writing {precision}"):
+                if precision == "fp32":
+                    model = _convert(component, program, tools.precision.FLOAT32)
+                else:
+                    kept = tools.transform.FP16ComputePrecision(op_selector=_may_be_half)
+                    halves = halves or _convert(component, program, kept)
+                    model = _smaller(halves, precision)
+                _describe(model, dict(metadata) | {"precision": precision})
+                model.save(str(file))
+                del model
+            yield precision, file
+
+    def measure(self, file: Path, component: Component, threads: int | None = None) -> Parity:
+        """See `Target.measure`. Run by Core ML on macOS; elsewhere the program is computed by `mdrepro.export.mil`."""
+        program = mil.Program(file)
+        program.check(component)
+        if sys.platform != "darwin":
+            return parity.measure(component, lambda inputs: program(inputs)[component.output], draws=1)
+        tools = needed("coremltools")
+        model = tools.models.MLModel(str(file), compute_units=tools.ComputeUnit.ALL)
+        return parity.measure(component, lambda inputs: model.predict(dict(inputs))[component.output])
+
+    def describe(self, file: Path) -> dict[str, Any]:
+        """See `Target.describe`; the hash is over program and weights, and ``checked`` says what computed it."""
+        parts = sorted((part for part in file.rglob("*") if part.is_file()), key=lambda part: part.suffix == ".json")
+        checked = "Core ML" if sys.platform == "darwin" else "its program, computed by mdrepro: Core ML is on macOS"
+        digest = hashlib.sha256("".join(map(sha256, parts[:2])).encode()).hexdigest()
+        return mil.read(file).describe() | {"sha256": digest, "checked": checked}
 
 
-def stages(precisions: Sequence[str]) -> int:
-    """How many stages an export has, comparing included."""
-    return 1 + 2 * len(precisions)
-
-
-def export(
-    component: Component,
-    precisions: Sequence[str],
-    place: Path,
-    metadata: Mapping[str, Any],
-    shown: Stages,
-    *,
-    plain: bool = False,
-) -> Iterator[tuple[str, Path]]:
-    """Trace a component once, and write it in each precision. See `mdrepro.export.litert.export`.
-
-    Core ML has these layers of its own, so that they always are the converter's and ``plain`` changes nothing.
-    """
-    tools = needed("coremltools")
-    with shown.stage("converting"):
-        program = torch.export.export(component.module, (), kwargs=component.draw(0)).run_decompositions({})
-        _without_aliases(program)
-    halves: Any = None
-    for precision in precisions:
-        made = place / f"{component.name}-{precision}{SUFFIX}"
-        with shown.stage(f"writing {precision}"):
-            if precision == "fp32":
-                model = _convert(tools, component, program, tools.precision.FLOAT32)
-            else:
-                kept = tools.transform.FP16ComputePrecision(op_selector=_may_be_half)
-                halves = halves or _convert(tools, component, program, kept)
-                model = _smaller(halves, precision)
-            _describe(model, dict(metadata) | {"precision": precision})
-            model.save(str(made))
-            del model
-        yield precision, made
-
-
-def _without_aliases(program: Any) -> None:
+def _without_aliases(program: torch.export.ExportedProgram) -> None:
     """Take out nodes that only name a tensor again, which coremltools does not know."""
     for node in list(program.graph.nodes):
         if node.target is torch.ops.aten.alias.default:
@@ -90,24 +105,25 @@ def _without_aliases(program: Any) -> None:
     program.graph_module.recompile()
 
 
-def _may_be_half(operation: Any) -> bool:
+def _may_be_half(operation: mil.Operation) -> bool:
     """Whether an operation may compute in float16: not sines, nor what their angles come from."""
     return not _towards_a_sine(operation)
 
 
-def _towards_a_sine(operation: Any) -> bool:
+def _towards_a_sine(operation: mil.Operation) -> bool:
     if operation.op_type in EXACT:
         return True
     users = (user for result in operation.outputs for user in result.child_ops)
     return operation.op_type in ANGLES and any(map(_towards_a_sine, users))
 
 
-def _convert(tools: Any, component: Component, program: Any, precision: Any) -> Any:
+def _convert(component: Component, program: torch.export.ExportedProgram, precision: object) -> Model:
+    tools = needed("coremltools")
     inputs = [
         tools.TensorType(name=name, shape=tuple(value.shape), dtype=np.int32 if name == "input_ids" else np.float32)
         for name, value in component.draw(0).items()
     ]
-    try:
+    with refusing(f"{component.name} cannot be converted to Core ML"):
         return tools.convert(
             program,
             inputs=inputs,
@@ -117,14 +133,9 @@ def _convert(tools: Any, component: Component, program: Any, precision: Any) -> 
             compute_precision=precision,
             skip_model_load=True,
         )
-    except (OSError, MemoryError, NotAttempted):
-        raise
-    except Exception as error:  # coremltools raises many kinds
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise BadInput(f"{component.name} cannot be converted to Core ML: {reason.strip()}") from error
 
 
-def _smaller(model: Any, precision: str) -> Any:
+def _smaller(model: Model, precision: str) -> Model:
     tools = needed("coremltools.optimize.coreml")
     if precision == "int8":
         config = tools.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8")
@@ -135,32 +146,7 @@ def _smaller(model: Any, precision: str) -> Any:
     return model
 
 
-def _describe(model: Any, metadata: Mapping[str, Any]) -> None:
+def _describe(model: Model, metadata: Mapping[str, Any]) -> None:
     model.author, model.license, model.version = "mdrepro", metadata["licence"], str(metadata["commit"])
     model.short_description = f"{metadata['model']} {metadata['component']}, {metadata['precision']}"
     model.user_defined_metadata[METADATA] = json.dumps(metadata, ensure_ascii=False)
-
-
-def measure(file: Path, component: Component, threads: int | None = None) -> Parity:
-    """How far a package is from torch: run by Core ML on macOS, its program computed by `mil` elsewhere."""
-    program = mil.Program(file)
-    program.check(component)
-    if sys.platform != "darwin":
-        return parity.measure(component, lambda inputs: program(inputs)[component.output], draws=1)
-    tools = needed("coremltools")
-    model = tools.models.MLModel(str(file), compute_units=tools.ComputeUnit.ALL)
-    return parity.measure(component, lambda inputs: model.predict(dict(inputs))[component.output])
-
-
-def describe(file: Path) -> dict[str, Any]:
-    """Size, hash over program and weights, inputs, outputs and operations of a package, as JSON values."""
-    found = mil.read(file)
-    parts = sorted((part for part in file.rglob("*") if part.is_file()), key=lambda part: part.suffix == ".json")
-    return {
-        "bytes": sum(part.stat().st_size for part in parts),
-        "sha256": hashlib.sha256("".join(map(sha256, parts[:2])).encode()).hexdigest(),
-        "inputs": [port.words() for port in found.inputs],
-        "outputs": [port.words() for port in found.outputs],
-        "operations": dict(found.operations),
-        "checked": "Core ML" if sys.platform == "darwin" else "its program, computed by mdrepro: Core ML is on macOS",
-    }

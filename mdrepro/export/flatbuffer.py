@@ -35,7 +35,7 @@ class Port:
     shape: tuple[int, ...]
     dtype: str
 
-    def words(self) -> str:
+    def __str__(self) -> str:
         """Such as ``sample: float32 (1, 8, 64, 64)``."""
         return f"{self.name}: {self.dtype} {self.shape}"
 
@@ -56,6 +56,15 @@ class Summary:
     operations: Mapping[str, int]
     metadata: Mapping[str, Any]
     size: int
+
+    def describe(self) -> dict[str, Any]:
+        """``bytes``, ``inputs``, ``outputs`` and ``operations``, as JSON values."""
+        return {
+            "bytes": self.size,
+            "inputs": [str(port) for port in self.inputs],
+            "outputs": [str(port) for port in self.outputs],
+            "operations": dict(self.operations),
+        }
 
 
 def read(path: str | os.PathLike[str]) -> Summary:

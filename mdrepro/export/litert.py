@@ -10,11 +10,12 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, unknown
 from mdrepro.core.files import sha256
 from mdrepro.export import flatbuffer, parity
 from mdrepro.export.components import Component, Inputs
@@ -23,11 +24,8 @@ from mdrepro.export.parity import Parity
 from mdrepro.export.reauthor import Reauthored
 from mdrepro.export.runner import Network
 from mdrepro.export.stages import Stages
+from mdrepro.export.target import refusing
 
-SUFFIX = ".tflite"
-PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
-BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1, "int8-dynamic": 1}
-"""Of a weight, by precision."""
 SHRUNK = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
 """Operations whose weights are made smaller."""
 INTEGER = ("FULLY_CONNECTED", "CONV_2D")
@@ -43,72 +41,62 @@ class _Rewritten(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Inputs:
         with Reauthored():
-            found: Inputs = self.module(**inputs)
-        return found
+            outputs: Inputs = self.module(**inputs)
+        return outputs
 
 
-def check(component: Component, precision: str) -> int:
-    """Bytes of disk that an export needs meanwhile.
+class LiteRT:
+    """The `Target` of LiteRT files."""
 
-    Raises:
-        BadInput: an unknown precision, or a network that is too large for it.
-    """
-    if precision not in BYTES:
-        raise unknown("precision", precision, BYTES)
-    if precision == "fp32" and component.parameters * BYTES["fp32"] > LARGEST:
-        raise BadInput(
-            f"{component.name} has {component.parameters / 1e6:.0f}M weights: in fp32 they are over 2 GB, more than a "
-            f".tflite file should hold; allowed are {', '.join(PRECISIONS[1:])}"
-        )
-    return component.parameters * (BYTES["fp32"] + 2 * BYTES[precision]) + 2**26
+    name, suffix, bundles = "litert", ".tflite", True
+    precisions: Mapping[str, int] = MappingProxyType({"fp32": 4, "fp16": 2, "int8": 1, "int8-dynamic": 1})
 
+    def check(self, component: Component, precision: str) -> int:
+        """See `Target.check`."""
+        if precision not in self.precisions:
+            raise unknown("precision", precision, self.precisions)
+        if precision == "fp32" and component.parameters * self.precisions["fp32"] > LARGEST:
+            raise BadInput(
+                f"{component.name} has {component.parameters / 1e6:.0f}M weights: in fp32 they are over 2 GB, more "
+                f"than a .tflite file should hold; expected {', '.join([*self.precisions][1:])}"
+            )
+        return component.parameters * (self.precisions["fp32"] + 2 * self.precisions[precision]) + 2**26
 
-def stages(precisions: Sequence[str]) -> int:
-    """How many stages an export has, comparing included."""
-    return 1 + 2 * len(precisions)
+    def export(
+        self,
+        component: Component,
+        precisions: Sequence[str],
+        folder: Path,
+        metadata: Mapping[str, Any],
+        stages: Stages,
+        *,
+        plain: bool = False,
+    ) -> Iterator[tuple[str, Path]]:
+        """See `Target.export`."""
+        raw, head = folder / "raw.tflite", {**metadata, "layers": "the converter's" if plain else "written again"}
+        with stages.stage("converting"):
+            _convert(component, raw, component.module if plain else _Rewritten(component.module))
+        for precision in precisions:
+            smaller, file = raw, folder / f"{component.name}-{precision}{self.suffix}"
+            with stages.stage(f"writing {precision}"):
+                if precision != "fp32":
+                    smaller = folder / f"raw-{precision}.tflite"
+                    _shrink(raw, smaller, precision)
+                flatbuffer.rewrite(smaller, file, head | {"precision": precision})
+                if smaller is not raw:
+                    smaller.unlink()
+            if precision == precisions[-1]:
+                raw.unlink()
+            yield precision, file
 
+    def measure(self, file: Path, component: Component, threads: int | None = None) -> Parity:
+        """See `Target.measure`."""
+        network = Network(file, threads)
+        return parity.measure(component, lambda inputs: network(**inputs)[component.output])
 
-def export(
-    component: Component,
-    precisions: Sequence[str],
-    place: Path,
-    metadata: Mapping[str, Any],
-    shown: Stages,
-    *,
-    plain: bool = False,
-) -> Iterator[tuple[str, Path]]:
-    """Convert a component once, and write it in each precision.
-
-    Args:
-        component: the network.
-        precisions: of its weights, keys of `BYTES`.
-        place: a folder of its own for unfinished files.
-        metadata: JSON values for the files.
-        shown: shows the progress.
-        plain: leave the layers to the converter, to see what writing them again saves.
-
-    Yields:
-        each precision with its file, in ``place``.
-
-    Raises:
-        BadInput: an operation of the network is not known to LiteRT.
-        NotAttempted: a package is not installed.
-    """
-    raw, told = place / "raw.tflite", {**metadata, "layers": "the converter's" if plain else "written again"}
-    with shown.stage("converting"):
-        _convert(component, raw, component.module if plain else _Rewritten(component.module))
-    for precision in precisions:
-        smaller, made = raw, place / f"{component.name}-{precision}{SUFFIX}"
-        with shown.stage(f"writing {precision}"):
-            if precision != "fp32":
-                smaller = place / f"raw-{precision}.tflite"
-                _shrink(raw, smaller, precision)
-            flatbuffer.rewrite(smaller, made, told | {"precision": precision})
-            if smaller is not raw:
-                smaller.unlink()
-        if precision == precisions[-1]:
-            raw.unlink()
-        yield precision, made
+    def describe(self, file: Path) -> dict[str, Any]:
+        """See `Target.describe`."""
+        return flatbuffer.read(file).describe() | {"sha256": sha256(file)}
 
 
 def _convert(component: Component, target: Path, module: nn.Module) -> None:
@@ -116,12 +104,8 @@ def _convert(component: Component, target: Path, module: nn.Module) -> None:
     layouts = converter.config.layout_optimize_partitioner
     try:
         converter.config.layout_optimize_partitioner = "GREEDY"  # channels last wherever they can be
-        converter.convert(module.eval(), sample_kwargs=component.draw(0)).export(str(target))
-    except (OSError, MemoryError, NotAttempted):
-        raise
-    except Exception as error:  # torch and the converter raise many kinds
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise BadInput(f"{component.name} cannot be converted to LiteRT: {reason.strip()}") from error
+        with refusing(f"{component.name} cannot be converted to LiteRT"):
+            converter.convert(module.eval(), sample_kwargs=component.draw(0)).export(str(target))
     finally:
         converter.config.layout_optimize_partitioner = layouts
 
@@ -146,14 +130,8 @@ def _shrink(source: Path, target: Path, precision: str) -> None:
         else:
             compute = "INTEGER" if precision == "int8-dynamic" and operation in INTEGER else "FLOAT"
             add(operation, bytes_, compute, quantizer.AlgorithmName.MIN_MAX_UNIFORM_QUANT)
-    try:
-        with _of_two_dimensions():
-            tool.quantize(serialize_to_path=str(target), enable_progress_report=False)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # the quantizer raises many kinds
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise BadInput(f"the weights cannot be made {precision}, take another precision: {reason.strip()}") from error
+    with refusing(f"the weights cannot be made {precision}, take another precision"), _of_two_dimensions():
+        tool.quantize(serialize_to_path=str(target), enable_progress_report=False)
 
 
 @contextlib.contextmanager
@@ -163,7 +141,7 @@ def _of_two_dimensions() -> Iterator[None]:
     Of weights over 32 MB it takes a part at a time, and there (ai-edge-quantizer 0.10) a scale for each output channel
     fits no convolution's weights.
     """
-    module = needed("ai_edge_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor")
+    module: Any = needed("ai_edge_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor")
     theirs = module.uniform_quantize
 
     def ours(tensor: Any, parameters: Any, is_blockwise_quant: bool = False) -> Any:
@@ -179,21 +157,3 @@ def _of_two_dimensions() -> Iterator[None]:
         yield
     finally:
         module.uniform_quantize = theirs
-
-
-def measure(file: Path, component: Component, threads: int | None = None) -> Parity:
-    """How far a file is from torch. See `mdrepro.export.parity`."""
-    network = Network(file, threads)
-    return parity.measure(component, lambda inputs: network(**inputs)[component.output])
-
-
-def describe(file: Path) -> dict[str, Any]:
-    """Size, hash, inputs, outputs and operations of a file, as JSON values."""
-    found = flatbuffer.read(file)
-    return {
-        "bytes": found.size,
-        "sha256": sha256(file),
-        "inputs": [port.words() for port in found.inputs],
-        "outputs": [port.words() for port in found.outputs],
-        "operations": dict(found.operations),
-    }

@@ -1,16 +1,16 @@
 """The program inside a Core ML package, read and computed without Core ML.
 
-Core ML runs on macOS alone, but what a package says can be looked at anywhere: names, shapes and types of inputs and
-outputs, operations, weights as they are stored. `Program` computes it with torch, one operation after the other, each
-result in float32 or, where the program says float16, rounded to it: what Core ML's own engines do but for the order of
-sums. That finds a wrong conversion, a wrong weight and a wrong name; it says nothing of speed.
+Core ML runs on macOS alone, but a package can be read anywhere: names, shapes and types of inputs and outputs,
+operations, weights as they are stored. `Program` computes it with PyTorch, one operation after the other, each result
+in float32 or, where the program has float16, rounded to it, as Core ML's own engines do but for the order of sums. That
+finds a wrong conversion, a wrong weight and a wrong name; it tells nothing about speed.
 """
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,15 +23,42 @@ from mdrepro.export.components import Component
 from mdrepro.export.flatbuffer import METADATA, Port, Summary
 from mdrepro.export.needs import needed
 
-Values = dict[str, Any]
-"""The arguments of an operation by name: tensors, numbers, strings, lists of them; None where there is none."""
+Value = Any
+"""Of an argument: a tensor, a number, a string, a list of them; None where there is none."""
+Values = Mapping[str, Value]
+"""The arguments of an operation by name."""
+Array = NDArray[Any]
+
+
+class Variable(Protocol):
+    """A variable of coremltools' programs."""
+
+    name: str
+    val: Any
+    dtype: Any
+
+    @property
+    def child_ops(self) -> "Sequence[Operation]":
+        """Operations that take it."""
+
+
+class Operation(Protocol):
+    """An operation of coremltools' programs."""
+
+    op_type: str
+    inputs: Mapping[str, "Sequence[Variable] | Variable | None"]
+    outputs: Sequence[Variable]
+
+    def materialized_val_inference(self) -> Any:
+        """The value of a weight that is stored smaller."""
+
 
 ARRAYS = {65552: "float16", 65568: "float32", 131104: "int32"}
 """Types of inputs and outputs by Core ML's number."""
 
 
 def read(path: Path) -> Summary:
-    """What a package says of itself.
+    """What a package holds.
 
     Raises:
         BadInput: it is no whole package with a program.
@@ -39,20 +66,19 @@ def read(path: Path) -> Summary:
     """
     spec = _spec(path)
 
-    def ports(features: Any) -> tuple[Port, ...]:
-        found = []
-        for feature in features:
-            kind = feature.type.multiArrayType
-            found.append(Port(feature.name, tuple(kind.shape), ARRAYS.get(kind.dataType, "other")))
-        return tuple(sorted(found, key=lambda port: port.name))
+    def ports(features: Iterable[Any]) -> tuple[Port, ...]:
+        kinds = {feature.name: feature.type.multiArrayType for feature in features}
+        return tuple(
+            Port(name, tuple(kinds[name].shape), ARRAYS.get(kinds[name].dataType, "other")) for name in sorted(kinds)
+        )
 
     operations: Counter[str] = Counter()
     for function in spec.mlProgram.functions.values():
         for block in function.block_specializations.values():
             operations.update(operation.type for operation in block.operations)
     kept = {name: number for name, number in operations.most_common() if name != "const"}
-    told = spec.description.metadata.userDefined
-    metadata = json.loads(told[METADATA]) if METADATA in told else {}
+    fields = spec.description.metadata.userDefined
+    metadata = json.loads(fields[METADATA]) if METADATA in fields else {}
     size = sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
     return Summary(ports(spec.description.input), ports(spec.description.output), kept, metadata, size)
 
@@ -64,7 +90,7 @@ def _spec(path: Path) -> Any:
     except Exception as error:  # it raises Exception and protobuf's own
         raise BadInput(f"{path} is no package of Core ML that can be read ({error}): export it again") from error
     if spec.WhichOneof("Type") != "mlProgram":
-        raise BadInput(f"{path} holds no ML program: allowed are packages of `mdrepro export --target coreml`")
+        raise BadInput(f"{path} holds no ML program: expected a package of `mdrepro export --target coreml`")
     return spec
 
 
@@ -88,42 +114,41 @@ class Program:
         self._function = program.functions["main"]
 
     def check(self, component: Component) -> None:
-        """Do nothing where inputs, outputs and operations are as they should be. Raises BadInput."""
-        draws = component.draw(0)
-        wanted = {name: tuple(value.shape) for name, value in draws.items()}
-        given = {port.name: port.shape for port in self.summary.inputs}
-        if given != wanted:
-            raise BadInput(f"{self.path.name} takes {given}: needed is {wanted}")
+        """Raise BadInput if inputs, outputs or operations are not the component's."""
+        expected = {name: tuple(value.shape) for name, value in component.draw(0).items()}
+        inputs = {port.name: port.shape for port in self.summary.inputs}
+        if inputs != expected:
+            raise BadInput(f"{self.path.name} takes {inputs}: expected {expected}")
         if [port.name for port in self.summary.outputs] != [component.output]:
-            raise BadInput(f"{self.path.name} gives {self.summary.outputs}: needed is {component.output}")
+            raise BadInput(f"{self.path.name} gives {self.summary.outputs}: expected {component.output}")
         if unknown := sorted(set(self.summary.operations) - set(OPERATIONS) - DECOMPRESSING):
             raise BadInput(f"{self.path.name} has operations that are not known here: {', '.join(unknown)}")
 
     @torch.inference_mode()
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name, for inputs by name."""
-        held: dict[str, Any] = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        held: dict[str, Value] = {name: torch.from_numpy(value) for name, value in inputs.items()}
         uses = Counter(var.name for op in self._function.operations for var in _variables(op))
         wanted = [var.name for var in self._function.outputs]
 
-        def value(var: Any) -> Any:
-            if isinstance(var, (list, tuple)):
+        def value(var: Sequence[Variable] | Variable | None) -> Value:
+            if var is None:
+                return None
+            if isinstance(var, Sequence):
                 return [value(one) for one in var]
-            if var is None or var.name in held:
-                return None if var is None else held[var.name]
-            return _constant(var.val)
+            return held[var.name] if var.name in held else _constant(var.val)
 
         for operation in self._function.operations:
             if operation.op_type == "const":
                 continue
             if operation.op_type in DECOMPRESSING:
-                found: Any = _constant(operation.materialized_val_inference())
+                result = _constant(operation.materialized_val_inference())
             else:
                 arguments = defaultdict(lambda: None, {name: value(var) for name, var in operation.inputs.items()})
-                found = OPERATIONS[operation.op_type](arguments)
-            results = found if isinstance(found, (list, tuple)) else [found]
-            for var, result in zip(operation.outputs, results, strict=True):
-                held[var.name] = _rounded(result, var)
+                result = OPERATIONS[operation.op_type](arguments)
+            results = result if isinstance(result, (list, tuple)) else [result]
+            for var, one in zip(operation.outputs, results, strict=True):
+                held[var.name] = _rounded(one, var)
             for var in _variables(operation):
                 uses[var.name] -= 1
                 if not uses[var.name] and var.name not in wanted:
@@ -131,21 +156,21 @@ class Program:
         return {name: held[name].numpy() for name in wanted}
 
 
-def _variables(operation: Any) -> list[Any]:
-    found: list[Any] = []
+def _variables(operation: Operation) -> list[Variable]:
+    variables: list[Variable] = []
     for var in operation.inputs.values():
-        found += var if isinstance(var, (list, tuple)) else [] if var is None else [var]
-    return found
+        variables += var if isinstance(var, Sequence) else [] if var is None else [var]
+    return variables
 
 
-def _constant(value: Any) -> Any:
-    """A constant's value: arrays as tensors, halves widened; numbers, strings and truth as they are."""
+def _constant(value: Value) -> Value:
+    """A constant's value: arrays as tensors, halves widened; numbers, strings and booleans as they are."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.astype(np.float32) if value.dtype == np.float16 else value)
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _rounded(result: Tensor, var: Any) -> Tensor:
+def _rounded(result: Tensor, var: Variable) -> Tensor:
     """A result as its type holds it."""
     name = var.dtype.__name__ if isinstance(var.dtype, type) else str(var.dtype)
     if name == "fp16":
@@ -153,11 +178,11 @@ def _rounded(result: Tensor, var: Any) -> Tensor:
     return result.float() if result.is_floating_point() else result
 
 
-def _list(value: Any) -> list[int]:
+def _list(value: Value) -> list[int]:
     return [int(one) for one in (value.tolist() if isinstance(value, Tensor) else value)]
 
 
-def _tensor(value: Any) -> Tensor:
+def _tensor(value: Value) -> Tensor:
     return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32)
 
 
@@ -167,8 +192,8 @@ def _conv(a: Values) -> Tensor:
         pads = _list(a["pad"])
         x = F.pad(x, [edge for axis in reversed(range(sides)) for edge in pads[2 * axis : 2 * axis + 2]])
     elif kind != "valid":
-        raise BadInput(f"convolutions of padding {kind} are not known here")
-    convolve: Any = {1: F.conv1d, 2: F.conv2d}[sides]
+        raise BadInput(f"convolutions of padding {kind} are not supported here")
+    convolve: Callable[..., Tensor] = {1: F.conv1d, 2: F.conv2d}[sides]
     options = {"stride": _list(a["strides"]), "dilation": _list(a["dilations"]), "groups": int(a["groups"])}
     return convolve(x, a["weight"], a["bias"], **options)
 
@@ -197,13 +222,11 @@ def _slice(a: Values) -> Tensor:
 
     strides = [1] * x.ndim if a["stride"] is None else _list(a["stride"])
     first, last, squeezed = flags("begin_mask"), flags("end_mask"), flags("squeeze_mask")
-    places: list[Any] = []
+    index: list[int | slice] = []
     for axis in range(x.ndim):
-        if squeezed[axis]:
-            places.append(begin[axis])
-        else:
-            places.append(slice(None if first[axis] else begin[axis], None if last[axis] else end[axis], strides[axis]))
-    return x[tuple(places)]
+        whole = slice(None if first[axis] else begin[axis], None if last[axis] else end[axis], strides[axis])
+        index.append(begin[axis] if squeezed[axis] else whole)
+    return x[tuple(index)]
 
 
 def _split(a: Values) -> Sequence[Tensor]:
@@ -244,7 +267,7 @@ def _unary(function: Callable[[Tensor], Tensor]) -> Callable[[Values], Tensor]:
     return lambda a: function(a["x"])
 
 
-OPERATIONS: Mapping[str, Callable[[Values], Any]] = {
+OPERATIONS: Mapping[str, Callable[[Values], Tensor | Sequence[Tensor]]] = {
     "add": _binary(torch.add),
     "sub": _binary(torch.sub),
     "mul": _binary(torch.mul),

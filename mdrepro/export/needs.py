@@ -1,12 +1,12 @@
 """Packages that export needs and the rest does not: imported where used, and missed with one message."""
 
 import importlib
-from typing import Any
+from types import ModuleType
 
 from mdrepro.core.errors import NotAttempted
 
 
-def needed(module: str) -> Any:
+def needed(module: str) -> ModuleType:
     """A module of an optional package.
 
     Raises:

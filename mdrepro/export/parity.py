@@ -1,16 +1,19 @@
-"""The gate: an exported network is held to torch on the same inputs, and is not written where it is too far off.
+"""The parity check: an exported network is compared with PyTorch on the same inputs, and not written if too far off.
 
-PSNR is 20 log10(range / rms error), the range being that of torch's output, its largest value less its smallest; over
-all inputs that are compared. An image's range is 1. No more than `CAP` dB is said.
+PSNR is 20 log10(range / rms error) over all inputs that are compared, the range being that of PyTorch's output, its
+largest value less its smallest. An image's range is 1. PSNR is capped at `CAP` dB.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mdrepro.export.components import Component
 
 GATES: Mapping[str, float] = {"fp32": 80.0, "fp16": 50.0, "int8": 35.0, "int8-dynamic": 35.0, "palette8": 35.0}
 """Least PSNR of a component by precision, dB."""
@@ -21,20 +24,21 @@ DRAWS = 3
 """Inputs that a component is compared on."""
 
 Outputs = NDArray[Any]
+"""Of a network, any shape."""
 
 
 class GateMissed(RuntimeError):
-    """An exported network is too far from torch's; no file was written."""
+    """An exported network is too far from PyTorch's; no file was written."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How near two outputs are.
+    """How close two outputs are.
 
     Args:
         psnr_db: see above.
         max_error: the largest difference.
-        largest: the largest value of torch's, in absolute terms.
+        largest: the largest absolute value of PyTorch's output.
         inputs: how many were compared.
     """
 
@@ -43,20 +47,16 @@ class Parity:
     largest: float
     inputs: int
 
-    def told(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
 
-
-def compare(wanted: Sequence[Outputs], found: Sequence[Outputs], span: float | None = None) -> Parity:
-    """Hold outputs to those that are wanted.
+def compare(reference: Sequence[Outputs], outputs: Sequence[Outputs], span: float | None = None) -> Parity:
+    """Compare outputs with reference outputs.
 
     Args:
-        wanted, found: one array for each input, in the same order.
-        span: the range; None for that of ``wanted``.
+        reference, outputs: one array for each input, in the same order.
+        span: the range; None for that of ``reference``.
     """
-    left = np.concatenate([one.astype(np.float64).ravel() for one in wanted])
-    right = np.concatenate([one.astype(np.float64).ravel() for one in found])
+    left = np.concatenate([one.astype(np.float64).ravel() for one in reference])
+    right = np.concatenate([one.astype(np.float64).ravel() for one in outputs])
     difference = np.abs(left - right)
     error = float(np.sqrt(np.mean(difference**2)))
     whole = float(np.ptp(left)) if span is None else span
@@ -66,38 +66,35 @@ def compare(wanted: Sequence[Outputs], found: Sequence[Outputs], span: float | N
         psnr = CAP if error == 0 else 0.0
     else:
         psnr = min(CAP, 20 * math.log10(whole / error))
-    return Parity(round(psnr, 2), float(difference.max()), float(np.abs(left).max()), len(wanted))
+    return Parity(round(psnr, 2), float(difference.max()), float(np.abs(left).max()), len(reference))
 
 
 def gate(name: str, precision: str, parity: Parity) -> None:
-    """Do nothing where a component is near enough. Raises GateMissed."""
+    """Raise GateMissed if a component is too far from PyTorch's."""
     if not parity.psnr_db >= GATES[precision]:
         raise GateMissed(
-            f"{name} in {precision} is {parity.psnr_db:.1f} dB from torch's, and {GATES[precision]:g} dB are needed "
+            f"{name} in {precision} is {parity.psnr_db:.1f} dB from PyTorch's, and {GATES[precision]:g} dB are needed "
             f"(largest error {parity.max_error:.3g} of {parity.largest:.3g}): it was not written"
         )
 
 
 def gate_image(precision: str, psnr_db: float) -> None:
-    """Do nothing where an image is near enough to the torch pipeline's. Raises GateMissed."""
+    """Raise GateMissed if an image is too far from the PyTorch pipeline's."""
     if not psnr_db >= IMAGE_GATES[precision]:
         raise GateMissed(
-            f"the image in {precision} is {psnr_db:.1f} dB from torch's, and {IMAGE_GATES[precision]:g} dB "
+            f"the image in {precision} is {psnr_db:.1f} dB from PyTorch's, and {IMAGE_GATES[precision]:g} dB "
             "are needed: nothing was written"
         )
 
 
-def measure(component: Any, run: Callable[[Mapping[str, Outputs]], Outputs], draws: int = DRAWS) -> Parity:
-    """A component's exported network against torch.
+def measure(component: "Component", run: Callable[[Mapping[str, Outputs]], Outputs], draws: int = DRAWS) -> Parity:
+    """A component's exported network against PyTorch.
 
     Args:
-        component: of `mdrepro.export.components`.
+        component: the network.
         run: the exported network: inputs by name to its output.
-        draws: inputs.
+        draws: how many inputs are compared.
     """
-    wanted, found = [], []
-    for number in range(1, draws + 1):
-        inputs = component.draw(number)
-        wanted.append(component.reference(number).numpy())
-        found.append(run({name: value.numpy() for name, value in inputs.items()}))
-    return compare(wanted, found)
+    numbers = range(1, draws + 1)
+    inputs = [{name: value.numpy() for name, value in component.draw(number).items()} for number in numbers]
+    return compare([component.reference(number).numpy() for number in numbers], [run(values) for values in inputs])

@@ -9,9 +9,9 @@ together. It is what an app on a phone does, in a page of Python, and gives the 
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,12 @@ from mdrepro.export import flatbuffer
 from mdrepro.export.needs import needed
 from mdrepro.export.solvers import Array, Schedule
 
+if TYPE_CHECKING:
+    import tokenizers
+
 FORMAT = 1
 
 logger = logging.getLogger(__name__)
-
-Values = Mapping[str, NDArray[Any]]
 
 
 class Network:
@@ -59,14 +60,14 @@ class Network:
                 f"{path} cannot be run here ({reason}); it needs {', '.join(self.summary.operations)}"
             ) from error
 
-    def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def __call__(self, **inputs: Array) -> dict[str, Array]:
         """Outputs by name, for inputs by name. Raises BadInput for other names, shapes or types than the file has."""
         wanted = {port.name: port for port in self.summary.inputs}
-        found = {name: flatbuffer.Port(name, value.shape, str(value.dtype)) for name, value in inputs.items()}
-        if found != wanted:
-            given, needs = ("; ".join(port.words() for _, port in sorted(p.items())) for p in (found, wanted))
-            raise BadInput(f"{self.path.name} was given {given}: allowed is {needs}")
-        outputs: dict[str, NDArray[Any]] = self._run(**inputs)
+        given = {name: flatbuffer.Port(name, value.shape, str(value.dtype)) for name, value in inputs.items()}
+        if given != wanted:
+            ours, needs = ("; ".join(str(port) for _, port in sorted(p.items())) for p in (given, wanted))
+            raise BadInput(f"{self.path.name} was given {ours}: expected {needs}")
+        outputs: dict[str, Array] = self._run(**inputs)
         return outputs
 
 
@@ -78,9 +79,9 @@ class Runner:
         threads: of the processor; None for as many as there are cores.
 
     Attributes:
-        told: what the bundle says.
+        description: the bundle's JSON.
         branches, latent: of the denoiser: its batch, and the shape of a latent.
-        told_guidance: whether it takes the guidance scale as an input.
+        takes_guidance: whether it takes the guidance scale as an input.
 
     Raises:
         BadInput: the bundle is not whole, or its files do not fit together.
@@ -88,26 +89,28 @@ class Runner:
     """
 
     def __init__(self, bundle: str | os.PathLike[str], threads: int | None = None) -> None:
-        file = _found(Path(bundle))
-        self.told = _read(file)
-        self.schedule = Schedule.of(self.told["schedule"])
-        self.tokenizer = _tokenizer(file.parent / self.told["tokenizer"]["file"])
-        networks = {name: Network(file.parent / name_of, threads) for name, name_of in self.told["files"].items()}
+        file = _locate(Path(bundle))
+        self.description = _read(file)
+        self.schedule = Schedule.from_json(self.description["schedule"])
+        self.tokenizer = _tokenizer(file.parent / self.description["tokenizer"]["file"])
+        networks = {
+            name: Network(file.parent / name_of, threads) for name, name_of in self.description["files"].items()
+        }
         self.text_encoder, self.unet, self.decoder = (networks[name] for name in ("text-encoder", "unet", "decoder"))
         ports = {port.name: port.shape for port in self.unet.summary.inputs}
         self.branches, self.latent = ports["sample"][0], ports["sample"][1:]
-        self.told_guidance = "guidance" in ports
+        self.takes_guidance = "guidance" in ports
 
     def tokens(self, prompt: str) -> NDArray[np.int32]:
         """Token numbers of a prompt, (1, tokens). A longer one loses its last words, and keeps its end; a warning."""
-        told = self.told["tokenizer"]
+        settings = self.description["tokenizer"]
         ids = self.tokenizer.encode(prompt).ids
-        if told["unknown"] in ids:
+        if settings["unknown"] in ids:
             logger.warning("words outside the vocabulary in %r", prompt)
-        if len(ids) > (length := told["length"]):
+        if len(ids) > (length := settings["length"]):
             logger.warning("%d of %d tokens are left out at the end of %r", len(ids) - length, len(ids), prompt)
             ids = [*ids[: length - 1], ids[-1]]
-        return np.array([ids + [told["padding"]] * (length - len(ids))], np.int32)
+        return np.array([ids + [settings["padding"]] * (length - len(ids))], np.int32)
 
     def encode(self, prompt: str) -> Array:
         """Text features of a prompt, (1, features, width)."""
@@ -138,21 +141,19 @@ class Runner:
         Raises:
             BadInput: no prompt, or an argument that is not allowed.
         """
-        steps = self.told["steps"] if steps is None else steps
-        guidance = self.told["guidance"] if guidance is None else guidance
+        steps = self.description["steps"] if steps is None else steps
+        guidance = self.description["guidance"] if guidance is None else guidance
         if isinstance(prompts, str) or not prompts:
-            raise BadInput("prompts: needed is a list of texts that is not empty")
+            raise BadInput("prompts: expected a list of texts that is not empty")
         if guidance < 1:
-            raise BadInput(f"guidance is {guidance}: allowed are 1 (none) or more")
+            raise BadInput(f"guidance is {guidance}: it must be 1 (none) or more")
         times, shape = self.schedule.timesteps(steps), (self.schedule.draws(steps), *self.latent)
         if noise is not None and noise.shape != (len(prompts), *shape):
-            raise BadInput(f"noise has shape {noise.shape}: allowed is {(len(prompts), *shape)}")
-        if self.told_guidance and negative_prompt:
-            raise BadInput(
-                "this denoiser takes the guidance scale as an input: allowed are calls without a negative prompt"
-            )
-        null = self.encode(negative_prompt) if guidance != 1 and not self.told_guidance else None
-        made = []
+            raise BadInput(f"noise has shape {noise.shape}: expected {(len(prompts), *shape)}")
+        if self.takes_guidance and negative_prompt:
+            raise BadInput("this denoiser takes the guidance scale as an input: there can be no negative prompt")
+        null = self.encode(negative_prompt) if guidance != 1 and not self.takes_guidance else None
+        images = []
         for index, prompt in enumerate(prompts):
             drawn = _draw(seed, index, shape) if noise is None else noise[index].astype(np.float32)
             text, x = self.encode(prompt), drawn[:1]
@@ -162,15 +163,15 @@ class Runner:
                 x = self.schedule.step(x, prediction, times, step, fresh)
                 if on_step is not None:
                     on_step(index, step, x)
-            made.append(self.decode(x))
-        return np.concatenate(made)
+            images.append(self.decode(x))
+        return np.concatenate(images)
 
     def predict(self, x: Array, time: int, text: Array, null: Array | None, guidance: float) -> Array:
         """The denoiser's prediction for one latent, guided where there is a null branch or it takes w as an input."""
         now = np.array([time], np.float32)
-        if self.told_guidance:
-            said = np.array([guidance], np.float32)
-            return self.unet(sample=x, timestep=now, encoder_hidden_states=text, guidance=said)["prediction"]
+        if self.takes_guidance:
+            w = np.array([guidance], np.float32)
+            return self.unet(sample=x, timestep=now, encoder_hidden_states=text, guidance=w)["prediction"]
         texts = [text] if null is None else [null, text]
         if self.branches == 2:
             both = np.concatenate([texts[0], texts[-1]])
@@ -196,39 +197,38 @@ def bundle_name(precision: str) -> str:
     return f"bundle-{precision}.json"
 
 
-def _found(place: Path) -> Path:
-    if not place.is_dir():
-        return place
-    there = sorted(place.glob(bundle_name("*")))
-    if len(there) != 1:
-        names = ", ".join(file.name for file in there) or "none"
-        raise BadInput(
-            f"{place} holds {names}: allowed is one {bundle_name('*')} of `mdrepro export`, or name the file"
-        )
-    return there[0]
+def _locate(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    bundles = sorted(path.glob(bundle_name("*")))
+    if len(bundles) != 1:
+        names = ", ".join(file.name for file in bundles) or "none"
+        raise BadInput(f"{path} holds {names}: expected one {bundle_name('*')} of `mdrepro export`, or name the file")
+    return bundles[0]
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What a bundle says, its networks' hashes checked."""
+    """A bundle's JSON, its networks' hashes checked."""
     try:
-        told = json.loads(file.read_bytes())
-        wanted = {name: (file.parent / told["files"][name], told["sha256"][name]) for name in told["files"]}
+        description = json.loads(file.read_bytes())
+        hashes = description["sha256"]
+        wanted = {name: (file.parent / path, hashes[name]) for name, path in description["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{file} is no bundle of `mdrepro export` ({error})") from error
-    if told.get("format") != FORMAT or sorted(wanted) != ["decoder", "text-encoder", "unet"]:
+    if description.get("format") != FORMAT or sorted(wanted) != ["decoder", "text-encoder", "unet"]:
         raise BadInput(f"{file} is of another version: export the model again")
     for path, digest in wanted.values():
         if not path.is_file() or sha256(path) != digest:
             raise BadInput(f"{path} is {'not what was exported' if path.is_file() else 'missing'}: export it again")
-    return dict(told)
+    return dict(description)
 
 
-def _tokenizer(file: Path) -> Any:
-    tokenizers = needed("tokenizers")
+def _tokenizer(file: Path) -> "tokenizers.Tokenizer":
+    library = needed("tokenizers")
     try:
-        found = tokenizers.Tokenizer.from_file(os.fspath(file))
+        tokenizer = library.Tokenizer.from_file(os.fspath(file))
     except Exception as error:  # the library raises Exception itself
         raise BadInput(f"{file} is no tokenizer ({error}): export the model again") from error
-    found.no_truncation()
-    found.no_padding()
-    return found
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

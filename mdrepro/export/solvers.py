@@ -1,4 +1,4 @@
-"""Samplers in numpy: DDIM (arXiv 2010.02502, eta 0) and UFOGen's re-noising (arXiv 2311.09257), as torch's ones.
+"""Samplers in numpy: DDIM (arXiv 2010.02502, eta 0) and UFOGen's re-noising (arXiv 2311.09257), as in PyTorch.
 
 Levels are alpha-bar of every timestep, as the checkpoint's scheduler had them: they are read from the file, so that no
 noise schedule is written a second time. With a = sqrt(alpha-bar) and s = sqrt(1 - alpha-bar), a prediction is noise e
@@ -55,10 +55,10 @@ class Schedule:
                 raise unknown(kind, name, allowed)
 
     @classmethod
-    def of(cls, told: dict[str, Any]) -> Self:
-        """From the JSON values of `told`. Raises BadInput where some are missing or not known."""
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """From JSON values by field. Raises BadInput where some are missing or not known."""
         try:
-            return cls(**told | {"levels": tuple(told["levels"])})
+            return cls(**values | {"levels": tuple(values["levels"])})
         except (KeyError, TypeError) as error:
             raise BadInput(f"this is no schedule of sampling ({error}): export the model again") from error
 
@@ -66,21 +66,21 @@ class Schedule:
         """Timesteps of ``steps`` evaluations, from the noisiest on. Raises BadInput unless there are 1 to all."""
         total = len(self.levels)
         if not 1 <= steps <= total:
-            raise BadInput(f"steps is {steps}: allowed are 1 to {total}")
+            raise BadInput(f"steps is {steps}: it must be 1 to {total}")
         if self.sampler == "renoise":
             return [round(total - i * total / steps) - 1 for i in range(steps)]
         if self.spacing == "trailing":
-            found = np.round(np.arange(total, 0, -total / steps)).astype(np.int64) - 1
+            times = np.round(np.arange(total, 0, -total / steps)).astype(np.int64) - 1
         elif self.spacing == "leading":
-            found = (np.arange(steps) * (total // steps))[::-1] + self.offset
+            times = (np.arange(steps) * (total // steps))[::-1] + self.offset
         else:
-            found = np.linspace(0, total - 1, steps).round()[::-1].astype(np.int64)
-        if found[0] < total / 2:
+            times = np.linspace(0, total - 1, steps).round()[::-1].astype(np.int64)
+        if times[0] < total / 2:
             raise BadInput(
-                f"{steps} step(s) with {self.spacing} spacing start at timestep {found[0]} of {total}, where there is "
-                "little noise, but an image starts as pure noise: allowed are more steps"
+                f"{steps} step(s) with {self.spacing} spacing start at timestep {times[0]} of {total}, where there is "
+                "little noise, but an image starts as pure noise: take more steps"
             )
-        return [int(t) for t in found]
+        return [int(t) for t in times]
 
     def step(self, x: Array, prediction: Array, times: Sequence[int], index: int, noise: Array | None) -> Array:
         """From the level of ``times[index]`` to the next.

@@ -11,25 +11,26 @@ Three conventions meet here, and mixing any two gives a wrong image and no error
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.diffusion.protocols import Configured
+from mdrepro.models.protocols import Autoencoder
 
 PIXEL_RANGES = ("uint8", "0..1", "-1..1")
 TOLERANCE = 0.01
 """How far a float pixel may lie outside its range (rounding in bfloat16 is 0.004), before it is taken for an error."""
 
 
-def factor(vae: Any) -> int:
+def factor(vae: Configured) -> int:
     """Image pixels per latent pixel: 8 in both papers."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
-def model_range(vae: Any) -> str:
+def model_range(vae: Configured) -> str:
     """The pixel range that an autoencoder takes and gives: ``-1..1`` or ``0..1``.
 
     Raises:
@@ -38,7 +39,7 @@ def model_range(vae: Any) -> str:
     written = tuple(vae.config.get("pixel_range") or (-1, 1))
     named = {(-1, 1): "-1..1", (0, 1): "0..1"}
     if written not in named:
-        raise BadInput(f"pixel_range is {written} in the autoencoder's config: allowed are (-1, 1) and (0, 1)")
+        raise BadInput(f"pixel_range is {written} in the autoencoder's config: it must be (-1, 1) or (0, 1)")
     return named[written]
 
 
@@ -55,7 +56,7 @@ def convert(pixels: Tensor, source: str, target: str) -> Tensor:
         if name not in PIXEL_RANGES:
             raise unknown("pixel range", name, PIXEL_RANGES)
     if (source == "uint8") != (pixels.dtype == torch.uint8) or not (pixels.is_floating_point() or source == "uint8"):
-        raise BadInput(f"pixels said to be {source} are {pixels.dtype}")
+        raise BadInput(f"pixels declared as {source} are {pixels.dtype}")
     if source == "uint8":
         if target == "uint8":
             return pixels
@@ -64,7 +65,7 @@ def convert(pixels: Tensor, source: str, target: str) -> Tensor:
         low = 0.0 if source == "0..1" else -1.0
         smallest, largest = (float(value) for value in pixels.aminmax())
         if not (low - TOLERANCE <= smallest and largest <= 1 + TOLERANCE):  # a NaN is neither
-            raise BadInput(f"pixels said to be {source} run from {smallest:.3g} to {largest:.3g}")
+            raise BadInput(f"pixels declared as {source} run from {smallest:.3g} to {largest:.3g}")
         pixels = pixels.clamp(low, 1)
         if source == target:
             return pixels
@@ -74,28 +75,28 @@ def convert(pixels: Tensor, source: str, target: str) -> Tensor:
     return unit if target == "0..1" else unit * 2 - 1
 
 
-def scale(vae: Any, z_bchw: Tensor) -> Tensor:
+def scale(vae: Configured, z_bchw: Tensor) -> Tensor:
     """Latents of the encoder as the diffusion model sees them: x = (z - shift) * scale. The inverse is `unscale`."""
     shift, size = _shift_and_size(vae, z_bchw)
     return (z_bchw - shift) / size
 
 
-def unscale(vae: Any, x_bchw: Tensor) -> Tensor:
+def unscale(vae: Configured, x_bchw: Tensor) -> Tensor:
     """Latents of the diffusion model as the decoder takes them: z = x / scale + shift. The inverse is `scale`."""
     shift, size = _shift_and_size(vae, x_bchw)
     return x_bchw * size + shift
 
 
-def _shift_and_size(vae: Any, like_bchw: Tensor) -> tuple[Tensor, Tensor]:
+def _shift_and_size(vae: Configured, like_bchw: Tensor) -> tuple[Tensor, Tensor]:
     config = vae.config
     mean, std, shift = config.get("latents_mean"), config.get("latents_std"), config.get("shift_factor")
     if (mean is None) != (std is None) or (mean is not None and shift):
         raise BadInput(
             f"the autoencoder's config has latents_mean {mean}, latents_std {std} and shift_factor {shift}: "
-            "allowed are mean and std together, or a shift"
+            "expected mean and std together, or a shift"
         )
 
-    def per_channel(values: Any) -> Tensor:
+    def per_channel(values: float | Sequence[float]) -> Tensor:
         return torch.as_tensor(values, dtype=like_bchw.dtype, device=like_bchw.device).reshape(1, -1, 1, 1)
 
     size = per_channel(1.0 if std is None else std) / config.scaling_factor
@@ -103,7 +104,7 @@ def _shift_and_size(vae: Any, like_bchw: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def to_latent(
-    vae: Any,
+    vae: Autoencoder,
     pixels: Tensor,
     pixel_range: str,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -125,13 +126,13 @@ def to_latent(
     step = factor(vae)
     if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] % step or pixels.shape[3] % step:
         raise BadInput(
-            f"pixels have shape {tuple(pixels.shape)}: allowed is (batch, 3, height, width), height and width "
+            f"pixels have shape {tuple(pixels.shape)}: expected (batch, 3, height, width), height and width "
             f"multiples of {step}"
         )
     given = convert(pixels, pixel_range, model_range(vae)).to(vae.device, vae.dtype)
     encoded = vae.encode(given)
-    if hasattr(encoded, "latents"):  # AutoencoderTiny has no posterior
-        return scale(vae, encoded.latents)
+    if (latents := getattr(encoded, "latents", None)) is not None:  # AutoencoderTiny has no posterior
+        return scale(vae, latents)
     posterior = encoded.latent_dist
     z_bchw = posterior.mode()
     if generator is not None:
@@ -141,7 +142,7 @@ def to_latent(
     return scale(vae, z_bchw)
 
 
-def to_image(vae: Any, latent_bchw: Tensor, pixel_range: str) -> Tensor:
+def to_image(vae: Autoencoder, latent_bchw: Tensor, pixel_range: str) -> Tensor:
     """Decode a diffusion model's latents. The inverse of `to_latent`, as far as the autoencoder goes.
 
     Args:

@@ -194,6 +194,11 @@ class Tokenizer(Protocol):
     """A tokenizer of transformers."""
 
     model_max_length: int
+    unk_token: Any
+    unk_token_id: Any
+    bos_token_id: Any
+    eos_token_id: Any
+    pad_token_id: Any
 
     def __call__(self, text: list[str], /, **options: Any) -> Any:
         """Token numbers of texts, as ``input_ids``."""

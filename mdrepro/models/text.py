@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from mdrepro.core.errors import BadInput
+from mdrepro.models.protocols import TextEncoder, Tokenizer
 from mdrepro.models.safe import from_hub, refuse_pickles
 
 CLIP_VIT_L14 = "openai/clip-vit-large-patch14"
@@ -28,7 +29,7 @@ START, END, UNKNOWN = "<start>", "<end>", "<unknown>"
 logger = logging.getLogger(__name__)
 
 
-def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple[Any, CLIPTextModel]:
+def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple[Tokenizer, CLIPTextModel]:
     """A tokenizer and its text encoder.
 
     Args:
@@ -44,15 +45,15 @@ def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple
         NotAttempted: it is neither a local folder nor in the cache, and cannot be downloaded.
     """
     inside = Path(source, "text_encoder").is_dir()
-    words, weights = ("tokenizer", "text_encoder") if inside else ("", "")
+    vocabulary, weights = ("tokenizer", "text_encoder") if inside else ("", "")
     refuse_pickles(source, weights, options.get("variant"))
     offline = {"local_files_only": options["local_files_only"]} if "local_files_only" in options else {}
     with from_hub(source), _quiet("transformers"):  # it reports the image half as unexpected
-        tokenizer = AutoTokenizer.from_pretrained(source, subfolder=words, **offline)
+        tokenizer = AutoTokenizer.from_pretrained(source, subfolder=vocabulary, **offline)
         options |= {"use_safetensors": True, "output_loading_info": True}
         loaded: Any = CLIPTextModel.from_pretrained(source, subfolder=weights, **options)
-    encoder, found = loaded
-    if lacking := sorted(found["missing_keys"]) + sorted(map(str, found["mismatched_keys"])):
+    encoder, keys = loaded
+    if lacking := sorted(keys["missing_keys"]) + sorted(map(str, keys["mismatched_keys"])):
         raise BadInput(
             f"{source} does not hold CLIP's text model: {len(lacking)} weights are missing, {lacking[0]} first"
         )
@@ -61,21 +62,21 @@ def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple
 
 @contextlib.contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    said = logging.getLogger(name)
-    level = said.level
-    said.setLevel(logging.ERROR)
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        said.setLevel(level)
+        log.setLevel(level)
 
 
-def length(tokenizer: Any, encoder: CLIPTextModel) -> int:
+def length(tokenizer: Tokenizer, encoder: TextEncoder) -> int:
     """Tokens of every prompt, start and end included: 77 for CLIP."""
     return min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
 
 
-def tokenize(tokenizer: Any, prompts: Sequence[str], tokens: int) -> Tensor:
+def tokenize(tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> Tensor:
     """Token numbers of prompts, (prompts, tokens).
 
     A longer prompt loses its last words and keeps its end token. What is lost, and words that a small vocabulary does
@@ -92,7 +93,7 @@ def tokenize(tokenizer: Any, prompts: Sequence[str], tokens: int) -> Tensor:
     return ids
 
 
-def encode(tokenizer: Any, encoder: CLIPTextModel, prompts: Sequence[str]) -> Tensor:
+def encode(tokenizer: Tokenizer, encoder: TextEncoder, prompts: Sequence[str]) -> Tensor:
     """Text features of prompts: the last hidden state after the final norm, (prompts, tokens, width).
 
     Of an encoder with registers these are its last tokens, as many as its config says.
@@ -118,23 +119,24 @@ def word_tokenizer(vocabulary: Iterable[str], tokens: int = 32) -> PreTrainedTok
     Raises:
         BadInput: a word occurs twice, or would be split or changed.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, normalizers, pre_tokenizers, processors
 
     words = [START, END, UNKNOWN, *vocabulary]
     numbers = {word: number for number, word in enumerate(words)}
     if len(numbers) < len(words):
         raise BadInput("the vocabulary has a word twice")
-    made = Tokenizer(models.WordLevel(numbers, unk_token=UNKNOWN))
-    made.normalizer = normalizers.Lowercase()
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.TemplateProcessing(
+    backend = Backend(models.WordLevel(numbers, unk_token=UNKNOWN))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, 0), (END, 1)]
     )
     for number, word in enumerate(words[3:], start=3):
-        if made.encode(word, add_special_tokens=False).ids != [number]:
+        if backend.encode(word, add_special_tokens=False).ids != [number]:
             raise BadInput(f"{word!r} is not one word in lower case")
     return PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=backend,
         bos_token=START,
         eos_token=END,
         pad_token=END,
@@ -144,7 +146,7 @@ def word_tokenizer(vocabulary: Iterable[str], tokens: int = 32) -> PreTrainedTok
 
 
 def small_encoder(
-    tokenizer: Any, *, width: int = 128, layers: int = 4, heads: int = 4, registers: int = 0
+    tokenizer: Tokenizer, *, width: int = 128, layers: int = 4, heads: int = 4, registers: int = 0
 ) -> CLIPTextModel:
     """CLIP's text model at a small size, random weights (from torch's global generator), in eval mode.
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mdrepro.cli import app
-from mdrepro.export import parity, verbs
+from mdrepro.export import commands, parity
 
 ENTRY: dict[str, Any] = {
     "component": "unet",
@@ -47,7 +47,7 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments
 def test_networks_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("mobilediffusion-lite", "--component", "decoder", "--out", str(tmp_path))
     assert run(*options, "--resolution", "500") == 2
-    assert "multiples of 8" in capsys.readouterr().err
+    assert "a multiple of 8" in capsys.readouterr().err
     assert run(*options, "--precision", "fp8") == 2
     assert "fp32, fp16, int8" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -60,7 +60,7 @@ def test_words_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         asked.update(options, name=name, out=out)
         return {"model": name, "files": [ENTRY], "bundles": []}
 
-    monkeypatch.setattr(verbs, "export", export)
+    monkeypatch.setattr(commands, "export", export)
     arguments = ("shapes-1", "--out", str(tmp_path), "--component", "unet", "--precision", "fp16", "--branches", "2")
     assert run(*arguments, "--target", "litert", "--json") == 0
     assert json.loads(capsys.readouterr().out)["files"] == [ENTRY]
@@ -76,9 +76,9 @@ def test_a_missed_gate_is_exit_code_1(
     def missed(*_: Any, **__: Any) -> None:
         parity.gate("unet", "int8", parity.Parity(20.0, 0.5, 1.0, 1))
 
-    monkeypatch.setattr(verbs, "export", missed)
+    monkeypatch.setattr(commands, "export", missed)
     assert run("shapes-1", "--out", str(tmp_path)) == 1
     assert capsys.readouterr().err == (
-        "error: unet in int8 is 20.0 dB from torch's, and 35 dB are needed (largest error 0.5 of 1): "
+        "error: unet in int8 is 20.0 dB from PyTorch's, and 35 dB are needed (largest error 0.5 of 1): "
         "it was not written\n"
     )

@@ -19,7 +19,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder with its LiteRT files in every precision, and what the export says of them."""
-    from mdrepro.export import verbs
+    from mdrepro.export import commands
 
     out = tmp_path_factory.mktemp("exported")
-    return out, verbs.export(str(tiny), out, precisions=("fp32", "fp16", "int8"), threads=1)
+    return out, commands.export(str(tiny), out, precisions=("fp32", "fp16", "int8"), threads=1)

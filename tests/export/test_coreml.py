@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.export import coreml, mil, parity
 from mdrepro.export.components import Component
+from mdrepro.export.coreml import CoreML
 from mdrepro.export.stages import quiet
 from mdrepro.latency import about
 from mdrepro.latency.about import About
@@ -29,7 +30,7 @@ def network() -> Component:
 def made(network: Component, tmp_path_factory: pytest.TempPathFactory) -> Made:
     out = tmp_path_factory.mktemp("coreml")
     with pytest.MonkeyPatch.context() as patch:
-        return out, export(network, out, patch, *coreml.PRECISIONS, target="coreml")
+        return out, export(network, out, patch, *CoreML.precisions, target="coreml")
 
 
 def test_parity_by_precision(made: Made) -> None:
@@ -45,7 +46,7 @@ def test_packages_say_what_they_are(made: Made) -> None:
     import coremltools as ct
 
     sizes = {}
-    for precision in coreml.PRECISIONS:
+    for precision in CoreML.precisions:
         package = made[0] / f"unet-{precision}.mlpackage"
         spec = ct.utils.load_spec(str(package))
         assert {port.name: tuple(port.type.multiArrayType.shape) for port in spec.description.input} == {
@@ -124,10 +125,10 @@ class Renamed(Small):
 def test_names_and_operations_are_checked(made: Made, network: Component, monkeypatch: pytest.MonkeyPatch) -> None:
     program = mil.Program(made[0] / "unet-fp32.mlpackage")
     program.check(network)
-    with pytest.raises(BadInput, match="needed is other"):
+    with pytest.raises(BadInput, match="expected other"):
         program.check(Component("unet", Renamed(), draw, "other", {}, {}))
     few = Component("unet", Small(), lambda n: draw(n) | {"sample": draw(n)["sample"][:1]}, "prediction", {}, {})
-    with pytest.raises(BadInput, match=r"needed is .*'sample': \(1, 4, 8, 8\)"):
+    with pytest.raises(BadInput, match=r"expected .*'sample': \(1, 4, 8, 8\)"):
         program.check(few)
     monkeypatch.setattr(mil, "OPERATIONS", {name: f for name, f in mil.OPERATIONS.items() if name != "silu"})
     with pytest.raises(BadInput, match="not known here: silu"):

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput, NotAttempted
-from mdrepro.export import components, flatbuffer, litert, parity, verbs
+from mdrepro.export import commands, components, flatbuffer, litert, parity
 from mdrepro.export.components import Component
+from mdrepro.export.litert import LiteRT
 from mdrepro.export.runner import Network
 from mdrepro.export.stages import quiet
 from tests.support.small_component import SHAPE, Fake, Small, component, draw, export, small
@@ -29,12 +30,12 @@ def network() -> Component:
 def made(network: Component, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("made") / "new"
     with pytest.MonkeyPatch.context() as patch:
-        return out, export(network, out, patch, *litert.PRECISIONS)
+        return out, export(network, out, patch, *LiteRT.precisions)
 
 
 def test_parity_falls_with_precision_and_passes_the_gate(made: tuple[Path, dict[str, Any]]) -> None:
     entries = made[1]["files"]
-    assert [entry["precision"] for entry in entries] == list(litert.PRECISIONS)
+    assert [entry["precision"] for entry in entries] == list(LiteRT.precisions)
     fp32, fp16, int8, dynamic = (entry["parity"]["psnr_db"] for entry in entries)
     assert fp32 > 110
     assert 60 < fp16 < 100
@@ -47,11 +48,11 @@ def test_files_say_what_they_are(made: tuple[Path, dict[str, Any]]) -> None:
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_litert.tools import flatbuffer_utils
 
-    for precision in litert.PRECISIONS:
+    for precision in LiteRT.precisions:
         file = made[0] / f"unet-{precision}.tflite"
         found = flatbuffer.read(file)
-        assert [port.words() for port in found.inputs] == [f"sample: float32 {SHAPE}", "scale: float32 (1,)"]
-        assert [port.words() for port in found.outputs] == [f"prediction: float32 {SHAPE}"]
+        assert [str(port) for port in found.inputs] == [f"sample: float32 {SHAPE}", "scale: float32 (1,)"]
+        assert [str(port) for port in found.outputs] == [f"prediction: float32 {SHAPE}"]
         told = found.metadata
         assert (told["model"], told["component"], told["precision"]) == ("small", "unet", precision)
         assert {"licence", "commit", "config", "weights", "versions", "resolution", "branches"} <= set(told)
@@ -75,7 +76,7 @@ def test_feature_maps_keep_their_layout(made: tuple[Path, dict[str, Any]]) -> No
     assert "DEQUANTIZE" not in made[1]["files"][3]["operations"]  # weights are multiplied as they are
 
 
-@pytest.mark.parametrize("precision", litert.PRECISIONS)
+@pytest.mark.parametrize("precision", LiteRT.precisions)
 def test_xnnpack_takes_the_whole_network(made: tuple[Path, dict[str, Any]], precision: str) -> None:
     """Whatever it leaves to others splits the network there: a group's mean that is repeated to its channels did."""
     from ai_edge_litert.interpreter import Interpreter
@@ -118,9 +119,9 @@ def test_torch_computes_once_for_all_precisions(network: Component) -> None:
 
 def test_weights_shrink(network: Component, tmp_path: Path) -> None:
     """On a network large enough that weights are most of it, the file has their bytes."""
-    for precision, each in litert.BYTES.items():
+    for precision, each in LiteRT.precisions.items():
         wide = Component("unet", nn.Linear(1000, 300, device="meta"), draw, "y", {}, {})
-        needed = litert.check(wide, precision)
+        needed = LiteRT().check(wide, precision)
         assert needed >= 300_000 * (4 + each)
 
 
@@ -151,11 +152,11 @@ def test_channels_are_scaled_alone_in_weights_of_any_size(tmp_path: Path, monkey
 
 def test_over_two_gigabytes_in_fp32_is_refused() -> None:
     huge = Component("unet", nn.Linear(25_000, 25_000, device="meta"), draw, "y", {}, {})
-    with pytest.raises(BadInput, match=r"over 2 GB.*allowed are fp16, int8, int8-dynamic"):
-        litert.check(huge, "fp32")
-    assert litert.check(huge, "fp16") > 4 * 625e6
+    with pytest.raises(BadInput, match=r"over 2 GB.*expected fp16, int8, int8-dynamic"):
+        LiteRT().check(huge, "fp32")
+    assert LiteRT().check(huge, "fp16") > 4 * 625e6
     with pytest.raises(BadInput, match="fp32, fp16, int8"):
-        litert.check(huge, "fp8")
+        LiteRT().check(huge, "fp8")
 
 
 def test_a_file_cut_off_is_refused(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_wrong_inputs_are_named(made: tuple[Path, dict[str, Any]]) -> None:
         good | {"sample": good["sample"].astype(np.float64)},
     ]
     for inputs in wrong:
-        with pytest.raises(BadInput, match=r"allowed is sample: float32 \(2, 4, 8, 8\); scale: float32 \(1,\)"):
+        with pytest.raises(BadInput, match=r"expected sample: float32 \(2, 4, 8, 8\); scale: float32 \(1,\)"):
             network(**inputs)
 
 
@@ -305,10 +306,10 @@ def test_bad_arguments_are_named(network: Component, tmp_path: Path, monkeypatch
         ({"target": "onnx"}, "litert, coreml"),
         ({"wanted": ["vae"]}, "text-encoder, unet, decoder"),
         ({"wanted": ["unet"], "precisions": ["fp64"]}, "fp32, fp16, int8"),
-        ({"wanted": ["unet"], "precisions": []}, "needed is one"),
+        ({"wanted": ["unet"], "precisions": []}, "expected one or more"),
     ):
         with pytest.raises(BadInput, match=says):
-            verbs.export("small", tmp_path / "out", **options)  # type: ignore[arg-type]
+            commands.export("small", tmp_path / "out", **options)  # type: ignore[arg-type]
 
 
 def test_quiet_keeps_what_c_writes(capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from mdrepro.core.errors import BadInput
 from mdrepro.diffusion.renoise import RenoisingScheduler
-from mdrepro.export import bundle, components, parity, verbs
+from mdrepro.export import bundle, commands, components, parity
 from mdrepro.export.runner import Runner
 from mdrepro.export.stages import quiet
 from mdrepro.models import text
@@ -107,11 +107,11 @@ def test_renoising_without_guidance_is_torchs(exported: Exported, tiny: Path, tm
 def test_one_branch_run_twice_is_two_branches(exported: Exported, tiny: Path, tmp_path: Path) -> None:
     both = runner(exported[0])
     with quiet():
-        verbs.export(str(tiny), tmp_path, wanted=["unet"], branches=1, threads=1)
+        commands.export(str(tiny), tmp_path, wanted=["unet"], branches=1, threads=1)
     shutil.copytree(exported[0], tmp_path / "one")
     shutil.copy(tmp_path / "unet-fp32.tflite", tmp_path / "one")
     told = json.loads((tmp_path / "one" / "bundle-fp32.json").read_text())
-    told["sha256"]["unet"] = bundle.paths.sha256(tmp_path / "one" / "unet-fp32.tflite")
+    told["sha256"]["unet"] = bundle.sha256(tmp_path / "one" / "unet-fp32.tflite")
     (tmp_path / "one" / "bundle-fp32.json").write_text(json.dumps(told))
     one = runner(tmp_path / "one")
     assert (both.branches, one.branches) == (2, 1)

@@ -16,7 +16,7 @@ SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule":
 
 
 def _of(scheduler: Any) -> Schedule:
-    return Schedule.of(schedule(scheduler))
+    return Schedule.from_json(schedule(scheduler))
 
 
 def _run(scheduler: Any, steps: int) -> None:
@@ -80,11 +80,11 @@ def test_others_become_ddim_and_lcm_is_refused() -> None:
 def test_bad_values_are_refused() -> None:
     good = schedule(DDIMScheduler(**SD, timestep_spacing="leading"))
     with pytest.raises(BadInput, match="1 to 1000"):
-        Schedule.of(good).timesteps(0)
-    with pytest.raises(BadInput, match="allowed are more steps"):
-        Schedule.of(good).timesteps(1)
+        Schedule.from_json(good).timesteps(0)
+    with pytest.raises(BadInput, match="take more steps"):
+        Schedule.from_json(good).timesteps(1)
     for name in ("sampler", "prediction", "spacing"):
         with pytest.raises(BadInput, match="allowed: "):
-            Schedule.of(good | {name: "other"})
+            Schedule.from_json(good | {name: "other"})
     with pytest.raises(BadInput, match="no schedule"):
-        Schedule.of({"sampler": "ddim"})
+        Schedule.from_json({"sampler": "ddim"})

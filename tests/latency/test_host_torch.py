@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mdrepro.core.errors import BadInput
-from mdrepro.export import verbs
+from mdrepro.export import commands
 from mdrepro.latency import host, host_torch
 from mdrepro.latency.host_torch import Way
 from tests.support.small_system import build
@@ -116,7 +116,7 @@ def test_memory_is_that_of_the_process_and_not_of_the_one_that_started_it(
 def test_torch_and_litert_run_the_same_network(tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     build().save_pretrained(folder)
-    done = verbs.export(str(folder), tmp_path / "out", wanted=["unet"], branches=1, threads=1)
+    done = commands.export(str(folder), tmp_path / "out", wanted=["unet"], branches=1, threads=1)
     file = tmp_path / "out" / done["files"][0]["file"]
     ways = [host_torch.litert(file), host_torch.torch(str(folder), "unet", branches=1)]
     told = host_torch.alternate(ways, 1, runs=5)

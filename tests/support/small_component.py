@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdrepro.export import components, verbs
+from mdrepro.export import commands, components
 from mdrepro.export.components import Component
 
 SHAPE = (2, 4, 8, 8)
@@ -71,6 +71,6 @@ def export(
     target: str = "litert",
     plain: bool = False,
 ) -> dict[str, Any]:
-    """`verbs.export` of it."""
+    """`commands.export` of it."""
     monkeypatch.setattr(components, "find", lambda *_: Fake(network))
-    return verbs.export("small", out, target=target, wanted=["unet"], precisions=precisions, threads=1, plain=plain)
+    return commands.export("small", out, target=target, wanted=["unet"], precisions=precisions, threads=1, plain=plain)

@@ -164,9 +164,9 @@ def test_tables_of_latencies_notice_a_change_of_the_converter() -> None:
 
 
 def test_every_precision_has_its_arithmetic_in_words() -> None:
-    from mdrepro.export import litert
+    from mdrepro.export.litert import LiteRT
 
-    assert list(exported.ARITHMETIC) == list(litert.PRECISIONS)
+    assert list(exported.ARITHMETIC) == list(LiteRT.precisions)
 
 
 @pytest.mark.slow

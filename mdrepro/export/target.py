@@ -1,0 +1,86 @@
+"""What a file format must offer to be exported to: a `Target`. `mdrepro.export.commands.TARGETS` has them by name."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.export.parity import Parity
+from mdrepro.export.stages import Stages
+
+if TYPE_CHECKING:
+    from mdrepro.export.components import Component
+
+
+class Target(Protocol):
+    """A file format that components are exported to."""
+
+    @property
+    def name(self) -> str:
+        """On the command line."""
+
+    @property
+    def suffix(self) -> str:
+        """Of its files, with the dot."""
+
+    @property
+    def precisions(self) -> Mapping[str, int]:
+        """Bytes of a weight by precision, the default first. Each has a gate in `mdrepro.export.parity.GATES`."""
+
+    @property
+    def bundles(self) -> bool:
+        """Whether `mdrepro.export.runner` makes images with its files."""
+
+    def check(self, component: "Component", precision: str) -> int:
+        """Bytes of disk that an export needs meanwhile.
+
+        Raises:
+            BadInput: an unknown precision, or a network that is too large for it.
+        """
+
+    def export(
+        self,
+        component: "Component",
+        precisions: Sequence[str],
+        folder: Path,
+        metadata: Mapping[str, Any],
+        stages: Stages,
+        *,
+        plain: bool = False,
+    ) -> Iterator[tuple[str, Path]]:
+        """Convert a component once, and write it in each precision.
+
+        Args:
+            component: the network.
+            precisions: of its weights, keys of `precisions`.
+            folder: for unfinished files alone.
+            metadata: JSON values for the files.
+            stages: shows the progress: one stage for the conversion, and one for writing each precision.
+            plain: leave the layers to the converter, to see what writing them again saves.
+
+        Yields:
+            each precision with its file, in ``folder``.
+
+        Raises:
+            BadInput: the format has no such operation.
+            NotAttempted: a package is not installed.
+        """
+
+    def measure(self, file: Path, component: "Component", threads: int | None = None) -> Parity:
+        """How far a file's output is from PyTorch's. See `mdrepro.export.parity`."""
+
+    def describe(self, file: Path) -> dict[str, Any]:
+        """``bytes``, ``sha256``, ``inputs``, ``outputs`` and ``operations`` (counts by name), as JSON values."""
+
+
+@contextlib.contextmanager
+def refusing(message: str) -> Iterator[None]:
+    """Turns an error of a converter, which may be of any kind, into BadInput: ``message`` and its first line."""
+    try:
+        yield
+    except (OSError, MemoryError, NotAttempted):
+        raise
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise BadInput(f"{message}: {reason.strip()}") from error
