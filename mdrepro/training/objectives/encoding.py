@@ -1,7 +1,8 @@
 """Latents and text features computed at every step by frozen encoders, for data that is not worth a cache."""
 
 import torch
-from torch import Tensor, nn
+from diffusers import AutoencoderKL
+from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from mdrepro.data.examples import Batch
@@ -22,15 +23,16 @@ class Encoding(Networks):
     """
 
     def __init__(
-        self, objective: Objective, vae: nn.Module, tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModel
+        self, objective: Objective, vae: AutoencoderKL, tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModel
     ) -> None:
-        self.objective, self.tokenizer, self.text_encoder = objective, tokenizer, text_encoder
+        self.objective, self.vae = objective, vae
+        self.tokenizer, self.text_encoder = tokenizer, text_encoder
         self.phases = objective.phases
         self.keep(objective.networks, {**objective.frozen, "vae": vae, "text_encoder": text_encoder})
         self.ema = objective.ema
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         with torch.no_grad():
-            latent = latents.to_latent(self.frozen["vae"], batch["pixels"], "uint8")
+            latent = latents.to_latent(self.vae, batch["pixels"], "uint8")
             features = text.encode(self.tokenizer, self.text_encoder, batch["caption"])
         return self.objective.losses(phase, {**batch, "latent": latent.float(), "text": features.float()}, draws)
