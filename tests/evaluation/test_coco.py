@@ -13,7 +13,6 @@ from PIL import Image
 from scipy import linalg
 from torch.nn import functional
 
-from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import sha256
 from mdrepro.data import coco
@@ -29,15 +28,13 @@ from mdrepro.papers import ledger
 from mdrepro.papers.schema import PUBLISHED
 from mdrepro.reproduce import doctor
 from mdrepro.reproduce.tables import decoder, evolution, step_distillation
-from mdrepro.reproduce.workflow.parameters import resolve
-from mdrepro.reproduce.workflow.record import RUN, complete
+from mdrepro.reproduce.workflow.record import complete
 from mdrepro.sampling import generate as sampling
 from mdrepro.sampling.manifest import Manifest
 from tests.support import foreign_files as foreign
 from tests.support import tiny_pipeline as tiny
 from tests.support import weight_files as makers
-from tests.support.checkout import REPOSITORY
-from tests.support.experiments import experiment, trained
+from tests.support.experiments import execute, experiment, trained
 
 N, PICTURES = 10, 12
 WORDS = ("star", "circle", "red star", "blue circle", "red circle", "blue star")
@@ -318,38 +315,14 @@ def tiny_for(recipe: str) -> Any:
     return bright(tiny.pipeline(), 0.01 * (sum(map(ord, recipe)) % 50))
 
 
-def execute(table: str, home: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
+def run(table: str, home: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
     """The result of a notebook's cells at the proxy tier."""
-    spec = ledger.find(table)
-    assert spec.notebook
-    book = json.loads((REPOSITORY / spec.notebook).read_text())
-    values = resolve_from(spec) | changes
-    state = {"commit": None, "dirty": False, "changed_files": []}
-    told = {"table": table, "prefix": sys.prefix, "parameters": values, "state": state, "fingerprint": {}}
-    (home / "out").mkdir()
-    monkeypatch.setenv(RUN, json.dumps(told | {"folder": str(home / "out")}))
     trained(monkeypatch, home / "papermill_runs/proxy/checkpoints", tiny_for)
-    scope: dict[str, Any] = {}
-    for cell in book["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), scope)
-            if "parameters" in cell["metadata"].get("tags", []):
-                scope |= values
-    return json.loads((home / "out/result.json").read_text())
-
-
-def resolve_from(spec: Any) -> dict[str, Any]:
-    """The parameters of the proxy tier, of the notebook as it is in the repository."""
-    paths.root.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MDREPRO_ROOT", str(REPOSITORY))
-        values = resolve(spec, "proxy")
-    paths.root.cache_clear()
-    return values
+    return execute(table, "proxy", home / "papermill_runs/proxy" / table, monkeypatch, **changes)
 
 
 def test_the_notebook_of_steps_runs_at_the_proxy_tier(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = execute("mobilediffusion-steps", home, monkeypatch, images=N, guidance=2.0)
+    result = run("mobilediffusion-steps", home, monkeypatch, images=N, guidance=2.0)
     cells = {(row["row"], row["column"]): row for row in result["rows"] if row["value"] is not None}
     rows = ("50", "8", "1", "8-ddim", "8-dpm++", "1-ddim")
     assert {row for row, _ in cells} == set(rows)
@@ -383,7 +356,7 @@ def test_the_notebook_of_steps_runs_at_the_proxy_tier(home: Path, monkeypatch: p
 def test_the_notebook_of_step_distillation_runs_at_the_proxy_tier(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scales = ["2", "2.5"]
     changes = {"images": N, "scales": scales, "guidance": 2.0}
-    result = execute("snapfusion-step-distillation", home, monkeypatch, **changes)
+    result = run("snapfusion-step-distillation", home, monkeypatch, **changes)
     cells = {(row["row"], row["column"]): row for row in result["rows"]}
     for row, said in (("table2-ours", "val2017"), ("ddim-50", "val2017"), ("fig4-sd15-cfg-2.5", "val2014")):
         assert f"pictures of {said}" in cells[row, "fid"]["protocol"]
@@ -399,7 +372,7 @@ def test_the_notebook_of_step_distillation_runs_at_the_proxy_tier(home: Path, mo
 
 def test_the_notebook_of_the_decoder_runs_at_the_proxy_tier(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"images": N, "steps": 2, "guidance": 2.0, "others": ["2.5"]}
-    result = execute("snapfusion-decoder", home, monkeypatch, **changes)
+    result = run("snapfusion-decoder", home, monkeypatch, **changes)
     cells = {(row["row"], row["column"]): row for row in result["rows"] if row["value"] is not None}
     assert {column for row, column in cells if row == "half-width"} == {
         *("fid", "clip", "fid_minus_original", "clip_minus_original", "psnr_to_original", "params", "latency_ms")

@@ -1,5 +1,7 @@
 """Experiments whose recipes have all been trained: tiny pipelines and scorers whose networks count as the runs' own."""
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from mdrepro.core import paths
 from mdrepro.evaluation import networks
 from mdrepro.evaluation.experiment import Experiment, references, rows_of
 from mdrepro.evaluation.scenes import Scenes, Scorers
@@ -14,10 +17,13 @@ from mdrepro.models.scenes.clip import SceneClip
 from mdrepro.models.scenes.reader import SceneReader
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import PUBLISHED
+from mdrepro.reproduce.workflow.parameters import resolve
+from mdrepro.reproduce.workflow.record import RUN
 from mdrepro.training.recipes import registry
 from mdrepro.training.runs import loaded, store
 from mdrepro.training.runs.store import Run
 from tests.support import tiny_pipeline as tiny
+from tests.support.checkout import REPOSITORY
 
 VALUES: dict[str, Any] = {"guidance": 3.0, "steps": 2, "scales": ["1.5", "3", "8"]}
 
@@ -78,3 +84,32 @@ def scored(**fields: Any) -> Scenes:
     scorers = Scorers(None, None, fields.pop("scoring", "a scorer"), "0")  # type: ignore[arg-type]
     given: dict[str, Any] = {"scorers": scorers, "scenes": (), "reference": None, "renders": None}
     return Scenes(**given | fields)
+
+
+def resolved(table: str, tier: str) -> dict[str, Any]:
+    """The parameters at a tier of the notebook as it is in the repository."""
+    paths.root.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MDREPRO_ROOT", str(REPOSITORY))
+        values = resolve(ledger.find(table), ledger.check_tier(tier))
+    paths.root.cache_clear()
+    return values
+
+
+def execute(table: str, tier: str, folder: Path, patch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
+    """The result of a notebook's cells with ``changes`` of its parameters, recorded in ``folder`` as a batch run."""
+    spec = ledger.find(table)
+    assert spec.notebook
+    book = json.loads((REPOSITORY / spec.notebook).read_text())
+    values = resolved(table, tier) | changes
+    state = {"commit": None, "dirty": False, "changed_files": []}
+    run = {"table": table, "prefix": sys.prefix, "parameters": values, "state": state, "fingerprint": {}}
+    folder.mkdir(parents=True)
+    patch.setenv(RUN, json.dumps(run | {"folder": str(folder)}))
+    scope: dict[str, Any] = {}
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), scope)
+            if "parameters" in cell["metadata"].get("tags", []):
+                scope |= values
+    return json.loads((folder / "result.json").read_text())
