@@ -41,7 +41,7 @@ def list_tables(
 
 def show(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
     """Show one table: the paper's cells, our latest run and what we published."""
-    from mdrepro.core.console import columns
+    from mdrepro.core.console import NONE, columns, paragraph
     from mdrepro.papers import ledger
     from mdrepro.reproduce import formatting
     from mdrepro.reproduce.workflow import results
@@ -51,14 +51,16 @@ def show(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
     if as_json:
         print_json({"table": spec.model_dump(mode="json"), "run": run, "published": before})
         return
-    print(f"{spec.title}\n{spec.published_as} of {ledger.paper_of(spec).title}\n{spec.protocol}\n")
-    if run or before:
-        print(formatting.verdicts(spec, run or before or {}, before, whole=True))
+    print(spec.title)
+    print(paragraph(f"{spec.published_as} of {ledger.paper_of(spec).title}", hanging=0))
+    print(paragraph(spec.protocol, hanging=0) + "\n")
+    if result := run or before:
+        print(formatting.verdicts(spec, result, before if run else None, whole=True))
         print("\n" + ("the numbers are this machine's run" if run else "no run here: these are the published numbers"))
         return
     lines = [("row", "column", "paper", "confidence", "source")]
     for cell in spec.cells:
-        value = cell.text or ("–" if cell.value is None else formatting.number(cell.value, 6))
+        value = cell.text or (NONE if cell.value is None else formatting.number(cell.value, 6))
         lines.append((cell.row, cell.column, value, cell.confidence, cell.source))
     print(columns(lines))
     print(
@@ -86,6 +88,7 @@ def reproduce(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Snakemake's own output.")] = False,
 ) -> None:
     """Run the tables' notebooks where needed, and end with the table of verdicts."""
+    from mdrepro.core.console import paragraph
     from mdrepro.papers import ledger
     from mdrepro.reproduce import formatting
     from mdrepro.reproduce.workflow import execute, plan, results
@@ -97,13 +100,13 @@ def reproduce(
     if not tables:
         for spec in ledger.tables().values():
             if checked not in spec.tiers:
-                print(f"{spec.id}: skipped: does not run at tier {tier}: {spec.not_at.get(checked, '')}")
+                print(paragraph(f"{spec.id}: skipped: does not run at tier {tier}: {spec.not_at.get(checked, '')}"))
             elif (why := spec.by_name_only(checked)) and not every:
-                print(f"{spec.id}: skipped: runs only by name or with --all: {why}")
+                print(paragraph(f"{spec.id}: skipped: runs only by name or with --all: {why}"))
     jobs = plan.plan(tables or [], checked, settings or [], force, every)
     checkpoints = plan.checkpoints(plan.recipes(jobs))
     for line in [each.explain() for each in checkpoints] + [job.explain() for job in jobs]:
-        print(line, flush=True)
+        print(paragraph(line), flush=True)
     extra = execute.snakemake_options(executor, profile, snakemake, cores)
     try:
         failed = execute.execute(jobs, checkpoints, cores=cores, dry_run=dry_run, verbose=verbose, extra=extra)
@@ -156,6 +159,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Recompute every hash and verdict of published results and local runs."""
+    from mdrepro.core.console import GREEN, styled
     from mdrepro.papers import ledger
     from mdrepro.reproduce.workflow.verify import verify as check
 
@@ -167,21 +171,29 @@ def verify(
             for kind in ("published", "run"):
                 if kind in entry:
                     _print_check(name, kind, entry[kind])
-        print("nothing to verify" if not found["tables"] else "all verified" if found["ok"] else "NOT verified")
+        if not found["tables"]:
+            print("nothing to verify")
+        else:
+            print(styled("all verified", GREEN) if found["ok"] else styled("NOT verified"))
     raise typer.Exit(0 if found["ok"] else 1)
 
 
 def _print_check(name: str, kind: str, entry: dict[str, Any]) -> None:
+    from mdrepro.core.console import paragraph, styled
+
     counts = ", ".join(f"{number} {verdict}" for verdict, number in entry.get("verdicts", {}).items())
-    print(f"{name} ({kind}): {'ok: ' + counts if entry['ok'] else 'FAILED'}")
-    for words in entry["problems"]:
-        print(f"  {words}", file=sys.stderr)
-    for words in entry.get("notes", []):
-        print(f"  note: {words}")
+    state = "ok" if entry["ok"] else "FAILED"
+    line = paragraph(f"{name} ({kind}): {state}" + (f": {counts}" if counts else ""))
+    print(line.replace(f": {state}", f": {styled(state)}", 1))
+    for problem in entry["problems"]:
+        print(f"  {problem}", file=sys.stderr)
+    for note in entry.get("notes", []):
+        print(paragraph(f"note: {note}", "  "))
 
 
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has and lacks for each tier."""
+    from mdrepro.core.console import paragraph, styled
     from mdrepro.reproduce.doctor import report
 
     found = report()
@@ -189,7 +201,8 @@ def doctor(as_json: Json = False) -> None:
         print_json(found)
         return
     for tier, entry in found["tiers"].items():
-        print(f"{tier}: {'ready' if entry['ready'] else 'not ready'}")
+        print(f"{tier}: {styled('ready' if entry['ready'] else 'not ready')}")
         for item in entry["findings"]:
-            mark = "yes" if item["found"] else "NO " if item["required"] else "no "
-            print(f"  {mark}  {item['name']}: {item['detail']}" + ("" if item["found"] else f" → {item['remedy']}"))
+            mark = "yes" if item["found"] else "NO" if item["required"] else "no"
+            remedy = "" if item["found"] else f" → {item['remedy']}"
+            print(paragraph(f"{mark:3}  {item['name']}: {item['detail']}{remedy}", "  ", hanging=5, mark=mark))

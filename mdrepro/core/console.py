@@ -1,10 +1,286 @@
-"""What commands print: tables of plain text."""
+"""What commands print for people: tables that fit the terminal, verdicts in colour, progress on one line.
 
-from collections.abc import Sequence
+A table on a terminal is never wider than it; piped, every row is one line of full width that can be searched. Colour is
+for terminals alone, and not where ``NO_COLOR`` is set. Tables are laid out here, because rich takes a tenth of a second
+to import, and cuts names in their middle; it is loaded for the live lines of what runs for long.
+"""
+
+import datetime
+import os
+import re
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby, zip_longest
+from typing import TYPE_CHECKING, Self, TextIO, TypeVar
+
+if TYPE_CHECKING:
+    import rich.progress
+
+T = TypeVar("T")
+MINUS, NONE = "−", "–"
+PROSE = 20
+"""Columns with texts of several words give up width first, down to so many characters."""
+LINE_SECONDS = 15.0
+"""Between two plain lines of progress where there is no terminal."""
+NUMBER = re.compile(r"[+−-]?[\d,]*\.?\d+(e[+−-]?\d+)?( \(\w+\))?")
+PIECE = re.compile(r"[^/_-]*[/_-]+|[^/_-]+")
+"""What a long word may be broken after."""
+GREEN, YELLOW, RED, DIM, BOLD = 32, 33, 31, 2, 1
+STYLES = {
+    **dict.fromkeys(("reproduced", "holds", "agrees", "ok", "yes", "ready", "trained", "published"), GREEN),
+    **dict.fromkeys(("within noise", "unconfirmed", "missing", "needs data"), YELLOW),
+    **dict.fromkeys(("differs", "fails", "DIFFERS", "FAILED", "NO", "not ready", "NOT verified"), RED),
+    **dict.fromkeys(("not attempted", "not comparable", "no paper figure", "no"), DIM),
+}
+
+
+def on_terminal(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that can do more than print."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def width() -> int | None:
+    """Characters in a line of the terminal, or None where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def styled(text: str, code: int | None = None) -> str:
+    """A text in colour, by default the one of the verdict that it is; as it stands where no terminal takes colour."""
+    code = STYLES.get(text) if code is None else code
+    if code is None or os.environ.get("NO_COLOR") or not on_terminal(sys.stdout):
+        return text
+    return f"\x1b[{code}m{text}\x1b[0m"
+
+
+def minus(text: str) -> str:
+    """A text with the one kind of minus before its numbers."""
+    return re.sub(r"(?<!\w)-(?=\.?\d)", MINUS, text)
+
+
+def paragraph(text: str, indent: str = "", *, hanging: int = 4, mark: str = "") -> str:
+    """A text, wrapped on a terminal.
+
+    Args:
+        text: without line breaks.
+        indent: before each line.
+        hanging: spaces before all lines but the first.
+        mark: the verdict in the text, shown in its colour.
+    """
+    limit = width()
+    if limit is not None:
+        options = {"subsequent_indent": " " * hanging, "break_on_hyphens": False}
+        text = "\n".join(textwrap.wrap(text, max(limit - len(indent), hanging + 1), **options))  # type: ignore[arg-type]
+    return textwrap.indent(text.replace(mark, styled(mark), 1), indent)
 
 
 def columns(lines: Sequence[Sequence[str]], indent: str = "  ") -> str:
-    """Left-aligned columns, two spaces apart; the first line is the header."""
-    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
-    texts = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(indent + text.rstrip() for text in texts)
+    """A table as text: its header, then a line for each row; numbers to the right, with one kind of minus.
+
+    Columns that are empty in every row are left out. On a terminal that is too narrow cells are wrapped, texts of
+    several words first; rows that begin with the same cell share a heading; and where even that does not fit, a row
+    becomes a block of ``name  value`` lines.
+
+    Args:
+        lines: the header, then the rows, all of equal length.
+        indent: before each line.
+    """
+    table = [[cell.replace("-", MINUS) if NUMBER.fullmatch(cell) else cell for cell in line] for line in lines]
+    kept = [index for index in range(len(table[0])) if len(table) == 1 or any(row[index] for row in table[1:])]
+    table = [[line[index] for index in kept] for line in table]
+    room = None if (limit := width()) is None else limit - len(indent)
+    natural = [max(map(len, column)) for column in zip(*table, strict=True)]
+    first = [row[0] for row in table[1:]]
+    if room is not None and _total(natural) > room and 2 * len(set(first)) <= len(first):
+        head, *rows = _fitted([line[1:] for line in table], room - 2)
+        texts = [head] if head else []
+        for title, group in groupby(zip(first, rows, strict=True), lambda pair: pair[0]):
+            texts += [styled(part, BOLD) for part in _wrapped(title, room)]
+            texts += [textwrap.indent(text, "  ") for _, text in group]
+    else:
+        texts = [text for text in _fitted(table, room) if text]
+    return textwrap.indent("\n".join(texts).rstrip("\n"), indent)
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _fitted(table: list[list[str]], room: int | None) -> list[str]:
+    """The text of each line of a table, wrapped to ``room`` characters; no header where rows become blocks."""
+    body = list(zip(*table[1:], strict=True)) or [()] * len(table[0])
+    right = [any(map(NUMBER.fullmatch, column)) and all(map(_numeric, column)) for column in body]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    if room is None or _total(widths) <= room:
+        return [_line(line, widths, right, header=line is table[0]) for line in table]
+    least = [max(map(_longest, column)) for column in zip(*table, strict=True)]
+    several = [any(" " in cell for cell in column) for column in body]
+    kept = [PROSE if words else wide for wide, words in zip(widths, several, strict=True)]
+    floors = [max(low, min(wide, keep)) for low, wide, keep in zip(least, widths, kept, strict=True)]
+    for lowest in (floors, least):
+        for cap in range(max(widths), 0, -1):
+            if _total(widths) > room:
+                widths = [max(low, min(wide, cap)) for low, wide in zip(lowest, widths, strict=True)]
+    if _total(widths) <= room:
+        return [_line(line, widths, right, header=line is table[0]) for line in table]
+    left = min(max(map(len, table[0])), room // 2 - 1)
+    return ["", *(_block(table[0], row, left, room) for row in table[1:])]
+
+
+def _block(head: list[str], row: list[str], left: int, room: int) -> str:
+    """One row as ``name  value`` lines, and an empty line."""
+    pairs = ((name, cell) for name, cell in zip(head, row, strict=True) if cell)
+    return "\n".join(_line(pair, [left, room - left - 2], [False, False]) for pair in pairs) + "\n"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool], header: bool = False) -> str:
+    """One line of a table; several where cells are wider than their columns."""
+    parts = [_wrapped(cell, wide) for cell, wide in zip(cells, widths, strict=True)]
+    if header:  # at the bottom
+        tall = max(map(len, parts))
+        parts = [[""] * (tall - len(part)) + part for part in parts]
+    texts = []
+    for pieces in zip_longest(*parts, fillvalue=""):
+        padded = []
+        for piece, cell, wide, number in zip(pieces, cells, widths, right, strict=True):
+            blank = " " * (wide - len(piece))
+            shown = styled(piece, BOLD if header else STYLES.get(cell)) if piece else ""
+            padded.append(blank + shown if number else shown + blank)
+        texts.append("  ".join(padded).rstrip())
+    return "\n".join(texts)
+
+
+def _wrapped(text: str, wide: int) -> list[str]:
+    """Lines of at most ``wide`` characters; words that are longer are broken after hyphens and the like if possible."""
+    texts = [""]
+    for word in text.split():
+        pieces = [word] if len(word) <= wide else PIECE.findall(word)
+        for number, piece in enumerate(pieces):
+            gap = " " if texts[-1] and not number else ""
+            if texts[-1] and len(texts[-1] + gap + piece) > wide:
+                texts.append("")
+                gap = ""
+            texts[-1] += gap + piece
+            while len(texts[-1]) > wide:
+                texts[-1:] = [texts[-1][:wide], texts[-1][wide:]]
+    return texts
+
+
+def _longest(cell: str) -> int:
+    return max((len(piece) for word in cell.split() for piece in PIECE.findall(word)), default=0)
+
+
+def _numeric(cell: str) -> bool:
+    return cell in ("", NONE) or NUMBER.fullmatch(cell) is not None
+
+
+_live: "rich.progress.Progress | None" = None
+
+
+class Progress:
+    """How far something is: a live line on a terminal, elsewhere a plain line at most every `LINE_SECONDS`.
+
+    Args:
+        title: what runs.
+        total: how many things there are to do.
+        unit: what is counted.
+        done: how many were done before, by earlier runs.
+        show: False for a process that stays silent.
+        file: where it is shown; None for standard error.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        unit: str = "",
+        *,
+        done: int = 0,
+        show: bool = True,
+        file: TextIO | None = None,
+    ) -> None:
+        self.title, self.total, self.unit, self.done = title, total, unit, done
+        self._before, self._show, self._file, self._note = done, show, file, ""
+        self._began = self._last = time.monotonic()
+        self._task = self._line() if show and on_terminal(file or sys.stderr) else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+        self.done += count
+        self._update()
+
+    def note(self, text: str) -> None:
+        """What stands at the end of the line from now on, such as losses."""
+        self._note = text
+        self._update()
+
+    def close(self) -> None:
+        """Take the live line away."""
+        global _live
+        if self._task is not None and _live is not None:
+            _live.remove_task(self._task)
+            if not _live.tasks:
+                _live.stop()
+                _live = None
+        self._task = None
+
+    def facts(self) -> str:
+        """Count, rate, time that is left, and the note."""
+        passed, new = time.monotonic() - self._began, self.done - self._before
+        facts = [f"{self.done:,} of {self.total:,} {self.unit}".rstrip()]
+        if new and passed:
+            left = datetime.timedelta(seconds=round((self.total - self.done) * passed / new))
+            facts += [f"{new / passed:.3g}/s", f"{left} left"]
+        return ", ".join([*facts, self._note] if self._note else facts)
+
+    def _update(self) -> None:
+        if self._task is not None and _live is not None:
+            _live.update(self._task, completed=self.done, facts=self.facts())
+        elif self._show and self._task is None and time.monotonic() - self._last >= LINE_SECONDS:
+            self._last = time.monotonic()
+            print(f"{self.title}: {self.facts()}", file=self._file or sys.stderr, flush=True)
+
+    def _line(self) -> "rich.progress.TaskID":
+        global _live
+        if _live is None:
+            _live = _screen(self._file or sys.stderr)
+            _live.start()
+        return _live.add_task(self.title, total=self.total, completed=self.done, facts="")
+
+
+def track(values: Sequence[T], title: str, unit: str = "") -> Iterator[T]:
+    """The values, one after the other, with a `Progress` of them."""
+    with Progress(title, len(values), unit) as progress:
+        for value in values:
+            yield value
+            progress.advance()
+
+
+def _screen(file: TextIO) -> "rich.progress.Progress":
+    """One live display for everything that runs; what is printed meanwhile appears above it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
+
+    class Screen(Console):
+        def show_cursor(self, show: bool = True) -> bool:
+            """Leave the cursor: a killed process could not bring it back."""
+            return False
+
+    return Progress(
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=16),
+        TextColumn("{task.fields[facts]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+        console=Screen(file=file),
+        refresh_per_second=2,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    )

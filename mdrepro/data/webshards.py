@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tqdm import tqdm  # type: ignore[import-untyped]
 from webdataset.gopen import gopen, gopen_schemes  # type: ignore[import-untyped]
 from webdataset.shardlists import expand_urls  # type: ignore[import-untyped]
 from webdataset.tariterators import base_plus_ext  # type: ignore[import-untyped]
 
+from mdrepro.core.console import track
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.core.files import replacing
 from mdrepro.data import pixels
@@ -48,10 +48,10 @@ def shards(urls: str | Sequence[str], how: Preparation, downloads: Path | None =
         NotAttempted: a shard cannot be fetched.
     """
     listed = _expand([urls] if isinstance(urls, str) else urls)
-    files = [_local(url, downloads) for url in tqdm(listed, desc="fetching", unit="shard", disable=None)]
+    files = [_local(url, downloads) for url in track(listed, "fetching", "shards")]
     source = listed[0] if len(listed) == 1 else f"{listed[0]} and {len(listed) - 1} more"
-    bar = tqdm(files, desc="indexing", unit="shard", disable=None)
-    found = (picture for number, file in enumerate(bar) for picture in _index(file, number))
+    shards = enumerate(track(files, "indexing", "shards"))
+    found = (picture for number, file in shards for picture in _index(file, number))
     return CaptionedPictures(found, how, source)
 
 

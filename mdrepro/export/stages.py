@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from typing import Self, TextIO
 
 import psutil
-from tqdm import tqdm  # type: ignore[import-untyped]
+
+from mdrepro.core.console import Progress
 
 SECONDS = 0.5
 """Between two looks at the process's memory."""
 
 
 class Stages:
-    """The stages of one export: a bar on a terminal, seconds of each, and the most memory that was held.
+    """The stages of one export: a line of progress, seconds of each, and the most memory that was held.
 
     Attributes:
         seconds: by stage, in their order.
@@ -35,7 +36,7 @@ class Stages:
     def __enter__(self) -> Self:
         self._before = _largest()
         self._screen: TextIO = _screen()
-        self._bar = tqdm(total=self._count, desc=self._title, file=self._screen, disable=not self._screen.isatty())
+        self._progress = Progress(self._title, self._count, "stages", file=self._screen)
         self._name, self._ended = "", threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -46,7 +47,7 @@ class Stages:
         self._watcher.join()
         if (largest := _largest()) > self._before:
             self.peak = largest
-        self._bar.close()
+        self._progress.close()
         self._screen.close()
 
     @contextlib.contextmanager
@@ -56,13 +57,13 @@ class Stages:
         with quiet():
             yield
         self.seconds[name] = round(time.perf_counter() - begun, 2)
-        self._bar.update()
+        self._progress.advance()
 
     def _watch(self) -> None:
         while not self._ended.wait(SECONDS):
             held = self._process.memory_info().rss
             self.peak = max(self.peak, held)
-            self._bar.set_postfix_str(f"{self._name}, {held / 1e9:.1f} GB")
+            self._progress.note(f"{self._name}, {held / 1e9:.1f} GB")
 
 
 def _largest() -> int:

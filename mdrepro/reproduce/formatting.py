@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mdrepro.core.console import columns
+from mdrepro.core.console import MINUS, NONE, columns, minus, paragraph
 from mdrepro.papers.schema import CONFIRMED, Table, Verdict
 from mdrepro.reproduce.workflow import results
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 def number(value: float, digits: int) -> str:
     """``value`` with ``digits`` significant digits, never fewer than its whole part; counts without decimals."""
     if value == int(value) and abs(value) < 1e15:
-        return f"{value:,.0f}".replace("-", "−")
+        return f"{value:,.0f}".replace("-", MINUS)
     size = math.floor(math.log10(abs(value))) if value else 0
     if not -6 <= size < 15:
-        return f"{value:.{digits - 1}e}".replace("-", "−")
-    return f"{value:,.{decimals(value, digits)}f}".replace("-", "−")
+        return f"{value:.{digits - 1}e}".replace("-", MINUS)
+    return f"{value:,.{decimals(value, digits)}f}".replace("-", MINUS)
 
 
 def decimals(value: float, digits: int) -> int:
@@ -31,17 +31,25 @@ def decimals(value: float, digits: int) -> int:
 
 def ours(table: Table, row: Mapping[str, Any]) -> str:
     """Our number with its interval and unit, or a dash."""
-    if row["value"] is None:
-        return "–"
+    unit = "" if row["value"] is None else row["unit"]
+    return " ".join(part for part in (_value(table, row), _interval(table, row), unit) if part)
+
+
+def _value(table: Table, row: Mapping[str, Any]) -> str:
+    return NONE if row["value"] is None else number(row["value"], table.columns[row["column"]].digits)
+
+
+def _interval(table: Table, row: Mapping[str, Any]) -> str:
+    if row["value"] is None or row["ci_low"] is None:
+        return ""
     digits = table.columns[row["column"]].digits
-    interval = "" if row["ci_low"] is None else f" [{number(row['ci_low'], digits)}, {number(row['ci_high'], digits)}]"
-    return f"{number(row['value'], digits)}{interval} {row['unit']}".rstrip()
+    return f"[{number(row['ci_low'], digits)}, {number(row['ci_high'], digits)}]"
 
 
 def paper(row: Mapping[str, Any]) -> str:
     """The paper's figure, with its confidence where that is not a reading."""
     if row["paper_value"] is None:
-        return "–"
+        return NONE
     return f"{row['paper_value']:g}" + ("" if row["paper_confidence"] in CONFIRMED else f" ({row['paper_confidence']})")
 
 
@@ -61,25 +69,26 @@ def verdicts(table: Table, result: results.Result, published: results.Result | N
     agreement = results.agreement(table, rows, published)
     before = {(row["row"], row["column"]): row["value"] for row in (published or {}).get("rows", [])}
     shown = [row for row in rows if whole or row["paper_value"] is not None]
-    lines = [("row", "column", "ours", "paper", "verdict", "published")]
+    lines = [("row", "column", "ours", "95 % interval", "unit", "paper", "verdict", "published", "")]
     for row in shown:
         key = (row["row"], row["column"])
-        agrees = agreement.get(key)
+        value, agrees = before.get(key), agreement.get(key)
         digits = table.columns[row["column"]].digits
-        beside = "–" if agrees is None else f"{number(before[key], digits)} {'agrees' if agrees else 'DIFFERS'}"
-        lines.append((row["row"], row["column"], ours(table, row), paper(row), row["verdict"], beside))
-    parts = [f"{table.id} ({result['tier']}): {verdict_counts(result)}", columns(lines)]
+        beside = ("", "") if agrees is None else (number(value, digits), "agrees" if agrees else "DIFFERS")
+        unit = "" if row["value"] is None else row["unit"]
+        lines.append((*key, _value(table, row), _interval(table, row), unit, paper(row), row["verdict"], *beside))
+    parts = [paragraph(f"{table.id} ({result['tier']}): {verdict_counts(result)}"), columns(lines)]
     if hidden := [row for row in rows if row not in shown]:
         good = sum(agreement.get((row["row"], row["column"])) is True for row in hidden)
-        words = f", {good} agree with the published" if published else ""
-        parts.append(f"  and {len(hidden)} without a paper figure{words}: mdrepro show {table.id}")
+        agreeing = f", {good} agree with the published" if published else ""
+        parts.append(f"  and {len(hidden)} without a paper figure{agreeing}: mdrepro show {table.id}")
     statements = {claim.id: claim.statement for claim in table.claims}
     for claim in result["claims"]:
-        parts.append(
-            f"  claim {claim['verdict']}: {statements.get(claim['id'], claim['id'])}\n      {claim['numbers']}"
-        )
+        verdict = claim["verdict"]
+        parts.append(paragraph(f"claim {verdict}: {statements.get(claim['id'], claim['id'])}", "  ", mark=verdict))
+        parts.append(paragraph(minus(claim["numbers"]), "      "))
     reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
-    parts += [f"  not attempted: {reason}" for reason in reasons]
+    parts += [paragraph(f"not attempted: {reason}", "  ", mark="not attempted") for reason in reasons]
     return "\n".join(parts)
 
 
@@ -87,8 +96,8 @@ def costs(found: "Sequence[Cost]") -> str:
     """Size and cost of networks, one a line."""
     lines: list[tuple[str, ...]] = [("model", "params M", "GMAC", "GMAC without attention", "GFLOP", "px")]
     for each in found:
-        giga = [f"{value / 1e9:.1f}" for value in (each.macs, each.macs_without_attention, each.flops)]
-        lines.append((each.model, f"{each.params / 1e6:.2f}", *giga, str(each.resolution)))
+        giga = [f"{value / 1e9:,.1f}" for value in (each.macs, each.macs_without_attention, each.flops)]
+        lines.append((each.model, f"{each.params / 1e6:,.2f}", *giga, str(each.resolution)))
     return columns(lines, indent="")
 
 
@@ -100,7 +109,7 @@ def cost_details(found: "Sequence[Details]") -> str:
     for each in found:
         blocks = (each.blocks.resnets, each.blocks.self_attention, each.blocks.cross_attention)
         peaks = (each.peak_activations[kind] for kind in ("float32", "float16", "float16_unfused"))
-        counts = (f"{each.counters[name] / 1e9:.3f}" if name in each.counters else "–" for name in counters)
+        counts = (f"{each.counters[name] / 1e9:.3f}" if name in each.counters else NONE for name in counters)
         memory = (f"{peak / 1e6:.0f}" for peak in peaks)
         share = f"{100 * each.cost.attention_share:.1f}"
         lines.append((each.cost.model, *map(str, blocks), share, *memory, *counts))
@@ -115,7 +124,8 @@ def system_cost(found: "SystemCost") -> str:
     lines: list[tuple[str, ...]] = [("part", "params M", "GMAC a run", "runs", "GMAC")]
     for part, runs in zip(found.parts, found.runs, strict=True):
         total = f"{runs * part.macs / 1e9:,.1f}"
-        lines.append((part.model, f"{part.params / 1e6:.2f}", f"{part.macs / 1e9:,.1f}", str(runs), total))
-    lines.append(("together", f"{found.params / 1e6:.2f}", "", "", f"{found.macs / 1e9:,.1f}"))
+        lines.append((part.model, f"{part.params / 1e6:,.2f}", f"{part.macs / 1e9:,.1f}", str(runs), total))
+    lines.append(("together", f"{found.params / 1e6:,.2f}", "", "", f"{found.macs / 1e9:,.1f}"))
     size = found.parts[-1].resolution
-    return f"{found.system}: {steps}, {guidance}, one image of {size} px ({plan.source})\n{columns(lines)}"
+    title = paragraph(f"{found.system}: {steps}, {guidance}, one image of {size} px ({plan.source})")
+    return f"{title}\n{columns(lines)}"

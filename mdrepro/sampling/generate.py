@@ -18,8 +18,8 @@ import torch
 from diffusers import ConfigMixin
 from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from mdrepro.core.console import track
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing
 from mdrepro.diffusion.samplers import scheduler_for
@@ -60,7 +60,7 @@ def images(
     with _prepared(pipeline, sampler):
         made = [
             _make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], _options(pipeline, steps, guidance))
-            for rows in tqdm(_batches(len(prompts), batch), desc="batches", disable=None, leave=False)
+            for rows in track(_batches(len(prompts), batch), "images", "batches")
         ]
     return torch.cat(made)
 
@@ -109,7 +109,7 @@ def generate(
         manifest.begin(target, settings)
         mine = _batches(len(prompts), batch)[place::shards]
         missing = [rows for rows in mine if not all((target / manifest.name(i)).is_file() for i in rows)]
-        for rows in tqdm(missing, desc="batches", disable=None, leave=False):
+        for rows in track(missing, "images", "batches"):
             made = _make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options)
             for index, pixels in zip(rows, made, strict=True):
                 _store(target / manifest.name(index), pixels)

@@ -1,18 +1,14 @@
-"""What a run tells while it goes on: the loss curve as JSON lines, tensorboard, a bar with images per second."""
+"""The loss curve of a run, as JSON lines and for tensorboard, and its clock."""
 
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
 from mdrepro.core.files import write_text
 
 FILE, EVENTS = "losses.jsonl", "tensorboard"
-SECONDS_ON_TERMINAL, SECONDS_IN_LOG = 0.5, 30.0
 
 Row = dict[str, float]
 
@@ -58,33 +54,10 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 
-class Progress:
-    """A bar on the terminal, a line now and then elsewhere; silent on all processes but one."""
-
-    def __init__(self, total: int, batch: int, step: int, show: bool) -> None:
-        self._batch = batch
-        self._bar = tqdm(
-            total=total * batch,
-            initial=step * batch,
-            unit=" images",
-            unit_scale=True,
-            dynamic_ncols=True,
-            mininterval=SECONDS_ON_TERMINAL if sys.stderr.isatty() else SECONDS_IN_LOG,
-            disable=not show,
-        )
-
-    def step(self) -> None:
-        """One more step is done."""
-        self._bar.update(self._batch)
-
-    def tell(self, row: Row) -> None:
-        """Show the step and the losses of the last row."""
-        losses = {name.removesuffix("/loss"): f"{value:.4g}" for name, value in row.items() if name.endswith("/loss")}
-        self._bar.set_postfix({"step": int(row["step"])} | losses, refresh=False)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        self._bar.close()
+def losses(row: Row) -> str:
+    """The step and the losses of a row, in one line."""
+    each = [f"{name.removesuffix('/loss')} {value:.4g}" for name, value in row.items() if name.endswith("/loss")]
+    return ", ".join([f"step {row['step']:.0f}", *each])
 
 
 class Clock:

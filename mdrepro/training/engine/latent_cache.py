@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
 
+from mdrepro.core.console import Progress
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.core.files import replacing, sha256, sweep, write_text
 from mdrepro.core.locks import hold
@@ -205,15 +205,15 @@ class _Build:
     def encode_pictures(self, examples: Examples, vae: Any) -> tuple[Tensor, list[str]]:
         """All latents. Returns the row of each sample, int64 (samples,), and its caption."""
         rows, said = [], []
-        with tqdm(total=len(examples), desc="latents", unit="sample", disable=None) as bar:
+        with Progress("latents", len(examples), "samples") as progress:
             for number, first in enumerate(range(0, len(examples), self.shard)):
                 last = min(first + self.shard, len(examples))
                 name = _file_name("latents", number)
                 if not self._has(name, self.key):
-                    tensors, captions = self._latents(examples, range(first, last), vae, bar)
+                    tensors, captions = self._latents(examples, range(first, last), vae, progress)
                     self._write(name, tensors, self.key, captions)
                 else:
-                    bar.update(last - first)
+                    progress.advance(last - first)
                 self.names.append(name)
                 with safe_open(self.folder / name, "pt") as file:
                     rows.append(file.get_tensor("row").long() + number * self.shard)
@@ -221,7 +221,7 @@ class _Build:
         return torch.cat(rows), said
 
     def _latents(
-        self, examples: Examples, indices: Sequence[int], vae: Any, bar: Any
+        self, examples: Examples, indices: Sequence[int], vae: Any, progress: Progress
     ) -> tuple[dict[str, Tensor], list[str]]:
         """One shard: ``latent`` (and ``std``) of its different pictures, ``row`` of each sample, and the captions."""
         seen: dict[bytes, int] = {}
@@ -246,7 +246,7 @@ class _Build:
                 rows.append(seen[digest])
             if len(waiting) >= self.batch:
                 encode(self.batch)
-            bar.update(len(part["pixels"]))
+            progress.advance(len(part["pixels"]))
         if waiting:
             encode(len(waiting))
         tensors = {column: torch.cat(values) for column, values in columns.items()}
@@ -259,7 +259,7 @@ class _Build:
         text_of = torch.tensor([numbers.setdefault(caption, len(numbers)) for caption in said])
         captions = list(numbers)
         key = hashes.of({"cache": self.key, "captions": captions})
-        with tqdm(total=len(captions), desc="texts", unit="caption", disable=None) as bar:
+        with Progress("texts", len(captions), "captions") as progress:
             for number, first in enumerate(range(0, len(captions), self.shard)):
                 part = captions[first : first + self.shard]
                 name = _file_name("texts", number)
@@ -268,7 +268,7 @@ class _Build:
                     features = []
                     for group in groups:
                         features.append(self._stored(text.encode(tokenizer, encoder, group), "text"))
-                        bar.update(len(group))
+                        progress.advance(len(group))
                     self._write(name, {"text": torch.cat(features)}, key)
                 self.names.append(name)
         null = self._stored(text.encode(tokenizer, encoder, [""])[0], "null_text")

@@ -20,12 +20,13 @@ import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import nn
 
+from mdrepro.core.console import Progress
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data.examples import Batch, Examples
 from mdrepro.training.engine import checkpoint, optimisers, processes
 from mdrepro.training.engine.checkpoint import Checkpoint
 from mdrepro.training.engine.config import LoopConfig
-from mdrepro.training.engine.curve import Clock, Curve, Progress, Row, clear
+from mdrepro.training.engine.curve import Clock, Curve, Row, clear, losses
 from mdrepro.training.engine.determinism import placed, seed_generators, surroundings
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.feed import Order, feed
@@ -131,9 +132,10 @@ class _Run:
     def train(self, max_seconds: float | None) -> Outcome:
         """All steps that are left, or as many as there is time for."""
         config = self.config
+        total, done = config.steps * config.batch, self.step * config.batch
         with (
             closing(Curve(self.folder, self.step, write=self.main)) as curve,
-            closing(Progress(config.steps, config.batch, self.step, show=self.main)) as progress,
+            Progress("training", total, "images", done=done, show=self.main) as progress,
             closing(self._feed()) as batches_of_steps,
         ):
             for step, batches in batches_of_steps:
@@ -145,8 +147,8 @@ class _Run:
                 logged = self.step % config.log_every == 0 or self.step == config.steps
                 if logged:
                     curve.add(row := self._row())
-                    progress.tell(row)
-                progress.step()
+                    progress.note(losses(row))
+                progress.advance(config.batch)
                 stop = self.step == config.steps or self._out_of_time(max_seconds, logged)
                 if stop or self.step % config.checkpoint_every == 0:
                     self._save()
