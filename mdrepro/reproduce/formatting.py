@@ -72,9 +72,8 @@ def verdicts(table: Table, result: results.Result, published: results.Result | N
     lines = [("row", "column", "ours", "95 % interval", "unit", "paper", "verdict", "published", "")]
     for row in shown:
         key = (row["row"], row["column"])
-        value, agrees = before.get(key), agreement.get(key)
-        digits = table.columns[row["column"]].digits
-        beside = ("", "") if agrees is None else (number(value, digits), "agrees" if agrees else "DIFFERS")
+        agrees, digits = agreement.get(key), table.columns[row["column"]].digits
+        beside = ("", "") if agrees is None else (number(before[key], digits), "agrees" if agrees else "DIFFERS")
         unit = "" if row["value"] is None else row["unit"]
         lines.append((*key, _value(table, row), _interval(table, row), unit, paper(row), row["verdict"], *beside))
     parts = [paragraph(f"{table.id} ({result['tier']}): {verdict_counts(result)}"), columns(lines)]
