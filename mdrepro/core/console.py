@@ -235,10 +235,10 @@ class Progress:
     def facts(self) -> str:
         """Count, rate, time that is left, and the note."""
         passed, new = time.monotonic() - self._began, self.done - self._before
-        facts = [f"{self.done:,} of {self.total:,} {self.unit}".rstrip()]
+        facts = [f"{self.done:,} of {self.total:,}"]
         if new and passed:
             left = datetime.timedelta(seconds=round((self.total - self.done) * passed / new))
-            facts += [f"{new / passed:.3g}/s", f"{left} left"]
+            facts += [f"{new / passed:.3g} {self.unit}/s", f"{left} left"]
         return ", ".join([*facts, self._note] if self._note else facts)
 
     def _update(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -168,7 +169,7 @@ def test_show_and_doctor(workspace: Path, monkeypatch: pytest.MonkeyPatch, here:
     assert "recalled" in shown.stdout
     assert "no run at tier quick" in shown.stdout
     make_run(monkeypatch)
-    assert "859.5 M" in here("show", TABLE, cwd=workspace).stdout
+    assert re.search(r"\bparams +859\.5 +M +860 +reproduced\b", here("show", TABLE, cwd=workspace).stdout)
     assert json.loads(here("show", TABLE, "--json", cwd=workspace).stdout)["run"]["table"] == TABLE
     found = json.loads(here("doctor", "--json", cwd=workspace).stdout)["tiers"]
     assert set(found) == {"quick", "proxy", "paper"}

@@ -160,8 +160,8 @@ def test_progress_into_a_pipe_is_a_line_now_and_then(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        "training: 1,750 of 4,000 images, 50/s, 0:00:45 left, step 14",
-        "training: 2,500 of 4,000 images, 50/s, 0:00:30 left, step 29",
+        "training: 1,750 of 4,000, 50 images/s, 0:00:45 left, step 14",
+        "training: 2,500 of 4,000, 50 images/s, 0:00:30 left, step 29",
     ]
     with Progress("silent", 2, show=False) as silent:
         now[0] += 100
@@ -208,7 +208,7 @@ def test_progress_on_a_terminal_is_one_line_for_each_that_runs(wide: int) -> Non
     lines = re.split(r"[\r\n]+", plain)
     assert max(map(len, lines)) <= wide
     assert [line for line in lines if line.startswith("printed")] == ["printed 0", "printed 1", "printed 2"]
-    assert any(line.startswith("images") and "1 of 3 batches" in line for line in lines)
+    assert any(line.startswith("images") and "1 of 3, " in line for line in lines)
     assert any(line.startswith("an export") and "converting" in line for line in lines)
     assert "ended" not in plain
 

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import random
+import re
 import threading
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mdrepro.core import console
 from mdrepro.core.errors import BadInput
 from mdrepro.training.engine import checkpoint
 from mdrepro.training.engine.draws import Draws
@@ -470,11 +472,11 @@ def test_time_of_all_runs_is_added_up(tmp_path):
     assert second.seconds >= seconds[-1]
 
 
-def test_progress_tells_images_per_second(tmp_path, capsys):
+def test_progress_shows_images_per_second_and_losses(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
     run("denoiser", tmp_path)
-    told = capsys.readouterr().err
-    assert "images/s" in told
-    assert "64.0/64.0" in told
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"training: 64 of 64, [\d.e+]+ images/s, 0:00:00 left, step \d+, \S+ [\d.e+-]+", last)
 
 
 def test_nothing_is_pickled(tmp_path, monkeypatch):

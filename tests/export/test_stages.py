@@ -1,0 +1,36 @@
+"""The stages of an export: seconds, the most memory, and progress that is shown although all else is kept away."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from mdrepro.core import console
+from mdrepro.export import stages
+from mdrepro.export.stages import Stages
+
+
+def test_stages_are_shown_and_what_runs_in_them_is_not(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(stages, "SECONDS", 0.001)
+    with Stages("unet", 2) as shown:
+        for name in ("converting", "comparing"):
+            with shown.stage(name):
+                print("chatter")
+                os.write(2, b"chatter")
+                held = np.ones(2**24)
+                for _ in range(10_000):
+                    if name in shown._progress.facts():
+                        break
+                    time.sleep(0.001)
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "chatter" not in said.err
+    lines = said.err.splitlines()
+    assert any(line.startswith("unet: 0 of 2, converting, ") and line.endswith(" GB") for line in lines)
+    assert any("1 of 2" in line and "comparing, " in line for line in lines)
+    assert list(shown.seconds) == ["converting", "comparing"]
+    assert shown.peak > held.nbytes
