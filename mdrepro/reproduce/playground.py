@@ -22,7 +22,7 @@ MOST = 8
 PALE = "color: #5b6470; font-size: 90%"
 
 
-def strange(caption: str) -> list[str]:
+def unknown_words(caption: str) -> list[str]:
     """The words of a caption that no caption of scenes has, each once."""
     words = "".join(letter if letter.isalnum() else " " for letter in caption.lower()).split()
     return [word for word in dict.fromkeys(words) if word not in shapes.VOCABULARY]
@@ -59,7 +59,7 @@ class Playground:
         import ipywidgets as widgets  # type: ignore[import-untyped]
 
         if not recipes:
-            raise BadInput("no recipe: allowed are names of trained denoisers; mdrepro train --list has them")
+            raise BadInput("no recipe: give names of trained denoisers; mdrepro train --list has them")
         self.pipelines = functools.cache(store.pipeline)
         self.reader = store.load_or_train(reader).load("reader") if reader else None
         wide, slow = widgets.Layout(width="40em"), {"continuous_update": False}
@@ -70,7 +70,7 @@ class Playground:
         self.seed = widgets.IntSlider(0, 0, 999, description="seed", **slow)
         self.count = widgets.IntSlider(4, 1, MOST, description="images", **slow)
         self.picture = widgets.Image(format="png")
-        self.words = widgets.HTML()
+        self.message = widgets.HTML()
         self._quiet = False
         self.model.observe(lambda _: self._begin(), "value")
         for control in (self.caption, self.steps, self.guidance, self.seed, self.count):
@@ -83,10 +83,10 @@ class Playground:
         import ipywidgets as widgets
 
         rows = ([self.model, self.seed], [self.steps, self.guidance, self.count])
-        return widgets.VBox([self.caption, *(widgets.HBox(row) for row in rows), self.picture, self.words])
+        return widgets.VBox([self.caption, *(widgets.HBox(row) for row in rows), self.picture, self.message])
 
     def _begin(self) -> None:
-        """Take the steps and the guidance that the chosen model was made for, and draw once."""
+        """Set the steps and the guidance that the selected model is meant for, and draw once."""
         config = self.pipelines(self.model.value).config
         self._quiet = True
         self.steps.value, self.guidance.value = int(config["default_steps"]), float(config["default_guidance"])
@@ -111,27 +111,27 @@ class Playground:
         )
 
     def draw(self) -> None:
-        """Make the images anew and show them, or say why not."""
+        """Sample the images and show them, or the reason why not."""
         from html import escape
 
-        if unknown := strange(self.caption.value):
+        if unknown := unknown_words(self.caption.value):
             known = ", ".join(word for word in shapes.VOCABULARY if word.isalnum())
-            told = f"not a word of these captions: {', '.join(unknown)}. Known: {known}"
-            self.words.value = f'<p style="color: #b23a2e">{escape(told)}</p>'
+            message = f"not a word of these captions: {', '.join(unknown)}. Known: {known}"
+            self.message.value = f'<p style="color: #b23a2e">{escape(message)}</p>'
             return
         began = time.perf_counter()
-        made = self.images()
+        images = self.images()
         seconds = time.perf_counter() - began
-        self.picture.value = png(made)
-        told = f"{seconds / len(made) * 1000:.0f} ms an image"
-        lines = [told, *(self._seen(made) if self.reader else [])]
-        self.words.value = "".join(f'<p style="{PALE}; margin: 0">{escape(line)}</p>' for line in lines)
+        self.picture.value = png(images)
+        time_taken = f"{seconds / len(images) * 1000:.0f} ms per image"
+        lines = [time_taken, *(self._seen(images) if self.reader else [])]
+        self.message.value = "".join(f'<p style="{PALE}; margin: 0">{escape(line)}</p>' for line in lines)
 
-    def _seen(self, made: Tensor) -> list[str]:
+    def _seen(self, images: Tensor) -> list[str]:
         """What the reader finds in each image."""
         assert self.reader is not None
         lines = []
-        for number, reading in enumerate(self.reader.read(made), start=1):
+        for number, reading in enumerate(self.reader.read(images), start=1):
             things = ", ".join(f"{thing.size} {thing.colour} {thing.shape}" for thing, *_ in reading.things)
             lines.append(f"image {number}, as the reader sees it: {things or 'nothing'} on {reading.background}")
         return lines

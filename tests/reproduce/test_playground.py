@@ -49,23 +49,23 @@ def test_each_change_draws_once(board: playground.Playground, monkeypatch: pytes
 
 
 def test_what_is_read_is_told_beneath(board: playground.Playground) -> None:
-    assert board.words.value.count("as the reader sees it") == 3
-    assert "ms an image" in board.words.value
+    assert board.message.value.count("as the reader sees it") == 3
+    assert "ms per image" in board.message.value
 
 
 def test_unknown_words_are_named_and_nothing_is_drawn(board: playground.Playground) -> None:
     before = board.picture.value
     board.caption.value = "a <mauve> star, please"
-    assert "mauve, please. Known: a, above" in board.words.value
-    assert "<mauve>" not in board.words.value
+    assert "mauve, please. Known: a, above" in board.message.value
+    assert "<mauve>" not in board.message.value
     assert board.picture.value == before
     board.caption.value = "a large red star on a white background"
 
 
 def test_words_of_real_captions_are_known() -> None:
     captions = Shapes("validation", 50).batch(range(50))["caption"]
-    assert not [word for text in captions for word in playground.strange(text)]
-    assert playground.strange("A Red, red teapot") == ["teapot"]
+    assert not [word for text in captions for word in playground.unknown_words(text)]
+    assert playground.unknown_words("A Red, red teapot") == ["teapot"]
 
 
 def test_no_recipe_is_refused() -> None:

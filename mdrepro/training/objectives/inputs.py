@@ -17,10 +17,10 @@ from mdrepro.data import sources
 from mdrepro.data.examples import Examples
 from mdrepro.models import denoiser, text
 from mdrepro.training.engine import latent_cache, loop, processes
+from mdrepro.training.engine.arguments import Declared, argument_types
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.engine.objective import Objective
 from mdrepro.training.objectives.encoding import Encoding
-from mdrepro.training.objectives.kinds import Declared, argument_types
 from mdrepro.training.recipes.recipe import Recipe
 
 T = TypeVar("T")

@@ -23,23 +23,20 @@ Importing this module imports neither torch nor the objectives; the first look-u
 """
 
 import importlib
-import inspect
 import pkgutil
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data.sources import CAPTIONLESS
 from mdrepro.training import objectives
+from mdrepro.training.engine.arguments import Declared, argument_types
 from mdrepro.training.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from mdrepro.training.objectives.inputs import Inputs, Trainable
 
-Declared = Callable[..., object]
-"""A class or function whose arguments are settings."""
 LATENTS = ("vae", "text")
 """What makes latents and text features of a recipe's data."""
 DENOISER = (*LATENTS, "unet")
@@ -117,17 +114,3 @@ def option_types(kind: Kind) -> dict[str, object]:
     network = argument_types(kind.network, every=True) if kind.network else {}
     types = {name: hint for declared in kind.options for name, hint in argument_types(declared).items()}
     return {name: hint for name, hint in types.items() if name not in network}
-
-
-def argument_types(declared: Declared, every: bool = False) -> Mapping[str, object]:
-    """The settings that a class or function declares, and their types.
-
-    Args:
-        declared: its keyword-only arguments are the settings.
-        every: where it has none, all its arguments are.
-    """
-    inner = inspect.unwrap(declared.__init__ if isinstance(declared, type) else declared)  # type: ignore[misc]
-    hints = typing.get_type_hints(inner)
-    arguments = [one for one in inspect.signature(inner).parameters.values() if one.name != "self"]
-    named = [one for one in arguments if one.kind is one.KEYWORD_ONLY]
-    return {one.name: hints.get(one.name, object) for one in (arguments if every and not named else named)}

@@ -8,13 +8,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.core.files import sha256
 from mdrepro.data import folders
 from mdrepro.models import bars
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
+
+    from mdrepro.training.objectives.inputs import Stored
 
 SCHEDULERS = {
     "DDIMScheduler": "diffusers",
@@ -54,8 +59,7 @@ def load(folder: Path, part: str, rest: Path | None = None) -> Any:
         from transformers import CLIPTextModel
 
         with bars.hidden():
-            encoder: Any = CLIPTextModel.from_pretrained(folder, use_safetensors=True)
-        return encoder.float().eval()
+            return CLIPTextModel.from_pretrained(folder, use_safetensors=True).float().eval()
     kind = _kind(folder, part)
     if part == "scheduler":
         return kind.from_pretrained(folder)
@@ -64,7 +68,7 @@ def load(folder: Path, part: str, rest: Path | None = None) -> Any:
     return kind.from_pretrained(folder, low_cpu_mem_usage=False).float().eval()
 
 
-def _completed(kind: Any, folder: Path, rest: Path) -> Any:
+def _completed(kind: "type[ModelMixin]", folder: Path, rest: Path) -> "ModelMixin":
     from safetensors.torch import load_file
 
     network = kind.from_config(kind.load_config(folder))
@@ -73,7 +77,7 @@ def _completed(kind: Any, folder: Path, rest: Path) -> Any:
     return network.float().eval()
 
 
-def _kind(folder: Path, part: str) -> Any:
+def _kind(folder: Path, part: str) -> "type[ModelMixin]":
     """The class that the folder's config names, if it is one of those allowed for this part."""
     from mdrepro.models.denoiser import CLASSES
 
@@ -91,18 +95,19 @@ def _kind(folder: Path, part: str) -> Any:
         raise BadInput(f"{paths.relative(config)} names no class ({type(error).__name__})") from error
     if name not in allowed:
         raise unknown(f"class of {paths.relative(folder)}", name, allowed)
-    return getattr(importlib.import_module(allowed[name]), name)
+    kind: type[ModelMixin] = getattr(importlib.import_module(allowed[name]), name)
+    return kind
 
 
-def save(parts: Mapping[str, Any], folder: Path) -> None:
+def save(parts: Mapping[str, "Stored"], folder: Path) -> None:
     """Write each part into a folder of its name, in safetensors and JSON without this machine's paths."""
     for name, part in parts.items():
         with bars.hidden():
             part.save_pretrained(folder / name)
         for file in (folder / name).glob("*.json"):
-            told = json.loads(file.read_text())
-            if told.pop("_name_or_path", None) is not None or told.pop("name_or_path", None) is not None:
-                file.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+            config = json.loads(file.read_text())
+            if config.pop("_name_or_path", None) is not None or config.pop("name_or_path", None) is not None:
+                file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 @dataclass(frozen=True)
@@ -125,12 +130,12 @@ class Pretrained:
         folder = self.folder()
         if folder is None:
             return self.source
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for place in [folder / part for part in OF_ROLE.get(role, ()) if (folder / part).is_dir()] or [folder]:
             for file in sorted(place.rglob("*")):
                 if file.suffix in (".safetensors", ".json"):
-                    found.update(f"{file.relative_to(folder).as_posix()} {_sha256(file)}\n".encode())
-        return found.hexdigest()
+                    digest.update(f"{file.relative_to(folder).as_posix()} {_sha256(file)}\n".encode())
+        return digest.hexdigest()
 
     def check(self, role: str) -> None:
         """Do nothing where a role's weights are here or, as far as their config says, on the hub.
@@ -158,9 +163,9 @@ class Pretrained:
         except (OSError, HFValidationError) as error:
             reason, place = str(error).strip().partition("\n")[0], paths.relative(folders.weights(self.source))
             raise NotAttempted(
-                f"this run needs the {part} of {self.source}, which is no folder here and could not be had from the "
-                f"hub ({reason}). Put or link it in {place}, for example by `hf download {self.source} --local-dir "
-                f"{place}`, or give --set pretrained.{role}=FOLDER"
+                f"this run needs the {part} of {self.source}, which is no folder here and could not be downloaded "
+                f"({reason}). Put or link it in {place}, for example by `hf download {self.source} --local-dir {place}`, "
+                f"or give --set pretrained.{role}=FOLDER"
             ) from error
 
     def load(self, part: str) -> Any:
@@ -192,8 +197,8 @@ class Pretrained:
 
 
 def _sha256(file: Path) -> str:
-    told = file.stat()
-    return _sha256_of(file, told.st_size, told.st_mtime_ns)
+    state = file.stat()
+    return _sha256_of(file, state.st_size, state.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1024)  # gigabytes, and a key is asked for often
