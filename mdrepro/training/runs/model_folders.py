@@ -164,8 +164,8 @@ class Pretrained:
             reason, place = str(error).strip().partition("\n")[0], paths.relative(folders.weights(self.source))
             raise NotAttempted(
                 f"this run needs the {part} of {self.source}, which is no folder here and could not be downloaded "
-                f"({reason}). Put or link it in {place}, for example by `hf download {self.source} --local-dir {place}`, "
-                f"or give --set pretrained.{role}=FOLDER"
+                f"({reason}). Put or link it in {place}, for example by "
+                f"`hf download {self.source} --local-dir {place}`, or give --set pretrained.{role}=FOLDER"
             ) from error
 
     def load(self, part: str) -> Any:
