@@ -13,7 +13,7 @@ mobilediffusion-vae-reconstruction. Expect 12 crops a second for photos-sd and 1
 for photos-ours-lite, whose encoder is fixed, on one idle core.
 """
 
-from mdrepro.models.mobilediffusion.vae import FAMILY
+from mdrepro.models import systems
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.recipes.quick import NO_CRITIC
 from mdrepro.training.recipes.recipe import Recipe
@@ -54,7 +54,8 @@ def autoencoders(
     runs = [(crop, batch, steps - last), (2 * crop, max(1, batch // 2), last)]
     runs = [run for run in runs if run[2]]
     recipes: dict[str, Recipe] = {}
-    for row, layout in FAMILY.items():
+    layouts = {each.row: each.layout for each in systems.autoencoders().values() if each.row}
+    for row, layout in layouts.items():
         start: dict[str, str | Recipe] = {}
         for number, (size, crops, updates) in enumerate(runs):
             final = number == len(runs) - 1
