@@ -11,10 +11,10 @@ import typer
 from mdrepro.core.errors import BadInput, unknown
 
 if TYPE_CHECKING:
-    from mdrepro.latency.about import About
+    from mdrepro.latency.file_metadata import FileMetadata
     from mdrepro.latency.records import Record
 
-PLACES = ("host", "android", "apple")
+TARGETS = ("host", "android", "apple")
 
 
 def latency(
@@ -26,7 +26,7 @@ def latency(
         str | None, typer.Option("--accelerator", help="On Android: cpu, gpu; on Apple: all, cpu, gpu, ane.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; 1 here, 4 on a phone.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="At least so many runs, after the warm-up.")] = 10,
+    runs: Annotated[int, typer.Option(min=1, help="Lower bound of runs, after the warm-up.")] = 10,
     tool: Annotated[Path | None, typer.Option(help="On Android: benchmark_model for the phone.")] = None,
     serial: Annotated[str | None, typer.Option(help="The phone, where several are attached.")] = None,
     bundle: Annotated[
@@ -47,25 +47,25 @@ def latency(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Latency of networks on this host or an Android phone; a bundle for a phone elsewhere; others' reports."""
-    from mdrepro.latency import about, records
+    from mdrepro.latency import file_metadata, records
 
     named = list(files or [])
     if sum(value is not None for value in (bundle, collect, kind)) > 1:
-        raise BadInput("--bundle, --collect and --import are three things: give one")
-    said = partial(about.of, model=model, component=component)
+        raise BadInput("--bundle, --collect and --import exclude each other: give one")
+    metadata = partial(file_metadata.read, model=model, component=component)
     if bundle is not None:
         from mdrepro.latency import bundle as packing
 
-        print(f"{packing.make(named, bundle, said)}: on a machine with a phone: sh run.sh BENCHMARK_MODEL")
+        print(f"{packing.write(named, bundle, metadata)}: on a machine with a phone: sh run.sh BENCHMARK_MODEL")
         return
     state: list[dict[str, float]] = []
     failed: dict[str, str] = {}
     if collect is not None:
         if model or component:
-            raise BadInput("--model and --component are said when a bundle is packed: leave them out with --collect")
+            raise BadInput("--model and --component are given when a bundle is packed: leave them out with --collect")
         from mdrepro.latency import bundle as packing
 
-        found, failed = packing.collect(collect)
+        measured, failed = packing.collect(collect)
     elif not named:
         raise BadInput("name a network (.tflite), or give --collect DIR")
     elif kind is not None:
@@ -73,24 +73,24 @@ def latency(
 
         known: dict[str, Any] = {"model": model, "component": component}
         known["device"] = {"name": device} if device else None
-        found = [one for file in named for one in imports.read(kind, file, known)]
+        measured = [one for file in named for one in imports.read(kind, file, known)]
     elif where == "android":
-        found = _on_android(named, said, accelerator or "cpu", threads, runs, tool, serial)
+        measured = _on_android(named, metadata, accelerator or "cpu", threads, runs, tool, serial)
     elif where == "apple":
         from mdrepro.latency import apple
 
-        found = [apple.measure(file, accelerator or "all", said=said(file), runs=runs) for file in named]
+        measured = [apple.measure(file, accelerator or "all", metadata=metadata(file), runs=runs) for file in named]
     elif where == "host":
-        found, state = _on_host(named, said, threads or 1, runs)
+        measured, state = _on_host(named, metadata, threads or 1, runs)
     else:
-        raise unknown("place", where, PLACES)
+        raise unknown("value of --on", where, TARGETS)
     if out is not None:
-        records.save(out, found)
+        records.save(out, measured)
     if as_json:
-        told = [one.model_dump(mode="json", exclude_defaults=True) for one in found]
-        print(json.dumps({"records": told, "host": state, "failed": failed}, indent=1, ensure_ascii=False))
+        rows = [one.model_dump(mode="json", exclude_defaults=True) for one in measured]
+        print(json.dumps({"records": rows, "host": state, "failed": failed}, indent=1, ensure_ascii=False))
     else:
-        _print(found, state)
+        _print(measured, state)
         for name, why in failed.items():
             print(f"no result: {name}: {why}")
     if failed:
@@ -99,7 +99,7 @@ def latency(
 
 def _on_android(
     files: list[Path],
-    said: "Callable[[Path], About]",
+    metadata: "Callable[[Path], FileMetadata]",
     accelerator: str,
     threads: int | None,
     runs: int,
@@ -112,25 +112,26 @@ def _on_android(
     if tool is None:
         raise BadInput("--tool is needed: benchmark_model for the phone")
     return [
-        android.measure(file, tool, attached, accelerator, threads or 4, said=said(file), runs=runs) for file in files
+        android.measure(file, tool, attached, accelerator, threads or 4, metadata=metadata(file), runs=runs)
+        for file in files
     ]
 
 
 def _on_host(
-    files: list[Path], said: "Callable[[Path], About]", threads: int, runs: int
+    files: list[Path], metadata: "Callable[[Path], FileMetadata]", threads: int, runs: int
 ) -> "tuple[list[Record], list[dict[str, float]]]":
     from mdrepro.latency import host
 
-    pairs = [host.measure(file, threads, said=said(file), runs=runs) for file in files]
+    pairs = [host.measure(file, threads, metadata=metadata(file), runs=runs) for file in files]
     return [record for record, _ in pairs], [state for _, state in pairs]
 
 
-def _print(found: "list[Record]", state: list[dict[str, float]]) -> None:
+def _print(measured: "list[Record]", state: list[dict[str, float]]) -> None:
     """Measured and imported ones in tables of their own."""
     from mdrepro.core.console import columns
     from mdrepro.latency import records
 
-    for origin, rows in records.split(found).items():
+    for origin, rows in records.split(measured).items():
         if not rows:
             continue
         lines = [("model", "component", "ms", "90 %", "runs", "memory (MB)", "computed by", "device")]
@@ -143,6 +144,6 @@ def _print(found: "list[Record]", state: list[dict[str, float]]) -> None:
         for one in rows:
             for note in one.notes:
                 print(f"  note: {one.model}: {note}")
-    for told in state:
-        busy = f"load {told['load_before']:.2f} before, {told['load_after']:.2f} after"
-        print(f"host: {busy}; a matrix product reaches {told['peak_gmacs']:.1f} GMAC/s")
+    for host in state:
+        busy = f"load {host['load_before']:.2f} before, {host['load_after']:.2f} after"
+        print(f"host: {busy}; a matrix product reaches {host['peak_gmacs']:.1f} GMAC/s")

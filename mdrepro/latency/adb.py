@@ -39,18 +39,14 @@ class Phone:
     adb: str
 
     def call(self, *arguments: str, timeout: float = TIMEOUT) -> str:
-        """What an adb command prints, output and error together.
-
-        Raises:
-            BadInput: it failed; the message has its last line.
-        """
+        """Output and error of an adb command. Raises BadInput with its last line where it failed."""
         command = [self.adb, "-s", self.serial, *arguments]
         try:
             done = subprocess.run(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, errors="replace"
             )
         except subprocess.TimeoutExpired:
-            raise BadInput(f"adb {arguments[0]}: no end within {timeout:g} s on {self.serial}") from None
+            raise BadInput(f"adb {arguments[0]} did not end within {timeout:g} s on {self.serial}") from None
         if done.returncode:
             raise BadInput(f"adb {arguments[0]} failed on {self.serial}: {_last(done.stdout)}")
         return done.stdout
@@ -68,10 +64,14 @@ class Phone:
 
     def device(self) -> Device:
         """The phone as it describes itself."""
-        values = [self.shell(["getprop", name]).strip() for name in PROPERTIES]
-        maker, model, version, chip = values
-        name = model if not maker or model.lower().startswith(maker.lower()) else f"{maker} {model}"
-        return Device(name=name or self.serial, system=f"Android {version}".strip(), chip=chip)
+        return described([self.shell(["getprop", name]).strip() for name in PROPERTIES], self.serial)
+
+
+def described(values: Sequence[str], unnamed: str) -> Device:
+    """The device of these values of `PROPERTIES`, called ``unnamed`` where they hold no name."""
+    maker, model, version, chip = values
+    name = model if not maker or model.lower().startswith(maker.lower()) else f"{maker} {model}"
+    return Device(name=name or unnamed, system=f"Android {version}".strip(), chip=chip)
 
 
 def phone(serial: str | None = None) -> Phone:
@@ -87,17 +87,17 @@ def phone(serial: str | None = None) -> Phone:
     listed = subprocess.run([adb, "devices"], capture_output=True, text=True, timeout=60)
     if listed.returncode:
         raise NotAttempted(f"adb does not run: {_last(listed.stdout + listed.stderr)}. {LATER}")
-    found = parse_devices(listed.stdout)
-    if not found:
+    attached = parse_devices(listed.stdout)
+    if not attached:
         raise NotAttempted(f"no phone is attached. {LATER}")
-    chosen = serial or next(iter(found))
-    if chosen not in found:
-        raise BadInput(f"no phone {serial} is attached: allowed are {', '.join(found)}")
-    if serial is None and len(found) > 1:
-        raise BadInput(f"{len(found)} phones are attached: name one with --serial: {', '.join(found)}")
-    if found[chosen] != "device":
-        raise BadInput(f"phone {chosen} is {found[chosen]}: {STATES.get(found[chosen], 'it takes no commands')}")
-    return Phone(chosen, adb)
+    name = serial or next(iter(attached))
+    if name not in attached:
+        raise BadInput(f"no phone {serial} is attached: expected one of {', '.join(attached)}")
+    if serial is None and len(attached) > 1:
+        raise BadInput(f"{len(attached)} phones are attached: name one with --serial: {', '.join(attached)}")
+    if (state := attached[name]) != "device":
+        raise BadInput(f"phone {name} is {state}: {STATES.get(state, 'it takes no commands')}")
+    return Phone(name, adb)
 
 
 def parse_devices(printed: str) -> dict[str, str]:
@@ -113,4 +113,4 @@ def _state(words: str) -> str:
 
 def _last(printed: str) -> str:
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    return lines[-1] if lines else "it printed nothing"
+    return lines[-1] if lines else "no output"

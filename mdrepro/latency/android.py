@@ -4,9 +4,9 @@ from pathlib import Path
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
-from mdrepro.latency import about, benchmark_model
-from mdrepro.latency.about import About
-from mdrepro.latency.adb import Phone
+from mdrepro.latency import benchmark_model, file_metadata
+from mdrepro.latency.adb import REMOTE, Phone
+from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.records import Record, today
 
 ACCELERATED = {"cpu": "CPU, XNNPACK", "gpu": "GPU delegate"}
@@ -19,7 +19,7 @@ def measure(
     accelerator: str = "cpu",
     threads: int = 4,
     *,
-    said: About | None = None,
+    metadata: FileMetadata | None = None,
     runs: int = benchmark_model.RUNS,
 ) -> Record:
     """Push a file and the tool, run it, read what it prints, and take both away again.
@@ -30,8 +30,8 @@ def measure(
         phone: from `mdrepro.latency.adb.phone`.
         accelerator: ``cpu`` or ``gpu``.
         threads: on the CPU.
-        said: what the file is; None for what it says of itself.
-        runs: at least so many.
+        metadata: of the file; None for what it says of itself.
+        runs: at least this many.
 
     Raises:
         BadInput: a file is missing, or the phone or the tool refused.
@@ -62,13 +62,11 @@ def measure(
         source=" ".join(command),
         date=today(),
         notes=notes,
-        **(said or about.of(file)).told(),
+        **(metadata or file_metadata.read(file)).fields(),
     )
 
 
 def _clean(phone: Phone, names: tuple[str, ...]) -> None:
-    from mdrepro.latency.adb import REMOTE
-
     try:
         phone.shell(["rm", "-f", *(f"{REMOTE}/{name}" for name in names)])
     except BadInput as error:

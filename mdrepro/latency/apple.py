@@ -11,8 +11,8 @@ import numpy as np
 
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.core.files import sha256
-from mdrepro.latency import about
-from mdrepro.latency.about import About
+from mdrepro.latency import file_metadata
+from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.host import RUNS, SECONDS, WARM_UP, summary
 from mdrepro.latency.records import Device, Record, today
 
@@ -33,7 +33,7 @@ def measure(
     package: Path,
     units: str = "all",
     *,
-    said: About | None = None,
+    metadata: FileMetadata | None = None,
     runs: int = RUNS,
     seconds: float = SECONDS,
 ) -> Record:
@@ -42,8 +42,8 @@ def measure(
     Args:
         package: an ``.mlpackage``.
         units: a row of `UNITS`.
-        said: what it is; None for what it says of itself.
-        runs, seconds: both are at least reached.
+        metadata: of the package; None for what it says of itself.
+        runs, seconds: lower bounds, both reached.
 
     Raises:
         BadInput: other units, or no such package.
@@ -62,7 +62,7 @@ def measure(
     began = time.perf_counter()
     loaded = coremltools.models.MLModel(str(package), compute_units=getattr(coremltools.ComputeUnit, UNITS[units][0]))
     load = time.perf_counter() - began
-    inputs = {told.name: _values(told) for told in loaded.get_spec().description.input}
+    inputs = {feature.name: _values(feature) for feature in loaded.get_spec().description.input}
     first = _run(loaded, inputs)
     for _ in range(WARM_UP - 1):
         _run(loaded, inputs)
@@ -78,7 +78,7 @@ def measure(
         source=f"mdrepro latency by predict; weights {_digest(package)}",
         date=today(),
         notes=("predict copies inputs and outputs through Python",),
-        **(said or about.of(package)).told(),
+        **(metadata or file_metadata.read(package)).fields(),
     )
 
 
@@ -88,8 +88,8 @@ def _run(model: Any, inputs: dict[str, Any]) -> float:
     return time.perf_counter() - began
 
 
-def _values(told: Any) -> Any:
-    array = told.type.multiArrayType
+def _values(feature: Any) -> Any:
+    array = feature.type.multiArrayType
     shape = tuple(array.shape)
     whole = array.ArrayDataType.Name(array.dataType) == "INT32"
     return np.ones(shape, np.int32) if whole else np.random.default_rng(0).standard_normal(shape).astype(np.float32)

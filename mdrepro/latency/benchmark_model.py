@@ -8,13 +8,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mdrepro.core.errors import BadInput
+from mdrepro.core.errors import BadInput, unknown
 from mdrepro.latency.records import Times
 
 ACCELERATORS = {"cpu": ("--use_xnnpack=true",), "gpu": ("--use_gpu=true",)}
 """What computes, and the options for it."""
 RUNS, WARM_UP, LIMIT = 10, 3, 600
-"""At least so many runs, so many before them, and seconds that either may take."""
+"""Lower bounds of runs and of warm-up runs, and seconds that either may take."""
 NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
 ITERATIONS = re.compile(r"count=(\d+)\b(?=.*\b(?:curr|avg)=)(.*)")
 FIELD = re.compile(rf"\b(first|curr|min|max|avg|std|p5|p10|median|p50|p90|p95)={NUMBER}")
@@ -67,15 +67,15 @@ def command(
         tool, model: paths on the machine that runs it.
         accelerator: one of `ACCELERATORS`.
         threads: on the CPU.
-        runs, warm_up: at least so many.
+        runs, warm_up: lower bounds.
 
     Raises:
         BadInput: an unknown accelerator, or numbers below 1.
     """
     if accelerator not in ACCELERATORS:
-        raise BadInput(f"unknown accelerator {accelerator}: allowed are {', '.join(ACCELERATORS)}")
+        raise unknown("accelerator", accelerator, ACCELERATORS)
     if min(threads, runs, warm_up) < 1:
-        raise BadInput(f"threads {threads}, runs {runs}, warm-up {warm_up}: allowed are numbers from 1")
+        raise BadInput(f"threads {threads}, runs {runs}, warm-up {warm_up}: must be at least 1")
     return [
         tool,
         f"--graph={model}",
@@ -101,17 +101,13 @@ def parse(printed: str) -> Report:
     counted = ITERATIONS.findall(printed)
     if len(counted) < 2:
         raise BadInput("benchmark_model gave no line of its runs (count=...): the output was cut")
-    runs, told = counted[-1]
-    fields = {name: float(value) / 1000 for name, value in FIELD.findall(told)}
+    runs, numbers = counted[-1]
+    fields = {name: float(value) / 1000 for name, value in FIELD.findall(numbers)}
     times = Times(
         runs=int(runs),
         mean_ms=mean,
         median_ms=fields.get("median", fields.get("p50")),
-        p10_ms=fields.get("p10"),
-        p90_ms=fields.get("p90"),
-        min_ms=fields.get("min"),
-        max_ms=fields.get("max"),
-        std_ms=fields.get("std"),
+        **{f"{name}_ms": fields.get(name) for name in ("p10", "p90", "min", "max", "std")},
         first_ms=first,
         load_ms=init,
     )
@@ -126,4 +122,4 @@ def _complaint(printed: str) -> str:
     """The line that says why, or else the last one."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     blamed: Sequence[str] = [line for line in lines if re.search(r"error|fail|cannot|not found|denied", line, re.I)]
-    return (blamed or lines or ["it printed nothing"])[-1]
+    return (blamed or lines or ["no output"])[-1]

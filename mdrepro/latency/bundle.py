@@ -17,10 +17,10 @@ from typing import Any
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, write_json
-from mdrepro.latency import about, benchmark_model, imports
-from mdrepro.latency.about import About
-from mdrepro.latency.adb import PROPERTIES, REMOTE
-from mdrepro.latency.records import Record, record
+from mdrepro.latency import benchmark_model, file_metadata, imports
+from mdrepro.latency.adb import PROPERTIES, REMOTE, described
+from mdrepro.latency.file_metadata import FileMetadata
+from mdrepro.latency.records import Device, Record, record
 
 MANIFEST, RESULTS = "manifest.json", "results"
 RUN = """#!/bin/sh
@@ -68,47 +68,47 @@ Let the phone cool down, take it out of its case, set it to flight mode, and kee
 THREADS = 4
 
 
-def make(files: Sequence[Path], folder: Path, said: Callable[[Path], About] = about.of) -> Path:
+def write(files: Sequence[Path], folder: Path, metadata: Callable[[Path], FileMetadata] = file_metadata.read) -> Path:
     """Write a bundle; the folder appears whole.
 
     Args:
         files: networks, ``.tflite``. Those of ``mdrepro export`` are packed under their model's name too.
         folder: a new one.
-        said: what a file is.
+        metadata: of a file.
 
     Raises:
         BadInput: no files, a file that is missing or no ``.tflite``, two of one name, an unknown component, or a folder
             that is there.
     """
     if folder.exists():
-        raise BadInput(f"{folder} is there already: allowed is a new folder")
+        raise BadInput(f"{folder} exists already: name a new folder")
     if not files:
         raise BadInput("a bundle needs networks: name one .tflite or more")
     for file in files:
         if not file.is_file() or file.suffix != ".tflite":
-            raise BadInput(f"{file}: allowed are .tflite files")
-    each = [said(file) for file in files]
+            raise BadInput(f"{file}: expected an existing .tflite file")
+    each = [metadata(file) for file in files]
     names = [_name(file, one) for file, one in zip(files, each, strict=True)]
     if len(set(names)) < len(files):
         raise BadInput("two networks have the same file name: rename one")
     with replacing_folder(folder) as place:
         (place / "models").mkdir()
-        told = []
+        models = []
         for file, name, one in zip(files, names, each, strict=True):
             shutil.copyfile(file, place / "models" / name)
-            facts = {"name": name, "bytes": file.stat().st_size, "sha256": sha256(file), "about": one.told()}
-            told.append(facts)
-        write_json(place / MANIFEST, {"format": 1, "threads": THREADS, "models": told})
+            facts = {"name": name, "bytes": file.stat().st_size, "sha256": sha256(file), "about": one.fields()}
+            models.append(facts)
+        write_json(place / MANIFEST, {"format": 1, "threads": THREADS, "models": models})
         (place / "run.sh").write_text(_script(), encoding="utf-8")
         (place / "README.txt").write_text(README.format(count=len(files)), encoding="utf-8")
         (place / "run.sh").chmod(0o755)
     return folder
 
 
-def _name(file: Path, said: About) -> str:
+def _name(file: Path, metadata: FileMetadata) -> str:
     """With model and batch, by which files of different systems differ; of characters that no shell takes apart."""
-    batch = f"-batch{said.batch}" if said.batch > 1 else ""
-    whole = file.stem if said.model == file.stem else f"{said.model}-{file.stem}{batch}"
+    batch = f"-batch{metadata.batch}" if metadata.batch > 1 else ""
+    whole = file.stem if metadata.model == file.stem else f"{metadata.model}-{file.stem}{batch}"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", whole).lstrip(".-") + file.suffix
 
 
@@ -139,13 +139,13 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        models = {Path(one["name"]).stem: (one["sha256"], _said(one)) for one in manifest["models"]}
+        models = {Path(one["name"]).stem: (one["sha256"], _fields(one)) for one in manifest["models"]}
         threads = int(manifest["threads"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{folder}: no bundle of `mdrepro latency --bundle` ({type(error).__name__})") from error
     device = _device(folder / RESULTS / "device.txt")
-    found, failed = [], {}
-    for name, (digest, said) in models.items():
+    collected, failed = [], {}
+    for name, (digest, fields) in models.items():
         if sha256(folder / "models" / f"{name}.tflite") != digest:
             raise BadInput(f"{folder}/models/{name}.tflite is not the file that was packed")
         for accelerator in benchmark_model.ACCELERATORS:
@@ -153,7 +153,7 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
             if not file.is_file():
                 failed[f"{name} on {accelerator}"] = "it did not run"
                 continue
-            known = {**said, "device": device, "threads": threads, "model_sha256": digest}
+            known = {**fields, "device": device, "threads": threads, "model_sha256": digest}
             try:
                 (one,) = imports.read("benchmark-model", file, known)
             except BadInput as error:
@@ -162,20 +162,18 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
             if benchmark_model.refused(accelerator, one.delegated):
                 failed[f"{name} on {accelerator}"] = benchmark_model.REFUSED
                 continue
-            found.append(record({**one.model_dump(), "origin": "measured"}, str(file)))
-    return found, failed
+            collected.append(record({**one.model_dump(), "origin": "measured"}, str(file)))
+    return collected, failed
 
 
-def _said(packed: dict[str, Any]) -> dict[str, Any]:
-    """What a network said of itself; bundles of older versions did not ask."""
-    return About(Path(packed["name"]).stem).told() | dict(packed.get("about", {}))
+def _fields(packed: dict[str, Any]) -> dict[str, Any]:
+    """A network's metadata; bundles of older versions have none."""
+    return FileMetadata(Path(packed["name"]).stem).fields() | dict(packed.get("about", {}))
 
 
-def _device(file: Path) -> dict[str, str]:
+def _device(file: Path) -> Device:
     try:
-        told = dict(line.split("=", 1) for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
+        values = dict(line.split("=", 1) for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
     except OSError as error:
         raise BadInput(f"{file} is missing: run.sh has not run in this bundle") from error
-    maker, model, version, chip = (told.get(name, "").strip() for name in PROPERTIES)
-    name = model if not maker or model.lower().startswith(maker.lower()) else f"{maker} {model}"
-    return {"name": name or "an Android phone", "system": f"Android {version}".strip(), "chip": chip}
+    return described([values.get(name, "").strip() for name in PROPERTIES], "an Android phone")

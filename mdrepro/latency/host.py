@@ -19,8 +19,8 @@ import numpy as np
 from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
-from mdrepro.latency import about, host_child
-from mdrepro.latency.about import About
+from mdrepro.latency import file_metadata, host_child
+from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.records import Component, Device, Record, Times, today
 from mdrepro.metrics.bootstrap import LEVEL
 
@@ -31,8 +31,8 @@ SIDE = 1024
 CPU = "CPU, XNNPACK"
 
 
-class Told(TypedDict):
-    """What a process says of its runs: times in seconds, memory in bytes, 10^9 multiply-accumulates a second."""
+class ProcessReport(TypedDict):
+    """A process's report of its runs: times in seconds, memory in bytes, 10^9 multiply-accumulates a second."""
 
     load: float
     first: float
@@ -50,37 +50,37 @@ def measure(
     file: Path,
     threads: int = 1,
     *,
-    said: About | None = None,
+    metadata: FileMetadata | None = None,
     macs: int | None = None,
     runs: int = RUNS,
     seconds: float = SECONDS,
 ) -> tuple[Record, dict[str, float]]:
-    """Latency of a file, and how the machine was.
+    """Latency of a file and the state of the machine, as `record` returns them.
 
     Args:
         file: the network.
         threads: and cores that the process is pinned to.
-        said: what the file is; None for what it says of itself.
+        metadata: of the file; None for what it says of itself.
         macs: multiply-accumulates of one run, where known.
-        runs, seconds: both are at least reached.
-
-    Returns:
-        as `record`.
+        runs, seconds: lower bounds, both reached.
 
     Raises:
         BadInput: more threads than cores, or a file that LiteRT cannot run.
     """
-    told = run(file, threads, runs=runs, seconds=seconds)
-    return record([told], threads, file=file, macs=macs, **(said or about.of(file)).told())
+    report = run(file, threads, runs=runs, seconds=seconds)
+    fields = (metadata or file_metadata.read(file)).fields()
+    return record([report], threads, file=file, macs=macs, **fields)
 
 
-def run(file: Path, threads: int = 1, *, runs: int = RUNS, seconds: float = SECONDS, most: float | None = None) -> Told:
+def run(
+    file: Path, threads: int = 1, *, runs: int = RUNS, seconds: float = SECONDS, most: float | None = None
+) -> ProcessReport:
     """Runs of a file in a process of its own.
 
     Args:
         file, threads: as for `measure`.
-        runs, seconds: both are at least reached, unless ``most`` seconds have passed and `host_child.LEAST` runs.
-        most: None for no bound.
+        runs, seconds: lower bounds, both reached, unless ``most`` seconds have passed and `host_child.LEAST` runs.
+        most: None for no upper bound.
 
     Raises:
         BadInput: more threads than cores, or a file that LiteRT cannot run.
@@ -88,19 +88,14 @@ def run(file: Path, threads: int = 1, *, runs: int = RUNS, seconds: float = SECO
     pinned = cores(threads)
     if not file.is_file():
         raise BadInput(f"{file}: no such file")
-    asked = {"file": str(file), "runs": runs, "seconds": seconds, "most": most} | shared(threads, pinned)
-    done = subprocess.run(
-        command(host_child.__name__, asked),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=environment(threads),
-    )
-    return answer(f"LiteRT cannot run {file}", done.returncode, done.stdout, done.stderr)
+    request = {"file": str(file), "runs": runs, "seconds": seconds, "most": most} | shared(threads, pinned)
+    call, env = command(host_child.__name__, request), environment(threads)
+    ended = subprocess.run(call, capture_output=True, text=True, errors="replace", env=env)
+    return answer(f"LiteRT cannot run {file}", ended.returncode, ended.stdout, ended.stderr)
 
 
 def record(
-    told: Sequence[Told],
+    reports: Sequence[ProcessReport],
     threads: int,
     *,
     file: Path | None = None,
@@ -116,7 +111,7 @@ def record(
     """One record of the runs of one network, of one process or of several one after the other.
 
     Args:
-        told: of each process.
+        reports: of each process.
         threads, file, macs: as for `measure`; no file where torch ran.
         model, component, accelerator, precision, batch, resolution, notes: as in `Record`.
 
@@ -126,37 +121,37 @@ def record(
         most until the runs began) and, where ``macs`` is known, the network's own ``gmacs`` and its ``share`` of the
         peak.
     """
-    times = [1000 * each for one in told for each in one["seconds"]]
+    times = [1000 * each for one in reports for each in one["seconds"]]
     state = {
-        "load_before": told[0]["load_before"],
-        "load_after": told[-1]["load_after"],
-        "peak_gmacs": max(one["peak_gmacs"] for one in told),
-        "loading_mb": max(one["loading_bytes"] for one in told) / 1e6,
+        "load_before": reports[0]["load_before"],
+        "load_after": reports[-1]["load_after"],
+        "peak_gmacs": max(one["peak_gmacs"] for one in reports),
+        "loading_mb": max(one["loading_bytes"] for one in reports) / 1e6,
     }
     if macs:
         state["gmacs"] = macs / float(np.median(times)) / 1e6
         state["share"] = state["gmacs"] / state["peak_gmacs"]
-    cpu = told[0]["cpu"]
-    made = Record(
+    first, cpu = reports[0], reports[0]["cpu"]
+    measured = Record(
         origin="measured",
         model=model or (file.stem if file else "network"),
         component=component,
         device=Device(name=cpu, system=platform.platform(), chip=cpu),
-        runtime=told[0]["runtime"],
+        runtime=first["runtime"],
         accelerator=accelerator,
         precision=precision,
         batch=batch,
         resolution=resolution,
         threads=threads,
-        times=summary(times, first_ms=told[0]["first"] * 1000, load_ms=told[0]["load"] * 1000),
-        memory_mb=max(one["peak_bytes"] for one in told) / 1e6,
+        times=summary(times, first_ms=first["first"] * 1000, load_ms=first["load"] * 1000),
+        memory_mb=max(one["peak_bytes"] for one in reports) / 1e6,
         macs=macs,
         model_sha256=sha256(file) if file else "",
         source=f"mdrepro latency on this host, cores {', '.join(map(str, cores(threads)))}",
         date=today(),
         notes=tuple(notes),
     )
-    return made, state
+    return measured, state
 
 
 def medians(times_ms: Sequence[float], seed: int = 0) -> "np.ndarray[Any, np.dtype[np.float64]]":
@@ -173,55 +168,45 @@ def interval(drawn: "np.ndarray[Any, np.dtype[np.float64]]") -> tuple[float, flo
 
 
 def summary(times_ms: Sequence[float], *, first_ms: float | None = None, load_ms: float | None = None) -> Times:
-    """What is told of some runs, with a percentile bootstrap of the median."""
+    """Statistics of runs, with a percentile bootstrap of the median."""
     values = np.asarray(times_ms, np.float64)
     low, high = interval(medians(times_ms))
     p10, p50, p90 = np.percentile(values, [10, 50, 90]).tolist()
-    return Times(
-        runs=len(values),
-        mean_ms=float(values.mean()),
-        median_ms=p50,
-        p10_ms=p10,
-        p90_ms=p90,
-        min_ms=float(values.min()),
-        max_ms=float(values.max()),
-        std_ms=float(values.std()),
-        low_ms=low,
-        high_ms=high,
-        first_ms=first_ms,
-        load_ms=load_ms,
-    )
+    moments = {name: float(getattr(values, name)()) for name in ("mean", "min", "max", "std")}
+    named = moments | {"p10": p10, "median": p50, "p90": p90, "low": low, "high": high}
+    of_runs = {f"{name}_ms": value for name, value in named.items()}
+    return Times(runs=len(values), first_ms=first_ms, load_ms=load_ms, **of_runs)
 
 
 def cores(threads: int) -> list[int]:
     """The first cores of this process, as many as threads. Raises BadInput for more than there are, or none."""
     there = machine.core_numbers()
     if not 1 <= threads <= len(there):
-        raise BadInput(f"threads {threads}: allowed are 1 to {len(there)}, the cores of this process")
+        raise BadInput(f"threads {threads}: must be 1 to {len(there)}, the cores of this process")
     return there[:threads]
 
 
 def shared(threads: int, pinned: Sequence[int]) -> dict[str, Any]:
-    """What every process is asked."""
+    """The part of a request that all processes share."""
     return {"threads": threads, "cores": list(pinned), "side": SIDE, "warm_up": WARM_UP}
 
 
-def command(module: str, asked: dict[str, Any]) -> list[str]:
-    """How a process is started."""
-    return [sys.executable, "-m", module, json.dumps(asked)]
+def command(module: str, request: dict[str, Any]) -> list[str]:
+    """The command line of a process."""
+    return [sys.executable, "-m", module, json.dumps(request)]
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Of a process: as many threads in every library."""
+    """Environment variables of a process: ``threads`` in every library."""
     return os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
 
 
-def answer(failure: str, code: int, output: str, errors: str) -> Told:
-    """What a process said last. Raises BadInput that begins with ``failure`` where it ended badly."""
+def answer(failure: str, code: int, output: str, errors: str) -> ProcessReport:
+    """The report in a process's last line. Raises BadInput that begins with ``failure`` where it ended badly."""
     lines = output.splitlines()
     if code or not lines:
-        said = [line for line in (errors + output).splitlines() if line.strip()]
-        why = f"killed by signal {-code}" if code < 0 else (said or ["it said nothing"])[-1]
+        printed = [line for line in (errors + output).splitlines() if line.strip()]
+        why = f"killed by signal {-code}" if code < 0 else (printed or ["no output"])[-1]
         raise BadInput(f"{failure}: {why}")
-    told: Told = json.loads(lines[-1])
-    return told
+    report: ProcessReport = json.loads(lines[-1])
+    return report

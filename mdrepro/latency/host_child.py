@@ -1,7 +1,7 @@
 """The process that `mdrepro.latency.host` measures in; it imports no torch. Its last line is the result, in JSON.
 
-Where ``asked["served"]`` is set, it makes one run for every line that it reads, and prints the seconds, so that several
-such processes can take turns (`mdrepro.latency.host_torch`).
+Where ``request["served"]`` is set, it makes one run for every line that it reads, and prints the seconds, so that
+several such processes can take turns (`mdrepro.latency.host_torch`).
 """
 
 import importlib.metadata
@@ -11,39 +11,43 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import machine
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 Run = Callable[[], object]
 Prepare = Callable[[dict[str, Any]], tuple[Run, str]]
-"""From what is asked for to what is timed, and the name and version of what runs it."""
+"""From a request to what is timed, and the name and version of the runtime."""
 LEAST = 3
 """Runs that count, however long they take."""
 
 
-def main(asked: dict[str, Any], prepare: Prepare | None = None) -> dict[str, Any]:
+def main(request: dict[str, Any], prepare: Prepare | None = None) -> dict[str, Any]:
     """Load, warm up, run; see `mdrepro.latency.host.run`."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, asked["cores"])
+        os.sched_setaffinity(0, request["cores"])
     load_before = os.getloadavg()[0]
-    peak = _peak(asked["side"])
+    peak = _peak(request["side"])
     began = time.perf_counter()
-    run, runtime = (prepare or litert)(asked)
+    run, runtime = (prepare or litert)(request)
     load = time.perf_counter() - began
     first = _timed(run)
-    for _ in range(asked["warm_up"] - 1):
+    for _ in range(request["warm_up"] - 1):
         _timed(run)
     loading = _largest()
     _forget()
     seconds: list[float] = []
-    if asked.get("served"):
+    if request.get("served"):
         print(json.dumps({"ready": runtime}), flush=True)
         for _ in sys.stdin:
             seconds.append(_timed(run))
             print(json.dumps({"seconds": seconds[-1]}), flush=True)
     else:
-        while not enough(len(seconds), sum(seconds), asked["runs"], asked["seconds"], asked.get("most")):
+        while not enough(len(seconds), sum(seconds), request["runs"], request["seconds"], request.get("most")):
             seconds.append(_timed(run))
     return {
         "load": load,
@@ -53,22 +57,22 @@ def main(asked: dict[str, Any], prepare: Prepare | None = None) -> dict[str, Any
         "load_after": os.getloadavg()[0],
         "peak_bytes": _largest(),
         "loading_bytes": loading,
-        "peak_gmacs": max(peak, _peak(asked["side"])),
+        "peak_gmacs": max(peak, _peak(request["side"])),
         "runtime": runtime,
         "cpu": machine.processor(),
     }
 
 
-def litert(asked: dict[str, Any]) -> tuple[Run, str]:
+def litert(request: dict[str, Any]) -> tuple[Run, str]:
     """A ``.tflite`` file on LiteRT, which takes XNNPACK where it can."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
-    interpreter = Interpreter(model_path=asked["file"], num_threads=asked["threads"])
+    interpreter = Interpreter(model_path=request["file"], num_threads=request["threads"])
     interpreter.allocate_tensors()
     random = np.random.default_rng(0)
-    for told in interpreter.get_input_details():
-        interpreter.set_tensor(told["index"], _values(random, told))
+    for tensor in interpreter.get_input_details():
+        interpreter.set_tensor(tensor["index"], _values(random, tensor))
     return interpreter.invoke, f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
 
 
@@ -76,10 +80,9 @@ def enough(count: int, passed: float, runs: int, seconds: float, most: float | N
     """Whether there are enough runs: ``runs`` and ``seconds`` are both reached, or ``most`` seconds and `LEAST` runs.
 
     Args:
-        count: runs that there are.
-        passed: seconds that they took.
-        runs, seconds: both are at least to be reached.
-        most: None for no bound.
+        count, passed: runs so far, and their seconds.
+        runs, seconds: lower bounds.
+        most: None for no upper bound.
     """
     if most is not None and count >= LEAST and passed >= most:
         return True
@@ -92,10 +95,10 @@ def _timed(run: Run) -> float:
     return time.perf_counter() - began
 
 
-def _values(random: Any, told: dict[str, Any]) -> Any:
+def _values(random: "np.random.Generator", tensor: dict[str, Any]) -> "NDArray[np.generic]":
     import numpy as np
 
-    shape, kind = tuple(told["shape"]), told["dtype"]
+    shape, kind = tuple(tensor["shape"]), tensor["dtype"]
     if np.issubdtype(kind, np.integer):
         return np.ones(shape, kind)  # a token that every vocabulary has
     return random.standard_normal(shape).astype(kind)
@@ -114,7 +117,7 @@ def _largest() -> int:
 
 
 def _forget() -> None:
-    """Start `_largest` anew, so that what loading needed for a moment is not in it."""
+    """Reset `_largest`, so that what loading needed for a moment is not in it."""
     try:
         with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
             file.write("5")
@@ -136,7 +139,7 @@ def _peak(side: int, rounds: int = 5) -> float:
 
 
 def cli(prepare: Prepare | None = None) -> None:
-    """Answer the one argument, JSON; what goes wrong is said in one line."""
+    """Answer the one argument, JSON; an error is one line on standard error."""
     try:
         print(json.dumps(main(json.loads(sys.argv[1]), prepare)))
     except (ValueError, RuntimeError, ImportError) as error:

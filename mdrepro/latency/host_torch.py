@@ -1,7 +1,7 @@
-"""LiteRT against torch on this machine: one network, each way in a process of its own, run by run in turn.
+"""LiteRT against torch on this machine: one network, each runtime in a process of its own, run by run in turn.
 
-What slows the machine for a while slows all ways alike. All processes are loaded and warmed up first; then a round has
-one run of each, in every order in turn, so that none always comes after the same other. A ratio is the median over
+What slows the machine for a while slows all equally. All processes are loaded and warmed up first; then a round
+has one run of each, in every order in turn, so that none always comes after the same other. A ratio is the median over
 rounds of the ratio within a round.
 """
 
@@ -20,80 +20,85 @@ import numpy as np
 
 from mdrepro.core.errors import BadInput
 from mdrepro.latency import host, host_child, host_torch_child
-from mdrepro.latency.host import Told
+from mdrepro.latency.host import ProcessReport
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to run a network: the module of its process, and what that is asked."""
+class RuntimeSetup:
+    """A runtime of one network: the module of its process, and the request to it."""
 
     name: str
     module: str
-    asked: Mapping[str, Any]
+    request: Mapping[str, Any]
 
 
-def litert(file: Path, precision: str = "") -> Way:
+def litert(file: Path, precision: str = "") -> RuntimeSetup:
     """A ``.tflite`` file on LiteRT, named after its precision too. Raises BadInput where there is none."""
     if not file.is_file():
         raise BadInput(f"{file}: no such file")
-    return Way(f"LiteRT, {precision}" if precision else "LiteRT", host_child.__name__, {"file": str(file)})
+    return RuntimeSetup(f"LiteRT, {precision}" if precision else "LiteRT", host_child.__name__, {"file": str(file)})
 
 
 def torch(
     model: str, component: str, *, branches: int | None = None, resolution: int | None = None, compiled: bool = False
-) -> Way:
+) -> RuntimeSetup:
     """A component of a model in torch, float32.
 
     Args:
         model, component, branches, resolution: as for `mdrepro export`.
         compiled: by torch.compile; the C++ compiler that it needs takes minutes over a large network.
     """
-    asked = {"model": model, "component": component, "branches": branches, "resolution": resolution}
+    request = {"model": model, "component": component, "branches": branches, "resolution": resolution}
     name = "torch.compile" if compiled else "eager torch"
-    return Way(name, host_torch_child.__name__, asked | {"compiled": compiled})
+    return RuntimeSetup(name, host_torch_child.__name__, request | {"compiled": compiled})
 
 
 def alternate(
-    ways: Sequence[Way], threads: int = 1, *, runs: int = host.RUNS, seconds: float = 0.0, most: float | None = None
-) -> dict[str, Told]:
-    """Run the ways in turn; what each process says, by the way's name, its seconds one a round.
+    setups: Sequence[RuntimeSetup],
+    threads: int = 1,
+    *,
+    runs: int = host.RUNS,
+    seconds: float = 0.0,
+    most: float | None = None,
+) -> dict[str, ProcessReport]:
+    """Run the setups in turn; the report of each process by its setup's name, one entry of ``seconds`` per round.
 
     Args:
-        ways: of one network.
+        setups: of one network.
         threads: of each, and cores that all are pinned to.
-        runs, seconds: rounds, and seconds of all of them together, both at least reached.
-        most: seconds after which no round begins, once there are `host_child.LEAST`; None for no bound.
+        runs, seconds: lower bounds of rounds, and of their seconds together.
+        most: seconds after which no round begins, once there are `host_child.LEAST`; None for no upper bound.
 
     Raises:
-        BadInput: more threads than cores, or a way that cannot run.
+        BadInput: more threads than cores, or a setup that cannot run.
     """
     pinned = host.cores(threads)
     with ExitStack() as stack:
-        asked = host.shared(threads, pinned) | {"served": True}
-        servers = [stack.enter_context(_Server(way, threads, asked)) for way in ways]
+        request = host.shared(threads, pinned) | {"served": True}
+        servers = [stack.enter_context(_Server(setup, threads, request)) for setup in setups]
         rounds, began, orders = 0, time.perf_counter(), list(itertools.permutations(servers))
         while not host_child.enough(rounds, time.perf_counter() - began, runs, seconds, most):
             for server in orders[rounds % len(orders)]:
                 server.run()
             rounds += 1
-        return {server.way.name: server.end() for server in servers}
+        return {server.setup.name: server.end() for server in servers}
 
 
-def ratio(above: Told, below: Told) -> tuple[float, float, float]:
-    """Median over rounds of the time of one way over that of another, and its 95 % interval."""
+def ratio(above: ProcessReport, below: ProcessReport) -> tuple[float, float, float]:
+    """Median over rounds of the time of one runtime over that of another, and its 95 % interval."""
     each = np.asarray(above["seconds"]) / np.asarray(below["seconds"])
     low, high = host.interval(host.medians(each.tolist()))
     return float(np.median(each)), low, high
 
 
 class _Server:
-    """A process that makes one run when it is told to."""
+    """A process that makes one run at each request."""
 
-    def __init__(self, way: Way, threads: int, asked: Mapping[str, Any]) -> None:
-        self.way = way
+    def __init__(self, setup: RuntimeSetup, threads: int, request: Mapping[str, Any]) -> None:
+        self.setup = setup
         self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
-            host.command(way.module, dict(way.asked) | dict(asked)),
+            host.command(setup.module, dict(setup.request) | dict(request)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -125,15 +130,15 @@ class _Server:
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            self._told("")
+            self._report("")
         self._until("seconds")
 
-    def end(self) -> Told:
-        """Let it end, and take its last word."""
+    def end(self) -> ProcessReport:
+        """Its report, after its end."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        return self._told(self._process.stdout.read())
+        return self._report(self._process.stdout.read())
 
     def _until(self, key: str) -> None:
         assert self._process.stdout is not None
@@ -143,9 +148,9 @@ class _Server:
                     return
             except (ValueError, TypeError):
                 continue
-        self._told("")
+        self._report("")
 
-    def _told(self, output: str) -> Told:
+    def _report(self, output: str) -> ProcessReport:
         code = self._process.wait()
         self._errors.seek(0)
-        return host.answer(f"{self.way.name} cannot run it", code, output, self._errors.read())
+        return host.answer(f"{self.setup.name} cannot run it", code, output, self._errors.read())

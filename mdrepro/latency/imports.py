@@ -23,19 +23,19 @@ from mdrepro.core.files import sha256
 from mdrepro.latency import benchmark_model
 from mdrepro.latency.records import Record, record
 
-Told = Mapping[str, Any]
+Fields = Mapping[str, Any]
 XCODE = ("model", "device", "prediction_ms")
 """Fields that the form of an Xcode report must have. The rest: component, system, chip, load_ms, compute_units (in the
 words of the report), neural_engine, gpu, cpu (operations on each), precision, resolution, runs, date."""
 
 
-def read(kind: str, file: Path, about: Told) -> list[Record]:
+def read(kind: str, file: Path, about: Fields) -> list[Record]:
     """The records of a report.
 
     Args:
         kind: a row of the table above.
         file: the report.
-        about: fields of `Record` that the report does not tell, such as ``model``, ``component`` and ``device``.
+        about: fields of `Record` that the report lacks, such as ``model``, ``component`` and ``device``.
 
     Raises:
         BadInput: an unknown kind, a file that is no such report, or fields that are missing.
@@ -47,37 +47,29 @@ def read(kind: str, file: Path, about: Told) -> list[Record]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: no readable report ({error})") from error
     try:
-        found = KINDS[kind](content)
+        parsed = KINDS[kind](content)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, yaml.YAMLError) as error:
         if isinstance(error, BadInput):
             raise BadInput(f"{file}: {error}") from error
         raise BadInput(f"{file}: no {kind} report ({type(error).__name__}: {error})") from error
-    if not found:
+    if not parsed:
         raise BadInput(f"{file}: no {kind} report with a time")
     source = f"{kind}: {file.name}, SHA-256 {sha256(file)}"
     given = {name: value for name, value in about.items() if value not in (None, "")}
     fixed = {"origin": "imported", "source": source}
-    return [record({**one, **given, **fixed}, f"{file}: record {n}") for n, one in enumerate(found, start=1)]
+    return [record({**one, **given, **fixed}, f"{file}: record {n}") for n, one in enumerate(parsed, start=1)]
 
 
-def _benchmark_model(content: str) -> list[Told]:
+def _benchmark_model(content: str) -> list[Fields]:
     report = benchmark_model.parse(content)
     gpu = report.delegated is not None and "Gpu" in content
-    return [
-        {
-            "runtime": "LiteRT benchmark_model",
-            "accelerator": "GPU delegate" if gpu else "CPU",
-            "times": report.times,
-            "memory_mb": report.memory_mb,
-            "delegated": report.delegated,
-            "notes": report.notes,
-        }
-    ]
+    fields = {name: getattr(report, name) for name in ("times", "memory_mb", "delegated", "notes")}
+    return [fields | {"runtime": "LiteRT benchmark_model", "accelerator": "GPU delegate" if gpu else "CPU"}]
 
 
-def _ai_hub(content: str) -> list[Told]:
-    told = json.loads(content)
-    summary, detail = told["execution_summary"], told.get("execution_detail", [])
+def _ai_hub(content: str) -> list[Fields]:
+    report = json.loads(content)
+    summary, detail = report["execution_summary"], report.get("execution_detail", [])
     runs = [value / 1000 for value in summary.get("all_inference_times", [])]
     times: dict[str, Any] = {"runs": len(runs) or 1}
     if runs:
@@ -104,17 +96,17 @@ def _ai_hub(content: str) -> list[Told]:
     ]
 
 
-def _mlperf(content: str) -> list[Told]:
-    told = json.loads(content)
-    info = told["environment_info"]
+def _mlperf(content: str) -> list[Fields]:
+    report = json.loads(content)
+    info, version = report["environment_info"], report["build_info"]["version"]
     system = info["value"][info["platform"]]
     device = {
         "name": system.get("model_name") or system.get("model_code") or system.get("cpu_full_name"),
         "system": f"{info['platform']} {system.get('os_version', '')}".strip(),
         "chip": system.get("soc_name") or system.get("proc_cpuinfo_soc_name") or "",
     }
-    found: list[Told] = []
-    for result in told["results"]:
+    parsed: list[Fields] = []
+    for result in report["results"]:
         run = result.get("performance_run")
         if not run or result["loadgen_scenario"] != "SingleStream":
             continue
@@ -122,48 +114,52 @@ def _mlperf(content: str) -> list[Told]:
         each = 1000 / (rate["value"] if isinstance(rate, dict) else rate)
         backend = result["backend_info"]
         valid = run.get("loadgen_info", {}).get("validity", True)
-        found.append(
+        parsed.append(
             {
                 "model": result["benchmark_id"],
                 "component": "image" if "diffusion" in result["benchmark_id"] else "other",
                 "device": device,
-                "runtime": f"MLPerf Mobile {told['build_info']['version']}, {result['backend_settings']['framework']}",
+                "runtime": f"MLPerf Mobile {version}, {result['backend_settings']['framework']}",
                 "accelerator": backend.get("accelerator_name") or "not told",
                 "times": {"runs": run["measured_samples"], "mean_ms": each},
                 "date": run["start_datetime"][:10],
                 "notes": () if valid else ("the app marks this run as not valid",),
             }
         )
-    return found
+    return parsed
 
 
-def _xcode(content: str) -> list[Told]:
-    told = yaml.safe_load(content)
-    if not isinstance(told, dict):
+def _xcode(content: str) -> list[Fields]:
+    report = yaml.safe_load(content)
+    if not isinstance(report, dict):
         raise BadInput(f"a form with {', '.join(XCODE)} is needed")
-    if missing := [name for name in XCODE if name not in told]:
+    if missing := [name for name in XCODE if name not in report]:
         raise BadInput(f"the form lacks {', '.join(missing)}")
-    counts = {unit: told.get(unit) for unit in ("neural_engine", "gpu", "cpu")}
+    counts = {unit: report.get(unit) for unit in ("neural_engine", "gpu", "cpu")}
     placed = {unit: int(count) for unit, count in counts.items() if count is not None}
     off_cpu = sum(count for unit, count in placed.items() if unit != "cpu")
-    optional = {name: told[name] for name in ("component", "precision", "resolution", "date") if name in told}
-    load = {"load_ms": told["load_ms"]} if "load_ms" in told else {}
+    optional = {name: report[name] for name in ("component", "precision", "resolution", "date") if name in report}
+    load = {"load_ms": report["load_ms"]} if "load_ms" in report else {}
     return [
         {
             "component": "other",
             **{name: str(value) if name == "date" else value for name, value in optional.items()},
-            "model": told["model"],
-            "device": {"name": told["device"], "system": str(told.get("system", "")), "chip": told.get("chip", "")},
+            "model": report["model"],
+            "device": {
+                "name": report["device"],
+                "system": str(report.get("system", "")),
+                "chip": report.get("chip", ""),
+            },
             "runtime": "Core ML, Xcode performance report",
-            "accelerator": told.get("compute_units", "not told"),
-            "times": {"runs": told.get("runs", 1), "median_ms": told["prediction_ms"], **load},
+            "accelerator": report.get("compute_units", "not told"),
+            "times": {"runs": report.get("runs", 1), "median_ms": report["prediction_ms"], **load},
             "delegated": (off_cpu, sum(placed.values())) if placed else None,
-            "notes": () if "runs" in told else ("copied by hand; the number of runs is not told",),
+            "notes": () if "runs" in report else ("copied by hand; the number of runs is not told",),
         }
     ]
 
 
-KINDS: Mapping[str, Callable[[str], list[Told]]] = {
+KINDS: Mapping[str, Callable[[str], list[Fields]]] = {
     "benchmark-model": _benchmark_model,
     "ai-hub": _ai_hub,
     "mlperf-mobile": _mlperf,

@@ -26,7 +26,7 @@ class _Data(BaseModel):
 
 
 class Times(_Data):
-    """Milliseconds of one run after warm-up; what a tool does not tell is None.
+    """Milliseconds of one run after warm-up; None where the tool reports no such number.
 
     Args:
         runs: how many.
@@ -63,9 +63,9 @@ class Times(_Data):
     @property
     def ms(self) -> float:
         """The median, or the mean where a tool gives no median."""
-        found = self.median_ms if self.median_ms is not None else self.mean_ms
-        assert found is not None
-        return found
+        value = self.median_ms if self.median_ms is not None else self.mean_ms
+        assert value is not None
+        return value
 
 
 class Device(_Data):
@@ -98,7 +98,7 @@ class Record(_Data):
         threads: on the CPU; None elsewhere.
         times: milliseconds.
         memory_mb: peak or footprint while running, as the tool defines it.
-        delegated: (nodes that ran on the accelerator, nodes), where the tool tells.
+        delegated: (nodes that ran on the accelerator, nodes), where the tool reports them.
         macs: multiply-accumulates of one run.
         model_sha256: of the file that ran.
         source: tool, command or file, and what else is needed to trace it.
@@ -130,7 +130,7 @@ class Record(_Data):
         if self.delegated and not 0 <= self.delegated[0] <= self.delegated[1]:
             raise ValueError(f"delegated {self.delegated}: more nodes than there are")
         if self.date and self.date > today():
-            raise ValueError(f"date {self.date} is to come")
+            raise ValueError(f"date {self.date} is in the future")
         return self
 
 
@@ -141,23 +141,19 @@ def today() -> str:
 
 def save(path: Path, records: Iterable[Record]) -> None:
     """Write records as JSON; the file appears whole."""
-    told = [record.model_dump(mode="json", exclude_defaults=True) for record in records]
-    write_json(path, {"format": FORMAT, "records": told})
+    rows = [record.model_dump(mode="json", exclude_defaults=True) for record in records]
+    write_json(path, {"format": FORMAT, "records": rows})
 
 
 def load(path: Path) -> list[Record]:
-    """Read records.
-
-    Raises:
-        BadInput: unreadable, of another format, or a record that is not allowed; the message names it.
-    """
+    """Read records. Raises BadInput for an unreadable file, another format or an invalid record, and names it."""
     try:
-        told: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: no readable file of latency records ({error})") from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT or not isinstance(told.get("records"), list):
-        raise BadInput(f"{path}: allowed is a file of latency records, format {FORMAT}")
-    return [record(one, f"{path}: record {number}") for number, one in enumerate(told["records"], start=1)]
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("records"), list):
+        raise BadInput(f"{path}: expected a file of latency records, format {FORMAT}")
+    return [record(fields, f"{path}: record {number}") for number, fields in enumerate(content["records"], start=1)]
 
 
 def record(fields: Any, where: str) -> Record:

@@ -14,8 +14,8 @@ from mdrepro.export import coreml, mil, parity
 from mdrepro.export.components import Component
 from mdrepro.export.coreml import CoreML
 from mdrepro.export.stages import quiet
-from mdrepro.latency import about
-from mdrepro.latency.about import About
+from mdrepro.latency import file_metadata
+from mdrepro.latency.file_metadata import FileMetadata
 from tests.support.small_component import SHAPE, Small, component, draw, export, small
 
 Made = tuple[Path, dict[str, Any]]
@@ -57,7 +57,7 @@ def test_packages_say_what_they_are(made: Made) -> None:
         assert spec.description.metadata.license == "Apache-2.0"
         told = mil.read(package).metadata
         assert (told["model"], told["precision"], told["branches"]) == ("small", precision, 2)
-        assert about.of(package) == About("small", "unet", precision, 2, 64)
+        assert file_metadata.read(package) == FileMetadata("small", "unet", precision, 2, 64)
         sizes[precision] = sum(file.stat().st_size for file in (package / "Data").rglob("*.bin"))
     assert sizes["fp32"] > 1.9 * sizes["fp16"] > 2.5 * sizes["int8"]
     assert sizes["palette8"] < 0.7 * sizes["fp16"]

@@ -17,8 +17,8 @@ import pytest
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import sha256
 from mdrepro.export import flatbuffer
-from mdrepro.latency import about, adb, android, benchmark_model, bundle
-from mdrepro.latency.about import About
+from mdrepro.latency import adb, android, benchmark_model, bundle, file_metadata
+from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.records import Device
 from mdrepro.reproduce.tables import device_latency
 from tests.support import dialogue
@@ -48,7 +48,7 @@ def test_a_refused_delegate_is_noted() -> None:
 @pytest.mark.parametrize(
     ("printed", "says"),
     [
-        ("", "it printed nothing"),
+        ("", "no output"),
         ("STARTING!\nERROR: Could not open 'x.tflite'.\nbye", "Could not open"),
         ("/system/bin/sh: ./benchmark_model: Permission denied\n", "Permission denied"),
         (dialogue.CPU.replace("count=12", "total=12"), "the output was cut"),
@@ -62,7 +62,7 @@ def test_output_without_a_result_is_an_error_with_the_tools_own_words(printed: s
 def test_the_command_says_threads_and_accelerator() -> None:
     assert "--num_threads=2" in benchmark_model.command("b", "m", "cpu", 2)
     assert "--use_gpu=true" in benchmark_model.command("b", "m", "gpu", 2)
-    with pytest.raises(BadInput, match="allowed are cpu, gpu"):
+    with pytest.raises(BadInput, match="allowed: cpu, gpu"):
         benchmark_model.command("b", "m", "npu", 2)
     with pytest.raises(BadInput, match="from 1"):
         benchmark_model.command("b", "m", "cpu", 0)
@@ -129,7 +129,7 @@ def test_what_is_on_the_phone_goes_even_where_the_tool_fails(
         ("A1\\tunauthorized", None, "accept the question about USB debugging"),
         ("A1\\toffline", None, "unplug it"),
         ("A1\\tdevice\\nB2\\tdevice", None, "name one with --serial: A1, B2"),
-        ("A1\\tdevice", "B2", "allowed are A1"),
+        ("A1\\tdevice", "B2", "expected one of A1"),
     ],
 )
 def test_phones_that_cannot_be_used_say_why(
@@ -163,7 +163,7 @@ def test_a_bundle_is_run_by_sh_and_read_back(
     tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tool = files
-    place = bundle.make([model], tmp_path / "packed")
+    place = bundle.write([model], tmp_path / "packed")
     with pytest.raises(BadInput, match=r"run\.sh has not run"):
         bundle.collect(place)
     away = shutil.move(place, tmp_path / "elsewhere")
@@ -222,11 +222,11 @@ def test_records_of_our_files_say_which_network_ran_and_fill_the_row_of_their_ph
         exported(tmp_path / "b", model="mobilediffusion-lite", component="decoder", **shared),
         exported(tmp_path / "c", model="sd15", component="unet", branches=2, **shared),  # of the same file name
     ]
-    assert about.of(unet) == About("mobilediffusion", "unet", "fp16", 1, 512)
-    assert about.of(parts[0]).resolution is None
-    assert about.of(parts[3]).batch == 2
-    assert about.of(unet, model="mine", component="decoder") == about.of(unet)  # a file knows better
-    place = bundle.make(parts, tmp_path / "packed")
+    assert file_metadata.read(unet) == FileMetadata("mobilediffusion", "unet", "fp16", 1, 512)
+    assert file_metadata.read(parts[0]).resolution is None
+    assert file_metadata.read(parts[3]).batch == 2
+    assert file_metadata.read(unet, model="mine", component="decoder") == file_metadata.read(unet)  # the file decides
+    place = bundle.write(parts, tmp_path / "packed")
     packed = sorted(file.name for file in (place / "models").iterdir())
     assert packed[-1] == "sd15-unet-fp16-batch2.tflite"
     assert packed[0] == "mobilediffusion-lite-decoder-fp16.tflite"
@@ -239,7 +239,7 @@ def test_records_of_our_files_say_which_network_ran_and_fill_the_row_of_their_ph
     assert not failed
     said = {(one.model, one.component, one.precision, one.batch, one.resolution, one.model_sha256) for one in found}
     assert said == {
-        (*asdict(about.of(file)).values(), sha256(place / "models" / name))
+        (*asdict(file_metadata.read(file)).values(), sha256(place / "models" / name))
         for file, name in (
             (parts[0], "mobilediffusion-text-encoder-fp16.tflite"),
             (unet, "mobilediffusion-unet-fp16.tflite"),
@@ -259,14 +259,14 @@ def test_records_of_our_files_say_which_network_ran_and_fill_the_row_of_their_ph
 
 
 def test_a_file_that_says_nothing_has_its_name(files: tuple[Path, Path], tmp_path: Path) -> None:
-    assert about.of(files[0]) == About("unet")
-    assert about.of(files[0], "sd15", "unet") == About("sd15", "unet")
+    assert file_metadata.read(files[0]) == FileMetadata("unet")
+    assert file_metadata.read(files[0], "sd15", "unet") == FileMetadata("sd15", "unet")
     with pytest.raises(BadInput, match="allowed: text-encoder, unet"):
-        about.of(files[0], component="vae")
+        file_metadata.read(files[0], component="vae")
     for number, wrong in enumerate(({"branches": "two"}, {"branches": None}, {"component": "vae"}, {"resolution": []})):
         says = {"model": "m", "component": "unet", "precision": "fp16"} | wrong
         odd = exported(tmp_path / str(number), **says)
-        assert about.of(odd) == About(odd.stem)
+        assert file_metadata.read(odd) == FileMetadata(odd.stem)
 
 
 def test_a_missing_package_is_said_once(
@@ -276,13 +276,13 @@ def test_a_missing_package_is_said_once(
         raise NotAttempted("export needs ai_edge_litert")
 
     monkeypatch.setattr(flatbuffer, "read", missing)
-    assert about.of(files[0]) == About("unet")
-    assert capsys.readouterr().err == "unet.tflite: what it says of itself was not read: export needs ai_edge_litert\n"
+    assert file_metadata.read(files[0]) == FileMetadata("unet")
+    assert capsys.readouterr().err == "unet.tflite: its metadata was not read: export needs ai_edge_litert\n"
 
 
 @pytest.mark.parametrize("model", ["org/model", "../../esc", "my model; rm -rf x", "a (b) $(c) `d`"])
 def test_packed_names_are_plain(model: str, files: tuple[Path, Path], tmp_path: Path) -> None:
-    place = bundle.make([files[0]], tmp_path / "packed", partial(about.of, model=model, component="unet"))
+    place = bundle.write([files[0]], tmp_path / "packed", partial(file_metadata.read, model=model, component="unet"))
     (name,) = [file.name for file in (place / "models").iterdir()]
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*-unet\.tflite", name)
     (told,) = json.loads((place / "manifest.json").read_text())["models"]
@@ -293,7 +293,7 @@ def test_packed_names_are_plain(model: str, files: tuple[Path, Path], tmp_path: 
 def test_bundles_that_did_not_ask_are_read_too(
     tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = bundle.make([files[0]], tmp_path / "packed")
+    place = bundle.write([files[0]], tmp_path / "packed")
     manifest = json.loads((place / "manifest.json").read_text())
     del manifest["models"][0]["about"]
     (place / "manifest.json").write_text(json.dumps(manifest))
@@ -311,21 +311,25 @@ def test_bundles_that_did_not_ask_are_read_too(
 
 
 def test_a_bundle_without_a_phone_ends_with_one_line(tmp_path: Path, files: tuple[Path, Path]) -> None:
-    place = bundle.make([files[0]], tmp_path / "packed")
+    place = bundle.write([files[0]], tmp_path / "packed")
     done = subprocess.run(["sh", "run.sh", str(tmp_path / "no-tool")], cwd=place, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'no-tool'}: no such file\n")
 
 
 @pytest.mark.parametrize(
     ("names", "says"),
-    [([], "one .tflite or more"), (["a.bin"], "allowed are .tflite"), (["x/a.tflite", "y/a.tflite"], "same file name")],
+    [
+        ([], "one .tflite or more"),
+        (["a.bin"], "expected an existing .tflite"),
+        (["x/a.tflite", "y/a.tflite"], "same file name"),
+    ],
 )
 def test_a_bundle_of_other_files_is_refused_and_leaves_nothing(names: list[str], says: str, tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(BadInput, match=says):
-        bundle.make([tmp_path / name for name in names], tmp_path / "packed")
+        bundle.write([tmp_path / name for name in names], tmp_path / "packed")
     assert not [entry for entry in tmp_path.iterdir() if "packed" in entry.name]
 
 

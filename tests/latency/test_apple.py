@@ -11,7 +11,7 @@ import pytest
 
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.latency import apple
-from mdrepro.latency.about import About
+from mdrepro.latency.file_metadata import FileMetadata
 
 
 class Model:
@@ -47,7 +47,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_predict_is_timed_after_a_warm_up(mac: None, tmp_path: Path) -> None:
     (tmp_path / "unet.mlpackage").mkdir()
-    record = apple.measure(tmp_path / "unet.mlpackage", "ane", said=About("unet"), runs=12, seconds=0)
+    record = apple.measure(tmp_path / "unet.mlpackage", "ane", metadata=FileMetadata("unet"), runs=12, seconds=0)
     assert (record.times.runs, record.accelerator, record.model) == (12, "CPU and Neural Engine", "unet")
     assert len(Model.seen) == apple.WARM_UP + 12
     inputs = Model.seen[0]

@@ -58,5 +58,5 @@ def test_files_that_litert_cannot_run_end_with_one_line(tmp_path: Path) -> None:
         host.measure(tmp_path / "a.tflite")
     with pytest.raises(BadInput, match="no such file"):
         host.measure(tmp_path / "b.tflite")
-    with pytest.raises(BadInput, match="allowed are 1 to"):
+    with pytest.raises(BadInput, match="must be 1 to"):
         host.measure(tmp_path / "a.tflite", (os.cpu_count() or 1) + 1)

@@ -12,7 +12,7 @@ import pytest
 from mdrepro.core.errors import BadInput
 from mdrepro.export import commands
 from mdrepro.latency import host, host_torch
-from mdrepro.latency.host_torch import Way
+from mdrepro.latency.host_torch import RuntimeSetup
 from tests.support.small_system import build
 
 FAKE = """
@@ -39,8 +39,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(host.__file__).parents[2]}")
     log = tmp_path / "log"
 
-    def way(name: str, **more: Any) -> Way:
-        return Way(name, "fake_child", {"name": name, "log": str(log)} | more)
+    def way(name: str, **more: Any) -> RuntimeSetup:
+        return RuntimeSetup(name, "fake_child", {"name": name, "log": str(log)} | more)
 
     way.log = log  # type: ignore[attr-defined]
     return way
@@ -98,7 +98,7 @@ def test_a_process_that_breaks_says_why_and_the_others_end(fake: Any, monkeypatc
 def test_what_is_not_allowed(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such file"):
         host_torch.litert(tmp_path / "none.tflite")
-    with pytest.raises(BadInput, match="allowed are 1 to"):
+    with pytest.raises(BadInput, match="must be 1 to"):
         host_torch.alternate([], threads=10_000)
 
 

@@ -40,7 +40,7 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
         ({"origin": "guessed"}, "origin"),
         ({"delegated": [5, 4]}, "more nodes than there are"),
         ({"model_sha256": "abc"}, "model_sha256"),
-        ({"date": "2999-01-01"}, "is to come"),
+        ({"date": "2999-01-01"}, "is in the future"),
         ({"colour": "red"}, "colour"),
         ({"model": ""}, "model"),
     ],

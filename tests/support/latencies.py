@@ -18,7 +18,7 @@ PEAK = 60.0
 """GMAC/s of the matrix product."""
 
 
-def told(times_ms: Sequence[float], memory_mb: float = 100.0) -> host.Told:
+def told(times_ms: Sequence[float], memory_mb: float = 100.0) -> host.ProcessReport:
     """What a process says of such runs."""
     return {
         "load": 0.5,

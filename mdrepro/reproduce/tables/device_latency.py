@@ -157,8 +157,8 @@ def _wanted(ways: Sequence[str]) -> list[str]:
 
 
 def _torch(
-    ours: host.Told,
-    theirs: host.Told,
+    ours: host.ProcessReport,
+    theirs: host.ProcessReport,
     cost: Cost,
     kept: Kept,
     precision: str,

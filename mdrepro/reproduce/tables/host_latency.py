@@ -136,7 +136,7 @@ def measure(
         print(
             f"{piece.title}: {kept[piece].told['bytes'] / 1e6:.0f} MB, {kept[piece].psnr_db:.1f} dB, {how}", flush=True
         )
-    told: dict[Piece, list[host.Told]] = {piece: [] for piece in wanted}
+    told: dict[Piece, list[host.ProcessReport]] = {piece: [] for piece in wanted}
     for number in range(1, rounds + 1):
         for piece in wanted:
             now = host.run(kept[piece].file, threads, runs=runs, seconds=seconds, most=most)
@@ -147,7 +147,7 @@ def measure(
 
 
 def _measured(
-    piece: Piece, cost: Cost, kept: Kept, told: Sequence[host.Told], threads: int, precision: str
+    piece: Piece, cost: Cost, kept: Kept, told: Sequence[host.ProcessReport], threads: int, precision: str
 ) -> Measured:
     component: Any = piece.component
     record, state = host.record(

@@ -115,7 +115,7 @@ def test_torch_rows_are_of_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     asked: dict[str, Any] = {}
     integers = exported.Kept(tmp_path / "integers.tflite", {"parity": {"psnr_db": 47.5}})
 
-    def alternate(ways: Sequence[host_torch.Way], threads: int, **named: Any) -> dict[str, host.Told]:
+    def alternate(ways: Sequence[host_torch.RuntimeSetup], threads: int, **named: Any) -> dict[str, host.ProcessReport]:
         asked.update(named, ways=[way.name for way in ways], threads=threads)
         theirs = told([200.0, 400.0, 200.0]) | {"runtime": "torch 9, eager"}
         ours = [told([100.0, 200.0, 100.0]), told([40.0, 240.0, 140.0])]
@@ -127,7 +127,9 @@ def test_torch_rows_are_of_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
     monkeypatch.setattr(exported, "get", get)
     monkeypatch.setattr(host_torch, "alternate", alternate)
-    monkeypatch.setattr(host_torch, "litert", lambda file, precision: host_torch.Way(f"LiteRT, {precision}", "m", {}))
+    monkeypatch.setattr(
+        host_torch, "litert", lambda file, precision: host_torch.RuntimeSetup(f"LiteRT, {precision}", "m", {})
+    )
     monkeypatch.setattr("mdrepro.latency.host.sha256", lambda file: "0" * 64)
     compared = device_latency.against_torch(TEN, ways=["eager"], resolution=512, threads=1, runs=3, most=9)
     ways = ["LiteRT, fp16", "LiteRT, int8-dynamic", "eager torch"]
@@ -165,7 +167,9 @@ def test_a_table_of_integers_compares_them_alone(monkeypatch: pytest.MonkeyPatch
     one = TEN[Piece("mobilediffusion")]
     found = {Piece("mobilediffusion"): replace(one, record=one.record.model_copy(update={"precision": "int8-dynamic"}))}
     monkeypatch.setattr(exported, "get", lambda *_: one.kept)
-    monkeypatch.setattr(host_torch, "litert", lambda file, precision: host_torch.Way(f"LiteRT, {precision}", "m", {}))
+    monkeypatch.setattr(
+        host_torch, "litert", lambda file, precision: host_torch.RuntimeSetup(f"LiteRT, {precision}", "m", {})
+    )
     monkeypatch.setattr(host_torch, "alternate", lambda ways, *_, **__: {way.name: told([9.0] * 3) for way in ways})
     monkeypatch.setattr("mdrepro.latency.host.sha256", lambda file: "0" * 64)
     compared = device_latency.against_torch(found, ways=["eager"], resolution=512, threads=1, runs=3, most=9)
@@ -249,7 +253,7 @@ def test_what_is_not_allowed_is_named() -> None:
     with pytest.raises(BadInput, match="allowed: text-encoder, sd15, snapfusion,"):
         host_latency.select(["sdxl"])
     bounds: dict[str, Any] = {"runs": 1, "seconds": 0, "most": None, "rounds": 1}
-    with pytest.raises(BadInput, match="allowed are 1 to"):
+    with pytest.raises(BadInput, match="must be 1 to"):
         host_latency.measure([], precision="fp16", resolution=64, threads=10_000, **bounds)
 
 
@@ -258,7 +262,7 @@ def test_networks_are_measured_in_rounds_from_kept_files(monkeypatch: pytest.Mon
     kept = exported.Kept(tmp_path / "x.tflite", {"bytes": 1, "parity": {"psnr_db": 70.0}, "seconds": {"a": 1.0}})
     calls: list[tuple[Path, int, float | None]] = []
 
-    def run(file: Path, threads: int, *, runs: int, seconds: float, most: float | None) -> host.Told:
+    def run(file: Path, threads: int, *, runs: int, seconds: float, most: float | None) -> host.ProcessReport:
         calls.append((file, runs, most))
         return told([len(calls) * 10.0] * runs)
 
