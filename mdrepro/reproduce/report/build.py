@@ -10,8 +10,6 @@ import importlib.util
 import json
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -23,11 +21,11 @@ from mdrepro.core.files import replacing_folder, sha256, write_json, write_text
 from mdrepro.core.paths import published, relative, run_dir, runs
 from mdrepro.papers import ledger, underspecified
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
-from mdrepro.reproduce.report import views
+from mdrepro.reproduce.report import api, views
+from mdrepro.reproduce.report.render import SITE, sphinx
 from mdrepro.reproduce.report.views import RunView
 from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes
 
-SITE = Path(__file__).parent / "site"
 STAMP = "report.json"
 """Inside a built report: the hashes of everything that it was made from."""
 NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb"}
@@ -59,7 +57,8 @@ def build(out: Path | None = None, *, tier: str | None = None, strict: bool = Fa
     with replacing_folder(final) as folder, tempfile.TemporaryDirectory(prefix="mdrepro-report-") as scratch:
         source = Path(scratch) / "source"
         _write_sources(source, folder, tiers)
-        _sphinx(source, folder, Path(scratch), strict)
+        sphinx(source, folder, strict=strict)
+        shutil.copytree(api.build(strict), folder / "api")
         write_json(folder / STAMP, now)
     return final / "index.html"
 
@@ -104,6 +103,7 @@ def _inputs(tiers: tuple[Tier, ...]) -> Fingerprint:
         "result": {relative(path): sha256(path) for path in sorted(shown) if path.is_file()},
         "papers": {path.name: sha256(path) for path in (*sorted(papers), underspecified.FILE)},
         "report code": {path.name: sha256(path) for path in sorted(code) if path.is_file()},
+        "package code": {"api": api.code_hash()},
         "version": {name: _version(name) for name in NEEDS.values()},
         "tiers": dict.fromkeys(tiers, True),
     }
@@ -114,21 +114,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _sphinx(source: Path, out: Path, scratch: Path, strict: bool) -> None:
-    doctrees, built = scratch / "doctrees", scratch / "html"  # myst-nb writes a folder of its own beside its output
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-E", "-c", str(SITE), "-d", str(doctrees)]
-    command += ["-W", "--keep-going"] if strict else []
-    done = subprocess.run([*command, str(source), str(built)], capture_output=True, text=True, cwd=source)
-    said = (done.stdout + done.stderr).replace(str(source) + "/", "").strip()
-    if done.returncode:
-        raise RuntimeError(f"the report could not be built:\n{said}")
-    if said:
-        print(said, file=sys.stderr)
-    shutil.copytree(built, out, dirs_exist_ok=True)
-    (out / ".buildinfo").unlink(missing_ok=True)
-    (out / "objects.inv").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

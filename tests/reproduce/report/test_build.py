@@ -19,11 +19,12 @@ from mdrepro.core.files import write_json
 from mdrepro.core.paths import run_dir
 from mdrepro.papers import ledger, underspecified
 from mdrepro.papers.schema import ClaimVerdict, Tolerance, Verdict
-from mdrepro.reproduce.report import build, views
+from mdrepro.reproduce.report import api, build, views
 from mdrepro.reproduce.report.mathml import render
 from mdrepro.reproduce.workflow import results
 from tests.support import browser
 from tests.support import small_paper as fixture
+from tests.support import toy_package as toys
 
 COST_PAGE = f"tables/{fixture.COST}.html"
 
@@ -73,6 +74,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         fixture.publish(fixture.VAE)
         shutil.rmtree(run_dir("quick", fixture.VAE))
         patch.setattr(provenance, "dirty", lambda: ["mdrepro/changed.py"])
+        patch.setattr(api, "PACKAGE", toys.package(root / "toy"))
         fixture.run(fixture.COST, fixture.rows())
         built = build.build(root / "site", strict=True)
         assert built == root / "site" / "index.html"
@@ -259,12 +261,14 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[in
     """An empty checkout in which Sphinx only writes an index and counts its calls."""
     calls: list[int] = []
 
-    def sphinx(source: Path, out: Path, *_: Any) -> None:
+    def sphinx(source: Path, out: Path, **_: Any) -> None:
         calls.append(1)
         (out / "index.html").write_text((source / f"tables/{fixture.COST}.rst").read_text())
 
     with fixture.home(tmp_path / "checkout"):
-        monkeypatch.setattr(build, "_sphinx", sphinx)
+        (tmp_path / "reference").mkdir()
+        monkeypatch.setattr(build, "sphinx", sphinx)
+        monkeypatch.setattr(api, "build", lambda strict: tmp_path / "reference")
         yield calls
 
 
@@ -314,10 +318,10 @@ def test_a_failed_build_keeps_the_old_report(tmp_path: Path, counted: list[int],
     old = index.read_text()
     fixture.run(fixture.COST, fixture.rows(params=861.0), figure=False)
 
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("sphinx broke")
 
-    monkeypatch.setattr(build, "_sphinx", broken)
+    monkeypatch.setattr(build, "sphinx", broken)
     with pytest.raises(RuntimeError, match="sphinx broke"):
         build.build()
     assert index.read_text() == old

@@ -1,0 +1,164 @@
+"""The API reference: one page per package folder, written from source text and docstrings without importing them.
+
+Sphinx renders the pages into ``papermill_runs/.api/``, again only when the package's code has changed; the report takes
+a copy. Docstrings are in Google's style, with reStructuredText's ``code`` and `references`.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+
+from mdrepro.core.files import digest, replacing_folder, sha256, write_json
+from mdrepro.core.paths import runs
+from mdrepro.reproduce.report.render import SITE, sphinx
+
+PACKAGE = Path(__file__).resolve().parents[2]
+STAMP = "api.json"
+LEFT_OUT = ("cli",)
+"""Parts of the package that ``--help`` describes."""
+MARKUP = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
+PROPERTIES = {"property", "functools.cached_property", "cached_property"}
+Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def code_hash() -> str:
+    """SHA-256 over the names and contents of the package's modules and of what renders them."""
+    return digest({str(file): sha256(file) for file in (*sorted(PACKAGE.rglob("*.py")), SITE / "conf.py")})
+
+
+def build(strict: bool = False) -> Path:
+    """Render the reference where the package's code has changed since the last time; return its folder.
+
+    Args:
+        strict: a warning of Sphinx ends the build.
+
+    Raises:
+        RuntimeError: Sphinx failed.
+    """
+    final, now = runs() / ".api", code_hash()
+    if not (final / STAMP).is_file() or json.loads((final / STAMP).read_text(encoding="utf-8")) != now:
+        with replacing_folder(final) as folder:
+            sphinx(pages(), folder, strict=strict, tags=("api",))
+            write_json(folder / STAMP, now)
+    return final
+
+
+def pages() -> dict[str, str]:
+    """reStructuredText of each folder that holds modules, by file name; ``index.rst`` lists them."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(PACKAGE.rglob("*.py"), key=lambda file: (file.parent, file.stem != "__init__", file)):
+        name = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        folder = name if file.stem == "__init__" else name.rpartition(".")[0]
+        hidden = (file.stem.startswith("_") and file.stem != "__init__") or not (file.parent / "__init__.py").is_file()
+        if not hidden and file.relative_to(PACKAGE).parts[0] not in LEFT_OUT:
+            found.setdefault(folder, []).append(_Module(name, file.read_text(encoding="utf-8"), name == folder).text())
+    toc = [".. toctree::", "   :maxdepth: 1", "", *(f"   {folder}" for folder in found), ""]
+    index = "\n".join([*_heading("API reference", "="), *toc])
+    return {f"{folder}.rst": "\n".join(parts) for folder, parts in found.items()} | {"index.rst": index}
+
+
+def _heading(text: str, rule: str) -> list[str]:
+    return [text, rule * len(text), ""]
+
+
+class _Module(ast.NodeTransformer):
+    """One module: its docstring, documented constants, public classes and functions; types by their full names."""
+
+    def __init__(self, name: str, source: str, folder: bool) -> None:
+        self.name, self.folder, self.tree = name, folder, ast.parse(source)
+        self.full: dict[str, str] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == name.split(".")[0]:
+                self.full |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
+        for node in self.tree.body:
+            own = [node.name] if isinstance(node, ast.ClassDef) else getattr(node, "targets", [])
+            self.full |= {each: f"{name}.{each}" for each in (getattr(one, "id", one) for one in own)}
+
+    def text(self) -> str:
+        """The module's reStructuredText."""
+        title = _heading(self.name, "=" if self.folder else "-")
+        lines = [*title, f".. py:module:: {self.name}", "", *self._rst(ast.get_docstring(self.tree)), ""]
+        return "\n".join([*lines, *self._members(self.tree.body)])
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """A name that is imported or defined here, as its full name."""
+        return ast.parse(self.full.get(node.id, node.id), mode="eval").body
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        """A type that is written as a string, as an expression."""
+        try:
+            return self.visit(ast.parse(node.value, mode="eval").body) if isinstance(node.value, str) else node
+        except SyntaxError:
+            return node
+
+    def _type(self, node: ast.expr) -> str:
+        return ast.unparse(self.visit(ast.parse(ast.unparse(node), mode="eval").body))
+
+    def _members(self, body: list[ast.stmt], indent: str = "", inside: bool = False) -> Iterator[str]:
+        """Directives of public, documented members; a class's annotated fields need no docstring."""
+        seen = set[str]()
+        for node, after in zip_longest(body, body[1:]):
+            lines: list[str] = []
+            if isinstance(node, Documented) and not node.name.startswith("_") and ast.get_docstring(node):
+                name = node.name
+                lines = list(self._class(node) if isinstance(node, ast.ClassDef) else self._function(node, inside))
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+                name = target.id if isinstance(target, ast.Name) else "_"
+                lines = list(self._value(name, node, after, inside))
+            if lines and name not in seen:
+                seen.add(name)
+                yield from (indent + line if line else "" for line in lines)
+
+    def _class(self, node: ast.ClassDef) -> Iterator[str]:
+        bases = ", ".join(ast.unparse(base) for base in node.bases)
+        yield from (f".. py:class:: {node.name}" + (f"({bases})" if bases else ""), "")
+        yield from (f"   {line}" for line in self._rst(ast.get_docstring(node)))
+        yield from ("", *self._members(node.body, "   ", inside=True))
+
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, inside: bool) -> Iterator[str]:
+        decorators = {ast.unparse(each) for each in node.decorator_list}
+        returns = self._type(node.returns) if node.returns else ""
+        if decorators & PROPERTIES:
+            yield from (f".. py:property:: {node.name}", *([f"   :type: {returns}"] if returns else []))
+        else:
+            every = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            for each in (*every, *filter(None, (node.args.vararg, node.args.kwarg))):
+                each.annotation = each.annotation and ast.parse(self._type(each.annotation), mode="eval").body
+            arguments = ast.unparse(node.args)
+            if inside and "staticmethod" not in decorators:
+                arguments = re.sub(r"^(self|cls)(, )?", "", arguments)
+            kind = "method" if inside else "function"
+            yield f".. py:{kind}:: {node.name}({arguments})" + (f" -> {returns}" if returns else "")
+            yield from (f"   :{name}:" for name in ("staticmethod", "classmethod") if name in decorators)
+        yield from ("", *(f"   {line}" for line in self._rst(ast.get_docstring(node))), "")
+
+    def _value(
+        self, name: str, node: ast.Assign | ast.AnnAssign, after: ast.stmt | None, inside: bool
+    ) -> Iterator[str]:
+        """A constant or field: those with a string below them, and annotated fields of classes."""
+        text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
+        annotated = isinstance(node, ast.AnnAssign)
+        if name.startswith("_") or not (isinstance(text, str) or (inside and annotated)):
+            return
+        yield f".. py:{'attribute' if inside else 'data'}:: {name}"
+        if isinstance(node, ast.AnnAssign):
+            yield f"   :type: {self._type(node.annotation)}"
+        yield from ("", *(f"   {line}" for line in self._rst(text if isinstance(text, str) else "")), "")
+
+    def _rst(self, text: str | None) -> list[str]:
+        """Lines of reStructuredText from a Google-style docstring; characters outside of code are no markup."""
+        from sphinx.ext.napoleon import Config
+        from sphinx.ext.napoleon.docstring import GoogleDocstring
+
+        parts = MARKUP.split(text or "")
+        parts[::2] = [re.sub(r"([*|])|(?<=\w)(_)(?=\W|$)", r"\\\1\2", part) for part in parts[::2]]
+        parts[1::2] = [re.sub(r"^`(\w+)", self._reference, part) for part in parts[1::2]]
+        config = Config(napoleon_use_ivar=True)
+        return str(GoogleDocstring("".join(parts), config)).split("\n")  # type: ignore[arg-type]
+
+    def _reference(self, name: re.Match[str]) -> str:
+        return f"`~{self.full[name[1]]}" if name[1] in self.full else name[0]
