@@ -50,4 +50,5 @@ lock:
 	@$(BIN)/python -m tools.environment
 
 clean:
-	rm -rf papermill_runs .snakemake .pytest_cache .mypy_cache .ruff_cache
+	find papermill_runs -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache
