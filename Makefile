@@ -21,7 +21,7 @@ test-slow: setup
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: setup
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/codespell
 
 # Timed comparisons with other packages; ARGS="startup fid" for some of them.
 bench: setup
