@@ -58,8 +58,8 @@ def test_modules_and_files_that_are_named_exist(file: Path) -> None:
 
 
 def test_missing_names_are_found() -> None:
-    text = "`mdrepro.models.pipelin`, mdrepro.core.paths.root, mdrepro/core/path.py and docs/trainin.md"
-    assert list(missing(text)) == ["mdrepro.models.pipelin", "mdrepro/core/path.py", "docs/trainin.md"]
+    text = "`mdrepro.models.gone`, mdrepro.core.paths.root, mdrepro/core/path.py and docs/gone.md"
+    assert list(missing(text)) == ["mdrepro.models.gone", "mdrepro/core/path.py", "docs/gone.md"]
     assert list(missing("mdrepro.core.paths.rooot")) == ["mdrepro.core.paths.rooot"]
 
 
