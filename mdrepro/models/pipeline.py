@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import os
-import pkgutil
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from mdrepro import models
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.diffusion.guidance import guidance_embedding, guidance_width
 from mdrepro.models import latents as convention
@@ -23,6 +22,20 @@ from mdrepro.models import text
 from mdrepro.models.safe import SafetensorsOnly
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+COMPONENTS = (
+    "mdrepro.models.mobilediffusion.unet",
+    "mdrepro.models.mobilediffusion.vae",
+    "mdrepro.models.snapfusion.evolvable",
+    "mdrepro.diffusion.renoise",
+)
+"""Modules whose classes are parts of saved pipelines."""
+FORMER_MODULES = {
+    "mdrepro.models.unet": "mdrepro.models.mobilediffusion.unet",
+    "mdrepro.models.vae": "mdrepro.models.mobilediffusion.vae",
+    "mdrepro.models.evolvable": "mdrepro.models.snapfusion.evolvable",
+    "mdrepro.models.renoise": "mdrepro.diffusion.renoise",
+}
+"""Where those classes were before: pipelines that were saved then name these modules."""
 Callback = Callable[["MobileDiffusionPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
 
 
@@ -70,9 +83,11 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Self:
         """A saved pipeline, in eval mode, from safetensors; see `SafetensorsOnly.from_pretrained`."""
-        for module in pkgutil.walk_packages(models.__path__, f"{models.__name__}."):
-            # diffusers takes components from modules that are imported already, and looks for their base class there
-            vars(importlib.import_module(module.name)).setdefault("ModelMixin", ModelMixin)
+        # diffusers takes components from modules that are imported already, and looks for their base class there
+        for module in COMPONENTS:
+            vars(importlib.import_module(module)).setdefault("ModelMixin", ModelMixin)
+        for former, module in FORMER_MODULES.items():
+            sys.modules.setdefault(former, sys.modules[module])
         return super().from_pretrained(pretrained_model_name_or_path, **options)
 
     @property

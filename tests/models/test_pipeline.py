@@ -1,6 +1,8 @@
 """The pipeline: one trajectory by hand, one generator an image, any scheduler, saving, and what is refused."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -314,3 +316,26 @@ def test_decoded_pixels_go_by_the_autoencoders_range(pipe):
         raw = other.vae.decode(run(other) / 0.5).sample
     torch.testing.assert_close(run(other, output_type="pt"), raw.clamp(0, 1))
     assert latents.model_range(other.vae) == "0..1"
+
+
+@torch.no_grad()
+def test_a_pipeline_saved_before_the_modules_moved_is_loaded_in_a_new_process(tmp_path):
+    """``model_index.json`` as version 97ab915 wrote it: classes in flat modules of `mdrepro.models`."""
+    pipe = tiny.pipeline(scheduler=RenoisingScheduler())
+    pipe.save_pretrained(tmp_path)
+    file = tmp_path / "model_index.json"
+    index = json.loads(file.read_text())
+    index["unet"] = ["mdrepro.models.unet", "MobileDiffusionUNet"]
+    index["vae"] = ["mdrepro.models.vae", "Autoencoder"]
+    index["scheduler"] = ["mdrepro.models.renoise", "RenoisingScheduler"]
+    file.write_text(json.dumps(index))
+    code = (
+        "import sys, torch; from mdrepro.models.pipeline import MobileDiffusionPipeline; "
+        "pipe = MobileDiffusionPipeline.from_pretrained(sys.argv[1]); "
+        "call = {'generator': [torch.Generator().manual_seed(0)], 'num_inference_steps': 2, 'output_type': 'latent'}; "
+        "torch.save(pipe('a red star', **call).images, sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), str(tmp_path / "latent.pt")], check=True)
+    again = torch.load(tmp_path / "latent.pt", weights_only=True)
+    call = {"generator": tiny.generators(0), "num_inference_steps": 2, "output_type": "latent"}
+    torch.testing.assert_close(again, pipe("a red star", **call).images)
