@@ -1,4 +1,4 @@
-"""No import circle in the package, imports inside functions and for types alone included."""
+"""No import circle in the package, imports inside functions included; those for a type checker alone never run."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -16,9 +16,12 @@ def modules(root: Path, package: str) -> dict[str, ast.Module]:
 
 
 def imports(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
-    """For each module those of ``trees`` that it imports anywhere."""
+    """For each module those of ``trees`` that it imports anywhere but under ``if TYPE_CHECKING``."""
     graph: dict[str, set[str]] = {}
     for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                node.body = []
         named = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -61,3 +64,10 @@ def test_a_circle_is_found(tmp_path: Path, line: str) -> None:
     for name, text in texts.items():
         (tmp_path / "pack" / f"{name}.py").write_text(text)
     assert set(circle(imports(modules(tmp_path, "pack")))) == {"pack.a", "pack.b", "pack.c"}
+
+
+def test_an_import_for_types_alone_is_none(tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "a.py").write_text("import pack.b")
+    (tmp_path / "pack" / "b.py").write_text("if TYPE_CHECKING:\n    import pack.a")
+    assert circle(imports(modules(tmp_path, "pack"))) == []
