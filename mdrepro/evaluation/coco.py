@@ -157,11 +157,13 @@ class Coco:
         folder = self.folder / _digest(settings)[:16]
         new, began = not (folder / SETTINGS).exists(), time.perf_counter()
         pipeline.to(self.fid.device)
-        made = generate.generate(pipeline, self.captions, folder, seed=seed, batch=self.batch, **setup.sampling)
+        image_set = generate.generate(pipeline, self.captions, folder, seed=seed, batch=self.batch, **setup.sampling)
         pipeline.to("cpu")
-        if not made.complete:
-            raise NotAttempted(f"{paths.relative(folder)} has {len(made.images)} of {len(self.captions)} images: go on")
-        return self.score(setup.describe(seed), made, time.perf_counter() - began if new else None)
+        if not image_set.complete:
+            raise NotAttempted(
+                f"{paths.relative(folder)} has {len(image_set.images)} of {len(self.captions)} images: go on"
+            )
+        return self.score(setup.describe(seed), image_set, time.perf_counter() - began if new else None)
 
     def features(self, pipeline: TextToImage, setup: Setup, seed: int) -> Array:
         """Features of such images, (n, width)."""
@@ -173,7 +175,7 @@ class Coco:
         """Images by row of pipelines that differ in their decoder alone, as `images` keeps them."""
         return {row: self.images(one, setups[row], seed).untimed() for row, one in pipelines.items()}
 
-    def score(self, description: str, made: Manifest, seconds: float | None = None) -> CocoImages:
+    def score(self, description: str, image_set: Manifest, seconds: float | None = None) -> CocoImages:
         """Scores of a whole set of images, of the captions in their order.
 
         Raises:
@@ -181,18 +183,20 @@ class Coco:
         """
         from safetensors.numpy import load_file, save_file
 
-        if [entry.prompt for entry in made.images] != list(self.captions):
-            raise BadInput(f"{paths.relative(made.folder)} holds images of other captions than {self.caption_set}")
+        if [entry.prompt for entry in image_set.images] != list(self.captions):
+            raise BadInput(f"{paths.relative(image_set.folder)} holds images of other captions than {self.caption_set}")
         both = {"fid": self.fid, "clip": self.clip}
-        key = _digest([made.text(), *(asdict(one.convention) for one in both.values())])
+        key = _digest([image_set.text(), *(asdict(one.convention) for one in both.values())])
         kept = self.folder / "features" / f"{key[:16]}.safetensors"
         if not kept.is_file():
-            extracted = features.extract(made.files, both, keep=list(both))
+            extracted = features.extract(image_set.files, both, keep=list(both))
             with replacing(kept) as aside:
                 arrays = {name: one.features.numpy() for name, one in extracted.items() if one.features is not None}
                 save_file(arrays, aside)
         known = load_file(kept)
-        return CocoImages(description, made.files, known["fid"], cosines(known["clip"], self.texts.features), seconds)
+        return CocoImages(
+            description, image_set.files, known["fid"], cosines(known["clip"], self.texts.features), seconds
+        )
 
     def best(self) -> dict[str, CocoImages]:
         """None: the pictures themselves are no images of the captions at the models' size."""
@@ -200,8 +204,8 @@ class Coco:
 
     def rows(self, row: str, images: CocoImages) -> list[Row]:
         """FID, CLIP score, and time where all images were made now."""
-        how = f"{images.description}; {len(images.files)} {self.caption_set}; {self.scoring}"
-        protocol = f"{self.distance_to}; {how}; 95 % bootstrap over images, {self.resamples} resamples"
+        base = f"{images.description}; {len(images.files)} {self.caption_set}; {self.scoring}"
+        protocol = f"{self.distance_to}; {base}; 95 % bootstrap over images, {self.resamples} resamples"
 
         def measure() -> Interval:
             return frechet.distance_interval(self.reference, images.features, few=self.few, resamples=self.resamples)
@@ -209,13 +213,13 @@ class Coco:
         cells = [
             self._distance(row, self.column("fid_shapes"), measure, protocol),
             Row.measured(
-                row, self.column("clip_shapes"), clip_score(images.similarity), f"mean cosine; {how}; {SPREAD}"
+                row, self.column("clip_shapes"), clip_score(images.similarity), f"mean cosine; {base}; {SPREAD}"
             ),
         ]
         if images.seconds is not None:
-            how = f"{how}; on {self.fid.device}, {self.batch} at once, decoder and text encoder included"
+            base = f"{base}; on {self.fid.device}, {self.batch} at once, decoder and text encoder included"
             each = images.seconds / len(images.files)
-            cells.append(Row(row, "seconds_per_image", each, how))
+            cells.append(Row(row, "seconds_per_image", each, base))
         return cells
 
     def difference(self, row: str, column: str, first: Array, second: Array, description: str, before: str = "") -> Row:

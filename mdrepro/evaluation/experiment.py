@@ -263,11 +263,11 @@ class Experiment:
         if lacking := [row for row in declared if row not in self._credits]:
             raise BadInput(f"{self.table}: row {lacking[0]} has a number, and no images of it were made")
         runs = {run.recipe.name: run for row in declared for run in self._credits[row].values()}
-        made = {row: _made(self.setups[row], self._credits[row].values()) for row in declared}
-        return made, {name: run.file for name, run in sorted(runs.items())}
+        rows = {row: _as_made(self.setups[row], self._credits[row].values()) for row in declared}
+        return rows, {name: run.file for name, run in sorted(runs.items())}
 
 
-def _made(setup: Setup, runs: Iterable[Run]) -> dict[str, Any]:
+def _as_made(setup: Setup, runs: Iterable[Run]) -> dict[str, Any]:
     """How images were made, as JSON values: the setup's fields, and the keys of the runs behind its networks."""
     fields = {name: value for name, value in vars(setup).items() if value not in ("", ())}
     return fields | {"network": setup.network, "keys": {run.recipe.name: run.record["key"] for run in runs}}

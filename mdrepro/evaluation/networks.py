@@ -61,10 +61,10 @@ def pipeline(recipe: str) -> MobileDiffusionPipeline:
     """
     if recipe == PUBLISHED:
         return published()
-    made, size = store.pipeline(recipe), registry.get(recipe).data.get("size")
+    whole, size = store.pipeline(recipe), registry.get(recipe).data.get("size")
     if size is not None:
-        made.unet.register_to_config(sample_size=size // factor(made.vae))
-    return made
+        whole.unet.register_to_config(sample_size=size // factor(whole.vae))
+    return whole
 
 
 def published() -> MobileDiffusionPipeline:

@@ -71,23 +71,23 @@ class Setup:
 
 
 class ScoredImages(Protocol):
-    """A set of images with their scores; image i is of caption i."""
+    """A set of images with their scores; image i is of caption i.
+
+    ``description``: how they were made. ``features``: (n, width), of the Fréchet distance. ``similarity``: cosines of
+    image and caption, (n,). ``seconds``: of making the whole set; None where that is not known.
+    """
 
     @property
-    def description(self) -> str:
-        """How they were made."""
+    def description(self) -> str: ...
 
     @property
-    def features(self) -> Array:
-        """Of the Fréchet distance, (n, width)."""
+    def features(self) -> Array: ...
 
     @property
-    def similarity(self) -> Array:
-        """Cosines of image and caption, (n,)."""
+    def similarity(self) -> Array: ...
 
     @property
-    def seconds(self) -> float | None:
-        """Of making the whole set; None where that is not known."""
+    def seconds(self) -> float | None: ...
 
     def untimed(self) -> Self:
         """The same without `seconds`."""
@@ -100,36 +100,34 @@ Scored = TypeVar("Scored", bound=ScoredImages)
 
 
 class Evaluation(Protocol[Scored]):
-    """Captions to make images of, and what scores them."""
+    """Captions to make images of, and what scores them.
+
+    ``captions``: one per image. ``caption_set``: which these are. ``scoring``: what scores. ``networks``: the trained
+    networks that score, by name, in the order of the table's scorers; none where others' weights score.
+    ``distance_to``: what `distances` are to. ``resamples``: of their intervals. ``label``: what follows the names of
+    the scores in figures.
+    """
 
     @property
-    def captions(self) -> Sequence[str]:
-        """One per image."""
+    def captions(self) -> Sequence[str]: ...
 
     @property
-    def caption_set(self) -> str:
-        """Which captions these are."""
+    def caption_set(self) -> str: ...
 
     @property
-    def scoring(self) -> str:
-        """What scores."""
+    def scoring(self) -> str: ...
 
     @property
-    def networks(self) -> Mapping[str, nn.Module]:
-        """The trained networks that score, by name, in the order of the table's scorers; none where weights of others
-        score."""
+    def networks(self) -> Mapping[str, nn.Module]: ...
 
     @property
-    def distance_to(self) -> str:
-        """What `distances` are to."""
+    def distance_to(self) -> str: ...
 
     @property
-    def resamples(self) -> int:
-        """Of the intervals of `distances`."""
+    def resamples(self) -> int: ...
 
     @property
-    def label(self) -> str:
-        """What follows the names of the scores in figures."""
+    def label(self) -> str: ...
 
     def column(self, name: str) -> str:
         """The name here of a column that is named as on scenes."""

@@ -258,24 +258,24 @@ class Scenes:
 
     def rows(self, row: str, images: SceneImages) -> list[Row]:
         """FID[shapes], CLIP score[shapes], accuracies, and time where images were generated."""
-        how = f"{images.description}; {len(images.images)} {self.caption_set}; {self.scoring}"
+        base = f"{images.description}; {len(images.images)} {self.caption_set}; {self.scoring}"
         distance = frechet.distance_interval(self.reference, images.features, resamples=RESAMPLES)
         cells = [
-            Row.measured(row, "fid_shapes", distance, self._against(how)),
-            Row.measured(row, "clip_shapes", clip_score(images.similarity), f"mean cosine; {how}; {SPREAD}"),
-            Row.measured(row, "attribute_accuracy", intervals.share(images.attributes()), f"{how}; {SPREAD}"),
-            Row.measured(row, "scene_accuracy", intervals.share(images.scenes()), f"{how}; {SPREAD}"),
+            Row.measured(row, "fid_shapes", distance, self._against(base)),
+            Row.measured(row, "clip_shapes", clip_score(images.similarity), f"mean cosine; {base}; {SPREAD}"),
+            Row.measured(row, "attribute_accuracy", intervals.share(images.attributes()), f"{base}; {SPREAD}"),
+            Row.measured(row, "scene_accuracy", intervals.share(images.scenes()), f"{base}; {SPREAD}"),
         ]
         if images.seconds is not None:
             each = images.seconds / len(images.images)
-            how = f"{how}; {torch.get_num_threads()} CPU threads, decoder and text encoder included"
-            cells.append(Row(row, "seconds_per_image", each, how))
+            base = f"{base}; {torch.get_num_threads()} CPU threads, decoder and text encoder included"
+            cells.append(Row(row, "seconds_per_image", each, base))
         return cells
 
-    def _against(self, how: str) -> str:
+    def _against(self, base: str) -> str:
         """A protocol sentence for Fréchet distances to the reference."""
         renders = f"{self.reference.n} other renders of the test split"
-        return f"Frechet distance to {renders}; {how}; {SPREAD}, {RESAMPLES} resamples"
+        return f"Frechet distance to {renders}; {base}; {SPREAD}, {RESAMPLES} resamples"
 
     def difference(self, row: str, column: str, first: Array, second: Array, description: str, before: str = "") -> Row:
         """See `intervals.distance_difference`."""

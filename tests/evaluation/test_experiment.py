@@ -3,35 +3,28 @@
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
 from mdrepro.diffusion.samplers import SAMPLERS
-from mdrepro.evaluation import networks, scenes
+from mdrepro.evaluation import networks
 from mdrepro.evaluation.experiment import OWN, Experiment, references, rows_of
 from mdrepro.evaluation.rows import Row
-from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import PUBLISHED
 from mdrepro.reproduce.workflow import results, verify
 from mdrepro.reproduce.workflow.parameters import declared
 from mdrepro.reproduce.workflow.record import record
-from mdrepro.sampling import generate
 from mdrepro.training.recipes import registry
 from mdrepro.training.runs import loaded, store
 from tests.support.checkout import REPOSITORY
-from tests.support.experiments import VALUES, TinyRun, execute, experiment, resolved, run, trained
+from tests.support.experiments import VALUES, N, execute, experiment, plant, resolved
 
 QUALITY = [table.id for table in ledger.tables().values() if table.networks("quick")]
 STEPS = "mobilediffusion-steps"
-N = 10
 
 
 def test_every_table_of_quality_declares_its_networks() -> None:
@@ -79,50 +72,6 @@ def test_parameters_are_the_ones_that_rows_refer_to() -> None:
         rows_of(STEPS, "quick", guidance=4.0, steps=5)
     with pytest.raises(BadInput, match="mobilediffusion-unet-cost declares no networks at tier quick"):
         rows_of("mobilediffusion-unet-cost", "quick")
-
-
-class Denoiser(nn.Module):
-    """One that makes no images and has no blocks."""
-
-    layout = SimpleNamespace(blocks=list, stages={})
-
-    def replay(self, actions: Any) -> None:
-        assert list(actions) == []
-
-
-class Pipeline:
-    """Its components, in a pipeline that is never called."""
-
-    def __init__(self, **components: Any) -> None:
-        vars(self).update(components)
-
-    @property
-    def components(self) -> dict[str, Any]:
-        return vars(self)
-
-
-def plant(patch: pytest.MonkeyPatch, folder: Path, recipe: str) -> None:
-    """Everything is trained, but what is taken for one recipe is another's checkpoint; images are black."""
-    other, find = run("shapes-sd-16", folder), TinyRun.load
-    trained(patch, folder, lambda _: Pipeline(unet=Denoiser(), vae=nn.Module()))
-    load = networks.pipeline
-
-    def pipeline(name: str) -> Any:
-        made = load(name)
-        if name == recipe:
-            loaded.noted(made.unet, other)
-        return made
-
-    def part(self: TinyRun, name: str) -> Any:
-        network = find(self, name)
-        return loaded.noted(network, other) if self.recipe.name == recipe else network
-
-    patch.setattr(networks, "pipeline", pipeline)
-    patch.setattr(TinyRun, "load", part)
-    patch.setattr(generate, "images", lambda _, texts, **__: torch.zeros(len(texts), 3, 64, 64, dtype=torch.uint8))
-    patch.setattr(networks, "latents", lambda *_, **__: torch.zeros(N, 8, 8, 8))
-    features = np.random.default_rng(0).normal(size=(50, 8))
-    patch.setattr(scenes, "reference", lambda scorers, skip: Statistics.of(features))
 
 
 def needing(made: Experiment, recipe: str) -> set[str]:

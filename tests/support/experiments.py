@@ -4,27 +4,34 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mdrepro.core import paths
-from mdrepro.evaluation import networks
+from mdrepro.evaluation import networks, scenes
 from mdrepro.evaluation.experiment import Experiment, references, rows_of
 from mdrepro.evaluation.scenes import Scenes, Scorers
+from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.models.scenes.clip import SceneClip
 from mdrepro.models.scenes.reader import SceneReader
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import PUBLISHED
 from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.reproduce.workflow.record import RUN
+from mdrepro.sampling import generate
 from mdrepro.training.recipes import registry
 from mdrepro.training.runs import loaded, store
 from mdrepro.training.runs.store import Run
 from tests.support import tiny_pipeline as tiny
 from tests.support.checkout import REPOSITORY
 
+N = 10
+"""Images of a set, more than features."""
 VALUES: dict[str, Any] = {"guidance": 3.0, "steps": 2, "scales": ["1.5", "3", "8"]}
 
 
@@ -113,3 +120,47 @@ def execute(table: str, tier: str, folder: Path, patch: pytest.MonkeyPatch, **ch
             if "parameters" in cell["metadata"].get("tags", []):
                 scope |= values
     return json.loads((folder / "result.json").read_text())
+
+
+class Denoiser(nn.Module):
+    """One that makes no images and has no blocks."""
+
+    layout = SimpleNamespace(blocks=list, stages={})
+
+    def replay(self, actions: Any) -> None:
+        assert list(actions) == []
+
+
+class Pipeline:
+    """Its components, in a pipeline that is never called."""
+
+    def __init__(self, **components: Any) -> None:
+        vars(self).update(components)
+
+    @property
+    def components(self) -> dict[str, Any]:
+        return vars(self)
+
+
+def plant(patch: pytest.MonkeyPatch, folder: Path, recipe: str) -> None:
+    """Everything is trained, but what is taken for one recipe is another's checkpoint; images are black."""
+    other, find = run("shapes-sd-16", folder), TinyRun.load
+    trained(patch, folder, lambda _: Pipeline(unet=Denoiser(), vae=nn.Module()))
+    load = networks.pipeline
+
+    def pipeline(name: str) -> Any:
+        made = load(name)
+        if name == recipe:
+            loaded.noted(made.unet, other)
+        return made
+
+    def part(self: TinyRun, name: str) -> Any:
+        network = find(self, name)
+        return loaded.noted(network, other) if self.recipe.name == recipe else network
+
+    patch.setattr(networks, "pipeline", pipeline)
+    patch.setattr(TinyRun, "load", part)
+    patch.setattr(generate, "images", lambda _, texts, **__: torch.zeros(len(texts), 3, 64, 64, dtype=torch.uint8))
+    patch.setattr(networks, "latents", lambda *_, **__: torch.zeros(N, 8, 8, 8))
+    features = np.random.default_rng(0).normal(size=(50, 8))
+    patch.setattr(scenes, "reference", lambda scorers, skip: Statistics.of(features))

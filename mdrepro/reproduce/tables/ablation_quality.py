@@ -80,9 +80,9 @@ def rows(
         ]
     recipes = {row: experiment.runs[experiment.setups[row].recipe].recipe for row in (BASE, "t5", "base-tuned")}
     for row in ("t5", "base-tuned"):
-        how = f"{recipes[row].name}, after {recipes[BASE].loop.steps} of {recipes[BASE].name}"
+        protocol = f"{recipes[row].name}, after {recipes[BASE].loop.steps} of {recipes[BASE].name}"
         steps = recipes[row].loop.steps
-        cells.append(Row(row, "finetuning_iterations", steps, how))
+        cells.append(Row(row, "finetuning_iterations", steps, protocol))
     return cells + [Row.absent(row, "fid_shapes", reason) for row, reason in LEFT_OUT.items()]
 
 

@@ -93,12 +93,12 @@ def settings(robust: Run, evolved: Run) -> list[Row]:
     """How it was trained robustly, and on what an action was evaluated."""
     share, steps = robust.recipe.options["skip_probability"], robust.recipe.loop.steps
     captions = evolved.recipe.options["validation"]
-    how = f"{robust.recipe.name}: a step leaves out each block with this probability"
+    protocol = f"{robust.recipe.name}: a step leaves out each block with this probability"
     samples = "scenes of the validation split" if evolved.recipe.tier == "quick" else "held-out samples"
     loss = f"{evolved.recipe.name}: {samples}; the mean loss stands for the CLIP score"
     return [
-        Row("robust-recipe", "skip_probability", share, how),
-        Row("robust-recipe", "iterations", steps, how),
+        Row("robust-recipe", "skip_probability", share, protocol),
+        Row("robust-recipe", "iterations", steps, protocol),
         Row("action", "captions", captions, loss),
     ]
 
