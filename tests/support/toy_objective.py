@@ -5,20 +5,18 @@ from torch import Tensor, nn
 
 from mdrepro.data.examples import Batch
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.engine.objective import Phase
+from mdrepro.training.engine.objective import Networks, Phase
 from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import LATENTS, Kind, register
 
 
-class Toy:
+class Toy(Networks):
     """Objective: mean squared difference between the prediction and ``level``."""
 
-    phases: tuple[Phase, ...] = (Phase("unet", ("unet",)),)
+    phases = (Phase("unet", ("unet",)),)
 
     def __init__(self, unet: nn.Module, *, level: float = 0.0, times: tuple[int, ...] = (1,)) -> None:
-        self.networks: dict[str, nn.Module] = {"unet": unet}
-        self.frozen: dict[str, nn.Module] = {}
-        self.ema: dict[str, nn.Module] = {}
+        self.keep({"unet": unet})
         self.level, self.times = level, times
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:

@@ -2,10 +2,11 @@
 
 To add one, put a file here with its loss and a function that builds it from a recipe::
 
-    class Mine:                                   # an `mdrepro.training.engine.objective.Objective`
+    class Mine(Networks):                         # see `mdrepro.training.engine.objective`
         phases = (Phase("unet", ("unet",)),)
 
-        def __init__(self, unet, scheduler, null_text, *, weight: float = 1.0) -> None: ...
+        def __init__(self, unet, scheduler, null_text, *, weight: float = 1.0) -> None:
+            self.keep({"unet": unet})
 
         def losses(self, phase, batch, draws) -> dict[str, Tensor]: ...
 
