@@ -89,10 +89,10 @@ def put_in_package(home: Path, names: Sequence[str] = (), replaced: Mapping[str,
     more = f"{place}from tests.support.recipe_rows import tiny\nRECIPES = _table({chosen})\n"
     files = {registry_file: (REPOSITORY / "mdrepro" / registry_file).read_text() + more, **(replaced or {})}
     (home / "mdrepro").unlink()
-    _mirror(REPOSITORY / "mdrepro", home / "mdrepro", files)
+    mirror(REPOSITORY / "mdrepro", home / "mdrepro", files)
 
 
-def _mirror(real: Path, copy: Path, files: Mapping[str, str]) -> None:
+def mirror(real: Path, copy: Path, files: Mapping[str, str]) -> None:
     """Links to the entries of ``real``, and folders and new files where ``files`` (by relative path) has some."""
     copy.mkdir()
     inner: dict[str, dict[str, str]] = {}
@@ -104,6 +104,6 @@ def _mirror(real: Path, copy: Path, files: Mapping[str, str]) -> None:
             (copy / first).write_text(text)
     for entry in real.iterdir():
         if entry.name in inner:
-            _mirror(entry, copy / entry.name, inner[entry.name])
+            mirror(entry, copy / entry.name, inner[entry.name])
         elif entry.name not in files and entry.name != "__pycache__":
             (copy / entry.name).symlink_to(entry)
