@@ -28,8 +28,8 @@ def cost(
     from mdrepro.reproduce import formatting
 
     if bool(models) == bool(systems):
-        allowed = f"networks ({', '.join(presets.names())}) or --system with one of {', '.join(known.whole())}"
-        raise BadInput(f"name either {allowed}")
+        choices = f"networks ({', '.join(presets.names())}) or --system with one of {', '.join(known.whole())}"
+        raise BadInput(f"name either {choices}")
     if systems:
         if resolution is not None or details:
             raise BadInput("--resolution and --details are of networks, not of systems: leave them out")
@@ -40,16 +40,16 @@ def cost(
     checked = [presets.get(model).name for model in models or []]
     if details:
         every = [costs.details(model, resolution) for model in checked]
-        found = [each.as_dict() for each in every]
-        words = formatting.costs([each.cost for each in every]) + "\n\n" + formatting.cost_details(every)
+        plain = [each.as_dict() for each in every]
+        text = formatting.costs([each.cost for each in every]) + "\n\n" + formatting.cost_details(every)
     else:
         counted = [costs.calculate(model, resolution) for model in checked]
-        found = [each.as_dict() for each in counted]
-        words = formatting.costs(counted)
+        plain = [each.as_dict() for each in counted]
+        text = formatting.costs(counted)
     if as_json:
-        print_json(found[0] if len(found) == 1 else found)
+        print_json(plain[0] if len(plain) == 1 else plain)
     else:
-        print(words)
+        print(text)
 
 
 def _system_costs(names: list[str], as_json: bool) -> None:

@@ -91,14 +91,14 @@ def generate(
     from mdrepro.data.prompts import read
     from mdrepro.training.runs import commands
 
-    lines, place = read(prompts), commands.shard(shard)
+    texts, part = read(prompts), commands.shard(shard)
     pipeline = commands.pipeline(checkpoint, decoder)
     from mdrepro.sampling.generate import generate as make
 
-    made = make(
-        pipeline, lines, out, steps=steps, guidance=guidance, sampler=sampler, seed=seed, batch=batch, shard=place
+    images = make(
+        pipeline, texts, out, steps=steps, guidance=guidance, sampler=sampler, seed=seed, batch=batch, shard=part
     )
     if as_json:
-        print(made.text(), end="")
+        print(images.text(), end="")
         return
-    print(f"{len(made.images)} of {made.settings['images']} images in {out}")
+    print(f"{len(images.images)} of {images.settings['images']} images in {out}")

@@ -1,27 +1,26 @@
-"""The two ways in which work can end early and still be understood."""
+"""The two errors that end work early with a message for the user."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class BadInput(ValueError):
-    """Input that the user can correct; the message names what is allowed.
+    """Input that the user can correct; the message names the valid choices.
 
-    The command line prints the message alone and exits with code 2; a notebook that
-    raises it ends its run the same way.
+    The command line prints only the message and exits with code 2, also when a notebook raised it.
     """
 
 
 class NotAttempted(RuntimeError):
     """Something needed is not on this machine.
 
-    The message says what is missing and how to get it. Whoever measures catches it, records the cell as
-    "not attempted" with the message as its reason, and goes on.
+    The message says what is missing and how to get it. A measurement catches it, records the cell as "not attempted"
+    with the message as its reason, and continues.
     """
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> BadInput:
-    """The error for a ``kind`` of thing called ``name`` that does not exist: the nearest choice, then all of them."""
+    """The error for an unknown ``name`` of a ``kind`` of thing: the nearest choice, then all of them."""
     choices = list(choices)
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""

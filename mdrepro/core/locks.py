@@ -1,4 +1,4 @@
-"""Locks between processes, on the filelock package; a lock goes with the process that holds it, however that ends."""
+"""Locks between processes, by the filelock package; the system frees a lock when its process ends, even by a kill."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from mdrepro.core.errors import BadInput
 
 @contextmanager
 def hold(file: Path, *, busy: Callable[[], None] | None = None, refuse: str = "") -> Iterator[None]:
-    """Hold the lock ``file`` inside the block; its folder is made where it is missing.
+    """Hold the lock ``file`` inside the block; its folder is created where it is missing.
 
     Args:
         file: the lock file, which stays there afterwards.
         busy: called once when another process holds the lock, before waiting for it.
-        refuse: the message of the error that is raised in place of waiting.
+        refuse: raise an error with this message instead of waiting.
 
     Raises:
         BadInput: another process holds the lock, and ``refuse`` is given.

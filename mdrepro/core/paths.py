@@ -14,8 +14,8 @@ def root() -> Path:
     Raises:
         BadInput: there is no ``notebooks`` folder there.
     """
-    chosen = os.environ.get("MDREPRO_ROOT")
-    folder = Path(chosen).resolve() if chosen else Path(__file__).resolve().parents[2]
+    given = os.environ.get("MDREPRO_ROOT")
+    folder = Path(given).resolve() if given else Path(__file__).resolve().parents[2]
     if not (folder / "notebooks").is_dir():
         raise BadInput(
             f"{folder} holds no notebooks folder: run mdrepro from an editable install of a checkout, "
@@ -25,7 +25,7 @@ def root() -> Path:
 
 
 def runs() -> Path:
-    """What runs on this machine made: ``papermill_runs/`` (not committed)."""
+    """The folder of this machine's runs: ``papermill_runs/`` (not committed)."""
     return root() / "papermill_runs"
 
 
@@ -35,7 +35,7 @@ def run_dir(tier: str, table: str) -> Path:
 
 
 def published(tier: str) -> Path:
-    """``results/<tier>/``: what was published (committed)."""
+    """The folder of published results: ``results/<tier>/`` (committed)."""
     return root() / "results" / tier
 
 

@@ -23,10 +23,12 @@ Input = tuple[str, Path]
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, timeout=30, check=True)
+        process = subprocess.run(
+            ["git", *arguments], cwd=root(), capture_output=True, text=True, timeout=30, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def commit() -> str | None:

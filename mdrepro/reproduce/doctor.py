@@ -1,4 +1,4 @@
-"""What this machine has and lacks for each tier, and how to get what is missing."""
+"""What each tier needs, whether this machine has it, and how to get it."""
 
 import importlib.util
 import os
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mdrepro.core.machine import hardware
 from mdrepro.core.paths import relative, root
 from mdrepro.data import coco, folders
 from mdrepro.metrics.image.backbones import BACKBONES
@@ -21,7 +22,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing a tier needs (``required``) or can use."""
+    """One thing that a tier needs (``required``) or can use."""
 
     tier: Tier
     name: str
@@ -37,7 +38,7 @@ def browser() -> str | None:
 
 
 def hub_checkpoints() -> Path:
-    """The folder in which torchvision keeps downloaded weights (found without importing torch)."""
+    """The folder in which torchvision keeps downloaded weights (without importing torch)."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     return Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser() / "hub" / "checkpoints"
 
@@ -49,8 +50,6 @@ def _hub_model(repository: str) -> bool:
 
 
 def _quick() -> Iterator[Finding]:
-    from mdrepro.core.provenance import hardware
-
     machine = hardware()
     version = platform.python_version()
     yield Finding("quick", "python", sys.version_info >= (3, 11), True, version, "install Python 3.11 or newer")
@@ -70,14 +69,12 @@ def _quick() -> Iterator[Finding]:
 
 
 def _larger() -> Iterator[Finding]:
-    from mdrepro.core.provenance import hardware
-
     gpus = hardware()["gpus"]
     for tier, number in (("proxy", 1), ("paper", 8)):
-        words = ", ".join(gpus) or "none"
-        yield Finding(tier, "gpu", len(gpus) >= number, True, words, f"{number} CUDA GPU or more")  # type: ignore[arg-type]
+        names = ", ".join(gpus) or "none"
+        yield Finding(tier, "gpu", len(gpus) >= number, True, names, f"{number} CUDA GPU or more")  # type: ignore[arg-type]
     pictures = relative(folders.pictures())
-    bring = f"put or link there COCO's folder, pictures with metadata.jsonl, or WebDataset shards as {pictures}/*.tar"
+    bring = f"link or put COCO's folder, pictures with metadata.jsonl, or WebDataset shards there, as {pictures}/*.tar"
     there = folders.pictures().is_dir() and any(folders.pictures().iterdir())
     yield Finding("proxy", "data", there, True, f"pictures with captions in {pictures}", bring)
     for name, source in (("clip-weights", folders.CLIP), ("sd15-weights", folders.SD15)):
@@ -95,11 +92,11 @@ def _larger() -> Iterator[Finding]:
 
 
 def _coco() -> Iterator[Finding]:
-    """What scoring on COCO needs: pictures and captions, and weights of both metrics."""
+    """Requirements of scoring on COCO: pictures and captions, and weights of both metrics."""
     for row in {row.year: row for row in coco.SETS.values()}.values():
         of = f"captions and pictures of COCO {row.year} val in {relative(coco.place())}"
-        told = coco.lacks(row)
-        yield Finding("proxy", f"coco-{row.year}", not told, True, of, told)
+        lacking = coco.lacks(row)
+        yield Finding("proxy", f"coco-{row.year}", not lacking, True, of, lacking)
     weights = root() / "data" / "weights"
     there = any((folder / name).is_file() for folder in (weights, hub_checkpoints()) for name in INCEPTION.names)
     bring = f"it is downloaded when it is needed, or put {INCEPTION.url} into {relative(weights)}"
@@ -114,12 +111,12 @@ def _coco() -> Iterator[Finding]:
 
 
 def findings() -> list[Finding]:
-    """Everything looked for, tier by tier."""
+    """All findings, tier by tier."""
     return [*_quick(), *_larger()]
 
 
 def report() -> dict[str, Any]:
-    """``{"tiers": {tier: {"ready", "findings": [...]}}}``; ready means that nothing required is missing.
+    """``{"tiers": {tier: {"ready", "findings": [...]}}}``; ``ready`` where nothing required is missing.
 
     The proxy tier needs what quick needs, and the paper tier what both need.
     """

@@ -1,6 +1,7 @@
-"""Results as plain text for a terminal."""
+"""Results and costs as text for a terminal."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,8 @@ def paper(row: Mapping[str, Any]) -> str:
 def verdict_counts(result: results.Result) -> str:
     """For example "12 reproduced, 3 differs"."""
     names = [verdict.value for verdict in Verdict]
-    found = [row["verdict"] for row in result["rows"]]
-    return ", ".join(f"{found.count(name)} {name}" for name in names if name in found)
+    counts = Counter(row["verdict"] for row in result["rows"])
+    return ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
 
 
 def verdicts(table: Table, result: results.Result, published: results.Result | None, *, whole: bool = False) -> str:
@@ -91,21 +92,21 @@ def verdicts(table: Table, result: results.Result, published: results.Result | N
     return "\n".join(parts)
 
 
-def costs(found: "Sequence[Cost]") -> str:
-    """Size and cost of networks, one a line."""
+def costs(measured: "Sequence[Cost]") -> str:
+    """Size and cost of networks, one per line."""
     lines: list[tuple[str, ...]] = [("model", "params M", "GMAC", "GMAC without attention", "GFLOP", "px")]
-    for each in found:
+    for each in measured:
         giga = [f"{value / 1e9:,.1f}" for value in (each.macs, each.macs_without_attention, each.flops)]
         lines.append((each.model, f"{each.params / 1e6:,.2f}", *giga, str(each.resolution)))
     return columns(lines, indent="")
 
 
-def cost_details(found: "Sequence[Details]") -> str:
-    """Blocks, peak activation memory and each counter's count, one network a line."""
-    counters = list(dict.fromkeys(name for each in found for name in each.counters))
+def cost_details(measured: "Sequence[Details]") -> str:
+    """Blocks, peak activation memory and each counter's count, one network per line."""
+    counters = list(dict.fromkeys(name for each in measured for name in each.counters))
     head = ("model", "ResNets", "self-att.", "cross-att.", "attention %", "peak MB fp32", "fp16", "fp16 unfused")
     lines: list[tuple[str, ...]] = [(*head, *(f"GMAC {name}" for name in counters))]
-    for each in found:
+    for each in measured:
         blocks = (each.blocks.resnets, each.blocks.self_attention, each.blocks.cross_attention)
         peaks = (each.peak_activations[kind] for kind in ("float32", "float16", "float16_unfused"))
         counts = (f"{each.counters[name] / 1e9:.3f}" if name in each.counters else NONE for name in counters)
@@ -115,16 +116,16 @@ def cost_details(found: "Sequence[Details]") -> str:
     return columns(lines, indent="")
 
 
-def system_cost(found: "SystemCost") -> str:
-    """One image by a system: a line a part and one for the sum."""
-    plan = found.schedule
+def system_cost(measured: "SystemCost") -> str:
+    """The cost of one image by a system: a line for each part and one for the sum."""
+    plan = measured.schedule
     guidance = "2 guidance branches" if plan.branches == 2 else "no guidance"
     steps = f"{plan.steps} step" + ("s" if plan.steps != 1 else "")
     lines: list[tuple[str, ...]] = [("part", "params M", "GMAC a run", "runs", "GMAC")]
-    for part, runs in zip(found.parts, found.runs, strict=True):
+    for part, runs in zip(measured.parts, measured.runs, strict=True):
         total = f"{runs * part.macs / 1e9:,.1f}"
         lines.append((part.model, f"{part.params / 1e6:,.2f}", f"{part.macs / 1e9:,.1f}", str(runs), total))
-    lines.append(("together", f"{found.params / 1e6:,.2f}", "", "", f"{found.macs / 1e9:,.1f}"))
-    size = found.parts[-1].resolution
-    title = paragraph(f"{found.system}: {steps}, {guidance}, one image of {size} px ({plan.source})")
+    lines.append(("together", f"{measured.params / 1e6:,.2f}", "", "", f"{measured.macs / 1e9:,.1f}"))
+    size = measured.parts[-1].resolution
+    title = paragraph(f"{measured.system}: {steps}, {guidance}, one image of {size} px ({plan.source})")
     return f"{title}\n{columns(lines)}"

@@ -21,24 +21,25 @@ from torch import Tensor, nn
 
 from mdrepro.core.console import track
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import replacing
+from mdrepro.core.files import digest, replacing
 from mdrepro.diffusion.samplers import scheduler_for
 from mdrepro.models.latents import convert
+from mdrepro.models.protocols import TextToImage
 from mdrepro.sampling import manifest
 from mdrepro.sampling.manifest import Manifest
 
 
 def seeds(seed: int, count: int) -> list[int]:
-    """The seeds of ``count`` prompts' generators: consecutive, no two alike, from a start that ``seed`` alone decides.
+    """The seeds of ``count`` prompts' generators: consecutive and distinct, from a start that depends on ``seed`` only.
 
-    A CPU generator keeps 32 bits of its seed. Sets of n prompts with two seeds overlap with a chance of n / 2^31.
+    A CPU generator keeps 32 bits of its seed. Sets of n prompts with two seeds overlap with probability n / 2^31.
     """
     start = int.from_bytes(hashlib.sha256(f"prompts {seed}".encode()).digest()[:4], "big")
     return [(start + index) % 2**32 for index in range(count)]
 
 
 def images(
-    pipeline: Any,
+    pipeline: TextToImage,
     prompts: Sequence[str],
     *,
     steps: int | None = None,
@@ -58,15 +59,15 @@ def images(
     _check(prompts, batch)
     starts = seeds(seed, len(prompts))
     with _prepared(pipeline, sampler):
-        made = [
+        batches = [
             _make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], _options(pipeline, steps, guidance))
             for rows in track(_batches(len(prompts), batch), "images", "batches")
         ]
-    return torch.cat(made)
+    return torch.cat(batches)
 
 
 def generate(
-    pipeline: Any,
+    pipeline: TextToImage,
     prompts: Sequence[str],
     folder: str | os.PathLike[str],
     *,
@@ -77,47 +78,47 @@ def generate(
     batch: int = 8,
     shard: tuple[int, int] | None = None,
 ) -> Manifest:
-    """Make what is missing of a set of images: one PNG for each prompt, and at the end the manifest.
+    """Write the missing images of a set, one PNG per prompt, and after the last one the manifest.
 
     It may be interrupted anywhere, and called again with the same arguments, until the manifest is there.
 
     Args:
         pipeline: MobileDiffusionPipeline, or any text-to-image pipeline of diffusers that takes a list of generators.
-        prompts: one image each.
-        folder: a new or an empty one, or one that this has begun.
+        prompts: one per image.
+        folder: new, empty, or holding a part of the same set.
         steps, guidance: of the pipeline's call; None for the checkpoint's own, or else the call's default.
         sampler: a name in `mdrepro.diffusion.samplers.SAMPLERS`; None for the pipeline's own scheduler as it is.
         seed: of the set: with the same seed and prompt index, two samplers start from the same noise.
-        batch: images at once.
-        shard: (i, n): make every n-th batch from the i-th on, i from 0. None for the process's place under
+        batch: images per call of the pipeline.
+        shard: (i, n): generate every n-th batch from the i-th on, i from 0. None for the process's place under
             ``accelerate launch`` or ``torchrun``, the pipeline being moved to its device; everything outside of them.
 
     Returns:
-        the images that are in the folder now; ``complete`` says whether they are all, other shards' included.
+        the images in the folder, other shards' included; ``complete`` where none is missing.
 
     Raises:
-        BadInput: an argument is not allowed, or the folder holds something else (see `mdrepro.sampling.manifest`).
+        BadInput: an invalid argument, or the folder holds something else (see `mdrepro.sampling.manifest`).
     """
     _check(prompts, batch)
-    place, shards = _place(pipeline) if shard is None else shard
-    if not 0 <= place < shards:
-        raise BadInput(f"shard {place} of {shards}: allowed are 0 to one less than the number of shards")
+    index, shards = _process(pipeline) if shard is None else shard
+    if not 0 <= index < shards:
+        raise BadInput(f"shard {index} of {shards}: must be from 0 to {shards - 1}")
     target, starts = Path(folder), seeds(seed, len(prompts))
     with _prepared(pipeline, sampler):
         options = _options(pipeline, steps, guidance)
         settings = _settings(pipeline, prompts, sampler, options, seed, batch)
         manifest.begin(target, settings)
-        mine = _batches(len(prompts), batch)[place::shards]
+        mine = _batches(len(prompts), batch)[index::shards]
         missing = [rows for rows in mine if not all((target / manifest.name(i)).is_file() for i in rows)]
         for rows in track(missing, "images", "batches"):
-            made = _make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options)
-            for index, pixels in zip(rows, made, strict=True):
-                _store(target / manifest.name(index), pixels)
+            pixels_bchw = _make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options)
+            for row, pixels in zip(rows, pixels_bchw, strict=True):
+                _store(target / manifest.name(row), pixels)
     return manifest.end(target, settings, prompts, starts)
 
 
 def settings(
-    pipeline: Any,
+    pipeline: TextToImage,
     prompts: Sequence[str],
     *,
     steps: int | None = None,
@@ -126,22 +127,28 @@ def settings(
     seed: int = 0,
     batch: int = 8,
 ) -> dict[str, Any]:
-    """What `generate` writes of a set before its first image; arguments and errors as there."""
+    """The settings that `generate` writes before its first image; arguments and errors as there."""
     _check(prompts, batch)
     with _prepared(pipeline, sampler):
         return _settings(pipeline, prompts, sampler, _options(pipeline, steps, guidance), seed, batch)
 
 
 def _settings(
-    pipeline: Any, prompts: Sequence[str], sampler: str | None, options: Mapping[str, Any], seed: int, batch: int
+    pipeline: TextToImage,
+    prompts: Sequence[str],
+    sampler: str | None,
+    options: Mapping[str, Any],
+    seed: int,
+    batch: int,
 ) -> dict[str, Any]:
-    hashed = hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
-    how = {"sampler": sampler, **options, "seed": seed, "batch": batch}
-    return describe(pipeline) | how | {"images": len(prompts), "prompts_sha256": hashed}
+    options = {"sampler": sampler, **options, "seed": seed, "batch": batch}
+    return (
+        describe(pipeline) | options | {"images": len(prompts), "prompts_sha256": digest(list(prompts), compact=False)}
+    )
 
 
-def describe(pipeline: Any) -> dict[str, Any]:
-    """What makes a pipeline's images what they are, as JSON values: its class, weights, type and scheduler."""
+def describe(pipeline: TextToImage) -> dict[str, Any]:
+    """What determines a pipeline's images, as JSON values: its class, weights, data type and scheduler."""
     scheduler = pipeline.scheduler
     known = inspect.signature(type(scheduler)).parameters
     config = {name: value for name, value in sorted(scheduler.config.items()) if name in known}
@@ -154,32 +161,32 @@ def describe(pipeline: Any) -> dict[str, Any]:
     }
 
 
-def weights_sha256(pipeline: Any) -> str:
-    """A hash over every network's class, configuration (diffusers' ones) and weights, and every tokenizer's vocabulary.
+def weights_sha256(pipeline: TextToImage) -> str:
+    """A hash over each network's class, configuration (in diffusers) and weights, and each tokenizer's vocabulary.
 
-    It is the same for a pipeline in memory, saved and loaded, and on any device; not for another type of numbers.
+    It is the same in memory and after saving and loading, and on any device, but not for another data type.
     """
-    digest = hashlib.sha256()
+    hashed = hashlib.sha256()
     for name, part in sorted(pipeline.components.items()):
         if isinstance(part, nn.Module):
-            config: Any = part.config if isinstance(part, ConfigMixin) else {}
+            config = dict(part.config) if isinstance(part, ConfigMixin) else {}
             public = {key: value for key, value in sorted(config.items()) if not key.startswith("_")}
-            digest.update(f"{name} {type(part).__name__} {json.dumps(public, default=str)}".encode())
+            hashed.update(f"{name} {type(part).__name__} {json.dumps(public, default=str)}".encode())
             for key, tensor in sorted(part.state_dict().items()):
-                digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+                hashed.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         elif hasattr(part, "get_vocab"):
-            words = json.dumps([sorted(part.get_vocab().items()), part.model_max_length])
-            digest.update(f"{name} {words}".encode())
-    return digest.hexdigest()
+            vocabulary = json.dumps([sorted(part.get_vocab().items()), part.model_max_length])
+            hashed.update(f"{name} {vocabulary}".encode())
+    return hashed.hexdigest()
 
 
-def _make(pipeline: Any, prompts: list[str], starts: list[int], options: Mapping[str, Any]) -> Tensor:
+def _make(pipeline: TextToImage, prompts: list[str], starts: list[int], options: Mapping[str, Any]) -> Tensor:
     """One batch: uint8 (prompts, 3, height, width), rounded once."""
     generators = [torch.Generator().manual_seed(start) for start in starts]
     call = {"num_inference_steps": options["steps"], "guidance_scale": options["guidance"], "output_type": "pt"}
-    made = pipeline(prompts, generator=generators, **call).images
-    return convert(made.float().cpu(), "0..1", "uint8")
+    images_bchw = pipeline(prompts, generator=generators, **call).images
+    return convert(images_bchw.float().cpu(), "0..1", "uint8")
 
 
 def _store(path: Path, pixels_chw: Tensor) -> None:
@@ -188,8 +195,8 @@ def _store(path: Path, pixels_chw: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def _prepared(pipeline: Any, name: str | None) -> Iterator[None]:
-    """The pipeline with a sampler and without its own progress bar, for a while."""
+def _prepared(pipeline: TextToImage, name: str | None) -> Iterator[None]:
+    """Inside the block the pipeline has the named sampler and no progress bar of its own."""
     scheduler, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", {})
     pipeline.set_progress_bar_config(**{**bar, "disable": True})
     if name is not None:
@@ -201,18 +208,17 @@ def _prepared(pipeline: Any, name: str | None) -> Iterator[None]:
         pipeline.set_progress_bar_config(**bar)
 
 
-def _options(pipeline: Any, steps: int | None, guidance: float | None) -> dict[str, Any]:
+def _options(pipeline: TextToImage, steps: int | None, guidance: float | None) -> dict[str, Any]:
     """Steps and guidance as given, as the checkpoint says, or as the call has them by default."""
     call = inspect.signature(type(pipeline).__call__).parameters
 
-    def chosen(given: Any, own: str, argument: str) -> Any:
-        if given is None:
-            given = pipeline.config.get(own)
-        return call[argument].default if given is None else given
+    def option(given: float | None, own: str, argument: str) -> float:
+        value = pipeline.config.get(own) if given is None else given
+        return float(call[argument].default if value is None else value)
 
     return {
-        "steps": int(chosen(steps, "default_steps", "num_inference_steps")),
-        "guidance": float(chosen(guidance, "default_guidance", "guidance_scale")),
+        "steps": int(option(steps, "default_steps", "num_inference_steps")),
+        "guidance": option(guidance, "default_guidance", "guidance_scale"),
     }
 
 
@@ -220,7 +226,7 @@ def _batches(count: int, batch: int) -> list[range]:
     return [range(first, min(first + batch, count)) for first in range(0, count, batch)]
 
 
-def _place(pipeline: Any) -> tuple[int, int]:
+def _process(pipeline: TextToImage) -> tuple[int, int]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1
     from accelerate import PartialState  # type: ignore[import-untyped]
@@ -232,6 +238,6 @@ def _place(pipeline: Any) -> tuple[int, int]:
 
 def _check(prompts: Sequence[str], batch: int) -> None:
     if isinstance(prompts, str) or not len(prompts) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise BadInput("prompts: needed is a list of texts that is not empty")
+        raise BadInput("prompts: must be a non-empty list of texts")
     if batch < 1:
-        raise BadInput(f"batch is {batch}: allowed is 1 or more")
+        raise BadInput(f"batch is {batch}: must be at least 1")

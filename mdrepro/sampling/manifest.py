@@ -1,9 +1,8 @@
-"""What a folder of generated images is: settings that stand before the first image, and a manifest after the last.
+"""A folder of generated images: settings, written before the first image, and a manifest, written after the last.
 
-``settings.json`` is written when the set is begun, so that no shard and no later run adds images made otherwise.
-``manifest.json`` is written by whoever finds all images there: the settings again, and for each image its prompt, the
-seed of its generator and the SHA-256 of its file. No times and no places are in it: equal images give equal bytes.
-Importing this module imports no torch.
+``settings.json`` keeps other shards and later runs from adding images with other settings. ``manifest.json`` is written
+by the process that completes the set: the settings, and for each image its prompt, the seed of its generator and the
+SHA-256 of its file. It holds neither times nor paths: equal images give equal bytes. Imports no torch.
 """
 
 import json
@@ -21,7 +20,7 @@ SETTINGS, MANIFEST = "settings.json", "manifest.json"
 
 @dataclass(frozen=True)
 class Entry:
-    """One image: its place among the prompts, prompt, seed of its generator, file name and SHA-256 of the file."""
+    """One image: index of its prompt, prompt, seed of its generator, file name and SHA-256 of the file."""
 
     index: int
     prompt: str
@@ -32,13 +31,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The images that a folder holds.
+    """The images in a folder.
 
     Args:
-        folder: where they are.
-        settings: how they were made: pipeline, hash of its weights, sampler, scheduler, steps, guidance, seed, batch,
+        folder: of the images.
+        settings: pipeline, hash of its weights, sampler, scheduler, steps, guidance, seed, batch,
             number of images and hash of the prompts.
-        images: those there are, in order of the prompts.
+        images: those that exist, in the prompts' order.
     """
 
     folder: Path
@@ -52,7 +51,7 @@ class Manifest:
 
     @property
     def files(self) -> list[Path]:
-        """The images' files, in order of the prompts."""
+        """The images' files, in the prompts' order."""
         return [self.folder / entry.file for entry in self.images]
 
     @classmethod
@@ -60,24 +59,24 @@ class Manifest:
         """The manifest of a complete set.
 
         Raises:
-            BadInput: there is none (the message says how far the set is), or it cannot be read.
+            BadInput: it is missing (the message counts the images so far), or cannot be read.
         """
-        place = Path(folder)
-        if not (place / MANIFEST).is_file():
-            begun = f"; {len(list(place.glob('*.png')))} images are there" if (place / SETTINGS).is_file() else ""
-            raise BadInput(f"{place} holds no {MANIFEST}{begun}: generate the set, or go on with it, first")
-        written = _json(place / MANIFEST)
+        root = Path(folder)
+        if not (root / MANIFEST).is_file():
+            count = f"; {len(list(root.glob('*.png')))} images are there" if (root / SETTINGS).is_file() else ""
+            raise BadInput(f"{root} holds no {MANIFEST}{count}: generate the set, or continue it, first")
+        written = _json(root / MANIFEST)
         try:
-            return cls(place, written["settings"], tuple(Entry(**entry) for entry in written["images"]))
+            return cls(root, written["settings"], tuple(Entry(**entry) for entry in written["images"]))
         except (KeyError, TypeError) as error:
-            raise BadInput(f"{place / MANIFEST} is no manifest of images ({error})") from error
+            raise BadInput(f"{root / MANIFEST} is no manifest of images ({error})") from error
 
     def check(self) -> None:
-        """Do nothing where every file is the one that was made. Raises BadInput that names the first that is not."""
+        """Compare every file with its hash. Raises BadInput that names the first file that is missing or differs."""
         for entry in self.images:
             file = self.folder / entry.file
             if not file.is_file() or sha256(file) != entry.sha256:
-                state = "not what was made" if file.is_file() else "missing"
+                state = "not the generated one" if file.is_file() else "missing"
                 raise BadInput(f"{file} is {state}: delete it, and generate the set again with the same settings")
 
     def text(self) -> str:
@@ -86,32 +85,30 @@ class Manifest:
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Open a folder for images of these settings.
+    """Start or continue a set of images with these settings.
 
     Raises:
-        BadInput: it holds images of other settings, or files that are no set of images.
+        BadInput: the folder holds images with other settings, or other files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    place = folder / SETTINGS
-    if not place.exists():
-        foreign = any(not file.name.startswith(".") for file in folder.iterdir())
-        if foreign and not place.exists():  # another shard may have begun in between
+    file = folder / SETTINGS
+    if not file.exists():
+        foreign = any(not other.name.startswith(".") for other in folder.iterdir())
+        if foreign and not file.exists():  # another shard may have begun in between
             raise BadInput(f"{folder} holds files but no {SETTINGS}: choose a new or an empty folder")
-        write_text(place, _text(settings))
-    written = _json(place)
+        write_text(file, _text(settings))
+    written = _json(file)
     differing = [name for name in {**written, **settings} if written.get(name) != settings.get(name)]
     if differing:
         changes = "; ".join(f"{name}: there {written.get(name)!r}, now {settings.get(name)!r}" for name in differing)
-        raise BadInput(
-            f"{folder} holds images made otherwise ({changes}): go on with the same settings, or choose another folder"
-        )
+        raise BadInput(f"{folder} holds images of other settings ({changes}): use the same settings, or another folder")
 
 
 def end(folder: Path, settings: Mapping[str, Any], prompts: Sequence[str], seeds: Sequence[int]) -> Manifest:
-    """The images that are there, and ``manifest.json`` where they are all.
+    """The images in the folder; writes ``manifest.json`` where none is missing.
 
     Raises:
-        BadInput: a manifest is there already, and an image is not what it says.
+        BadInput: there is a manifest already, and an image differs from it.
     """
     entries = [
         Entry(index, prompt, seed, name(index), sha256(folder / name(index)))
@@ -126,8 +123,8 @@ def end(folder: Path, settings: Mapping[str, Any], prompts: Sequence[str], seeds
         changed = [new.file for new, old in zip(manifest.images, before.images, strict=True) if new != old]
         if changed:
             raise BadInput(
-                f"{folder}: {changed[0]} is not the file that {MANIFEST} tells of: it was altered, or made anew by "
-                "other versions or hardware; delete it to have it made again, or the folder to make the set anew"
+                f"{folder}: {changed[0]} differs from {MANIFEST}: it was altered, or generated again by other "
+                "versions or hardware; delete it to generate it again, or the folder to start over"
             )
         return manifest
     sweep(folder)

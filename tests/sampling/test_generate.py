@@ -152,9 +152,9 @@ def test_only_batches_with_a_missing_image_are_made_again(pipe, whole, tmp_path,
 def test_an_altered_image_is_found(pipe, whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "set")
     shutil.copy(folder / manifest.name(1), folder / manifest.name(2))
-    with pytest.raises(BadInput, match=r"000002.png is not what was made"):
+    with pytest.raises(BadInput, match=r"000002.png is not the generated one"):
         Manifest.read(folder).check()
-    with pytest.raises(BadInput, match=r"000002.png is not the file that manifest.json tells of.* delete it to have"):
+    with pytest.raises(BadInput, match=r"000002.png differs from manifest.json.* delete it to generate"):
         generate(pipe, PROMPTS, folder, batch=3, **SHORT)
     (folder / manifest.name(2)).unlink()
     generate(pipe, PROMPTS, folder, batch=3, **SHORT).check()
@@ -175,7 +175,7 @@ def test_an_altered_image_is_found(pipe, whole, tmp_path):
 )
 def test_a_set_goes_on_with_its_own_settings_alone(pipe, whole, change, message):
     options = SHORT | {"batch": 3, "prompts": PROMPTS, "folder": whole} | change
-    with pytest.raises(BadInput, match=rf"holds images made otherwise \(.*{message}.*choose another folder"):
+    with pytest.raises(BadInput, match=rf"holds images of other settings \(.*{message}.*another folder"):
         generate(pipe, **options)
 
 
@@ -212,10 +212,10 @@ def test_a_set_that_is_not_complete_has_no_manifest(pipe, tmp_path):
 
 def test_arguments_that_make_no_images_are_refused(pipe, tmp_path):
     for change, message in (
-        ({"prompts": []}, "prompts: needed is a list"),
-        ({"prompts": "a star"}, "prompts: needed is a list"),
+        ({"prompts": []}, "prompts: must be a non-empty list"),
+        ({"prompts": "a star"}, "prompts: must be a non-empty list"),
         ({"batch": 0}, "batch is 0"),
-        ({"shard": (3, 3)}, "shard 3 of 3: allowed are 0 to one less"),
+        ({"shard": (3, 3)}, "shard 3 of 3: must be from 0 to 2"),
         (
             {"sampler": "ddmi"},
             r"unknown sampler 'ddmi' \(did you mean ddim\?\); allowed: ddim, dpm\+\+, dpm, euler, renoise",
