@@ -19,7 +19,7 @@ from mdrepro.models.snapfusion.blocks import KINDS, Layout
 from mdrepro.papers.schema import PUBLISHED
 from mdrepro.sampling import generate
 from mdrepro.training.recipes import registry
-from mdrepro.training.runs import store
+from mdrepro.training.runs import pipelines
 from mdrepro.training.runs.model_folders import Pretrained
 
 
@@ -57,11 +57,11 @@ REMOVALS: Mapping[str, Callable[[Layout], list[str]]] = MappingProxyType(
 def pipeline(recipe: str) -> MobileDiffusionPipeline:
     """Text to image by a recipe, or by `PUBLISHED` networks, at the size of the recipe's pictures.
 
-    Errors are those of `store.pipeline` and `Pretrained.load`.
+    Errors are those of `pipelines.load` and `Pretrained.load`.
     """
     if recipe == PUBLISHED:
         return published()
-    whole, size = store.pipeline(recipe), registry.get(recipe).data.get("size")
+    whole, size = pipelines.load(recipe), registry.get(recipe).data.get("size")
     if size is not None:
         whole.unet.register_to_config(sample_size=size // factor(whole.vae))
     return whole

@@ -15,7 +15,7 @@ from mdrepro.data import shapes
 from mdrepro.sampling import generate
 from mdrepro.training.objectives import kinds
 from mdrepro.training.recipes import registry
-from mdrepro.training.runs import store
+from mdrepro.training.runs import pipelines, store
 
 ZOOM = 2
 MOST = 8
@@ -60,7 +60,7 @@ class Playground:
 
         if not recipes:
             raise BadInput("no recipe: give names of trained denoisers; mdrepro train --list has them")
-        self.pipelines = functools.cache(store.pipeline)
+        self.pipelines = functools.cache(pipelines.load)
         self.reader = store.load_or_train(reader).load("reader") if reader else None
         wide, slow = widgets.Layout(width="40em"), {"continuous_update": False}
         self.caption = widgets.Text(caption, description="caption", layout=wide, **slow)

@@ -34,7 +34,7 @@ def run(*arguments: str) -> int:
         (("mobilediffusion", "--component", "vae"), "text-encoder, unet, decoder"),
         (("mobilediffusion", "--target", "onnx"), "litert, coreml"),
         (("mobilediffusion", "--decoder", "shapes-vae-lite"), "leave it out"),
-        (("shapes-vae",), "allowed are those of denoisers"),
+        (("shapes-vae",), "must be of a denoiser"),
     ],
 )
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str) -> None:

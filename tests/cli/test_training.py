@@ -13,7 +13,7 @@ from mdrepro.core.errors import BadInput
 from mdrepro.reproduce.workflow import execute, plan, results
 from mdrepro.reproduce.workflow.fingerprint import MAKERS, changes, code, fingerprint
 from mdrepro.training.recipes.recipe import Recipe
-from mdrepro.training.runs import scratch, store
+from mdrepro.training.runs import pipelines, publish, scratch, store
 from tests.support.checkout import NOTEBOOK, TABLE, notebook
 from tests.support.recipe_rows import put, put_in_package, tiny
 
@@ -101,7 +101,7 @@ def _generate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = json.loads(capsys.readouterr().out)
     assert [image["prompt"] for image in manifest["images"]] == ["a red star", "two blue circles", "a green square"]
     assert (manifest["settings"]["steps"], manifest["settings"]["guidance"]) == (1, 1.0)
-    store.pipeline("t-1").save_pretrained(folder / "saved")
+    pipelines.load("t-1").save_pretrained(folder / "saved")
     same = folder / "same"
     assert run("generate", str(folder / "saved"), *prompts, "--out", str(same), "--batch", "2") == 0
     for image in out.glob("*.png"):
@@ -206,7 +206,7 @@ def test_reproduce_takes_published_checkpoints_and_trains_from_scratch(
     _commit(workspace)
     reproduce = ("reproduce", TABLE, "--no-report", "--set", "recipes=t-reader")
     store.load_or_train("t-reader")
-    store.publish(["t-reader"])
+    publish.publish(["t-reader"])
     (workspace / "papermill_runs").rename(workspace / "gone")
     capsys.readouterr()
     assert run(*reproduce) == 0, capsys.readouterr().err

@@ -429,7 +429,7 @@ def test_larger_tiers_take_networks_of_their_own() -> None:
 
 
 def test_larger_networks_make_images_of_the_size_they_were_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(larger.store, "pipeline", lambda _: tiny.pipeline())
+    monkeypatch.setattr(larger.pipelines, "load", lambda _: tiny.pipeline())
     made = {name: larger.pipeline(name) for name in ("proxy-sd", "md-8", "shapes-base")}
     sizes = {name: pipeline.unet.config.sample_size * factor(pipeline.vae) for name, pipeline in made.items()}
     assert sizes == {"proxy-sd": 256, "md-8": 512, "shapes-base": 8 * factor(made["shapes-base"].vae)}

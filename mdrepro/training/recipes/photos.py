@@ -54,16 +54,16 @@ def autoencoders(
     runs = [(crop, batch, steps - last), (2 * crop, max(1, batch // 2), last)]
     runs = [run for run in runs if run[2]]
     recipes: dict[str, Recipe] = {}
-    layouts = {each.row: each.layout for each in systems.autoencoders().values() if each.row}
-    for row, layout in layouts.items():
-        start: dict[str, str | Recipe] = {}
+    encoders = {each.row: each.layout.encoder_of for each in systems.autoencoders().values() if each.row}
+    for row, encoder in encoders.items():
+        parents: dict[str, str | Recipe] = {"vae": recipes[encoder]} if encoder else {}
         for number, (size, crops, updates) in enumerate(runs):
             final = number == len(runs) - 1
             recipe = Recipe(
                 name=f"photos-{row}" if final else f"photos-{row}-start",
                 tier="quick",
-                kind="decoder" if layout.encoder_of else "autoencoder",
-                parents={**({"vae": recipes[layout.encoder_of]} if layout.encoder_of else {}), **start},
+                kind="decoder" if encoder else "autoencoder",
+                parents=parents,
                 data={"source": "photos", "path": photos, "size": size, "count": updates * crops, "seed": seed},
                 network={"row": row, "width": width},
                 options={**NO_CRITIC, "power": 2},
@@ -72,7 +72,7 @@ def autoencoders(
                     batch=crops,
                     learning_rate=learning_rate,
                     optimiser="muon",
-                    warmup=0 if start else max(1, round(WARMUP * steps)),
+                    warmup=0 if number else max(1, round(WARMUP * steps)),
                     decay="cosine" if final else "constant",
                     precision=precision,
                     seed=2 * seed + number,
@@ -81,7 +81,7 @@ def autoencoders(
                     log_every=max(1, updates // CURVE_ROWS),
                 ),
             )
-            start = {"start": recipe}
+            parents["start"] = recipe
         recipes[row] = recipe
     return recipes
 

@@ -10,7 +10,7 @@ from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import Recipe
-from mdrepro.training.runs import store
+from mdrepro.training.runs import pipelines, store
 
 
 def listed() -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def pipeline(checkpoint: str, decoder: str | None = None) -> Any:
         NotAttempted: the recipe is not trained.
     """
     if checkpoint in registry.RECIPES:
-        return store.pipeline(checkpoint, vae=decoder)
+        return pipelines.load(checkpoint, vae=decoder)
     folder = Path(checkpoint)
     if not folder.is_dir():
         raise unknown("recipe or folder", checkpoint, registry.RECIPES)

@@ -14,7 +14,7 @@ from mdrepro.models.scenes.reader import Reading, SceneReader
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import steps
 from mdrepro.reproduce.workflow.record import complete
-from mdrepro.training.runs import store
+from mdrepro.training.runs import pipelines, store
 from tests.support.experiments import experiment, scored
 
 NAME = "mobilediffusion-steps"
@@ -115,7 +115,7 @@ def test_images_of_one_caption_are_drawn_together() -> None:
 def test_compute_is_evaluations_times_branches(monkeypatch: pytest.MonkeyPatch) -> None:
     run = store.find("shapes-base")
     assert run is not None
-    pipeline = store.pipeline("shapes-base")
+    pipeline = pipelines.load("shapes-base")
     monkeypatch.setattr(networks, "pipeline", lambda _: pipeline)
     cells = {row.row: row.value for row in steps.compute(experiment(NAME))}
     assert cells["50"] == pytest.approx(100 * cells["1"])

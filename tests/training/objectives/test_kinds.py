@@ -17,7 +17,7 @@ from mdrepro.training import objectives
 from mdrepro.training.objectives import kinds
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import ROLES, Recipe
-from mdrepro.training.runs import commands, settings, store
+from mdrepro.training.runs import commands, pipelines, settings, store
 from tests.support.recipe_rows import LATENT, REPOSITORY, put, tiny
 
 PARTS = {"unet", "vae", "text_encoder", "reader", "clip"}
@@ -50,7 +50,7 @@ def test_one_file_and_a_row_are_all_that_a_new_kind_takes(toy: Recipe) -> None:
     other = store.load_or_train(settings.changed(toy, ["options.level=7"]))
     assert len(losses) == 2
     assert other.record["curve"][0]["unet/loss"] == pytest.approx(losses[0] * 49 / 9, rel=0.5)
-    pipeline, sampler = store.pipeline("t-toy"), kinds.kind_of(toy).sampler
+    pipeline, sampler = pipelines.load("t-toy"), kinds.kind_of(toy).sampler
     assert sampler == "euler"
     images = generate.images(pipeline, ["a red star"], sampler=sampler)
     assert images.shape == (1, 3, 64, 64)

@@ -1,6 +1,7 @@
 """The rows of the tiers proxy and paper, shrunk: they train end to end on small files in the formats users bring."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from mdrepro.training.objectives import synthetic
 from mdrepro.training.objectives.inputs import Encoders, Inputs
 from mdrepro.training.recipes import paper, proxy, registry
 from mdrepro.training.recipes.recipe import Recipe
-from mdrepro.training.runs import scratch, store
+from mdrepro.training.runs import pipelines, scratch, store
 from mdrepro.training.runs.model_folders import Pretrained
 from mdrepro.training.runs.settings import changed
 from tests.support import foreign_files as foreign
@@ -70,10 +71,8 @@ def command(*arguments: str) -> int:
 def test_each_row_says_what_it_comes_to_and_what_it_costs(tier: str) -> None:
     """In a comment before it; and what it takes is one set of weights and one folder of pictures."""
     source = Path(proxy.__file__ if tier == "proxy" else paper.__file__).read_text()
-    blocks = source.split("    Recipe(\n")
-    assert len(blocks) == len(TIERS[tier]) + 1
-    for before, row in zip(blocks, TIERS[tier], strict=False):
-        comment = before.rpartition("),\n")[2]
+    comments = re.findall(r"((?:^    # .*\n)+)^    (?:Recipe|(?:MD|SF)\.\w+)\(", source, flags=re.MULTILINE)
+    for comment, row in zip(comments, TIERS[tier], strict=True):
         assert ("wanted: " if tier == "proxy" else "paper: ") in comment, row.name
         assert "cost: " in comment, row.name
         assert "measured" not in comment, row.name
@@ -98,13 +97,13 @@ def test_every_row_trains_from_its_parents(tier: str, home: Path, monkeypatch: p
         assert all(len(digest) == 64 for digest in record["pretrained"].values())
         assert str(home) not in json.dumps(record)
     last, decoder = ("proxy-snap-8", "proxy-decoder") if tier == "proxy" else ("sf-8", "sf-decoder")
-    images = store.pipeline(last, vae=decoder)(["a red star"], output_type="pt").images
+    images = pipelines.load(last, vae=decoder)(["a red star"], output_type="pt").images
     assert images.shape == (1, 3, foreign.SIDE, foreign.SIDE)
     assert images.isfinite().all()
     with pytest.raises(BadInput, match="kind synthetic"):
-        store.pipeline(decoder)
+        pipelines.load(decoder)
     with pytest.raises(BadInput, match="decodes other latents"):
-        store.pipeline(last, vae="proxy-vae-lite" if tier == "proxy" else "md-vae-lite")
+        pipelines.load(last, vae="proxy-vae-lite" if tier == "proxy" else "md-vae-lite")
 
 
 @pytest.mark.parametrize("cached", [True, False])

@@ -20,7 +20,7 @@ from mdrepro.data.shapes import Shapes
 from mdrepro.models import latents
 from mdrepro.training.engine import latent_cache
 from mdrepro.training.recipes.recipe import Recipe
-from mdrepro.training.runs import build, model_folders, scratch, store
+from mdrepro.training.runs import build, model_folders, pipelines, publish, scratch, store
 from mdrepro.training.runs.session import Unfinished
 from tests.support.recipe_rows import put, put_in_package, tiny
 from tests.support.waiting import wait_until
@@ -121,21 +121,21 @@ def test_pipelines_are_made_of_runs_that_hold_their_own_part_alone(rows: dict[st
     assert (_parts(text), _parts(full), _parts(lite)) == ({"text_encoder", "tokenizer"}, {"vae"}, {"vae"})
     _make_images("t-base", "DDIMScheduler")
     _make_images("t-1", "RenoisingScheduler")
-    base = store.pipeline("t-base")
+    base = pipelines.load("t-base")
     assert (base.config.default_steps, base.config.default_guidance) == (2, 2.0)
     trained = text.load("text_encoder").state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in base.text_encoder.state_dict().items())
-    _is_light(store.pipeline("t-base", vae="t-lite").vae, full.load("vae"))
+    _is_light(pipelines.load("t-base", vae="t-lite").vae, full.load("vae"))
     with pytest.raises(BadInput, match="t-text decodes other latents"):
-        store.pipeline("t-base", vae="t-text")
+        pipelines.load("t-base", vae="t-text")
     with pytest.raises(BadInput, match="kind text"):
-        store.pipeline("t-text")
+        pipelines.load("t-text")
     (folder,) = (paths.runs() / "quick/latents").iterdir()
     _holds_latents(folder, full.load("vae"))
 
 
 def _make_images(name: str, scheduler: str) -> None:
-    pipeline = store.pipeline(name)
+    pipeline = pipelines.load(name)
     pipeline.set_progress_bar_config(disable=True)
     assert type(pipeline.scheduler).__name__ == scheduler
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
@@ -184,7 +184,7 @@ def test_every_kind_trains_from_its_parents(rows: dict[str, Recipe]) -> None:
 
 def test_a_pipeline_of_missing_runs_says_how_to_get_them(rows: dict[str, Recipe]) -> None:
     with pytest.raises(NotAttempted, match="there is no checkpoint of t-base: mdrepro train t-base"):
-        store.pipeline("t-base")
+        pipelines.load("t-base")
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def reader(rows: dict[str, Recipe]) -> store.Run:
 
 def test_published_runs_are_halved_and_found_where_there_is_none_here(reader: store.Run, workspace: Path) -> None:
     exact = reader.load("reader").state_dict()
-    (place,) = store.publish(["t-reader"])
+    (place,) = publish.publish(["t-reader"])
     assert place == workspace / "results/quick/checkpoints/t-reader"
     assert all(
         value.dtype == torch.float16 or not value.is_floating_point()
@@ -212,14 +212,14 @@ def test_published_runs_are_halved_and_found_where_there_is_none_here(reader: st
         assert torch.equal(loaded[name], expected)
     assert found.record["trained_files"] == reader.record["files"]
     assert found.record["commit"] == reader.record["commit"]
-    with pytest.raises(BadInput, match="allowed are runs of this machine"):
+    with pytest.raises(BadInput, match="must be a run of this machine"):
         store.add_results(found, {"x": 1})
 
 
 def test_published_runs_are_taken_only_if_they_are_of_the_recipe_as_it_stands(
     reader: store.Run, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (place,) = store.publish(["t-reader"])
+    (place,) = publish.publish(["t-reader"])
     reader.folder.rename(workspace / "gone")
     scratch.ignore_published()
     assert store.find("t-reader") is None
@@ -239,28 +239,28 @@ def test_what_may_not_be_published(
 ) -> None:
     home = workspace / "results/quick/checkpoints"
     with pytest.raises(BadInput, match="t-vae has no finished run of the recipe as it stands"):
-        store.publish(["t-reader", "t-vae"])
-    size = sum(file.stat().st_size for file in store.publish(["t-reader"])[0].rglob("*") if file.is_file())
+        publish.publish(["t-reader", "t-vae"])
+    size = sum(file.stat().st_size for file in publish.publish(["t-reader"])[0].rglob("*") if file.is_file())
     with pytest.raises(BadInput, match=r"would have 0\.0 MB \(t-reader"):
-        store.publish(["t-reader"], limit=size - 1)
+        publish.publish(["t-reader"], limit=size - 1)
     (home / "other").mkdir()
     (home / "other/weights.safetensors").write_bytes(bytes(1000))
-    store.publish(["t-reader"], limit=size + 1000 + 100)
+    publish.publish(["t-reader"], limit=size + 1000 + 100)
     with pytest.raises(BadInput, match=r"t-reader .*, other 0\.0"):
-        store.publish(["t-reader"], limit=size + 900)
+        publish.publish(["t-reader"], limit=size + 900)
     assert sorted(path.name for path in home.iterdir()) == ["other", "t-reader"]
     record = json.loads(reader.file.read_text())
     reader.file.write_text(json.dumps(record | {"dirty": True, "changed_files": ["mdrepro/cli/app.py"]}))
     with pytest.raises(BadInput, match=r"not trained from a clean commit \(mdrepro/cli/app.py\)"):
-        store.publish(["t-reader"])
+        publish.publish(["t-reader"])
     put([replace(tiny()[0], version=2)], monkeypatch)
     with pytest.raises(BadInput, match="no finished run"):
-        store.publish(["t-reader"])
+        publish.publish(["t-reader"])
 
 
 def test_weights_that_a_published_parent_has_too_are_stored_once(workspace: Path, rows: dict[str, Recipe]) -> None:
     exact = store.load_or_train("t-lite").load("vae").state_dict()
-    whole, alone = store.publish(["t-vae"]), store.publish(["t-lite"])[0]
+    whole, alone = publish.publish(["t-vae"]), publish.publish(["t-lite"])[0]
     parent, file = whole[0] / "vae" / model_folders.WEIGHTS, alone / "vae" / model_folders.WEIGHTS
     assert not [name for name in load_file(file) if name.startswith(("encoder.", "quant_conv."))]
     assert [name for name in load_file(file) if name.startswith("decoder.")]
@@ -282,7 +282,7 @@ def test_a_parent_that_is_not_published_as_it_stands_shares_nothing(
     workspace: Path, rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.load_or_train("t-lite")
-    (alone,) = store.publish(["t-lite"])
+    (alone,) = publish.publish(["t-lite"])
     assert [name for name in load_file(alone / "vae" / model_folders.WEIGHTS) if name.startswith("encoder.")]
     assert "shared" not in json.loads((alone / "training.json").read_text())
 
@@ -295,7 +295,7 @@ def test_weights_too_large_for_float16_are_not_published(reader: store.Run) -> N
     record = reader.record | {"files": reader.record["files"] | {file: sha256(reader.folder / file)}}
     reader.file.write_text(json.dumps(record))
     with pytest.raises(BadInput, match=r"background\.bias is not finite in float16"):
-        store.publish(["t-reader"])
+        publish.publish(["t-reader"])
     assert list((paths.published("quick") / "checkpoints").iterdir()) == []
 
 
