@@ -1,4 +1,4 @@
-"""Latents and text features of a data set, made once, so that no training step runs a frozen encoder.
+"""Latents and text features of a data set, computed once, so that no training step runs a frozen encoder.
 
 A cache is a folder of safetensors and JSON. A picture that occurs several times (with other captions) is encoded once
 in each shard, a caption once in all. Everything rests on one key: the hash of the data's fingerprint, the weights and
@@ -14,18 +14,21 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from mdrepro.core.console import Progress
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.core.files import replacing, sha256, sweep, write_text
 from mdrepro.core.locks import hold
 from mdrepro.data import hashes
+from mdrepro.data.examples import Batch, Examples
 from mdrepro.models import latents, text
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -34,16 +37,6 @@ FORMAT = 1  # of the folder; another number is another cache
 RECORD, CAPTIONS, INDEX = "cache.json", "captions.json", "index.safetensors"
 
 logger = logging.getLogger(__name__)
-
-
-class Examples(Protocol):
-    """Data by number: batches hold ``pixels`` uint8 (b, 3, h, w) and ``caption``, b texts."""
-
-    fingerprint: str
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Sequence[int]) -> dict[str, Any]: ...
 
 
 class CachedExamples:
@@ -69,7 +62,7 @@ class CachedExamples:
     def __len__(self) -> int:
         return len(self._latent_of)
 
-    def batch(self, indices: Sequence[int], epoch: int = 0) -> dict[str, Any]:
+    def batch(self, indices: Sequence[int], epoch: int = 0) -> Batch:
         """Samples: ``latent`` float32 (b, c, h, w), scaled as the denoiser sees it; ``text`` float32 (b, tokens,
         width); ``caption``, b texts.
 
@@ -79,23 +72,23 @@ class CachedExamples:
         Raises:
             BadInput: a shard turns out damaged.
         """
-        chosen = torch.tensor([range(len(self))[index] for index in indices])
-        rows, said = self._latent_of[chosen], self._text_of[chosen]
+        samples = torch.tensor([range(len(self))[index] for index in indices])
+        rows, text_rows = self._latent_of[samples], self._text_of[samples]
         latent_bchw = self._latents.take("latent", rows)
         if self.posterior == "sample":
             std_bchw = self._latents.take("std", rows)
             shape = latent_bchw.shape[1:]
-            noise = [torch.randn(shape, generator=_chance(index, epoch)) for index in chosen.tolist()]
+            noise = [torch.randn(shape, generator=_generator(index, epoch)) for index in samples.tolist()]
             latent_bchw += std_bchw * torch.stack(noise)
-        texts = [self._captions[number] for number in said.tolist()]
-        return {"latent": latent_bchw, "text": self._texts.take("text", said), "caption": texts}
+        texts = [self._captions[number] for number in text_rows.tolist()]
+        return {"latent": latent_bchw, "text": self._texts.take("text", text_rows), "caption": texts}
 
 
 def build(
     examples: Examples,
-    vae: Any,
-    tokenizer: Any,
-    text_encoder: Any,
+    vae: AutoencoderKL,
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: CLIPTextModel,
     folder: Path,
     *,
     batch: int = 64,
@@ -103,7 +96,7 @@ def build(
     shard: int = 4096,
     posterior: str = "mode",
 ) -> CachedExamples:
-    """The cache of a data set: what the folder holds already, and the rest made now.
+    """The cache of a data set: what the folder holds already, and the rest computed now.
 
     A cache with another key that lies there is replaced. Of several processes that build the same one, one works and
     the others wait.
@@ -127,7 +120,7 @@ def build(
         if name not in allowed:
             raise unknown(kind, name, allowed)
     if min(batch, shard, len(examples)) < 1:
-        raise BadInput(f"batch {batch}, shard {shard}, {len(examples)} samples: allowed are 1 or more of each")
+        raise BadInput(f"batch {batch}, shard {shard}, {len(examples)} samples: each must be 1 or more")
     parts = {
         "format": FORMAT,
         "data": examples.fingerprint,
@@ -202,26 +195,26 @@ class _Build:
         self.dtype = DTYPES[parts["dtype"]]
         self.names: list[str] = []
 
-    def encode_pictures(self, examples: Examples, vae: Any) -> tuple[Tensor, list[str]]:
+    def encode_pictures(self, examples: Examples, vae: AutoencoderKL) -> tuple[Tensor, list[str]]:
         """All latents. Returns the row of each sample, int64 (samples,), and its caption."""
-        rows, said = [], []
+        rows, captions = [], list[str]()
         with Progress("latents", len(examples), "samples") as progress:
             for number, first in enumerate(range(0, len(examples), self.shard)):
                 last = min(first + self.shard, len(examples))
                 name = _file_name("latents", number)
                 if not self._has(name, self.key):
-                    tensors, captions = self._latents(examples, range(first, last), vae, progress)
-                    self._write(name, tensors, self.key, captions)
+                    tensors, of_shard = self._latents(examples, range(first, last), vae, progress)
+                    self._write(name, tensors, self.key, of_shard)
                 else:
                     progress.advance(last - first)
                 self.names.append(name)
                 with safe_open(self.folder / name, "pt") as file:
                     rows.append(file.get_tensor("row").long() + number * self.shard)
-                    said += _header(file)["captions"]
-        return torch.cat(rows), said
+                    captions += _header(file)["captions"]
+        return torch.cat(rows), captions
 
     def _latents(
-        self, examples: Examples, indices: Sequence[int], vae: Any, progress: Progress
+        self, examples: Examples, indices: Sequence[int], vae: AutoencoderKL, progress: Progress
     ) -> tuple[dict[str, Tensor], list[str]]:
         """One shard: ``latent`` (and ``std``) of its different pictures, ``row`` of each sample, and the captions."""
         seen: dict[bytes, int] = {}
@@ -252,11 +245,13 @@ class _Build:
         tensors = {column: torch.cat(values) for column, values in columns.items()}
         return tensors | {"row": torch.tensor(rows, dtype=torch.int32)}, captions
 
-    def encode_texts(self, samples: tuple[Tensor, list[str]], tokenizer: Any, encoder: Any) -> None:
+    def encode_texts(
+        self, samples: tuple[Tensor, list[str]], tokenizer: PreTrainedTokenizerBase, encoder: CLIPTextModel
+    ) -> None:
         """The features of every different caption and of the empty one, and the index of the samples."""
-        rows, said = samples
+        rows, caption_of = samples
         numbers: dict[str, int] = {}
-        text_of = torch.tensor([numbers.setdefault(caption, len(numbers)) for caption in said])
+        text_of = torch.tensor([numbers.setdefault(caption, len(numbers)) for caption in caption_of])
         captions = list(numbers)
         key = hashes.of({"cache": self.key, "captions": captions})
         with Progress("texts", len(captions), "captions") as progress:
@@ -311,13 +306,13 @@ class _Build:
             save_file(tensors, aside, metadata={"cache": json.dumps({"key": key, "captions": captions})})
 
 
-def _encode(vae: Any, pixels: Tensor, posterior: str) -> dict[str, Tensor]:
+def _encode(vae: AutoencoderKL, pixels: Tensor, posterior: str) -> dict[str, Tensor]:
     """uint8 pixels to ``latent`` (and ``std``), (b, c, h, w), scaled."""
     if posterior == "mode":
         return {"latent": latents.to_latent(vae, pixels, "uint8")}
     encoded = vae.encode(latents.convert(pixels, "uint8", latents.model_range(vae)).to(vae.device, vae.dtype))
     if not hasattr(encoded, "latent_dist"):
-        raise BadInput(f"{type(vae).__name__} has no posterior: allowed is posterior mode")
+        raise BadInput(f"{type(vae).__name__} has no posterior: posterior must be mode")
     mean, std = encoded.latent_dist.mode(), encoded.latent_dist.std
     scaled_std = latents.scale(vae, std) - latents.scale(vae, torch.zeros_like(std))
     return {"latent": latents.scale(vae, mean), "std": scaled_std}
@@ -334,7 +329,7 @@ def _complete(folder: Path, parts: Mapping[str, Any]) -> bool:
             return True
     else:
         changed = [name for name, value in parts.items() if record["parts"].get(name) != value]
-        logger.info("%s: made again, because %s changed", folder, ", ".join(changed))
+        logger.info("%s: rebuilt, because %s changed", folder, ", ".join(changed))
     (folder / RECORD).unlink()
     return False
 
@@ -379,7 +374,7 @@ def _file_name(table: str, number: int) -> str:
     return f"{table}-{number:05d}.safetensors"
 
 
-def _chance(index: int, epoch: int) -> torch.Generator:
+def _generator(index: int, epoch: int) -> torch.Generator:
     seed = hashlib.blake2b(f"{index},{epoch}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)
 

@@ -47,7 +47,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1 or self.validation < 1:
-            raise BadInput(f"share {self.share}, validation {self.validation}: allowed are above 0 to 1, and from 1")
+            raise BadInput(
+                f"share {self.share}, validation {self.validation}: they must be above 0 and up to 1, and from 1"
+            )
 
 
 @dataclass(frozen=True)

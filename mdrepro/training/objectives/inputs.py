@@ -126,7 +126,7 @@ class Inputs:
 
     @property
     def options(self) -> dict[str, Any]:
-        """All of the recipe's options, for an objective that takes them all."""
+        """The recipe's options."""
         return dict(self.recipe.options)
 
     def options_of(self, declared: Declared) -> dict[str, Any]:

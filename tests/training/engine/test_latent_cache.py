@@ -261,7 +261,7 @@ def test_a_cache_of_something_else_is_made_again(parts, tmp_path, caplog, change
     first = build(parts, tmp_path)
     with caplog.at_level("INFO"):
         second = build(change(parts), tmp_path, **options)
-    assert f"made again, because {what} changed" in caplog.text
+    assert f"rebuilt, because {what} changed" in caplog.text
     assert second.fingerprint != first.fingerprint
     build(change(parts), tmp_path.with_name("fresh"), **options)
     assert hashes_of(tmp_path) == hashes_of(tmp_path.with_name("fresh"))
@@ -381,7 +381,7 @@ def test_files_carry_the_key_and_nothing_pickled(parts, tmp_path):
         ({"posterior": "mean"}, "allowed: mode, sample"),
         ({"batch": 0}, "batch 0"),
         ({"shard": 0}, "shard 0"),
-        ({"examples": Pictures(0)}, "0 samples: allowed are 1 or more"),
+        ({"examples": Pictures(0)}, "0 samples: each must be 1 or more"),
     ],
 )
 def test_bad_options_are_one_error(parts, tmp_path, options, message):
