@@ -1,7 +1,7 @@
 """``mdrepro evaluate``: metrics of folders of images. Every verb is a thin call into `mdrepro.metrics`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from mdrepro.metrics.image.encoders import Encoder
     from mdrepro.metrics.image.networks import Network
+    from mdrepro.metrics.image.peers import Comparison
     from mdrepro.metrics.image.scores import Score
 
 app = typer.Typer(help="Metrics of folders of images, each number with its protocol.", no_args_is_help=True)
@@ -34,6 +35,9 @@ Few = Annotated[bool, typer.Option("--few", help="Take sets that are too small, 
 Download = Annotated[bool, typer.Option("--download", help="Get weights that are not on this machine.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Images at once.")]
+Against = Annotated[
+    str | None, typer.Option("--against", metavar="PACKAGE", help="Also run this package, and explain a difference.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of the bootstrap.")]
 
 
@@ -42,13 +46,24 @@ def reconstruction(
     reference: Annotated[Path, typer.Argument(metavar="REF_DIR", help="The originals.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Reconstructions of the same names and sizes.")],
     metrics: Metrics = None,
+    against: Against = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """PSNR, SSIM, MS-SSIM and LPIPS of images against their originals."""
+    """PSNR, SSIM, MS-SSIM and LPIPS of images against their originals.
+
+    --against scikit-image, torchmetrics or lpips prints that package's numbers beside ours, and which convention
+    explains a difference.
+    """
     from mdrepro.metrics.image import pairs
 
     wanted = _names(metrics)
+    if against:
+        from mdrepro.metrics.image import peers
+
+        compared, missing = peers.reconstructions(reference, folder, against, wanted)
+        _compared({"reference": str(reference), "reconstructions": str(folder)}, compared, missing, as_json)
+        return
     scores = pairs.evaluate(reference, folder, wanted, seed=seed)
     head = {"reference": str(reference), "reconstructions": str(folder), "pairs": len(pairs.paired(reference, folder))}
     _print(head, scores, as_json)
@@ -72,6 +87,7 @@ def image_sets(
         str, typer.Option("--scale", help="Of the CLIP score: cosine, hessel or torchmetrics.")
     ] = "cosine",
     few: Few = False,
+    against: Against = None,
     resamples: Annotated[int, typer.Option(min=0, help="For an interval of FID; each costs an eigenproblem.")] = 0,
     seed: Seed = 0,
     batch: Batch = 32,
@@ -79,9 +95,23 @@ def image_sets(
     download: Download = False,
     as_json: Json = False,
 ) -> None:
-    """FID, KID, FD-infinity, precision, recall and CLIP score, in one pass over the images."""
+    """FID, KID, FD-infinity, precision, recall and CLIP score, in one pass over the images.
+
+    --against clean-fid, torch-fidelity or torchmetrics prints that package's FID beside ours, with the same weights,
+    and which convention explains a difference.
+    """
     from mdrepro.metrics.image import clip_score, encoders, sets
 
+    if against:
+        from mdrepro.metrics.image import peers
+
+        if set(_names(metrics) or ["fid"]) != {"fid"} or clip or captions:
+            raise BadInput(f"--against compares FID alone: expected --metrics fid and no captions, got {metrics}")
+        main = _encoder(encoder, weights, sha256, download, encoders.device(device))
+        one = peers.frechet(real, generated, against, main, sets.Options(few=few, batch=batch))
+        head = {"real": str(real), "generated": str(generated), "encoder": main.told()}
+        _compared(head, [one], {}, as_json)
+        return
     if scale not in clip_score.SCALES:
         raise BadInput(f"--scale {scale}: allowed are {', '.join(clip_score.SCALES)}")
     row, place = encoders.row(encoder), encoders.device(device)
@@ -229,6 +259,27 @@ def _print(head: dict[str, Any], scores: Sequence["Score"], as_json: bool) -> No
     print(columns([("metric", "value", ""), *(score.words() for score in scores)], indent=""))
     for protocol in dict.fromkeys(score.protocol for score in scores if score.value is not None):
         print(f"  {protocol}")
+
+
+def _compared(
+    head: dict[str, Any], comparisons: Sequence["Comparison"], missing: Mapping[str, str], as_json: bool
+) -> None:
+    from mdrepro.core.console import columns
+
+    if as_json:
+        record = head | {"comparisons": [one.record() for one in comparisons], "not_attempted": missing}
+        print(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    lines: list[tuple[str, ...]] = [("metric", "mdrepro", "other", "difference", "package")]
+    for one in comparisons:
+        theirs = "infinite" if one.theirs is None else f"{one.theirs:.7g}"
+        difference = "" if one.difference is None else f"{one.difference:+.3g}"
+        lines.append((one.metric, f"{one.ours:.7g}", theirs, difference, one.package))
+    print(columns(lines, indent=""))
+    for one in comparisons:
+        print(f"  {one.metric}: {one.verdict}")
+    for name, reason in missing.items():
+        print(f"  {name}: not attempted: {reason}")
 
 
 def _names(text: str | None) -> list[str] | None:

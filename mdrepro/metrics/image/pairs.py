@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -22,10 +23,10 @@ LEAST = reconstruction.WINDOW * 2 ** (len(reconstruction.MS_WEIGHTS) - 1)
 """Pixels of the shorter side that MS-SSIM needs: halved four times, it holds the window."""
 
 
-def _ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+def _ms_ssim(x: Tensor, y: Tensor, **options: Any) -> Tensor:
     if min(x.shape[2:]) < LEAST:
         raise ValueError(f"MS-SSIM needs at least {LEAST} px, got {x.shape[3]} x {x.shape[2]}")
-    return reconstruction.ms_ssim(x, y)
+    return reconstruction.ms_ssim(x, y, **options)
 
 
 SIMPLE: dict[str, Metric] = {
@@ -79,18 +80,10 @@ def evaluate(
             raise unknown("metric", name, METRICS)
     pairs = paired(reference, folder)
     wanted = list(dict.fromkeys(metrics or METRICS))
-    ready: dict[str, Metric] = {name: SIMPLE[name] for name in wanted if name in SIMPLE}
-    protocols, reasons = dict(PROTOCOLS), dict[str, str]()
-    for name in wanted:
-        if name.startswith("lpips-"):
-            try:
-                measure = reconstruction.Lpips(name.removeprefix("lpips-"))
-            except NotAttempted as error:
-                reasons[name] = str(error)
-            else:
-                ready[name], protocols[name] = measure, measure.protocol
+    ready, reasons = measures(wanted)
+    protocols = PROTOCOLS | {n: one.protocol for n, one in ready.items() if isinstance(one, reconstruction.Lpips)}
     values: dict[str, list[float]] = {name: [] for name in ready}
-    for pair, (x, y) in zip(pairs, images.ahead(pairs, _read, readers=readers), strict=True):
+    for pair, (x, y) in zip(pairs, images.ahead(pairs, read, readers=readers), strict=True):
         for name in values.keys() - reasons.keys():
             try:
                 values[name].append(float(ready[name](x[None], y[None])))
@@ -99,6 +92,23 @@ def evaluate(
                     raise BadInput(f"{pair[0]}: {error}") from error
                 reasons[name] = f"{pair[0].name}: {error}"
     return [_score(name, values.get(name, []), protocols.get(name, ""), reasons.get(name, ""), seed) for name in wanted]
+
+
+def measures(metrics: Sequence[str], strict: bool = False) -> tuple[dict[str, Metric], dict[str, str]]:
+    """The metrics ready to measure, and why those of LPIPS are not whose weights are missing.
+
+    Raises:
+        NotAttempted: weights are missing and ``strict`` is set.
+    """
+    ready, reasons = dict[str, Metric](), dict[str, str]()
+    for name in metrics:
+        try:
+            ready[name] = SIMPLE[name] if name in SIMPLE else reconstruction.Lpips(name.removeprefix("lpips-"))
+        except NotAttempted as error:
+            if strict:
+                raise
+            reasons[name] = str(error)
+    return ready, reasons
 
 
 def _score(name: str, values: Sequence[float], protocol: str, reason: str, seed: int) -> Score:
@@ -115,7 +125,8 @@ def _score(name: str, values: Sequence[float], protocol: str, reason: str, seed:
     return Score(name, NAMES[name], mean.value, len(finite), protocol, low=mean.low, high=mean.high, unit=unit)
 
 
-def _read(pair: tuple[Path, Path]) -> tuple[Tensor, Tensor]:
+def read(pair: tuple[Path, Path]) -> tuple[Tensor, Tensor]:
+    """Both images of a pair, uint8 (3, h, w). Raises BadInput where their sizes differ."""
     x, y = (images.read(file) for file in pair)
     if x.shape != y.shape:
         sizes = " and ".join(f"{image.shape[2]} x {image.shape[1]} px" for image in (x, y))

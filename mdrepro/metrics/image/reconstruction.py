@@ -31,16 +31,32 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
     return 10 * torch.log10(DATA_RANGE**2 / (x - y).square().mean(dim=(1, 2, 3)))
 
 
-def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity in [-1, 1]. Returns float64 (n,).
+def ssim(
+    x: Tensor,
+    y: Tensor,
+    *,
+    uniform: int | None = None,
+    sample: bool = False,
+    mirror: bool = False,
+    data_range: float | None = DATA_RANGE,
+) -> Tensor:
+    """Structural similarity in [-1, 1]. Returns float64 (n,). The defaults are the published metric.
+
+    Args:
+        x, y: the images.
+        uniform: a uniform window of this width, px, in place of the Gaussian one (scikit-image's default is 7).
+        sample: covariances over n - 1 of a window's n pixels (scikit-image's default).
+        mirror: take windows beyond the border too, on mirrored pixels (torchmetrics).
+        data_range: None for the largest max - min of the two images (torchmetrics' default).
 
     Raises:
-        ValueError: an image is smaller than the window of 11 px.
+        ValueError: an image is smaller than the window.
     """
-    return _ssim_and_contrast(*_pair(x, y))[0].mean(dim=1)
+    window = _gaussian() if uniform is None else torch.full((uniform,), 1 / uniform, dtype=torch.float64)
+    return _ssim_and_contrast(*_pair(x, y), window, sample, mirror, data_range)[0].mean(dim=1)
 
 
-def ms_ssim(x: Tensor, y: Tensor, *, mirror_last_scale: bool = False) -> Tensor:
+def ms_ssim(x: Tensor, y: Tensor, *, mirror_last_scale: bool = False, data_range: float | None = DATA_RANGE) -> Tensor:
     """Multi-scale SSIM over five scales (Wang et al. 2003, eq. 7), each half the last by 2 x 2 means. float64 (n,).
 
     Channels are averaged at each scale before scales are combined; a negative mean counts as zero.
@@ -49,6 +65,7 @@ def ms_ssim(x: Tensor, y: Tensor, *, mirror_last_scale: bool = False) -> Tensor:
         x, y: the images.
         mirror_last_scale: take windows beyond the border of the coarsest scale too, on mirrored pixels. Published
             MS-SSIM does not; torchmetrics 1.9 does, and then the two agree.
+        data_range: as for `ssim`, at each scale.
 
     Raises:
         ValueError: an image is smaller than 161 px, so that the coarsest scale does not hold the window.
@@ -59,9 +76,7 @@ def ms_ssim(x: Tensor, y: Tensor, *, mirror_last_scale: bool = False) -> Tensor:
     product = torch.ones(len(x), dtype=x.dtype)
     for scale, weight in enumerate(MS_WEIGHTS):
         last = scale == len(MS_WEIGHTS) - 1
-        if last and mirror_last_scale:
-            x, y = (F.pad(image, (WINDOW // 2,) * 4, mode="reflect") for image in (x, y))
-        full, contrast = _ssim_and_contrast(x, y)
+        full, contrast = _ssim_and_contrast(x, y, mirror=last and mirror_last_scale, data_range=data_range)
         product = product * (full if last else contrast).mean(dim=1).clamp(min=0) ** weight
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
     return product
@@ -127,21 +142,39 @@ def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.double(), y.double()
 
 
-def _ssim_and_contrast(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM and its contrast-structure factor, each float64 (n, 3)."""
-    if min(x.shape[2:]) < WINDOW:
-        raise ValueError(f"SSIM needs at least {WINDOW} px, got {tuple(x.shape[2:])}")
-    c1, c2 = (K1 * DATA_RANGE) ** 2, (K2 * DATA_RANGE) ** 2
-    mean_x, mean_y, xx, yy, xy = (_blur(t) for t in (x, y, x * x, y * y, x * y))
-    contrast = (2 * (xy - mean_x * mean_y) + c2) / (xx - mean_x**2 + yy - mean_y**2 + c2)
+def _ssim_and_contrast(
+    x: Tensor,
+    y: Tensor,
+    window: Tensor | None = None,
+    sample: bool = False,
+    mirror: bool = False,
+    data_range: float | None = DATA_RANGE,
+) -> tuple[Tensor, Tensor]:
+    """SSIM and its contrast-structure factor, each float64 (n, 3); see `ssim`."""
+    window = _gaussian() if window is None else window
+    if min(x.shape[2:]) < len(window):
+        raise ValueError(f"SSIM needs at least {len(window)} px, got {tuple(x.shape[2:])}")
+    span = torch.maximum(*(image.amax((1, 2, 3), True) - image.amin((1, 2, 3), True) for image in (x, y)))
+    if data_range is not None:
+        span = torch.full_like(span, data_range)
+    c1, c2 = (K1 * span) ** 2, (K2 * span) ** 2
+    if mirror:
+        x, y = (F.pad(image, (len(window) // 2,) * 4, mode="reflect") for image in (x, y))
+    mean_x, mean_y, xx, yy, xy = (_blur(t, window) for t in (x, y, x * x, y * y, x * y))
+    more = len(window) ** 2 / (len(window) ** 2 - 1) if sample else 1.0
+    contrast = (2 * more * (xy - mean_x * mean_y) + c2) / (more * (xx - mean_x**2 + yy - mean_y**2) + c2)
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     return (luminance * contrast).mean(dim=(2, 3)), contrast.mean(dim=(2, 3))
 
 
-def _blur(x: Tensor) -> Tensor:
-    """Gaussian mean over each window that lies inside: (n, 3, h, w) to (n, 3, h - 10, w - 10)."""
-    at = torch.arange(WINDOW, dtype=x.dtype) - WINDOW // 2
-    kernel = torch.softmax(-(at**2) / (2 * SIGMA**2), dim=0)
+def _gaussian() -> Tensor:
+    """Weights of the published window along one side, float64 (11,)."""
+    offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
+    return torch.softmax(-(offsets**2) / (2 * SIGMA**2), dim=0)
+
+
+def _blur(x: Tensor, kernel: Tensor) -> Tensor:
+    """Weighted mean over each window of k px that lies inside: (n, 3, h, w) to (n, 3, h - k + 1, w - k + 1)."""
     channels = x.shape[1]
     rows = F.conv2d(x, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
     return F.conv2d(rows, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)

@@ -1,6 +1,7 @@
 """The four FIDs against the packages that define them, with one and the same file of weights."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torchmetrics.image.kid import poly_mmd
 from benchmarks import fid as bench_fid
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
-from mdrepro.metrics.image import encoders, frechet, images, kernel
+from mdrepro.metrics.image import encoders, frechet, images, kernel, peers, sets
 from mdrepro.metrics.image.features import extract
 from tests.support import weight_files as makers
 
@@ -176,3 +177,79 @@ def test_fid_from_files_to_number_is_the_packages_own(inception_file, tmp_path):
     rows = list(bench_fid.compare(real, generated, inception_file))
     assert len(rows) == 3
     assert all(row["relative_difference"] < 1e-4 for row in rows)
+
+
+PACKAGES = [
+    pytest.param("clean-fid", "clean", marks=pytest.mark.slow),  # both take the root of singular 2,048 x 2,048 matrices
+    pytest.param("torch-fidelity", "tf-exact", marks=pytest.mark.slow),
+    ("torchmetrics", "torchmetrics"),
+]
+
+
+@pytest.mark.parametrize(("package", "convention"), PACKAGES)
+def test_the_resize_explains_the_difference(package, convention, folders, inception_file, ours, theirs):
+    encoder = encoders.load("legacy-pytorch", str(inception_file), sha256=sha256(inception_file))
+    one = peers.frechet(*folders, package, encoder, sets.Options(few=True, batch=3))
+    values = {n: frechet.distance(*(side[n].statistics for side in ours), few=True).value for n in CONVENTIONS}
+    assert one.theirs == pytest.approx(fid_by_singular_values(*theirs[convention]), rel=5e-5)
+    assert one.ours == pytest.approx(values["legacy-pytorch"], rel=1e-5)
+    assert one.under == pytest.approx(values[convention], rel=1e-5)
+    assert one.under == pytest.approx(one.theirs, rel=1e-4)
+    assert not one.agrees
+    assert one.difference == one.theirs - one.ours
+    (explanation,) = one.conventions
+    assert explanation.startswith(f"the resize of encoder {convention} (")
+
+
+def test_the_command_says_that_two_packages_agree(cli_run, folders, inception_file):
+    weights = ["--weights", inception_file, "--sha256", sha256(inception_file), "--few", "--against", "torchmetrics"]
+    code, out, error = cli_run("evaluate", "images", *folders, *weights, "--encoder", "torchmetrics", "--json")
+    assert code == 0, error
+    (one,) = json.loads(out)["comparisons"]
+    assert (one["metric"], one["agrees"], one["conventions"], one["under"]) == ("fid", True, [], None)
+    assert one["package"].startswith("torchmetrics 1.")
+    assert one["ours"] == pytest.approx(one["theirs"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--against", "pytorch-fid"], 2, "unknown package 'pytorch-fid'"),
+        (["--against", "clean-fid", "--encoder", "dinov2"], 2, "--encoder must be one of tf-exact, clean"),
+        (["--against", "clean-fid", "--metrics", "fid,kid"], 2, "expected --metrics fid"),
+        (["--against", "clean-fid"], 2, "fid of 2048 features needs at least 2049 images"),
+    ],
+)
+def test_comparisons_that_cannot_be_are_refused(cli_run, folders, inception_file, monkeypatch, options, code, says):
+    stand_in = SimpleNamespace(row=encoders.row("dinov2"))
+    if "dinov2" in options:
+        monkeypatch.setattr(encoders, "load", lambda *_, **__: stand_in)
+    weights = ["--weights", inception_file, "--sha256", sha256(inception_file)]
+    got, out, error = cli_run("evaluate", "images", *folders, *weights, *options)
+    assert (got, out) == (code, "")
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_against_without_weights_is_one_message(cli_run, folders, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    code, out, error = cli_run("evaluate", "images", *folders, "--few", "--against", "torch-fidelity")
+    assert (code, out) == (2, "")
+    assert "get it with --download, or put https://" in error
+
+
+def test_torchscript_weights_are_for_clean_fid_alone(script_file, folders):
+    encoder = encoders.load("clean", str(script_file), sha256=sha256(script_file))
+    with pytest.raises(BadInput, match="which clean-fid alone reads"):
+        peers.frechet(*folders, "torch-fidelity", encoder, sets.Options(few=True))
+
+
+def test_the_first_conventions_that_give_their_number_explain_it():
+    numbers = {(): 1.0, ("a",): 2.0, ("b",): 3.0, ("a", "b"): 4.0}
+    found = {theirs: peers.compare("ssim", "lpips", numbers, theirs, 1e-3) for theirs in (1.0005, 3.001, 4.0, 5.0)}
+    assert [one.agrees for one in found.values()] == [True, False, False, False]
+    assert [one.conventions for one in found.values()] == [(), ("b",), ("a", "b"), ()]
+    assert [one.under for one in found.values()] == [None, 3.0, 4.0, None]
+    assert found[1.0005].verdict == "the two agree"
+    assert found[4.0].verdict == "explained by a, and b; ours under it: 4"
+    assert found[5.0].verdict == "not explained by any known convention"
