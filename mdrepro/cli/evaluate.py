@@ -107,9 +107,9 @@ def image_sets(
 
         if set(_names(metrics) or ["fid"]) != {"fid"} or clip or captions:
             raise BadInput(f"--against compares FID alone: expected --metrics fid and no captions, got {metrics}")
-        main = _encoder(encoder, weights, sha256, download, encoders.device(device))
-        one = peers.frechet(real, generated, against, main, sets.Options(few=few, batch=batch))
-        head = {"real": str(real), "generated": str(generated), "encoder": main.told()}
+        ours = _encoder(encoder, weights, sha256, download, encoders.device(device))
+        one = peers.frechet(real, generated, against, ours, sets.Options(few=few, batch=batch))
+        head = {"real": str(real), "generated": str(generated), "encoder": ours.told()}
         _compared(head, [one], {}, as_json)
         return
     if scale not in clip_score.SCALES:

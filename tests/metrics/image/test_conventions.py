@@ -234,7 +234,7 @@ def test_comparisons_that_cannot_be_are_refused(cli_run, folders, inception_file
 def test_against_without_weights_is_one_message(cli_run, folders, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     code, out, error = cli_run("evaluate", "images", *folders, "--few", "--against", "torch-fidelity")
-    assert (code, out) == (2, "")
+    assert (code, out) == (1, "")
     assert "get it with --download, or put https://" in error
 
 
