@@ -7,6 +7,7 @@ Packages are imported when they are run.
 
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.metrics.image import features, images, pairs, sets, weights
 from mdrepro.metrics.image.catalogue import ENCODERS
 from mdrepro.metrics.image.encoders import Encoder
@@ -137,7 +138,9 @@ def frechet(real: Path, generated: Path, package: str, encoder: Encoder, options
         raise BadInput(f"--against compares FID: --encoder must be one of {names}, not {encoder.row.name}")
     files = [images.files(folder) for folder in (real, generated)]
     sets.check_numbers(["fid"], encoder, len(files[0]), len(files[1]), options)
-    theirs = IMAGE_PEERS[package](real, generated, encoder, options.batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package's, of its own code and of small sets
+        theirs = IMAGE_PEERS[package](real, generated, encoder, options.batch)
     rows = [encoder.row, *(row for row in ENCODERS.values() if row.family == "inception" and row != encoder.row)]
     encoders = {row.name: Encoder(row, encoder.network, encoder.device) for row in rows}
     sides = [features.extract(side, encoders, batch=options.batch, readers=options.readers) for side in files]
@@ -414,7 +417,7 @@ def reconstructions(
 
     Raises:
         BadInput: an unknown package, a metric that it does not have, images too small, or no pairs.
-        NotAttempted: LPIPS was asked for and its weights are not here.
+        NotAttempted: LPIPS alone, or by name, was asked for and its weights are not here.
     """
     if package not in RECONSTRUCTION_PEERS:
         raise unknown("package", package, RECONSTRUCTION_PEERS)
@@ -424,6 +427,8 @@ def reconstructions(
             raise BadInput(f"{package} has no {name} to compare: expected {', '.join(peers.conventions)}")
     files = pairs.paired(reference, folder)
     measures, reasons = pairs.measures(metrics or list(peers.conventions), strict=bool(metrics))
+    if not measures:
+        raise NotAttempted("; ".join(reasons.values()))
     ours = [_Ours(name, measure, peers.conventions[name]) for name, measure in measures.items()]
     theirs = {one.metric: peers.make(one.metric) for one in ours}
     for pair, (x, y) in zip(files, images.ahead(files, pairs.read), strict=True):

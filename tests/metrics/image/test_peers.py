@@ -153,6 +153,7 @@ def test_images_too_small_for_ms_ssim_are_left_out_or_refused(tmp_path):
             "has no ms-ssim to compare: expected psnr",
         ),
         (["--against", "lpips", "--metrics", "lpips-vgg"], "LPIPS (vgg) needs vgg16"),
+        (["--against", "lpips"], "LPIPS (alex) needs alexnet"),
     ],
 )
 def test_what_a_package_does_not_have_is_refused(cli_run, folders, options, says):
