@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput, unknown
+from mdrepro.diffusion.protocols import Scheduler
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -30,20 +31,20 @@ class NoiseSchedule:
         clean: alpha-bar of `CLEAN`.
 
     Raises:
-        BadInput: another prediction type, or ``epsilon`` with a level of pure noise, where it says nothing of x0.
+        BadInput: another prediction type, or ``epsilon`` with a level of pure noise, where it does not determine x0.
     """
 
     def __init__(self, alphas_cumprod: Tensor, prediction_type: str, clean: float = 1.0) -> None:
         if prediction_type not in PREDICTIONS:
             raise unknown("prediction_type", prediction_type, PREDICTIONS)
         if prediction_type == "epsilon" and float(alphas_cumprod.min()) <= 0:
-            raise BadInput("epsilon says nothing of x0 at a level of pure noise: allowed are v_prediction and sample")
+            raise BadInput("epsilon does not determine x0 at a level of pure noise: expected v_prediction or sample")
         self.total, self.prediction_type = len(alphas_cumprod), prediction_type
         kept = torch.cat([alphas_cumprod.double().cpu(), torch.tensor([clean], dtype=torch.float64)])
         self._levels = torch.stack([kept.sqrt(), (1 - kept).sqrt()])  # CLEAN, -1, finds the last column
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any) -> Self:
+    def from_scheduler(cls, scheduler: Scheduler) -> Self:
         """The levels of any diffusers scheduler that has ``alphas_cumprod``, and its config's prediction type."""
         clean = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
         return cls(scheduler.alphas_cumprod, scheduler.config.prediction_type, clean)
@@ -67,7 +68,7 @@ class NoiseSchedule:
         return signal * x0 + spread * noise
 
     def target(self, x0: Tensor, noise: Tensor, t_b: Tensor) -> Tensor:
-        """What the network should say at t: e, a_t e - s_t x0, or x0."""
+        """The network's target at t: e, a_t e - s_t x0, or x0."""
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "sample":
@@ -76,7 +77,7 @@ class NoiseSchedule:
         return signal * noise - spread * x0
 
     def x0(self, prediction: Tensor, x_t: Tensor, t_b: Tensor) -> Tensor:
-        """The clean latent that a prediction at t stands for."""
+        """The clean latent that a prediction at t implies."""
         if self.prediction_type == "sample":
             return prediction
         signal, spread = self.level(t_b, x_t)
@@ -85,7 +86,7 @@ class NoiseSchedule:
         return (x_t - spread * prediction) / signal
 
     def noise(self, prediction: Tensor, x_t: Tensor, t_b: Tensor) -> Tensor:
-        """The noise e that a prediction at t stands for."""
+        """The noise e that a prediction at t implies."""
         if self.prediction_type == "epsilon":
             return prediction
         signal, spread = self.level(t_b, x_t)
@@ -94,7 +95,7 @@ class NoiseSchedule:
         return (x_t - signal * prediction) / spread
 
     def v(self, prediction: Tensor, x_t: Tensor, t_b: Tensor) -> Tensor:
-        """The v that a prediction at t stands for."""
+        """The v that a prediction at t implies."""
         if self.prediction_type == "v_prediction":
             return prediction
         signal, spread = self.level(t_b, x_t)
@@ -112,13 +113,13 @@ class NoiseSchedule:
             BadInput: not 1 to T steps.
         """
         if not 1 <= steps <= self.total:
-            raise BadInput(f"{steps} steps: allowed are 1 to {self.total}")
+            raise BadInput(f"{steps} steps: it must be 1 to {self.total}")
         times = [round(self.total - index * self.total / steps) - 1 for index in range(steps)]
         return torch.tensor([*times, CLEAN])
 
 
 def predict(net: Callable[..., Any], x_t: Tensor, t_b: Tensor, text_btc: Tensor) -> Tensor:
-    """What a denoiser says, shaped as ``x_t``, in float32 at least whatever the type that it computes in."""
+    """A denoiser's prediction, shaped as ``x_t``, in float32 at least whatever the type that it computes in."""
     out: Tensor = net(x_t, t_b, text_btc, return_dict=False)[0]
     return out.to(torch.promote_types(out.dtype, torch.float32))
 

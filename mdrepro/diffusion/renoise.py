@@ -4,7 +4,6 @@ MobileDiffusion's one-step model (section 1.5) is the case of one step: the clea
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
@@ -15,8 +14,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput, unknown
-
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+from mdrepro.diffusion.noise import PREDICTIONS
+from mdrepro.diffusion.protocols import Device, Generators, Timestep
 
 
 @dataclass
@@ -64,7 +63,7 @@ class RenoisingScheduler(SchedulerMixin, ConfigMixin):
         if prediction_type not in PREDICTIONS:
             raise unknown("prediction_type", prediction_type, PREDICTIONS)
         if rescale_betas_zero_snr and prediction_type == "epsilon":
-            raise BadInput("epsilon says nothing of x0 at a level of pure noise: allowed are v_prediction and sample")
+            raise BadInput("epsilon does not determine x0 at a level of pure noise: expected v_prediction or sample")
         self.alphas_cumprod: Tensor = DDIMScheduler(
             num_train_timesteps=num_train_timesteps,
             beta_start=beta_start,
@@ -75,25 +74,25 @@ class RenoisingScheduler(SchedulerMixin, ConfigMixin):
         self.timesteps = torch.arange(num_train_timesteps - 1, -1, -1)
         self.num_inference_steps: int | None = None
 
-    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+    def set_timesteps(self, num_inference_steps: int, device: Device = None) -> None:
         """Choose the levels. Raises BadInput unless there are 1 to T steps."""
         total = self.config.num_train_timesteps
         if not 1 <= num_inference_steps <= total:
-            raise BadInput(f"num_inference_steps is {num_inference_steps}: allowed are 1 to {total}")
+            raise BadInput(f"num_inference_steps is {num_inference_steps}: it must be 1 to {total}")
         self.num_inference_steps = num_inference_steps
         steps = [round(total - i * total / num_inference_steps) - 1 for i in range(num_inference_steps)]
         self.timesteps = torch.tensor(steps, device=device)
 
-    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+    def scale_model_input(self, sample: Tensor, timestep: Timestep | None = None) -> Tensor:
         """The sample itself: the noise levels keep the variance."""
         return sample
 
     def step(
         self,
         model_output: Tensor,
-        timestep: Any,
+        timestep: Timestep,
         sample: Tensor,
-        generator: Any = None,
+        generator: Generators = None,
         return_dict: bool = True,
     ) -> RenoisingOutput | tuple[Tensor, Tensor]:
         """From one level to the next.

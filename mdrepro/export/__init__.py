@@ -1,1 +1,1 @@
-"""Networks as files for phones: LiteRT and Core ML, held to torch before they are written, and run without torch."""
+"""Networks as files for phones, LiteRT and Core ML: checked against PyTorch, and run without it."""

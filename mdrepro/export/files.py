@@ -13,7 +13,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def room(folder: Path, needed: int) -> None:
-    """Make a folder, and do nothing else where it has room. Raises BadInput where it has not, or cannot be made."""
+    """Make a folder. Raises BadInput if it cannot be made or has no room for so many bytes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free

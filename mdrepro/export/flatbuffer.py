@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ METADATA = "mdrepro"
 OUTSIDE = 1024
 """Buffers of so many bytes or more lie behind the flatbuffer."""
 ALIGNED = 64
+Generated = Any
+"""An object of the classes that flatc generated, which have no types."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Summary:
 
 
 def read(path: str | os.PathLike[str]) -> Summary:
-    """What a file holds, every buffer's place checked.
+    """What a file holds; every buffer's offset is checked.
 
     Raises:
         BadInput: it cannot be read, is no ``.tflite`` file, is cut off, or has no single signature.
@@ -82,12 +85,12 @@ def read(path: str | os.PathLike[str]) -> Summary:
             _check_buffers(model, len(view))
             operations = Counter(_operations(model, schema))
             inputs, outputs = _ports(model, schema)
-            found = Summary(inputs, outputs, dict(operations.most_common()), _metadata(model), len(view))
+            summary = Summary(inputs, outputs, dict(operations.most_common()), _metadata(model), len(view))
         except (struct.error, IndexError, TypeError, ValueError, OverflowError, AttributeError, MemoryError) as error:
             raise BadInput(f"{file} is cut off or damaged: export it again") from error
     if not inputs:
-        raise BadInput(f"{file} has no signature, or several: allowed are files of `mdrepro export`")
-    return found
+        raise BadInput(f"{file} has no signature, or several: expected a file of `mdrepro export`")
+    return summary
 
 
 class _mapped:
@@ -101,7 +104,7 @@ class _mapped:
         except OSError as error:
             raise BadInput(f"{file} cannot be read ({error.strerror})") from error
         if head[4:] != b"TFL3":
-            raise BadInput(f"{file} is no .tflite file: allowed are files of `mdrepro export --target litert`")
+            raise BadInput(f"{file} is no .tflite file: expected a file of `mdrepro export --target litert`")
 
     def __enter__(self) -> mmap.mmap:
         assert self.view is not None
@@ -111,7 +114,7 @@ class _mapped:
         """The mapping is closed with the last array that looks into it."""
 
 
-def _check_buffers(model: Any, size: int) -> None:
+def _check_buffers(model: Generated, size: int) -> None:
     for index in range(model.BuffersLength()):
         buffer = model.Buffers(index)
         inside = buffer.DataLength()
@@ -120,7 +123,7 @@ def _check_buffers(model: Any, size: int) -> None:
             raise IndexError(f"buffer {index} ends at {ends} of {size}")
 
 
-def _operations(model: Any, schema: Any) -> Iterator[str]:
+def _operations(model: Generated, schema: ModuleType) -> Iterator[str]:
     names = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
     for part in range(model.SubgraphsLength()):
         graph = model.Subgraphs(part)
@@ -130,14 +133,14 @@ def _operations(model: Any, schema: Any) -> Iterator[str]:
             yield custom.decode() if custom else names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
 
 
-def _ports(model: Any, schema: Any) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+def _ports(model: Generated, schema: ModuleType) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     if model.SignatureDefsLength() != 1:
         return (), ()
     signature, kinds = model.SignatureDefs(0), vars(schema.TensorType).items()
     graph = model.Subgraphs(signature.SubgraphIndex())
     types = {number: name.lower() for name, number in kinds if isinstance(number, int)}
 
-    def port(entry: Any) -> Port:
+    def port(entry: Generated) -> Port:
         tensor = graph.Tensors(entry.TensorIndex())
         shape = tuple(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))
         return Port(entry.Name().decode(), shape, types[tensor.Type()])
@@ -147,17 +150,16 @@ def _ports(model: Any, schema: Any) -> tuple[tuple[Port, ...], tuple[Port, ...]]
     return tuple(sorted(inputs, key=lambda p: p.name)), tuple(sorted(outputs, key=lambda p: p.name))
 
 
-def _metadata(model: Any) -> dict[str, Any]:
+def _metadata(model: Generated) -> dict[str, Any]:
     for index in range(model.MetadataLength()):
         entry = model.Metadata(index)
         if entry.Name() == METADATA.encode():
-            found: dict[str, Any] = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
-            return found
+            return dict(json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()))
     return {}
 
 
 def rewrite(
-    source: Path, target: Path, metadata: Mapping[str, Any], change: Callable[[Any], None] | None = None
+    source: Path, target: Path, metadata: Mapping[str, Any], change: Callable[[Generated], None] | None = None
 ) -> None:
     """Write a file again, with metadata of ours and its weights outside of the flatbuffer.
 
@@ -187,7 +189,7 @@ def rewrite(
         _write(model, target, inside={entry.buffer for entry in model.metadata})
 
 
-def _write(model: Any, target: Path, inside: set[int]) -> None:
+def _write(model: Generated, target: Path, inside: set[int]) -> None:
     """``inside``: buffers that stay in the flatbuffer, where other programs look for metadata."""
     import flatbuffers  # type: ignore[import-untyped]
 

@@ -1,4 +1,4 @@
-"""A component as a LiteRT file: converted by litert-torch, its layers written again, its weights made smaller.
+"""A component as a LiteRT file: converted by litert-torch, its layers rewritten, its weights shrunk.
 
 fp16 and int8 are of weights alone: the operations compute in float32 on a processor and in float16 where a phone's
 delegate chooses to. int8 has one scale for each output channel. int8-dynamic multiplies in 8-bit integers: an input is
@@ -27,7 +27,7 @@ from mdrepro.export.stages import Stages
 from mdrepro.export.target import refusing
 
 SHRUNK = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
-"""Operations whose weights are made smaller."""
+"""Operations whose weights are shrunk."""
 INTEGER = ("FULLY_CONNECTED", "CONV_2D")
 """Of them, those that int8-dynamic computes in integers: XNNPACK has no such depthwise convolution."""
 LARGEST = 2**31

@@ -11,7 +11,7 @@ transformers' alike.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,7 +50,11 @@ def group_norm(
 
 
 def layer_norm(
-    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
 ) -> Tensor:
     """`torch.nn.functional.layer_norm` over the last dimension."""
     away = input - input.mean(-1, keepdim=True)
@@ -113,7 +117,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     return input.reshape(wanted)
 
 
-LAYERS: Mapping[str, Mapping[Any, Callable[..., Tensor]]] = {
+LAYERS: Mapping[str, Mapping[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "group_norm": {F.group_norm: group_norm},
     "layer_norm": {F.layer_norm: layer_norm},
     "attention": {F.scaled_dot_product_attention: attention},
@@ -127,9 +131,11 @@ class Reauthored(TorchFunctionMode):
 
     def __init__(self, names: tuple[str, ...] | None = None) -> None:
         super().__init__()
-        self._layers: dict[Any, Callable[..., Tensor]] = {}
+        self._layers: dict[Callable[..., Tensor], Callable[..., Tensor]] = {}
         for name in LAYERS if names is None else names:
             self._layers |= LAYERS[name]
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         return self._layers.get(func, func)(*args, **(kwargs or {}))

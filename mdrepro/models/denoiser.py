@@ -89,12 +89,12 @@ class BaseDenoiser(SafeModelMixin, ConfigMixin):
         channels, width, step = self.config.in_channels, self.config.cross_attention_dim, self.resolution_multiple
         if sample.ndim != 4 or sample.shape[1] != channels or sample.shape[2] % step or sample.shape[3] % step:
             raise BadInput(
-                f"sample has shape {tuple(sample.shape)}: allowed is (batch, {channels}, height, width) with height "
+                f"sample has shape {tuple(sample.shape)}: expected (batch, {channels}, height, width) with height "
                 f"and width multiples of {step}"
             )
         if text.ndim != 3 or text.shape[0] != sample.shape[0] or text.shape[2] != width:
             raise BadInput(
-                f"encoder_hidden_states has shape {tuple(text.shape)}: allowed is (batch {sample.shape[0]}, tokens, "
+                f"encoder_hidden_states has shape {tuple(text.shape)}: expected (batch {sample.shape[0]}, tokens, "
                 f"{width})"
             )
 
@@ -103,6 +103,6 @@ class BaseDenoiser(SafeModelMixin, ConfigMixin):
         wanted = None if width is None else (count, width)
         if (None if condition is None else tuple(condition.shape)) != wanted:
             raise BadInput(
-                f"timestep_cond is {'missing' if condition is None else tuple(condition.shape)}: allowed is "
+                f"timestep_cond is {'missing' if condition is None else tuple(condition.shape)}: expected "
                 + ("none, as this network has no such input" if wanted is None else f"an embedded guidance {wanted}")
             )

@@ -1,4 +1,4 @@
-"""From prompts to images: a diffusers pipeline for MobileDiffusion, SnapFusion and SD-1.5 alike."""
+"""From prompts to images: a diffusers pipeline for MobileDiffusion, SnapFusion and SD-1.5."""
 
 import importlib
 import inspect
@@ -7,16 +7,19 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, ImagePipelineOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.torch_utils import randn_tensor
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.diffusion.guidance import guidance_embedding, guidance_width
+from mdrepro.diffusion.protocols import Generators, Scheduler
 from mdrepro.models import latents as convention
 from mdrepro.models import text
 from mdrepro.models.safe import SafetensorsOnly
@@ -36,7 +39,8 @@ FORMER_MODULES = {
     "mdrepro.models.renoise": "mdrepro.diffusion.renoise",
 }
 """Where those classes were before: pipelines that were saved then name these modules."""
-Callback = Callable[["MobileDiffusionPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
+Pixels = Tensor | NDArray[np.float32] | list[Image.Image]
+Callback = Callable[["MobileDiffusionPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
 
 class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
@@ -64,7 +68,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
         unet: ModelMixin,
-        scheduler: Any,
+        scheduler: Scheduler,
         default_steps: int = 50,
         default_guidance: float = 7.5,
     ) -> None:
@@ -107,7 +111,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        generator: Generators = None,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
@@ -115,7 +119,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> ImagePipelineOutput | tuple[Any]:
+    ) -> ImagePipelineOutput | tuple[Pixels]:
         """Make images.
 
         Noise is drawn in float32 whatever the type of the weights, and each image's generator is used for that image
@@ -157,16 +161,12 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         guidance = self.config.default_guidance if guidance_scale is None else guidance_scale
         if steps < 1 or guidance < 1:
-            raise BadInput(
-                f"{steps} steps at guidance {guidance}: allowed are 1 step or more, guidance 1 (none) or more"
-            )
+            raise BadInput(f"{steps} steps at guidance {guidance}: expected 1 step or more, guidance 1 (none) or more")
 
-        device, told = self._execution_device, guidance_width(self.unet)
-        guided = guidance != 1 and told is None
-        if told is not None and not (negative_prompt is None and negative_prompt_embeds is None):
-            raise BadInput(
-                "this denoiser takes the guidance scale as an input: allowed are calls without negative ones"
-            )
+        device, width_w = self._execution_device, guidance_width(self.unet)
+        guided = guidance != 1 and width_w is None
+        if width_w is not None and not (negative_prompt is None and negative_prompt_embeds is None):
+            raise BadInput("this denoiser takes the guidance scale as an input: there can be no negative prompt")
         text_btc = self._embeds(prompt, prompt_embeds, "prompt")
         count = len(text_btc) * num_images_per_prompt
         text_btc = text_btc.repeat_interleave(num_images_per_prompt, dim=0)
@@ -215,10 +215,10 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
             return embeds.to(self._execution_device)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
         if not prompts or not all(isinstance(one, str) for one in prompts):
-            raise BadInput(f"{name} is {prompt!r}: allowed are a text, or a list of texts that is not empty")
+            raise BadInput(f"{name} is {prompt!r}: expected a text, or a list of texts that is not empty")
         return self.encode_prompt(prompts)
 
-    def _generators(self, generator: Any, count: int) -> list[torch.Generator] | None:
+    def _generators(self, generator: Generators, count: int) -> list[torch.Generator] | None:
         if generator is None:
             return None
         generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
@@ -235,7 +235,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         default_height, default_width = (side * factor for side in ((size, size) if isinstance(size, int) else size))
         height, width = height or default_height, width or default_width
         if min(height, width) < step or height % step or width % step:
-            raise BadInput(f"{height}x{width} px: allowed are multiples of {step}")
+            raise BadInput(f"{height}x{width} px: expected multiples of {step}")
         return count, self.unet.config.in_channels, height // factor, width // factor
 
     def _noise(
@@ -248,7 +248,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         if given is None:
             return randn_tensor(shape, generator=generators, device=device, dtype=torch.float32)
         if given.shape != shape:
-            raise BadInput(f"latents have shape {tuple(given.shape)}: allowed is {shape}")
+            raise BadInput(f"latents have shape {tuple(given.shape)}: expected {shape}")
         return given.to(device, torch.float32)
 
     def _check_start(self) -> None:
@@ -268,18 +268,18 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         if null_btc is not None:
             x_bchw, text_btc = torch.cat([x_bchw, x_bchw]), torch.cat([null_btc, text_btc])
         kind, width = self.unet.dtype, guidance_width(self.unet)
-        given: dict[str, Tensor] = {}
+        options: dict[str, Tensor] = {}
         if width is not None:
             guidance_b = torch.full((len(x_bchw),), guidance, device=x_bchw.device)
-            given["timestep_cond"] = guidance_embedding(guidance_b, width).to(kind)
-        given["encoder_hidden_states"] = text_btc.to(kind)
-        out = self.unet(x_bchw.to(kind), timestep, return_dict=False, **given)[0]
+            options["timestep_cond"] = guidance_embedding(guidance_b, width).to(kind)
+        options["encoder_hidden_states"] = text_btc.to(kind)
+        out = self.unet(x_bchw.to(kind), timestep, return_dict=False, **options)[0]
         if null_btc is None:
             return out.float()
         null, conditional = out.float().chunk(2)
         return null + guidance * (conditional - null)
 
-    def _finish(self, x_bchw: Tensor, output_type: str) -> Any:
+    def _finish(self, x_bchw: Tensor, output_type: str) -> Pixels:
         if output_type == "latent":
             return x_bchw
         if output_type == "pil":

@@ -3,99 +3,72 @@
 diffusers' and transformers' classes have these attributes and methods, and so have this project's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from os import PathLike
 from typing import Any, Literal, Protocol, Self, overload
 
 import torch
 from torch import Tensor, nn
 
-from mdrepro.diffusion.protocols import Config, Scheduler
+from mdrepro.diffusion.protocols import Config, Configured, Generators, Scheduler, Timestep
 
 __all__ = [
     "Autoencoder",
     "Config",
-    "Decoded",
     "Denoiser",
-    "Encoded",
-    "Images",
     "Network",
     "Posterior",
-    "Prediction",
     "Scheduler",
-    "TextConfig",
     "TextEncoder",
-    "TextFeatures",
     "TextToImage",
     "Tokenizer",
 ]
 
 
-class Network(Protocol):
+class Saved(Protocol):
+    """What can be written into a folder."""
+
+    def save_pretrained(self, save_directory: str | PathLike[str], **options: Any) -> Any: ...
+
+
+class Network(Saved, Protocol):
     """A torch module that knows its device and type, and can be saved."""
 
     training: bool
 
     @property
-    def device(self) -> torch.device:
-        """Where its weights are."""
-
+    def device(self) -> torch.device: ...
     @property
-    def dtype(self) -> torch.dtype:
-        """Of its weights."""
-
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Its weights."""
-
-    def modules(self) -> Iterator[nn.Module]:
-        """Itself and every module inside."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its weights and buffers by name."""
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any:
-        """Take weights and buffers by name."""
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Itself, moved."""
-
-    def float(self) -> Self:
-        """Itself, in float32."""
-
-    def train(self, mode: bool = True) -> Self:
-        """Itself, in training mode."""
-
-    def eval(self) -> Self:
-        """Itself, in evaluation mode."""
-
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Itself, trainable or fixed."""
-
-    def save_pretrained(self, save_directory: Any, **options: Any) -> Any:
-        """Write configuration and weights into a folder."""
+    def dtype(self) -> torch.dtype: ...
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> object: ...
+    def to(self, *args: Any, **kwargs: Any) -> Self: ...
+    def float(self) -> Self: ...
+    def train(self, mode: bool = True) -> Self: ...
+    def eval(self) -> Self: ...
+    def requires_grad_(self, requires_grad: bool = True) -> Self: ...
 
 
 class Prediction(Protocol):
-    """What a denoiser returns."""
+    """What a denoiser returns; for an autoencoder, pixels (batch, 3, height, width)."""
 
     sample: Tensor
 
 
-class Denoiser(Network, Protocol):
-    """A UNet that is called as diffusers' UNet2DConditionModel is.
+class Denoiser(Network, Configured, Protocol):
+    """A UNet that is called as diffusers' UNet2DConditionModel is: with noisy latents, timesteps and text features.
 
     Its config has ``in_channels``, ``out_channels``, ``cross_attention_dim``, ``block_out_channels`` and
     ``sample_size``.
     """
 
-    @property
-    def config(self) -> Config:
-        """Its arguments."""
-
     @overload
     def __call__(
         self,
         sample: Tensor,
-        timestep: Tensor | float,
+        timestep: Timestep,
         encoder_hidden_states: Tensor,
         /,
         *,
@@ -103,24 +76,19 @@ class Denoiser(Network, Protocol):
         timestep_cond: Tensor | None = None,
     ) -> tuple[Tensor]: ...
     @overload
-    def __call__(self, sample: Tensor, timestep: Tensor | float, encoder_hidden_states: Tensor, /) -> Prediction: ...
+    def __call__(self, sample: Tensor, timestep: Timestep, encoder_hidden_states: Tensor, /) -> Prediction: ...
 
 
 class Posterior(Protocol):
-    """Distribution of the latent of an image, of shape (batch, latent channels, height / 8, width / 8)."""
+    """Distribution of the latent of an image, (batch, latent channels, height / 8, width / 8)."""
 
     mean: Tensor
     std: Tensor
     logvar: Tensor
 
-    def mode(self) -> Tensor:
-        """The most probable latent."""
-
-    def sample(self, generator: Any = None) -> Tensor:
-        """A latent drawn from it."""
-
-    def kl(self) -> Tensor:
-        """Divergence from the standard normal distribution, (batch,)."""
+    def mode(self) -> Tensor: ...
+    def sample(self, generator: torch.Generator | None = None) -> Tensor: ...
+    def kl(self) -> Tensor: ...
 
 
 class Encoded(Protocol):
@@ -129,14 +97,8 @@ class Encoded(Protocol):
     latent_dist: Posterior
 
 
-class Decoded(Protocol):
-    """What an autoencoder's decoder returns: ``sample``, pixels (batch, 3, height, width)."""
-
-    sample: Tensor
-
-
-class Autoencoder(Network, Protocol):
-    """diffusers' AutoencoderKL.
+class Autoencoder(Network, Configured, Protocol):
+    """diffusers' AutoencoderKL: between pixels and unscaled latents.
 
     Its config has ``block_out_channels``, ``latent_channels``, ``scaling_factor``, and what `mdrepro.models.latents`
     reads.
@@ -147,15 +109,8 @@ class Autoencoder(Network, Protocol):
     quant_conv: nn.Module | None
     post_quant_conv: nn.Module | None
 
-    @property
-    def config(self) -> Config:
-        """Its arguments."""
-
-    def encode(self, x: Tensor, /) -> Encoded:
-        """Pixels to the distribution of their latent, unscaled."""
-
-    def decode(self, z: Tensor, /) -> Decoded:
-        """Unscaled latents to pixels."""
+    def encode(self, x: Tensor, /) -> Encoded: ...
+    def decode(self, z: Tensor, /) -> Prediction: ...
 
 
 class TextConfig(Protocol):
@@ -166,32 +121,26 @@ class TextConfig(Protocol):
     max_position_embeddings: int
     eos_token_id: Any
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it."""
+    def to_dict(self) -> dict[str, Any]: ...
 
 
 class TextFeatures(Protocol):
-    """What a text encoder returns."""
+    """What a text encoder returns: after the final norm, (batch, tokens, width), and at the end token, (b, width)."""
 
     last_hidden_state: Any
-    """After the final norm, (batch, tokens, width)."""
     pooler_output: Any
-    """At the end token, (batch, width)."""
 
 
 class TextEncoder(Network, Protocol):
-    """transformers' CLIPTextModel."""
+    """transformers' CLIPTextModel, called with token numbers, (batch, tokens)."""
 
     @property
-    def config(self) -> TextConfig:
-        """Its arguments."""
-
-    def __call__(self, input_ids: Tensor, /) -> TextFeatures:
-        """Token numbers, (batch, tokens), to features."""
+    def config(self) -> TextConfig: ...
+    def __call__(self, input_ids: Tensor, /) -> TextFeatures: ...
 
 
-class Tokenizer(Protocol):
-    """A tokenizer of transformers."""
+class Tokenizer(Saved, Protocol):
+    """A tokenizer of transformers: called with texts, it returns their token numbers as ``input_ids``."""
 
     model_max_length: int
     unk_token: Any
@@ -200,17 +149,9 @@ class Tokenizer(Protocol):
     eos_token_id: Any
     pad_token_id: Any
 
-    def __call__(self, text: list[str], /, **options: Any) -> Any:
-        """Token numbers of texts, as ``input_ids``."""
-
-    def __len__(self) -> int:
-        """Words in the vocabulary."""
-
-    def get_vocab(self) -> dict[str, int]:
-        """Numbers of the words."""
-
-    def save_pretrained(self, save_directory: Any, **options: Any) -> Any:
-        """Write it into a folder."""
+    def __call__(self, text: list[str], /, **options: Any) -> Any: ...
+    def __len__(self) -> int: ...
+    def get_vocab(self) -> dict[str, int]: ...
 
 
 class Images(Protocol):
@@ -219,8 +160,11 @@ class Images(Protocol):
     images: Any
 
 
-class TextToImage(Protocol):
-    """A text-to-image pipeline of diffusers that takes one generator per image."""
+class TextToImage(Configured, Saved, Protocol):
+    """A text-to-image pipeline of diffusers that takes one generator per image.
+
+    The config of this project's has ``default_steps`` and ``default_guidance``.
+    """
 
     unet: Denoiser
     vae: Autoencoder
@@ -229,21 +173,11 @@ class TextToImage(Protocol):
     scheduler: Scheduler
 
     @property
-    def config(self) -> Config:
-        """Its modules' classes; ``default_steps`` and ``default_guidance`` of this project's."""
-
+    def components(self) -> dict[str, Any]: ...
     @property
-    def components(self) -> dict[str, Any]:
-        """Its modules by name."""
-
+    def device(self) -> torch.device: ...
     @property
-    def device(self) -> torch.device:
-        """Where its networks are."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of its networks' weights."""
-
+    def dtype(self) -> torch.dtype: ...
     def __call__(
         self,
         prompt: Any = None,
@@ -251,17 +185,9 @@ class TextToImage(Protocol):
         *,
         num_inference_steps: int = ...,
         guidance_scale: float = ...,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        generator: Generators = None,
         output_type: str = ...,
         **options: Any,
-    ) -> Images:
-        """Images of prompts."""
-
-    def set_progress_bar_config(self, **options: Any) -> None:
-        """Options of tqdm."""
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Itself, moved."""
-
-    def save_pretrained(self, save_directory: Any, **options: Any) -> Any:
-        """Write it into a folder."""
+    ) -> Images: ...
+    def set_progress_bar_config(self, **options: Any) -> None: ...
+    def to(self, *args: Any, **kwargs: Any) -> Self: ...

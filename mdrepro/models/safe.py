@@ -33,7 +33,7 @@ def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None,
     """
     place = Path(source, subfolder or "")
     if place.is_file():
-        raise _refusal(place) if place.suffix in PICKLES else BadInput(f"{place} is a file: allowed are folders")
+        raise _refusal(place) if place.suffix in PICKLES else BadInput(f"{place} is a file: expected a folder")
     for folder in _components(place):
         pickles = sorted(file for file in folder.iterdir() if file.suffix in PICKLES)
         safe = list(folder.glob("*.safetensors"))
@@ -92,7 +92,7 @@ class SafetensorsOnly:
             NotAttempted: it is neither a local folder nor in the cache, and cannot be downloaded.
         """
         if options.get("use_safetensors") is False:
-            raise BadInput("use_safetensors is False: allowed is True; safetensors alone is read")
+            raise BadInput("use_safetensors is False: it must be True; safetensors alone is read")
         source = pretrained_model_name_or_path
         refuse_pickles(source, options.get("subfolder"), options.get("variant"))
         with from_hub(source):
@@ -108,7 +108,7 @@ class SafetensorsOnly:
     ) -> None:
         """diffusers' ``save_pretrained``. Raises BadInput for ``safe_serialization=False``."""
         if not safe_serialization:
-            raise BadInput("safe_serialization is False: allowed is True; weights are saved as safetensors alone")
+            raise BadInput("safe_serialization is False: it must be True; weights are saved as safetensors alone")
         # Saving a pipeline, diffusers looks for these two in the signature of its parts.
         options |= {"variant": variant} if variant else {}
         options |= {"max_shard_size": max_shard_size} if max_shard_size else {}

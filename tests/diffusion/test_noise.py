@@ -110,8 +110,8 @@ def test_types_are_those_of_the_data_and_at_least_float32() -> None:
 def test_what_is_not_allowed_is_said() -> None:
     with pytest.raises(BadInput, match=r"prediction_type 'velocity'.*allowed: epsilon, v_prediction, sample"):
         NoiseSchedule(torch.tensor([0.9, 0.5]), "velocity")
-    with pytest.raises(BadInput, match="epsilon says nothing of x0"):
+    with pytest.raises(BadInput, match="epsilon does not determine x0"):
         NoiseSchedule.from_scheduler(DDIMScheduler(rescale_betas_zero_snr=True))
     for steps in (0, 1001):
-        with pytest.raises(BadInput, match=f"{steps} steps: allowed are 1 to 1000"):
+        with pytest.raises(BadInput, match=f"{steps} steps: it must be 1 to 1000"):
             NoiseSchedule.from_scheduler(scheduler()).trailing(steps)

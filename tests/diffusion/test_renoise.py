@@ -64,5 +64,5 @@ def test_bad_settings_are_refused():
         with pytest.raises(BadInput):
             RenoisingScheduler(**settings)
     for steps in (0, 1001):
-        with pytest.raises(BadInput, match="allowed are 1 to 1000"):
+        with pytest.raises(BadInput, match="it must be 1 to 1000"):
             RenoisingScheduler().set_timesteps(steps)

@@ -136,7 +136,7 @@ def test_bad_arguments_and_bundles_are_named(exported: Exported, tmp_path: Path)
         ({"prompts": []}, "list of texts"),
         ({"guidance": 0.5}, "guidance is 0.5"),
         ({"steps": 0}, "1 to 1000"),
-        ({"noise": np.zeros((1, 4, 4, 4), np.float32)}, r"allowed is \(1, 1, 4, 4, 4\)"),
+        ({"noise": np.zeros((1, 4, 4, 4), np.float32)}, r"expected \(1, 1, 4, 4, 4\)"),
     ):
         with pytest.raises(BadInput, match=says):
             ours.images(**{"prompts": ["a red star"]} | options)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ and last convolution, samplers) is the fixed part, piece by piece. A ResNet that
 the 1x1 shortcut that stays when it is removed. A round runs every part once, in the order of computation, and then the
 whole network: what slows the machine for a while slows all alike, and a block finds the caches as it does in the
 network, full of others' weights. The figure of a part is its median over the rounds, after `WARM_UP` that do not count.
-The sum of the parts is held against the whole within each round, and the median of that ratio is in the table.
+The sum of the parts is compared with the whole within each round, and the median of that ratio is in the table.
 """
 
 import functools
@@ -115,20 +115,20 @@ class LatencyTable(_Data):
         Raises:
             BadInput: nothing of its stage, kind and shape was measured.
         """
-        alike = self._by_shape.get(replace(block, index=0))
-        if alike is None:
+        same = self._by_shape.get(replace(block, index=0))
+        if same is None:
             raise BadInput(
                 f"the latency table is of another network: nothing in it has the place and shape of {block!r}"
             )
-        return alike.get(block.index, statistics.median(alike.values()))
+        return same.get(block.index, statistics.median(same.values()))
 
     @functools.cached_property
     def _by_shape(self) -> dict[Block, dict[int, float]]:
         """Milliseconds by all of a block but its index, then by that."""
-        found: dict[Block, dict[int, float]] = {}
+        table: dict[Block, dict[int, float]] = {}
         for entry in self.blocks:
-            found.setdefault(replace(entry.block, index=0), {})[entry.index] = entry.timing.median_ms
-        return found
+            table.setdefault(replace(entry.block, index=0), {})[entry.index] = entry.timing.median_ms
+        return table
 
     def saved(self, block: Block) -> float:
         """The paper's delta latency: what removing the block saves, in ms; a shortcut that stays is not saved."""
@@ -154,7 +154,7 @@ class LatencyTable(_Data):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "file"
             raise BadInput(
-                f"{path} is no latency table ({place}: {first['msg']}): allowed is a file that LatencyTable.save wrote"
+                f"{path} is no latency table ({place}: {first['msg']}): expected a file that LatencyTable.save wrote"
             ) from error
 
 
@@ -186,9 +186,9 @@ def measure(
     numbers = {"batch": batch, "size": size, "tokens": tokens, "threads": threads, "rounds": rounds}
     for name, number in numbers.items():
         if number < 1:
-            raise BadInput(f"{name} is {number}: allowed is 1 or more")
+            raise BadInput(f"{name} is {number}: it must be 1 or more")
     if size % unet.resolution_multiple:
-        raise BadInput(f"size is {size}: allowed are multiples of {unet.resolution_multiple}")
+        raise BadInput(f"size is {size}: expected a multiple of {unet.resolution_multiple}")
     begun, load = time.perf_counter(), _load()
     with _pinned(unet, threads):
         blocks, fixed, whole = _parts(unet, batch, size, tokens)

@@ -18,6 +18,8 @@ from torch.utils.flop_counter import flop_registry
 from mdrepro.metrics.cost.quantities import Macs
 
 aten = torch.ops.aten
+Args = tuple[Any, ...]
+Options = dict[str, Any] | None
 
 
 class _Operators(TorchDispatchMode):
@@ -35,7 +37,7 @@ class _Operators(TorchDispatchMode):
         self.known = weights
         self.weights = self.attention = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: object, args: Args = (), kwargs: Options = None) -> Any:
         out = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
         if packet in flop_registry:
@@ -53,7 +55,7 @@ class _Shapes(TorchDispatchMode):
 
     POINTWISE = (aten.add, aten.mul, aten.div, aten.silu, aten.gelu, aten.relu, aten._softmax, aten._safe_softmax)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: object, args: Args = (), kwargs: Options = None) -> Any:
         packet, x = func._overloadpacket, args[0] if args else None
         if not isinstance(x, Tensor) or not (x.is_meta and x.is_floating_point() and x.is_contiguous()):
             return func(*args, **(kwargs or {}))
@@ -65,12 +67,12 @@ class _Shapes(TorchDispatchMode):
             return x.new_empty(x.shape), x.new_empty(rows), x.new_empty(rows)
         if packet is aten.addmm:
             return x.new_empty(args[1].shape[0], args[2].shape[1])
-        if packet in self.POINTWISE and all(_alike(x, other) for other in args[1:]):
+        if packet in self.POINTWISE and all(_is_neutral(x, other) for other in args[1:]):
             return x.new_empty(x.shape)
         return func(*args, **(kwargs or {}))
 
 
-def _alike(x: Tensor, other: Any) -> bool:
+def _is_neutral(x: Tensor, other: object) -> bool:
     """Whether ``other`` changes neither shape nor type of a pointwise result."""
     if isinstance(other, Tensor):
         return other.shape == x.shape and other.dtype == x.dtype and other.is_contiguous()
@@ -138,7 +140,7 @@ def watch_modules(network: nn.Module) -> Iterator[Callable[[], Macs]]:
     weights = attention = 0
     shapes: dict[nn.Module, torch.Size] = {}
 
-    def layer(module: nn.Module, _: Any, out: Tensor) -> None:
+    def layer(module: nn.Module, _: object, out: Tensor) -> None:
         nonlocal weights
         shapes[module] = out.shape
         assert isinstance(module.weight, Tensor)
@@ -148,7 +150,7 @@ def watch_modules(network: nn.Module) -> Iterator[Callable[[], Macs]]:
         query, key = (getattr(module, name) for name in names[:2])
         value = getattr(module, names[2], None) or key
 
-        def hook(*_: Any) -> None:
+        def hook(*_: object) -> None:
             nonlocal attention
             *batch, queries, width = shapes[query]
             attention += math.prod(batch) * queries * shapes[key][-2] * (width + shapes[value][-1])

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mdrepro.core.errors import unknown
-from mdrepro.metrics.cost.counters import on_meta, run
+from mdrepro.metrics.cost.counters import Args, Options, on_meta, run
 
 BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "float16": 2})
 """Bytes of one number, by the type that the network runs in."""
@@ -40,7 +40,7 @@ class _Liveness(TorchDispatchMode):
         self.inside = False
         self.alive = self.peak = self.fused_alive = self.fused_peak = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: object, args: Args = (), kwargs: Options = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in pytree.tree_leaves(out):
             if isinstance(tensor, Tensor):
@@ -98,7 +98,7 @@ class _SoftmaxAttention(TorchFunctionMode):
         super().__init__()
         self.life = life
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: object, args: Args = (), kwargs: Options = None) -> Any:
         if func is F.scaled_dot_product_attention:
             return self.life.attention(lambda: func(*args, **(kwargs or {})))
         return func(*args, **(kwargs or {}))

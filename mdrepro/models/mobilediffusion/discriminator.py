@@ -1,7 +1,7 @@
 """The discriminator of the diffusion-GAN that makes MobileDiffusion one-step (section 1.5; UFOGen, arXiv 2311.09257).
 
 It is the trained denoiser over again: same shape, its weights, conditioned on noise level and text. Only the last layer
-differs: a convolution to one channel, zero at first, so that it starts undecided (every logit 0, a chance of one half).
+differs: a convolution to one channel, zero at first, so that every logit is 0 at first, a probability of one half.
 
 What the papers leave open: whether there is one logit an image or one a position. Here it is one for each latent pixel
 (``map``), as in the reference code of UFOGen's first author; ``image`` is their mean.
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from mdrepro.core.errors import unknown
 from mdrepro.models.denoiser import class_named
+from mdrepro.models.protocols import Denoiser
 from mdrepro.models.safe import SafeModelMixin
 
 LOGITS = ("map", "image")
 
 
 class Discriminator(SafeModelMixin, ConfigMixin):
-    """Real or generated, from a noisy latent, its noise level and its text. Mostly made by `from_unet`.
+    """Real or generated, from a noisy latent, its noise level and its text. Mostly built by `from_unet`.
 
     Args:
         unet_class: name of the denoiser's class, one of `mdrepro.models.denoiser.CLASSES`.
@@ -51,7 +52,7 @@ class Discriminator(SafeModelMixin, ConfigMixin):
         nn.init.zeros_(self.head.bias)
 
     @classmethod
-    def from_unet(cls, unet: Any, logits: str = "map") -> Self:
+    def from_unet(cls, unet: Denoiser, logits: str = "map") -> Self:
         """A discriminator with copies of a trained denoiser's weights, on its device, in its type and mode.
 
         Args:
@@ -62,10 +63,10 @@ class Discriminator(SafeModelMixin, ConfigMixin):
             BadInput: another class of denoiser.
         """
         config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
-        made = cls(type(unet).__name__, config, logits)
+        discriminator = cls(type(unet).__name__, config, logits)
         weights = unet.state_dict()
-        made.unet.load_state_dict({name: weights[name] for name in made.unet.state_dict()})
-        return made.to(device=unet.device, dtype=unet.dtype).train(unet.training)
+        discriminator.unet.load_state_dict({name: weights[name] for name in discriminator.unet.state_dict()})
+        return discriminator.to(device=unet.device, dtype=unet.dtype).train(unet.training)
 
     def features(self, sample: Tensor, timestep: Tensor | float, encoder_hidden_states: Tensor) -> Tensor:
         """What the denoiser computes before its last layer, (batch, outermost width, height, width)."""

@@ -305,4 +305,4 @@ def with_guidance_input(unet: Denoiser, width: int = WIDTH) -> MobileDiffusionUN
 
 def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise BadInput(f"{field} is {value!r}: allowed are {', '.join(allowed)}")
+        raise BadInput(f"{field} is {value!r}: expected one of {', '.join(allowed)}")

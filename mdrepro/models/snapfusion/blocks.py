@@ -139,7 +139,7 @@ class Layout:
         there = {block.index: block for block in self.blocks() if (block.stage, block.kind) == (stage, kind)}
         if index not in there:
             listed = ", ".join(map(str, there)) or "none is left"
-            raise BadInput(f"there is no {kind} {index} in {stage}: allowed are {listed}")
+            raise BadInput(f"there is no {kind} {index} in {stage}: expected one of {listed}")
         return there[index]
 
     def after(self, action: str) -> "tuple[Layout, Block, Block | None]":
@@ -179,7 +179,7 @@ class Layout:
         words = action.split()
         if len(words) != 4 or words[0] not in VERBS or not words[3].isdecimal():
             raise BadInput(
-                f"action {action!r}: allowed is {' or '.join(VERBS)}, then stage, kind and index, "
+                f"action {action!r}: expected {' or '.join(VERBS)}, then stage, kind and index, "
                 "such as 'remove up-3 cross-attention 1'"
             )
         return words[0], self.find(words[1], words[2], int(words[3]))

@@ -181,7 +181,7 @@ class EvolvableUNet(BaseDenoiser):
         if (folder / "unet" / "config.json").is_file():
             folder = folder / "unet"
         if not (folder / "config.json").is_file():
-            raise BadInput(f"{folder}: allowed is a folder with a diffusers UNet: config.json and *.safetensors")
+            raise BadInput(f"{folder}: expected a folder with a diffusers UNet: config.json and *.safetensors")
         refuse_pickles(folder)
         return cls.of(UNet2DConditionModel.from_pretrained(folder, use_safetensors=True), os.fspath(folder))
 
@@ -288,10 +288,8 @@ class EvolvableUNet(BaseDenoiser):
         if not self.training or not self.config.skip_probability:
             return frozenset()
         blocks = self.blocks()
-        chances = torch.rand(len(blocks), generator=self.skip_generator, device="cpu").tolist()
-        return frozenset(
-            b.name for b, chance in zip(blocks, chances, strict=True) if chance < self.config.skip_probability
-        )
+        draws = torch.rand(len(blocks), generator=self.skip_generator, device="cpu").tolist()
+        return frozenset(b.name for b, draw in zip(blocks, draws, strict=True) if draw < self.config.skip_probability)
 
     def denoise(self, x_bchw: Tensor, time_bt: Tensor, text_bmc: Tensor) -> Tensor:
         """See `BaseDenoiser.denoise`."""
@@ -350,7 +348,7 @@ class EvolvableUNet(BaseDenoiser):
 
 def _check_probability(skip_probability: float) -> None:
     if not 0 <= skip_probability <= 1:
-        raise BadInput(f"skip_probability is {skip_probability}: allowed is 0 to 1")
+        raise BadInput(f"skip_probability is {skip_probability}: it must be 0 to 1")
 
 
 def _config_of(theirs: Any, named: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from mdrepro.latency.records import Record
 from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.reproduce.tables import host_latency, phones
-from mdrepro.reproduce.tables.host_latency import Found, Image, absent
+from mdrepro.reproduce.tables.host_latency import Image, Measurements, absent
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Kept, Piece
 
@@ -45,7 +45,7 @@ PHONES: Mapping[str, phones.Place] = MappingProxyType(
 """Rows of phones that measured records can fill: devices, letters and digits alone, and how the image is made."""
 
 
-def rows(found: Found) -> list[Row]:
+def rows(measurements: Measurements) -> list[Row]:
     """Each image's parts and whole on this machine."""
     cells = []
     for row, image in IMAGES.items():
@@ -55,15 +55,15 @@ def rows(found: Found) -> list[Row]:
             "unet_ms_per_step": (image.unet, "one evaluation of one guidance branch, of which a guided step takes two"),
         }
         for column, (network, what) in columns.items():
-            one = found.get(Piece(network))
+            one = measurements.get(Piece(network))
             if one is None:
-                cells.append(absent(row, column, [network], found))
+                cells.append(absent(row, column, [network], measurements))
             else:
                 cells.append(Row.measured(row, column, host_latency.combine([(1, one)]), f"{what}; {one.protocol}"))
-        cells.append(Row(row, "steps", image.steps, image.words))
-        terms = host_latency.parts(image, found)
+        cells.append(Row(row, "steps", image.steps, image.schedule))
+        terms = host_latency.parts(image, measurements)
         if terms is None:
-            cells.append(absent(row, "total_ms", image.counts(), found))
+            cells.append(absent(row, "total_ms", image.counts(), measurements))
         else:
             cells.append(
                 Row.measured(row, "total_ms", host_latency.combine(terms), host_latency.sum_protocol(image, terms))
@@ -108,12 +108,12 @@ class Torch:
 
 
 def against_torch(
-    found: Found, *, ways: Sequence[str], resolution: int, threads: int, runs: int, most: float | None
+    measurements: Measurements, *, ways: Sequence[str], resolution: int, threads: int, runs: int, most: float | None
 ) -> list[Torch]:
     """Time MobileDiffusion's UNet in torch and on LiteRT in turn; nothing where it was not measured.
 
     Args:
-        found: from `host_latency.measure`.
+        measurements: from `host_latency.measure`.
         ways: ``eager``, ``compiled`` or ``none``.
         resolution, threads: as for `host_latency.measure`.
         runs, most: as for `host_torch.alternate`.
@@ -125,21 +125,21 @@ def against_torch(
         BadInput: a way that cannot run.
         NotAttempted, RuntimeError: as `prepare`.
     """
-    one, wanted = found.get(COMPARED), _wanted(ways)
+    one, wanted = measurements.get(COMPARED), _wanted(ways)
     if one is None or not wanted:
         return []
     files = {one.record.precision: one.kept, INTEGER: exported.get(COMPARED, INTEGER, resolution)}
-    made = []
+    compared = []
     for way in wanted:
         ours = {precision: host_torch.litert(kept.file, precision) for precision, kept in files.items()}
         theirs = host_torch.torch(
             COMPARED.model, COMPARED.component, branches=1, resolution=resolution, compiled=way == "compiled"
         )
-        told = host_torch.alternate([*ours.values(), theirs], threads, runs=runs, most=most)
+        reports = host_torch.alternate([*ours.values(), theirs], threads, runs=runs, most=most)
         for precision, kept in files.items():
-            pair = told[ours[precision].name], told[theirs.name]
-            made.append(_torch(*pair, one.cost, kept, precision, theirs.name, threads, len(told)))
-    return made
+            pair = reports[ours[precision].name], reports[theirs.name]
+            compared.append(_torch(*pair, one.cost, kept, precision, theirs.name, threads, len(reports)))
+    return compared
 
 
 def prepare(chosen: Iterable[Piece], ways: Sequence[str], resolution: int) -> None:
@@ -198,11 +198,11 @@ def torch_rows(compared: Sequence[Torch]) -> list[Row]:
         assert times.high_ms is not None
         took = Interval(times.ms, min(times.low_ms, times.ms), max(times.high_ms, times.ms), runs)
         part = Interval(one.ratio[0], min(one.ratio[1], one.ratio[0]), max(one.ratio[2], one.ratio[0]), runs)
-        told = f"median over rounds of LiteRT's time over eager torch's of the same round; {one.protocol}"
+        protocol = f"median over rounds of LiteRT's time over eager torch's of the same round; {one.protocol}"
         if not cells:
             cells.append(Row.measured(EAGER, "unet_ms_per_step", took, one.protocol))
         column = "integer_share_of_eager" if integer else "share_of_eager"
-        cells.append(Row.measured("host-mobilediffusion-1", column, part, told))
+        cells.append(Row.measured("host-mobilediffusion-1", column, part, protocol))
     return cells
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from mdrepro.core import plotting
 from mdrepro.models import presets
-from mdrepro.reproduce.tables.host_latency import Found, Image, combine, parts
+from mdrepro.reproduce.tables.host_latency import Image, Measurements, combine, parts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,13 +21,13 @@ KINDS = {
 """Title, marker and colour."""
 
 
-def against_work(found: Found) -> "Figure":
+def against_work(measurements: Measurements) -> "Figure":
     """Latency over multiply-accumulates, both logarithmic, each network a point.
 
     The lines are the peak of a matrix product on the same cores, the most that any process saw, and half of it.
     """
     with plotting.figure(size=(7.2, 5)) as (drawn, (axis,)):
-        shown = sorted(found.values(), key=lambda one: one.ms)
+        shown = sorted(measurements.values(), key=lambda one: one.ms)
         labels = []
         for one in shown:
             preset = presets.get(one.piece.network)
@@ -66,16 +66,16 @@ def _peaks(ax: "Axes", peak: float) -> None:
     ax.set(xlim=limits[0], ylim=limits[1])
 
 
-def of_an_image(images: Mapping[str, Image], found: Found) -> "Figure":
+def of_an_image(images: Mapping[str, Image], measurements: Measurements) -> "Figure":
     """What one image's time is spent on, in per cent (left), and how long it takes (right, logarithmic).
 
     Args:
         images: by name; those of which a part was not measured are left out.
-        found: as measured.
+        measurements: as measured.
     """
     from matplotlib.patches import Patch
 
-    shown = [(image, terms) for image in images.values() if (terms := parts(image, found))]
+    shown = [(image, terms) for image in images.values() if (terms := parts(image, measurements))]
     shown.sort(key=lambda each: combine(each[1]).value)
     size = (9, 1.5 + 0.5 * max(len(shown), 1))
     with plotting.figure(1, 2, size=size, grid="x", sharey=True, width_ratios=[3, 2]) as (drawn, (left, right)):

@@ -77,7 +77,7 @@ class Measured:
         )
 
 
-Found = Mapping[Piece, Measured]
+Measurements = Mapping[Piece, Measured]
 
 
 def select(wanted: Sequence[str], among: Sequence[str] | None = None) -> list[str]:
@@ -132,26 +132,27 @@ def measure(
             raise
         except RuntimeError as error:
             raise RuntimeError(f"{error}; to measure without it, name the others in `networks`") from error
-        how = "kept" if there else f"{sum(kept[piece].told['seconds'].values()):.0f} s to export"
+        how = "kept" if there else f"{sum(kept[piece].report['seconds'].values()):.0f} s to export"
         print(
-            f"{piece.title}: {kept[piece].told['bytes'] / 1e6:.0f} MB, {kept[piece].psnr_db:.1f} dB, {how}", flush=True
+            f"{piece.title}: {kept[piece].report['bytes'] / 1e6:.0f} MB, {kept[piece].psnr_db:.1f} dB, {how}",
+            flush=True,
         )
-    told: dict[Piece, list[host.ProcessReport]] = {piece: [] for piece in wanted}
+    reports: dict[Piece, list[host.ProcessReport]] = {piece: [] for piece in wanted}
     for number in range(1, rounds + 1):
         for piece in wanted:
             now = host.run(kept[piece].file, threads, runs=runs, seconds=seconds, most=most)
-            told[piece].append(now)
+            reports[piece].append(now)
             middle = 1000 * float(np.median(now["seconds"]))
             print(f"round {number}: {piece.title}: {middle:.4g} ms, {len(now['seconds'])} runs", flush=True)
-    return {piece: _measured(piece, costs[piece], kept[piece], told[piece], threads, precision) for piece in wanted}
+    return {piece: _measured(piece, costs[piece], kept[piece], reports[piece], threads, precision) for piece in wanted}
 
 
 def _measured(
-    piece: Piece, cost: Cost, kept: Kept, told: Sequence[host.ProcessReport], threads: int, precision: str
+    piece: Piece, cost: Cost, kept: Kept, reports: Sequence[host.ProcessReport], threads: int, precision: str
 ) -> Measured:
     component: Any = piece.component
     record, state = host.record(
-        told,
+        reports,
         threads,
         file=kept.file,
         model=piece.model,
@@ -161,13 +162,13 @@ def _measured(
         batch=piece.branches,
         resolution=cost.resolution,
     )
-    times = tuple(1000 * each for one in told for each in one["seconds"])
-    return Measured(piece, cost, record, times, MappingProxyType(state), kept, len(told))
+    times = tuple(1000 * each for one in reports for each in one["seconds"])
+    return Measured(piece, cost, record, times, MappingProxyType(state), kept, len(reports))
 
 
-def keep(table: str, found: Found) -> None:
+def keep(table: str, measurements: Measurements) -> None:
     """Write the records to ``papermill_runs/latency/<table>.json``, where ``mdrepro latency`` and others read them."""
-    records.save(runs_folder() / "latency" / f"{table}.json", [one.record for one in found.values()])
+    records.save(runs_folder() / "latency" / f"{table}.json", [one.record for one in measurements.values()])
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class Image:
     """How an image is made.
 
     Args:
-        title: in words.
+        title: in print.
         text_encoder, unet, decoder: networks by preset.
         steps: of the denoiser.
         branches: 2 with guidance, which also runs the text encoder twice; 1 without.
@@ -204,7 +205,7 @@ class Image:
         return cls(title, encoder, unet, decoder, steps, system.schedule(steps).branches)
 
     @property
-    def words(self) -> str:
+    def schedule(self) -> str:
         """Steps and branches."""
         return f"{self.steps} step{'s' * (self.steps > 1)}{' with guidance' if self.branches == 2 else ''}"
 
@@ -227,29 +228,29 @@ def quotient(above: Sequence[tuple[float, Measured]], below: Sequence[tuple[floa
     return Interval(value, min(low, value), max(high, value), min(left.n, right.n))
 
 
-def parts(image: Image, found: Found) -> list[tuple[float, Measured]] | None:
+def parts(image: Image, measurements: Measurements) -> list[tuple[float, Measured]] | None:
     """An image's networks with how often each runs; None where one was not measured.
 
     A denoiser that was measured with both branches at once runs half as often.
     """
     terms: list[tuple[float, Measured]] = []
     for network, count in image.counts().items():
-        one = of(network, found, image.branches)
+        one = measured(network, measurements, image.branches)
         if one is None:
             return None
         terms.append((count / one.piece.branches, one))
     return terms
 
 
-def of(network: str, found: Found, branches: int = 1) -> Measured | None:
+def measured(network: str, measurements: Measurements, branches: int = 1) -> Measured | None:
     """A network as measured, a guided denoiser with both branches at once where that was measured."""
-    both = found.get(Piece(network, 2)) if branches == 2 and systems.exports()[network][1] == "unet" else None
-    return both or found.get(Piece(network))
+    both = measurements.get(Piece(network, 2)) if branches == 2 and systems.exports()[network][1] == "unet" else None
+    return both or measurements.get(Piece(network))
 
 
-def absent(row: str, column: str, needed: Iterable[str], found: Found) -> Row:
+def absent(row: str, column: str, needed: Iterable[str], measurements: Measurements) -> Row:
     """A row that says which of the networks that it needs were not measured."""
-    there = {piece.network for piece in found}
+    there = {piece.network for piece in measurements}
     missing = ", ".join(name for name in needed if name not in there)
     return Row.absent(row, column, f"not among `networks`: {missing}")
 
@@ -260,15 +261,17 @@ SUM = "text encoder, denoiser and decoder measured alone, one after the other"
 def sum_protocol(image: Image, terms: Sequence[tuple[float, Measured]]) -> str:
     """How an image's time was composed, in a sentence."""
     counted = " + ".join(f"{factor:g} x {one.piece.title} ({one.ms:.4g} ms)" for factor, one in terms)
-    return f"composed of measured parts, {image.words}: {counted}; sampler and copies left out; {terms[0][1].protocol}"
+    return (
+        f"composed of measured parts, {image.schedule}: {counted}; sampler and copies left out; {terms[0][1].protocol}"
+    )
 
 
-def summary(found: Found) -> "DataFrame":
+def summary(measurements: Measurements) -> "DataFrame":
     """All networks that were measured, for people."""
     import pandas as pd
 
     lines = []
-    for piece, one in found.items():
+    for piece, one in measurements.items():
         times = one.record.times
         lines.append(
             {
@@ -284,14 +287,14 @@ def summary(found: Found) -> "DataFrame":
                 "of a product's": one.state["share"],
                 "memory, MB": one.record.memory_mb,
                 "while loading, MB": one.state["loading_mb"],
-                "file, MB": one.kept.told["bytes"] / 1e6,
+                "file, MB": one.kept.report["bytes"] / 1e6,
                 "dB from torch": one.kept.psnr_db,
             }
         )
     return pd.DataFrame(lines).set_index("network") if lines else pd.DataFrame()
 
 
-def at_steps(images: Iterable[Image], found: Found) -> "DataFrame":
+def at_steps(images: Iterable[Image], measurements: Measurements) -> "DataFrame":
     """Seconds for one image of each system at 50 and 8 guided steps and at one step without guidance."""
     import pandas as pd
 
@@ -300,6 +303,6 @@ def at_steps(images: Iterable[Image], found: Found) -> "DataFrame":
         name = f"{image.unet} with {image.decoder}"
         for steps, branches in ((50, 2), (8, 2), (1, 1)):
             now = Image(image.title, image.text_encoder, image.unet, image.decoder, steps, branches)
-            if terms := parts(now, found):
-                lines.setdefault(name, {})[f"{now.words}, s"] = combine(terms).value / 1000
+            if terms := parts(now, measurements):
+                lines.setdefault(name, {})[f"{now.schedule}, s"] = combine(terms).value / 1000
     return pd.DataFrame(lines).T

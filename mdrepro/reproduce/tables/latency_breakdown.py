@@ -7,7 +7,7 @@ from mdrepro.evaluation.rows import Row
 from mdrepro.latency.records import Record
 from mdrepro.metrics.bootstrap import Interval
 from mdrepro.reproduce.tables import host_latency, phones
-from mdrepro.reproduce.tables.host_latency import Found, Image, Measured, absent
+from mdrepro.reproduce.tables.host_latency import Image, Measured, Measurements, absent
 from mdrepro.reproduce.workflow.exported import Piece
 
 TABLE = "snapfusion-latency-breakdown"
@@ -27,35 +27,38 @@ ONCE: Mapping[str, tuple[str, int]] = MappingProxyType(
     }
 )
 """Rows of the other networks: which, and how often one image runs it."""
-_WORDS = "a step covers both guidance branches"
+_NOTE = "a step covers both guidance branches"
 PHONES: Mapping[str, phones.Place] = MappingProxyType(
     {
-        f"{phone}-ours-image": phones.Place((phone,), _OURS, _WORDS, batch=2)
+        f"{phone}-ours-image": phones.Place((phone,), _OURS, _NOTE, batch=2)
         for phone in ("iphone14pro", "iphone13promax", "iphone12promax")
     }
 )
 """Rows of phones that measured records can fill."""
 
 
-def rows(found: Found) -> list[Row]:
+def rows(measurements: Measurements) -> list[Row]:
     """Parameters, latency, runs and memory of each network, and the whole images."""
     cells = []
     for row, (network, count) in ONCE.items():
-        cells += _network(row, network, count, found.get(Piece(network)), 1, found)
+        cells += _network(row, network, count, measurements.get(Piece(network)), 1, measurements)
     for row, image in UNETS.items():
-        one = host_latency.of(image.unet, found, image.branches)
-        cells += _network(row, image.unet, image.steps, one, image.branches, found)
+        one = host_latency.measured(image.unet, measurements, image.branches)
+        cells += _network(row, image.unet, image.steps, one, image.branches, measurements)
         if one:
-            held = one.record.memory_mb
-            told = f"peak resident memory of the process while it ran, after loading; {one.protocol}"
+            memory = one.record.memory_mb
+            protocol = f"peak resident memory of the process while it ran, after loading; {one.protocol}"
             cells += [
                 Row(row, "batch", one.piece.branches, one.protocol),
-                Row(row, "memory_mb", held, told),
+                Row(row, "memory_mb", memory, protocol),
             ]
-    return cells + _against(found) + [one for row, image in IMAGES.items() for one in _image(row, image, found)]
+    images = [one for row, image in IMAGES.items() for one in _image(row, image, measurements)]
+    return cells + _against(measurements) + images
 
 
-def _network(row: str, network: str, count: int, one: Measured | None, branches: int, found: Found) -> list[Row]:
+def _network(
+    row: str, network: str, count: int, one: Measured | None, branches: int, measurements: Measurements
+) -> list[Row]:
     """Rows of one network: its size, one run, and all that an image takes.
 
     Args:
@@ -63,10 +66,10 @@ def _network(row: str, network: str, count: int, one: Measured | None, branches:
         count: runs an image, a run of a denoiser being a step.
         one: as measured.
         branches: that a run stands for, all in one evaluation or one after the other.
-        found: all that was measured.
+        measurements: all that was measured.
     """
     if one is None:
-        return [absent(row, column, [network], found) for column in ("latency_ms", "params")]
+        return [absent(row, column, [network], measurements) for column in ("latency_ms", "params")]
     times = branches / one.piece.branches
     both = "both branches in one evaluation" if times == 1 else f"one branch, counted {times:g} times"
     what = f"a step: {both}; " if branches > 1 else ""
@@ -81,36 +84,36 @@ def _network(row: str, network: str, count: int, one: Measured | None, branches:
     ]
 
 
-def _against(found: Found) -> list[Row]:
+def _against(measurements: Measurements) -> list[Row]:
     """How many times faster ours are, and the memory that the denoiser saves."""
     cells = []
-    decoders = found.get(Piece(_SD15.decoder)), found.get(Piece(_OURS.decoder))
+    decoders = measurements.get(Piece(_SD15.decoder)), measurements.get(Piece(_OURS.decoder))
     if decoders[0] and decoders[1]:
         ratio = host_latency.quotient([(1, decoders[0])], [(1, decoders[1])])
-        told = f"time of SD's decoder over that of the half-width one; {decoders[1].protocol}"
-        cells.append(Row.measured("host-ours-decoder", "speedup", ratio, told))
-    theirs, ours = (host_latency.of(image.unet, found, image.branches) for image in (_SD15, _OURS))
+        protocol = f"time of SD's decoder over that of the half-width one; {decoders[1].protocol}"
+        cells.append(Row.measured("host-ours-decoder", "speedup", ratio, protocol))
+    theirs, ours = (host_latency.measured(image.unet, measurements, image.branches) for image in (_SD15, _OURS))
     if theirs and ours:
         steps = [
             [(image.steps * image.branches / one.piece.branches, one)]
             for image, one in ((_SD15, theirs), (_OURS, ours))
         ]
-        told = f"{_SD15.steps} steps of SD-1.5's denoiser over {_OURS.steps} of SnapFusion's; {ours.protocol}"
-        cells.append(Row.measured("host-ours-unet", "speedup", host_latency.quotient(steps[0], steps[1]), told))
+        protocol = f"{_SD15.steps} steps of SD-1.5's denoiser over {_OURS.steps} of SnapFusion's; {ours.protocol}"
+        cells.append(Row.measured("host-ours-unet", "speedup", host_latency.quotient(steps[0], steps[1]), protocol))
         assert theirs.record.memory_mb is not None
         assert ours.record.memory_mb is not None
         saved = 100 * (1 - ours.record.memory_mb / theirs.record.memory_mb)
-        told = f"1 - memory of SnapFusion's denoiser over that of SD-1.5's, each while it ran; {ours.protocol}"
-        cells.append(Row("host-ours-unet", "memory_saving", saved, told))
+        protocol = f"1 - memory of SnapFusion's denoiser over that of SD-1.5's, each while it ran; {ours.protocol}"
+        cells.append(Row("host-ours-unet", "memory_saving", saved, protocol))
     return cells
 
 
-def _image(row: str, image: Image, found: Found) -> list[Row]:
+def _image(row: str, image: Image, measurements: Measurements) -> list[Row]:
     """The three parts of a whole image, and its seconds."""
-    terms = host_latency.parts(image, found)
+    terms = host_latency.parts(image, measurements)
     if terms is None:
-        return [absent(row, "image_s", image.counts(), found)]
-    told = host_latency.sum_protocol(image, terms)
+        return [absent(row, "image_s", image.counts(), measurements)]
+    protocol = host_latency.sum_protocol(image, terms)
     (_, text), (evaluations, unet), (_, decoder) = terms
     whole = host_latency.combine(terms)
     seconds = Interval(whole.value / 1000, whole.low / 1000, whole.high / 1000, whole.n)
@@ -119,7 +122,7 @@ def _image(row: str, image: Image, found: Found) -> list[Row]:
         Row.measured(row, "text_encoder_ms", host_latency.combine([(1, text)]), text.protocol),
         Row.measured(row, "unet_ms", step, f"a step, both branches; {unet.protocol}"),
         Row.measured(row, "decoder_ms", host_latency.combine([(1, decoder)]), decoder.protocol),
-        Row.measured(row, "image_s", seconds, told),
+        Row.measured(row, "image_s", seconds, protocol),
     ]
 
 

@@ -32,13 +32,13 @@ class Place:
     Args:
         devices: names of the phone, in small letters and digits alone.
         image: how it makes an image.
-        words: about that, for the protocol.
+        note: about that, for the protocol.
         batch: of the denoiser's records: guidance branches in one evaluation.
     """
 
     devices: tuple[str, ...]
     image: Image
-    words: str
+    note: str
     batch: int = 1
 
 
@@ -49,7 +49,7 @@ def load(place: str) -> list[Record]:
     path = Path(place)
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
-        raise BadInput(f"{place}: allowed is a file of latency records, or a folder that holds some (.json)")
+        raise BadInput(f"{place}: expected a file of latency records, or a folder that holds some (.json)")
     return [one for file in files for one in records.load(file)]
 
 
@@ -69,7 +69,7 @@ def bare(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def of(found: Iterable[Record], network: str, batch: int = 1) -> Record | None:
+def latest(brought: Iterable[Record], network: str, batch: int = 1) -> Record | None:
     """The last record of a network; a denoiser's at that batch.
 
     The text encoder is one and the same in all systems. A record that says a resolution is of
@@ -80,7 +80,7 @@ def of(found: Iterable[Record], network: str, batch: int = 1) -> Record | None:
     models = {name for name, _ in known.values()} if component == "text-encoder" else {model}
     there = [
         one
-        for one in found
+        for one in brought
         if one.component == component
         and one.model in models
         and (component == "text-encoder" or one.resolution in (None, RESOLUTION))
@@ -89,17 +89,17 @@ def of(found: Iterable[Record], network: str, batch: int = 1) -> Record | None:
     return there[-1] if there else None
 
 
-def parts(found: Sequence[Record], place: Place) -> list[Record | None]:
-    """Text encoder, denoiser and decoder as measured on a phone, all in one way: one accelerator, one precision.
+def parts(brought: Sequence[Record], place: Place) -> list[Record | None]:
+    """Text encoder, denoiser and decoder as measured on a phone, all by one accelerator in one precision.
 
-    Of several ways it is the one in which most of the three were measured, and of those the last.
+    Of several such pairs it is the one in which most of the three were measured, and of those the last.
     """
     image = place.image
-    here = [one for one in records.split(found)["measured"] if bare(one.device.name) in place.devices]
+    here = [one for one in records.split(brought)["measured"] if bare(one.device.name) in place.devices]
     best: list[Record | None] = [None, None, None]
-    for way in dict.fromkeys((one.accelerator, one.precision) for one in reversed(here)):
-        those = [one for one in here if (one.accelerator, one.precision) == way]
-        there = [of(those, name, place.batch) for name in (image.text_encoder, image.unet, image.decoder)]
+    for pair in dict.fromkeys((one.accelerator, one.precision) for one in reversed(here)):
+        those = [one for one in here if (one.accelerator, one.precision) == pair]
+        there = [latest(those, name, place.batch) for name in (image.text_encoder, image.unet, image.decoder)]
         if there.count(None) < best.count(None):
             best = there
     return best
@@ -122,11 +122,11 @@ def value(row: str, column: str, one: Record) -> Row:
     return Row(row, column, ms, protocol(one), n=one.times.runs, ci_low=ends[0], ci_high=ends[1])
 
 
-def rows(found: Sequence[Record], places: Mapping[str, Place], columns: Sequence[str], whole: str) -> list[Row]:
+def rows(brought: Sequence[Record], places: Mapping[str, Place], columns: Sequence[str], whole: str) -> list[Row]:
     """What measured records say of phones' rows: each part that there is, and the whole where all are.
 
     Args:
-        found: records of any origin; imported ones are passed over.
+        brought: records of any origin; imported ones are passed over.
         places: by row.
         columns: of text encoder, denoiser and decoder.
         whole: column of the whole image; ms, or s where it ends so.
@@ -135,18 +135,18 @@ def rows(found: Sequence[Record], places: Mapping[str, Place], columns: Sequence
     for row, place in places.items():
         image = place.image
         names = (image.text_encoder, image.unet, image.decoder)
-        there = parts(found, place)
+        there = parts(brought, place)
         cells += [value(row, column, one) for column, one in zip(columns, there, strict=True) if one]
         if all(there):
             counts = dict(image.counts())
             counts[image.unet] //= place.batch
             total = sum(counts[name] * one.times.ms for name, one in zip(names, there, strict=True) if one)
-            told = f"sum of measured parts, {place.words}; {'; '.join(protocol(one) for one in there if one)}"
-            cells.append(Row(row, whole, total / 1000 if whole.endswith("_s") else total, told))
+            text = f"sum of measured parts, {place.note}; {'; '.join(protocol(one) for one in there if one)}"
+            cells.append(Row(row, whole, total / 1000 if whole.endswith("_s") else total, text))
     return cells
 
 
-def table(found: Sequence[Record], origin: records.Origin) -> "DataFrame":
+def table(brought: Sequence[Record], origin: records.Origin) -> "DataFrame":
     """Records of one origin, for people; one line that says so where there are none."""
     import pandas as pd
 
@@ -166,6 +166,6 @@ def table(found: Sequence[Record], origin: records.Origin) -> "DataFrame":
             "source": one.source,
             "date": one.date,
         }
-        for one in records.split(found)[origin]
+        for one in records.split(brought)[origin]
     ]
     return pd.DataFrame(lines or [{"records": f"none that were {origin}"}])

@@ -30,12 +30,12 @@ def rows(costs: Sequence[Cost]) -> list[Row]:
         BadInput: a cost of a network that is no preset.
     """
     by_name = {cost.model: cost for cost in costs}
-    found = [row for cost in costs for row in _rows(cost, presets.get(cost.model), by_name.get("sd15"))]
+    table = [row for cost in costs for row in _rows(cost, presets.get(cost.model), by_name.get("sd15"))]
     if set(SYSTEM) <= set(by_name):
         whole = sum(by_name[name].params for name in SYSTEM) / 1e6
         how = f"sum of the parameters of {', '.join(SYSTEM)}"
-        found.append(Row("mobilediffusion-system", "params", whole, how))
-    return found
+        table.append(Row("mobilediffusion-system", "params", whole, how))
+    return table
 
 
 def _rows(cost: Cost, preset: Preset, sd15: Cost | None) -> list[Row]:

@@ -11,6 +11,7 @@ from mdrepro.models import presets
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from torch import nn
 
 NETWORKS = {"origin": "sd15", "ours": "snapfusion-table3", "table1": "snapfusion"}
 """Preset behind each group of columns. The baseline is diffusers' own class."""
@@ -76,33 +77,33 @@ def count(name: str) -> Counted:
     import torch
     from diffusers import Transformer2DModel
     from diffusers.models.resnet import ResnetBlock2D
-    from torch import nn
+    from torch import Tensor, nn
     from torch.utils.flop_counter import FlopCounterMode
 
     preset = presets.get(name)
     with torch.device("meta"):
         network = preset.build()
     kinds = {Transformer2DModel: "cross-attention", ResnetBlock2D: "resnet"}
-    found = [(path, module) for path, module in network.named_modules() if type(module) in kinds]
+    blocks = [(path, module) for path, module in network.named_modules() if type(module) in kinds]
     given: dict[str, torch.Size] = {}
 
     def watch(path: str, module: nn.Module) -> None:
-        def note(_: nn.Module, __: Any, out: Any) -> None:
+        def note(_: nn.Module, __: object, out: Tensor | tuple[Tensor]) -> None:
             given[path] = (out[0] if isinstance(out, tuple) else out).shape
 
         module.register_forward_hook(note)
 
-    for path, module in found:
+    for path, module in blocks:
         watch(path, module)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(**preset.example_inputs())
     macs = {path: sum(by.values()) // 2 for path, by in counter.get_flop_counts().items()}
 
     groups = dict.fromkeys(GROUPS, Group())
-    parents = {path: path.partition(".resnets")[0].partition(".attentions")[0] for path, _ in found}
+    parents = {path: path.partition(".resnets")[0].partition(".attentions")[0] for path, _ in blocks}
     if missing := set(STAGES) - set(parents.values()):
         raise ValueError(f"{name}: no block of Table 3 in {', '.join(sorted(missing))}")
-    for path, module in found:
+    for path, module in blocks:
         stage = STAGES.get(parents[path])
         if stage is None or path not in given:
             raise ValueError(f"{name}: {path} is no block of Table 3 that runs")
@@ -117,7 +118,7 @@ def count(name: str) -> Counted:
             params=groups[row].params + _params(module),
             macs=groups[row].macs + macs[f"{type(network).__name__}.{path}"],
         )
-    whole = Group(blocks=len(found), params=_params(network), macs=counter.get_total_flops() // 2)
+    whole = Group(blocks=len(blocks), params=_params(network), macs=counter.get_total_flops() // 2)
     rest = replace(
         whole,
         blocks=0,
@@ -127,7 +128,7 @@ def count(name: str) -> Counted:
     return Counted(groups, rest, whole)
 
 
-def _params(module: Any) -> int:
+def _params(module: "nn.Module") -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -138,10 +139,10 @@ def rows(counted: Mapping[str, Counted]) -> list[Row]:
         counted: what `count` gave for each of `NETWORKS`, by the ending of the columns (``origin``, ``ours``,
             ``table1``).
     """
-    found = []
+    table = []
     for row, group in counted["origin"].groups.items():
         how = f"output of the blocks that ran; {_protocol('origin')}"
-        found += [
+        table += [
             Row(row, column, value, how) for column, value in (("resolution", group.side), ("dimension", group.width))
         ]
     for ending, network in counted.items():
@@ -153,8 +154,8 @@ def rows(counted: Mapping[str, Counted]) -> list[Row]:
             ]
             if row not in ("rest", "whole"):
                 cells.append(("blocks", group.blocks, "modules of the built network that ran"))
-            found += [Row(row, f"{column}_{ending}", value, f"{how}; {shared}") for column, value, how in cells]
-    return found
+            table += [Row(row, f"{column}_{ending}", value, f"{how}; {shared}") for column, value, how in cells]
+    return table
 
 
 def _protocol(ending: str) -> str:

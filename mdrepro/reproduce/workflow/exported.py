@@ -1,10 +1,12 @@
 """Exported full-size networks, kept below ``papermill_runs/exported`` so that tables and reruns share them.
 
-A folder holds one ``.tflite`` and ``export.json``, which says what it was made of and how near it is to torch. Its name
-is a hash of the network, precision, resolution, branches, versions of the converters and of the code that makes it, so
-a change of any of them makes another. A folder appears whole; one that does not hold what it says is made anew.
+A folder holds one ``.tflite`` and ``export.json``, which records what it was made of and how far it is from PyTorch.
+Its name is a hash of the network, precision, resolution, branches, versions of the converters and of the code that
+exports, so a change of any of them makes another. A folder appears whole; one whose file is not the recorded one is
+exported again.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import subprocess
@@ -35,7 +37,7 @@ SOURCE = "from mdrepro.export import components, litert"
 """What makes a file: the modules that this imports, and those that they do."""
 CHECKPOINTS = frozenset({"mdrepro.training.recipes.registry", "mdrepro.training.runs.commands"})
 """Of those, what is of trained networks alone."""
-TOLD = "export.json"
+REPORT = "export.json"
 
 
 @dataclass(frozen=True, order=True)
@@ -69,7 +71,7 @@ class Piece:
 
     @property
     def title(self) -> str:
-        """In words."""
+        """In print."""
         return f"{self.network}, batch {self.branches}" if self.branches > 1 else self.network
 
 
@@ -79,17 +81,17 @@ class Kept:
 
     Args:
         file: where it is.
-        told: what was said when it was written: ``sha256``, ``bytes``, ``parity``, ``seconds`` by stage,
+        report: from when it was written: ``sha256``, ``bytes``, ``parity``, ``seconds`` by stage,
             ``peak_memory_gb`` and more.
     """
 
     file: Path
-    told: Mapping[str, Any]
+    report: Mapping[str, Any]
 
     @property
     def psnr_db(self) -> float:
         """From torch's output, over the inputs that it was compared on."""
-        return float(self.told["parity"]["psnr_db"])
+        return float(self.report["parity"]["psnr_db"])
 
 
 def made_of(piece: Piece, precision: str, resolution: int) -> dict[str, Any]:
@@ -119,67 +121,65 @@ def find(piece: Piece, precision: str, resolution: int) -> Kept | None:
 def _find(piece: Piece, precision: str, wanted: Mapping[str, Any]) -> Kept | None:
     place = _folder(piece, precision, wanted)
     try:
-        said = json.loads((place / TOLD).read_text(encoding="utf-8"))
-        file = place / said["export"]["file"]
-        if said["made_of"] != wanted or sha256(file) != said["export"]["sha256"]:
+        kept = json.loads((place / REPORT).read_text(encoding="utf-8"))
+        file = place / kept["export"]["file"]
+        if kept["made_of"] != wanted or sha256(file) != kept["export"]["sha256"]:
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Kept(file, said["export"])
+    return Kept(file, kept["export"])
 
 
 def get(piece: Piece, precision: str, resolution: int) -> Kept:
-    """A file that is kept, or that is made now, in a process of its own which gives its memory back.
+    """A file that is kept, or exported now, in a process of its own that returns its memory.
 
     Raises:
-        BadInput: it cannot be exported so; the message says what is allowed.
+        BadInput: it cannot be exported so; the message says what can.
         NotAttempted: a package is missing.
-        RuntimeError: the converter broke, or the file is too far from torch.
+        RuntimeError: the converter broke, or the file is too far from PyTorch.
     """
     wanted = made_of(piece, precision, resolution)
     if kept := _find(piece, precision, wanted):
         return kept
     with replacing_folder(_folder(piece, precision, wanted)) as place:
         names = ("model", "component", "precision", "resolution", "branches")
-        told = _export({name: wanted[name] for name in names} | {"out": str(place)})
-        write_json(place / TOLD, {"made_of": wanted, "export": told})
+        report = _export({name: wanted[name] for name in names} | {"out": str(place)})
+        write_json(place / REPORT, {"made_of": wanted, "export": report})
     kept = _find(piece, precision, wanted)
     if kept is None:
-        raise RuntimeError(f"{piece.title}: what was written is not there")
+        raise RuntimeError(f"{piece.title}: the exported file is missing")
     return kept
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = dict.fromkeys(PACKAGES, "none")
     for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "none"
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def _export(asked: Mapping[str, Any]) -> dict[str, Any]:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", __name__, json.dumps(asked)], capture_output=True, text=True, errors="replace"
     )
-    lines = done.stdout.splitlines()
+    lines = process.stdout.splitlines()
     try:
-        said: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+        answer: dict[str, Any] = json.loads(lines[-1]) if lines else {}
     except ValueError:
-        said = {}
-    if "export" in said:
-        return dict(said["export"])
+        answer = {}
+    if "export" in answer:
+        return dict(answer["export"])
     what = f"{asked['model']} {asked['component']}"
-    if done.returncode < 0:
-        raise RuntimeError(f"the export of {what} was killed by signal {-done.returncode}; memory may have run out")
+    if process.returncode < 0:
+        raise RuntimeError(f"the export of {what} was killed by signal {-process.returncode}; memory may have run out")
     kinds = {"BadInput": BadInput, "NotAttempted": NotAttempted}
-    why = said.get("error") or (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    raise kinds.get(said.get("kind", ""), RuntimeError)(f"{what} cannot be exported: {why}")
+    why = answer.get("error") or (process.stderr.strip().splitlines() or ["no error message"])[-1]
+    raise kinds.get(answer.get("kind", ""), RuntimeError)(f"{what} cannot be exported: {why}")
 
 
 def main(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the process of an export does.
+    """Export in this process, and return its report or its error.
 
     It imports the converter, so that tables that measure its files see a change of it.
     """
@@ -187,7 +187,7 @@ def main(asked: Mapping[str, Any]) -> dict[str, Any]:
     from mdrepro.export.parity import GateMissed
 
     try:
-        done = commands.export(
+        report = commands.export(
             asked["model"],
             Path(asked["out"]),
             wanted=[asked["component"]],
@@ -197,7 +197,7 @@ def main(asked: Mapping[str, Any]) -> dict[str, Any]:
         )
     except (BadInput, NotAttempted, GateMissed) as error:
         return {"kind": type(error).__name__, "error": str(error)}
-    return {"export": done["files"][0]}
+    return {"export": report["files"][0]}
 
 
 if __name__ == "__main__":

@@ -313,7 +313,7 @@ def test_an_action_log_can_be_replayed(loaded, unet):
 
 def test_a_log_that_fails_changes_nothing(unet):
     before = output(unet)
-    with pytest.raises(BadInput, match="allowed are 0, 2"):
+    with pytest.raises(BadInput, match="expected one of 0, 2"):
         unet.replay(["remove up-3 resnet 1", "remove up-3 resnet 1"])
     assert torch.equal(output(unet), before)
     assert list(unet.config.actions) == []
@@ -324,7 +324,7 @@ def test_a_log_that_fails_changes_nothing(unet):
     [
         ("remove up-4 resnet 0", "did you mean up-"),
         ("remove up-3 attention 0", "did you mean cross-attention"),
-        ("remove up-3 resnet 3", "allowed are 0, 1, 2"),
+        ("remove up-3 resnet 3", "expected one of 0, 1, 2"),
         ("remove down-4 cross-attention 0", "none is left"),
         ("drop up-3 resnet 0", "remove or duplicate"),
         ("remove up-3 resnet", "such as 'remove up-3 cross-attention 1'"),

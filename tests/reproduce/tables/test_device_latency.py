@@ -243,7 +243,7 @@ def test_records_of_a_file_or_a_folder(tmp_path: Path) -> None:
     assert phones.load(str(tmp_path / "b.json")) == PHONE[1:]
     assert phones.files(str(tmp_path)) == []  # no path of one machine in a result
     (tmp_path / "none").mkdir()
-    with pytest.raises(BadInput, match="allowed is a file of latency records, or a folder"):
+    with pytest.raises(BadInput, match="expected a file of latency records, or a folder"):
         phones.load(str(tmp_path / "none"))
 
 

@@ -100,13 +100,13 @@ def test_a_damaged_or_half_written_file_is_never_used(exports: list[dict[str, An
     assert exported.find(DECODER, "fp16", 64) is None
     again = exported.get(DECODER, "fp16", 64)
     assert again.file.read_bytes() == b"network 2"
-    (again.file.parent / exported.TOLD).unlink()
+    (again.file.parent / exported.REPORT).unlink()
     assert exported.find(DECODER, "fp16", 64) is None
     exported.get(DECODER, "fp16", 64)
-    told = kept.file.parent / exported.TOLD
-    said = json.loads(told.read_text())
+    report = kept.file.parent / exported.REPORT
+    said = json.loads(report.read_text())
     said["made_of"]["resolution"] = 128
-    told.write_text(json.dumps(said))
+    report.write_text(json.dumps(said))
     assert exported.find(DECODER, "fp16", 64) is None
 
 
@@ -181,5 +181,5 @@ def test_a_decoder_is_exported_kept_and_measured(home: Path) -> None:
         assert one.kept.file.stat().st_size == pytest.approx(2 * one.cost.params, rel=0.1)
         assert exported.find(piece, "fp16", 64) == one.kept
         assert one.state["gmacs"] > 0
-    with pytest.raises(BadInput, match="allowed are multiples of 8"):
+    with pytest.raises(BadInput, match="a multiple of 8"):
         exported.get(wanted[0], "fp16", 60)
