@@ -1,7 +1,6 @@
 """The stages of an export: seconds, the most memory, and progress that is shown although all else is kept away."""
 
 import os
-import time
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from mdrepro.core import console
 from mdrepro.export import stages
 from mdrepro.export.stages import Stages
+from tests.support.waiting import wait_until
 
 
 def test_stages_are_shown_and_what_runs_in_them_is_not(
@@ -22,10 +22,7 @@ def test_stages_are_shown_and_what_runs_in_them_is_not(
                 print("chatter")
                 os.write(2, b"chatter")
                 held = np.ones(2**24)
-                for _ in range(10_000):
-                    if name in shown._progress.facts():
-                        break
-                    time.sleep(0.001)
+                wait_until(lambda: name in shown._progress.facts())  # noqa: B023
     said = capfd.readouterr()
     assert said.out == ""
     assert "chatter" not in said.err
