@@ -39,8 +39,8 @@ def run(*arguments: str) -> int:
 )
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str) -> None:
     assert run(*arguments, "--out", str(tmp_path / "out")) == 2
-    said = capsys.readouterr()
-    assert (said.out, says in said.err) == ("", True), said.err
+    captured = capsys.readouterr()
+    assert (captured.out, says in captured.err) == ("", True), captured.err
     assert not list(tmp_path.rglob("*.tflite"))
 
 

@@ -51,10 +51,10 @@ def test_wrong_train_commands_end_with_one_message_and_code_2(
     rows: dict[str, Recipe], arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("train", *arguments) == 2
-    said = capsys.readouterr()
-    assert says in said.err
-    assert said.err.startswith("error: ")
-    assert said.out == ""
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.err.startswith("error: ")
+    assert captured.out == ""
     assert not paths.runs().exists()
 
 
@@ -64,8 +64,8 @@ def test_train_list_and_generate(rows: dict[str, Recipe], tmp_path: Path, capsys
     assert run("train", "t-reader", "--max-seconds", "0", "--json") == 0
     assert '"finished": false' in capsys.readouterr().out
     assert run("train", "t-1") == 0
-    said = capsys.readouterr().out
-    assert [line.split(":")[0] for line in said.splitlines()] == ["t-vae", "t-text", "t-base", "t-1", "t-1"]
+    output = capsys.readouterr().out
+    assert [line.split(":")[0] for line in output.splitlines()] == ["t-vae", "t-text", "t-base", "t-1", "t-1"]
     assert run("train", "t-1", "--set", "loop.steps=3", "--json") == 0
     record = json.loads(capsys.readouterr().out.split("\n", 2)[2])
     assert (record["finished"], record["steps"]) == (True, 3)
@@ -218,9 +218,9 @@ def test_reproduce_takes_published_checkpoints_and_trains_from_scratch(
     assert run(*reproduce) == 0
     assert "up to date" in capsys.readouterr().out
     assert run(*reproduce, "--from-scratch") == 0, capsys.readouterr().err
-    said = capsys.readouterr()
-    assert "t-reader: trains: it is not trained on this machine\n" in said.out
-    assert "[t-reader] t-reader: 4 steps" in said.err
+    captured = capsys.readouterr()
+    assert "t-reader: trains: it is not trained on this machine\n" in captured.out
+    assert "[t-reader] t-reader: 4 steps" in captured.err
     place = f"papermill_runs/quick/checkpoints/t-reader-{store.key(rows['t-reader'])}"
     origin = results.run_result("quick", TABLE)["provenance"]  # type: ignore[index]
     assert origin["checkpoints"]["t-reader"]["path"] == f"{place}/training.json"
@@ -239,9 +239,9 @@ def test_a_checkpoint_that_cannot_be_trained_is_named(
         workspace, replaced={"training/objectives/reader.py": "raise FloatingPointError('the loss is not finite')\n"}
     )
     assert run("reproduce", TABLE, "--no-report", "--set", "recipes=t-reader") == 1
-    said = capsys.readouterr().err
-    assert f"error: {TABLE}: NotTrained: its checkpoint t-reader was not trained" in said
-    assert "[t-reader] error: the loss is not finite" in said
+    output = capsys.readouterr().err
+    assert f"error: {TABLE}: NotTrained: its checkpoint t-reader was not trained" in output
+    assert "[t-reader] error: the loss is not finite" in output
 
 
 @pytest.mark.slow

@@ -157,9 +157,9 @@ def test_progress_into_a_pipe_is_a_line_now_and_then(
             now[0] = 100.0 + second
             progress.advance(50)
             progress.note(f"step {second}")
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.splitlines() == [
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
         "training: 1,750 of 4,000, 50 images/s, 0:00:45 left, step 14",
         "training: 2,500 of 4,000, 50 images/s, 0:00:30 left, step 29",
     ]

@@ -46,8 +46,8 @@ def test_the_lowest_fid_at_a_clip_is_read_off_the_broken_line() -> None:
 
 
 def test_both_agree_with_a_dense_walk_along_any_curve() -> None:
-    chance = np.random.default_rng(0)
-    fid, clip = 1 + chance.random((50, 6)), 0.2 + 0.1 * chance.random((50, 6))
+    rng = np.random.default_rng(0)
+    fid, clip = 1 + rng.random((50, 6)), 0.2 + 0.1 * rng.random((50, 6))
     share = np.linspace(0, 1, 2001)[:, None]
     for name, bound in (("fid", 1.5), ("clip", 0.25)):
         compared = {"fid": highest_clip, "clip": lowest_fid}[name](fid, clip, np.full(50, bound))
@@ -105,8 +105,8 @@ def test_a_common_point_moves_with_the_resample() -> None:
 
 
 def scored_images(shift: float, clip: float, seed: int = 0) -> SceneImages:
-    chance = np.random.default_rng(seed)
-    features, similarity = chance.normal(size=(N, WIDTH)) + shift, clip + 0.1 * chance.normal(size=N)
+    rng = np.random.default_rng(seed)
+    features, similarity = rng.normal(size=(N, WIDTH)) + shift, clip + 0.1 * rng.normal(size=N)
     return SceneImages(f"shift {shift:g}", torch.zeros(N, 3, 1, 1, dtype=torch.uint8), [], features, similarity, 2.0)
 
 

@@ -57,9 +57,9 @@ def test_a_distance_is_less_that_of_the_other_row_with_both_drawn_alike() -> Non
 
 
 def test_a_difference_of_cosines_has_the_interval_of_the_mean_of_pairs() -> None:
-    chance = np.random.default_rng(4)
-    shared = chance.normal(0, 0.1, 2000)
-    base, other = 0.8 + shared, 0.6 + shared + chance.normal(0, 0.02, 2000)
+    rng = np.random.default_rng(4)
+    shared = rng.normal(0, 0.1, 2000)
+    base, other = 0.8 + shared, 0.6 + shared + rng.normal(0, 0.02, 2000)
     features = normal(1, n=2000)
     measured = {"base": images(features, base), "t1": images(features, other)}
     cells = {

@@ -23,10 +23,10 @@ def test_stages_are_shown_and_what_runs_in_them_is_not(
                 os.write(2, b"chatter")
                 held = np.ones(2**24)
                 wait_until(lambda: name in shown._progress.facts())  # noqa: B023
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert "chatter" not in said.err
-    lines = said.err.splitlines()
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "chatter" not in captured.err
+    lines = captured.err.splitlines()
     assert any(line.startswith("unet: 0 of 2, converting, ") and line.endswith(" GB") for line in lines)
     assert any("1 of 2" in line and "comparing, " in line for line in lines)
     assert list(shown.seconds) == ["converting", "comparing"]

@@ -64,8 +64,8 @@ def test_measured_and_imported_are_kept_apart() -> None:
 
 
 def test_the_summary_is_numpys_and_its_interval_holds_the_median() -> None:
-    chance = np.random.default_rng(0)
-    times = chance.lognormal(3, 0.2, 40)
+    rng = np.random.default_rng(0)
+    times = rng.lognormal(3, 0.2, 40)
     told = host.summary(times.tolist(), first_ms=99.0)
     assert told.median_ms == pytest.approx(np.median(times))
     assert told.p90_ms == pytest.approx(np.quantile(times, 0.9))
@@ -74,7 +74,7 @@ def test_the_summary_is_numpys_and_its_interval_holds_the_median() -> None:
     assert told.low_ms < np.median(times) < told.high_ms
     held = 0
     for _ in range(100):
-        some = host.summary(chance.lognormal(3, 0.2, 25).tolist())
+        some = host.summary(rng.lognormal(3, 0.2, 25).tolist())
         assert some.low_ms is not None
         assert some.high_ms is not None
         held += some.low_ms <= np.exp(3) <= some.high_ms

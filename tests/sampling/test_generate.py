@@ -78,9 +78,9 @@ def test_the_manifest_says_what_made_which_image(pipe, whole):
 def test_an_image_is_the_pipeline_s_own_rounded_once(pipe, tmp_path):
     made = generate(pipe, PROMPTS[:2], tmp_path / "set", batch=1, **SHORT)
     for entry, file in zip(made.images, made.files, strict=True):
-        chance = torch.Generator().manual_seed(entry.seed)
+        rng = torch.Generator().manual_seed(entry.seed)
         kept = {"num_inference_steps": 2, "guidance_scale": 2.0, "output_type": "np"}
-        unit = pipe(entry.prompt, generator=chance, **kept).images[0]
+        unit = pipe(entry.prompt, generator=rng, **kept).images[0]
         np.testing.assert_array_equal(np.array(Image.open(file)), np.rint(unit * 255).astype(np.uint8))
 
 
@@ -252,9 +252,9 @@ def test_in_one_step_every_sampler_gives_the_clean_latent_out_of_pure_noise(pipe
     for name, (kind, _) in SAMPLERS.items():
         assert type(scheduler_for(name, schedule)) is kind
         with module._prepared(pipe, name):
-            chance = torch.Generator().manual_seed(3)
+            rng = torch.Generator().manual_seed(3)
             made[name] = pipe(
-                PROMPTS[0], generator=chance, num_inference_steps=1, guidance_scale=1, output_type="latent"
+                PROMPTS[0], generator=rng, num_inference_steps=1, guidance_scale=1, output_type="latent"
             ).images
             assert float(pipe.scheduler.timesteps[0]) == 999
         assert pipe.scheduler is schedule
@@ -329,8 +329,8 @@ def test_any_text_to_image_pipeline_of_diffusers_will_do(pipe, tmp_path):
     theirs.scheduler = scheduler_for("dpm++", theirs.scheduler)
     theirs.set_progress_bar_config(disable=True)
     for entry, file in zip(made.images, made.files, strict=True):
-        chance = torch.Generator().manual_seed(entry.seed)
-        alone = theirs(entry.prompt, generator=chance, num_inference_steps=2, output_type="np").images[0]
+        rng = torch.Generator().manual_seed(entry.seed)
+        alone = theirs(entry.prompt, generator=rng, num_inference_steps=2, output_type="np").images[0]
         assert np.abs(np.array(Image.open(file)) - alone * 255).max() <= 1.5
 
 

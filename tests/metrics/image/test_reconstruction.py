@@ -22,8 +22,8 @@ def pairs():
     cut = (slice(40, 232), slice(30, 238))
     x = torch.stack([torch.from_numpy(image[cut].copy()) for image in (data.cat(), data.coffee(), data.astronaut())])
     x = x.permute(0, 3, 1, 2).contiguous()
-    chance = torch.Generator().manual_seed(0)
-    noisy = x[0] + 20 * torch.randn(x[0].shape, generator=chance)
+    rng = torch.Generator().manual_seed(0)
+    noisy = x[0] + 20 * torch.randn(x[0].shape, generator=rng)
     blurred = torch.nn.functional.avg_pool2d(x[1].float(), 5, stride=1, padding=2, count_include_pad=False)
     y = torch.stack([noisy, blurred, x[2].float() + 25]).round().clamp(0, 255).to(torch.uint8)
     return x, y

@@ -53,8 +53,8 @@ def test_both_branches_at_once_are_counted_once() -> None:
 
 
 def test_the_interval_of_a_sum_by_an_independent_way() -> None:
-    chance = np.random.default_rng(5)
-    first, second = chance.normal(100, 10, 400), chance.normal(50, 4, 400)
+    rng = np.random.default_rng(5)
+    first, second = rng.normal(100, 10, 400), rng.normal(50, 4, 400)
     one, other = (
         next(iter(measured(name, times.tolist()).values()))
         for name, times in (("text-encoder", first), ("sd-decoder", second))

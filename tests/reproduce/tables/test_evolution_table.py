@@ -54,8 +54,8 @@ def test_the_blocks_that_go_are_the_ones_named() -> None:
 
 @torch.no_grad()
 def test_removed_is_what_skipped_computes_and_rows_begin_with_their_own_network(made: Experiment) -> None:
-    chance = torch.Generator().manual_seed(1)
-    x, words = torch.randn(2, 8, 8, 8, generator=chance), torch.randn(2, 5, 32, generator=chance)
+    rng = torch.Generator().manual_seed(1)
+    x, words = torch.randn(2, 8, 8, 8, generator=rng), torch.randn(2, 5, 32, generator=rng)
     whole = small()
     for row, names in (
         ("standard", []),

@@ -31,8 +31,8 @@ def test_an_attribute_counts_as_much_in_a_full_scene_as_in_an_empty_one() -> Non
 
 
 def test_the_interval_is_that_of_a_share() -> None:
-    chance = np.random.default_rng(0)
-    values = [chance.random(1) < 0.8 for _ in range(2000)]
+    rng = np.random.default_rng(0)
+    values = [rng.random(1) < 0.8 for _ in range(2000)]
     found = intervals.share([v.astype(float) for v in values])
     half = 1.96 * np.sqrt(found.value * (1 - found.value) / 2000)
     assert found.high - found.value == pytest.approx(half, rel=0.1)
@@ -40,8 +40,8 @@ def test_the_interval_is_that_of_a_share() -> None:
 
 
 def test_the_same_images_differ_by_nothing_and_pairs_are_kept() -> None:
-    chance = np.random.default_rng(1)
-    first = [(chance.random(7) < 0.5).astype(float) for _ in range(300)]
+    rng = np.random.default_rng(1)
+    first = [(rng.random(7) < 0.5).astype(float) for _ in range(300)]
     second = [np.concatenate([v[:-1], [1.0]]) for v in first]  # never worse, sometimes better
     nothing, better = intervals.share_difference(first, first), intervals.share_difference(second, first)
     assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
@@ -93,9 +93,9 @@ def test_the_grid_frames_what_is_wrong(measured: dict[str, SceneImages]) -> None
 
 
 def test_more_noises_make_the_difference_of_two_distances_surer() -> None:
-    chance = np.random.default_rng(0)
-    real = Statistics.of(chance.normal(size=(4000, 4)))
-    first, second = chance.normal(size=(8, 100, 4)), chance.normal(0.3, 1.2, size=(8, 100, 4))
+    rng = np.random.default_rng(0)
+    real = Statistics.of(rng.normal(size=(4000, 4)))
+    first, second = rng.normal(size=(8, 100, 4)), rng.normal(0.3, 1.2, size=(8, 100, 4))
     one, many = (intervals.distance_difference(real, first[:k], second[:k]) for k in (1, 8))
     truth = -4 * (0.3**2 + 0.2**2)  # squared distance of N(0, 1) less that of N(0.3, 1.2^2), in each direction
     assert many.low < truth < many.high < 0
@@ -104,9 +104,9 @@ def test_more_noises_make_the_difference_of_two_distances_surer() -> None:
 
 
 def test_images_of_one_caption_are_drawn_together() -> None:
-    chance = np.random.default_rng(1)
-    real = Statistics.of(chance.normal(size=(4000, 4)))
-    first, second = chance.normal(size=(1, 200, 4)), chance.normal(0.3, 1.0, size=(1, 200, 4))
+    rng = np.random.default_rng(1)
+    real = Statistics.of(rng.normal(size=(4000, 4)))
+    first, second = rng.normal(size=(1, 200, 4)), rng.normal(0.3, 1.0, size=(1, 200, 4))
     once = intervals.distance_difference(real, first, second)
     again = intervals.distance_difference(real, np.repeat(first, 4, 0), np.repeat(second, 4, 0))
     assert again.high - again.low == pytest.approx(once.high - once.low, rel=0.05)  # no news from the same images

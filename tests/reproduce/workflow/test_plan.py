@@ -105,10 +105,10 @@ def test_a_killed_job_is_a_failure_and_no_bad_input(workspace: Path) -> None:
     process = _in_the_middle(workspace, steps=60)
     job = next(each for each in _ours(process.pid) if "mdrepro.reproduce.workflow.notebook" in each.cmdline())
     job.kill()
-    said = process.stderr.read() if process.stderr else ""
+    output = process.stderr.read() if process.stderr else ""
     assert process.wait() == 1
-    assert "exited without an error message" in said
-    assert "Traceback" not in said
+    assert "exited without an error message" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow
@@ -116,9 +116,9 @@ def test_code_that_changes_during_a_run_makes_it_fail(workspace: Path) -> None:
     process = _in_the_middle(workspace, steps=20)
     before = (workspace / NOTEBOOK).read_text()
     (workspace / NOTEBOOK).write_text(before.replace("859.52", "700.0"))
-    said = process.stderr.read() if process.stderr else ""
+    output = process.stderr.read() if process.stderr else ""
     assert process.wait() == 1
-    assert f"changed while it ran, so the numbers belong to no one state: code changed: {NOTEBOOK}" in said
+    assert f"changed while it ran, so the numbers belong to no one state: code changed: {NOTEBOOK}" in output
     assert not (workspace / "papermill_runs/quick" / TABLE / "result.json").exists()
 
 

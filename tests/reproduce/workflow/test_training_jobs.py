@@ -67,9 +67,9 @@ def test_jobs_run_side_by_side_and_none_before_its_parents(
         for parent in rows[name].parents.values():
             assert events.index(f"-{parent}") < events.index(event)
     assert most == 2
-    said = capsys.readouterr().out
-    assert said.startswith(f"{len(rows)} to train: t-reader, t-vae")
-    assert set(re.findall(r"^\[(.*)\] at work$", said, re.MULTILINE)) == set(rows)
+    output = capsys.readouterr().out
+    assert output.startswith(f"{len(rows)} to train: t-reader, t-vae")
+    assert set(re.findall(r"^\[(.*)\] at work$", output, re.MULTILINE)) == set(rows)
 
 
 def test_children_of_what_failed_are_not_started(

@@ -40,10 +40,11 @@ def start(launcher: list[str], *jobs: dict) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> list[dict]:
-    """What the jobs told, from all processes."""
-    told, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, told
-    return [json.loads(found) for found in re.findall(r'{"steps".*?}', told)]  # lines of two processes may run together
+    """The reports of the jobs, from all processes."""
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    # lines of two processes may run together
+    return [json.loads(found) for found in re.findall(r'{"steps".*?}', output)]
 
 
 def tensors(folder: Path, step: int) -> dict[str, torch.Tensor]:
@@ -111,11 +112,11 @@ def test_killed_five_times(tmp_path, job_in):
     settings = {"steps": 90, "checkpoint_every": 3, "log_every": 1}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run("denoiser", whole, **settings)
-    chance = random.Random(os.getpid())
+    rng = random.Random(os.getpid())
     reached = 0
     for _ in range(5):
         process = job_in(job("denoiser", parts, **settings))
-        further = reached + chance.randint(1, 12)
+        further = reached + rng.randint(1, 12)
         wait_until(lambda: logged(parts) >= further, process.running)  # noqa: B023
         process.kill()
         reached = logged(parts)

@@ -26,8 +26,8 @@ def test_a_step_has_adamws_size_whatever_the_gradients():
 
 
 def test_matrices_and_biases_both_reach_a_linear_map():
-    chance = torch.Generator().manual_seed(0)
-    truth, x = torch.randn(3, 5, generator=chance), torch.randn(256, 5, generator=chance)
+    rng = torch.Generator().manual_seed(0)
+    truth, x = torch.randn(3, 5, generator=rng), torch.randn(256, 5, generator=rng)
     torch.manual_seed(0)
     model = torch.nn.Linear(5, 3)
     optimiser = Muon(model.parameters(), lr=0.1, weight_decay=0)

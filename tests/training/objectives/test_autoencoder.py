@@ -46,8 +46,8 @@ def model(seed=0, **changes):
 
 @pytest.fixture(scope="module")
 def examples():
-    chance = torch.Generator().manual_seed(1)
-    blocks = torch.randint(256, (4, 3, 4, 4), dtype=torch.uint8, generator=chance)
+    rng = torch.Generator().manual_seed(1)
+    blocks = torch.randint(256, (4, 3, 4, 4), dtype=torch.uint8, generator=rng)
     return Held(pixels=blocks.repeat_interleave(8, -1).repeat_interleave(8, -2))
 
 
@@ -139,8 +139,8 @@ def test_perceptual_gradient_is_finite_where_all_features_are_zero(backbone, tmp
 
 
 def test_perceptual_term_enters_with_its_weight(backbone):
-    chance = torch.Generator().manual_seed(0)
-    batch = {"pixels": torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=chance)}
+    rng = torch.Generator().manual_seed(0)
+    batch = {"pixels": torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=rng)}
     terms = Terms(power=2, perceptual=3.0, backbone="alex", adversarial=0)
     objective = Autoencoding(model(), terms, kl=0)
     freeze(objective)
@@ -211,9 +211,9 @@ def test_adversarial_term_pulls_as_hard_as_the_rest(examples):
     assert quiet_again["loss"].item() == found["loss"].item()
 
 
-def _images(objective, examples, chance):
+def _images(objective, examples, rng):
     x = examples.columns["pixels"] / 127.5 - 1
-    return x, objective.reconstruct(x, chance)[0]
+    return x, objective.reconstruct(x, rng)[0]
 
 
 @pytest.mark.parametrize("balance", autoencoder.BALANCES)

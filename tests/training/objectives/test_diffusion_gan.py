@@ -205,9 +205,9 @@ def test_the_generator_gets_no_gradient_from_the_discriminators_phase() -> None:
 def test_it_runs_on_the_real_networks() -> None:
     unet = tiny.unet().train()
     made = DiffusionGAN(unet, Discriminator.from_unet(unet), tiny.scheduler(prediction_type="v_prediction"), pairs=1.0)
-    chance = torch.Generator().manual_seed(0)
-    latents = {name: torch.randn(2, 8, 8, 8, generator=chance) for name in ("latent", "noise", "target_latent")}
-    batch = latents | {"text": torch.randn(2, 5, tiny.CROSS, generator=chance)}
+    rng = torch.Generator().manual_seed(0)
+    latents = {name: torch.randn(2, 8, 8, 8, generator=rng) for name in ("latent", "noise", "target_latent")}
+    batch = latents | {"text": torch.randn(2, 5, tiny.CROSS, generator=rng)}
     for phase in made.phases:
         network = made.networks[phase.trains[0]]
         loss = made.losses(phase.name, batch, Draws(0, 0, 0, 2))["loss"]

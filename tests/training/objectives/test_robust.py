@@ -269,8 +269,8 @@ def start(*launcher: str, folder: Path) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    told, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, told
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
 
 
 @pytest.mark.slow

@@ -155,11 +155,11 @@ def test_what_is_missing_is_one_error_before_anything_is_written(
     says = lack(home)
     for row in ("proxy-sd", "sf-decoder"):
         assert command("train", row) == 2
-        said = capsys.readouterr()
-        assert says in said.err
-        assert said.err.startswith("error: ")
-        assert len(said.err.splitlines()) == 1
-        assert said.out == ""
+        captured = capsys.readouterr()
+        assert says in captured.err
+        assert captured.err.startswith("error: ")
+        assert len(captured.err.splitlines()) == 1
+        assert captured.out == ""
     assert not paths.runs().exists()
 
 
