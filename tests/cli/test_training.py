@@ -10,6 +10,8 @@ import pytest
 from mdrepro.cli.app import main
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.papers import ledger
+from mdrepro.papers.schema import TierRun
 from mdrepro.reproduce.workflow import execute, plan, results
 from mdrepro.reproduce.workflow.fingerprint import MAKERS, changes, code, fingerprint
 from mdrepro.training.recipes.recipe import Recipe
@@ -114,18 +116,27 @@ def _generate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 PARAMETERS = """\
 tier: str = "quick"  # in {quick, proxy, paper}: size of the run
-recipes: list[str] = ["t-lite"]  # checkpoints
 """
 WORK = """\
 from mdrepro.reproduce.workflow.record import record
 from mdrepro.evaluation.rows import Row
+from mdrepro.papers import ledger
 from mdrepro.training.runs import store
 
-found = {name: store.load_or_train(name) for name in recipes}
+found = {name: store.load_or_train(name) for name in ledger.find("mobilediffusion-unet-cost").recipes(tier)}
 print("taken", {name: run.folder.name for name, run in found.items()})
 size = sum(run.record["parameters"] for run in found.values())
 rows = [Row("sd15", "params", size / 1e6, "toy")]
 """
+
+
+def _rests_on(recipe: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The toy's table declares a recipe, here and in the module that is returned, for other processes."""
+    table = ledger.find(TABLE)
+    declared = table.model_copy(update={"tiers": table.tiers | {"quick": TierRun(scorers=(recipe,))}})
+    monkeypatch.setattr(ledger, "tables", lambda *, planned=False: {TABLE: declared})
+    papers = (Path(ledger.__file__).parent / "mobilediffusion.yaml").read_text()
+    return {"papers/mobilediffusion.yaml": papers.replace("quick: {}", f"quick: {{scorers: [{recipe}]}}", 1)}
 
 
 def _notebook(home: Path) -> None:
@@ -135,10 +146,9 @@ def _notebook(home: Path) -> None:
     subprocess.run([*git, "commit", "-qam", "recipes"], cwd=home, check=True)
 
 
-def _fingerprint(**parameters: object) -> dict:
-    from mdrepro.papers import ledger
-
-    return fingerprint(ledger.find(TABLE), {"tier": "quick", **parameters})
+def _fingerprint(*recipes: str) -> dict:
+    table = ledger.find(TABLE).model_copy(update={"tiers": {"quick": TierRun(scorers=recipes)}})
+    return fingerprint(table, {"tier": "quick"})
 
 
 def test_a_table_rests_on_its_recipes_and_not_on_the_code_that_trains(
@@ -147,7 +157,7 @@ def test_a_table_rests_on_its_recipes_and_not_on_the_code_that_trains(
     from dataclasses import replace
 
     _notebook(workspace)
-    before = _fingerprint(recipes=["t-lite"])
+    before = _fingerprint("t-lite")
     assert set(before["recipes"]) == {"t-lite"}
     followed = before["code"]
     assert "mdrepro/training/runs/store.py" in followed
@@ -163,8 +173,9 @@ def test_a_table_rests_on_its_recipes_and_not_on_the_code_that_trains(
         ({"t-1": {"version": 2}}, []),
     ):
         put([replace(row, **change.get(row.name, {})) for row in tiny()], monkeypatch)  # type: ignore[attr-defined]
-        assert changes(before, _fingerprint(recipes=["t-lite"])) == says
-    assert changes(before, _fingerprint(recipes=["t-reader"]))[-2:] == ["recipes gone: t-lite", "recipes new: t-reader"]
+        assert changes(before, _fingerprint("t-lite")) == says
+    words = changes(before, _fingerprint("t-reader"))
+    assert {"recipes gone: t-lite", "recipes new: t-reader"} <= set(words)
     assert (
         code(["import mdrepro.training.runs.dependencies"], MAKERS).keys()
         < code(["import mdrepro.training.runs.dependencies"]).keys()
@@ -175,6 +186,7 @@ def test_checkpoints_come_before_the_tables_that_need_them(
     rows: dict[str, Recipe], workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _notebook(workspace)
+    _rests_on("t-lite", monkeypatch)
     jobs = plan.plan([TABLE], "quick")
     needed = plan.checkpoints(plan.recipes(jobs))
     assert [(each.recipe, each.parents) for each in needed] == [("t-vae", ()), ("t-lite", ("t-vae",))]
@@ -186,7 +198,7 @@ def test_checkpoints_come_before_the_tables_that_need_them(
     store.load_or_train("t-vae")
     assert [each.recipe for each in plan.checkpoints(plan.recipes(jobs))] == ["t-lite"]
     with pytest.raises(BadInput, match="did you mean t-lite"):
-        plan.checkpoints(plan.recipes(plan.plan([TABLE], "quick", ["recipes=t-light"])))
+        plan.checkpoints(["t-light"])
 
 
 def _commit(home: Path) -> None:
@@ -198,13 +210,13 @@ def _commit(home: Path) -> None:
 
 @pytest.mark.slow
 def test_reproduce_takes_published_checkpoints_and_trains_from_scratch(
-    rows: dict[str, Recipe], workspace: Path, capsys: pytest.CaptureFixture[str]
+    rows: dict[str, Recipe], workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Published: taken. From scratch: trained by the workflow, and only once."""
     _notebook(workspace)
-    put_in_package(workspace)
+    put_in_package(workspace, replaced=_rests_on("t-reader", monkeypatch))
     _commit(workspace)
-    reproduce = ("reproduce", TABLE, "--no-report", "--set", "recipes=t-reader")
+    reproduce = ("reproduce", TABLE, "--no-report")
     store.load_or_train("t-reader")
     publish.publish(["t-reader"])
     (workspace / "papermill_runs").rename(workspace / "gone")
@@ -232,13 +244,12 @@ def test_reproduce_takes_published_checkpoints_and_trains_from_scratch(
 
 @pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_trained_is_named(
-    rows: dict[str, Recipe], workspace: Path, capsys: pytest.CaptureFixture[str]
+    rows: dict[str, Recipe], workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _notebook(workspace)
-    put_in_package(
-        workspace, replaced={"training/objectives/reader.py": "raise FloatingPointError('the loss is not finite')\n"}
-    )
-    assert run("reproduce", TABLE, "--no-report", "--set", "recipes=t-reader") == 1
+    broken = {"training/objectives/reader.py": "raise FloatingPointError('the loss is not finite')\n"}
+    put_in_package(workspace, replaced=broken | _rests_on("t-reader", monkeypatch))
+    assert run("reproduce", TABLE, "--no-report") == 1
     output = capsys.readouterr().err
     assert f"error: {TABLE}: NotTrained: its checkpoint t-reader was not trained" in output
     assert "[t-reader] error: the loss is not finite" in output

@@ -98,7 +98,7 @@ def fingerprint(table: Table, parameters: dict[str, Any]) -> Fingerprint:
     cells = _cells(root() / table.notebook)
     paths = {name: Path(value) for name, value in parameters.items() if isinstance(value, str) and "/" in value}
     run = table.tiers.get(parameters.get("tier", "quick"), TierRun())
-    declared = run.model_dump(mode="json", include={"networks", "scorers"}) if run.networks else {}
+    declared = run.model_dump(mode="json", include={"networks", "scorers"}) if run.recipes else {}
     return {
         "code": {table.notebook: digest(cells)} | code(cells, MAKERS if run.recipes else frozenset()),
         "parameters": parameters,
