@@ -276,6 +276,5 @@ register(
         captions=False,
         check=vae.configuration,
         gives="vae",
-        sampler=None,
     )
 )

@@ -144,7 +144,6 @@ register(
         options=(Contrastive,),
         network=text.small_encoder,
         gives="text_encoder",
-        sampler=None,
     )
 )
-register(Kind(name="clip", build=_build_clip, options=(Contrastive,), network=SceneClip, gives="clip", sampler=None))
+register(Kind(name="clip", build=_build_clip, options=(Contrastive,), network=SceneClip, gives="clip"))

@@ -111,6 +111,5 @@ register(
         captions=False,
         check=vae.configuration,
         gives="vae",
-        sampler=None,
     )
 )

@@ -10,7 +10,7 @@ from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch, Examples
 from mdrepro.metrics.cost import block_latency
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
-from mdrepro.training.engine import curve
+from mdrepro.training.engine import curve, loop
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.engine.objective import Objective
 from mdrepro.training.evolution import search
@@ -93,16 +93,17 @@ class _Evolving:
         losses = _losses(folder, config.steps)
         seconds = sum(row["seconds"] for row in losses if row["step"] % config.steps == 0)
         steps = len(evolved.log) * config.steps
-        return Trained(
-            parts={"unet": evolved.unet, "scheduler": scheduler} if evolved.finished else {},
-            files={name: (folder / name).read_text() for name in (LATENCY, LOG) if (folder / name).is_file()},
-            parameters=sum(p.numel() for p in evolved.unet.parameters()),
+        outcome = loop.Outcome(
+            networks={"unet": evolved.unet},
             losses=losses,
             steps=steps,
             seconds=seconds,
             images_per_second=steps * config.batch / max(seconds, 1e-9),
             finished=evolved.finished,
         )
+        parts = {"unet": evolved.unet, "scheduler": scheduler} if evolved.finished else {}
+        files = {name: (folder / name).read_text() for name in (LATENCY, LOG) if (folder / name).is_file()}
+        return Trained(outcome, parts, files)
 
 
 def _clear(folder: Path) -> None:

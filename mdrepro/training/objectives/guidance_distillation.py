@@ -18,8 +18,15 @@ from mdrepro.diffusion.noise import predict
 from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.models.mobilediffusion.unet import with_guidance_input
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.objectives.kinds import DENOISER, Kind, register
-from mdrepro.training.objectives.progressive import Student, clean_target, ddim, predict_guided, student_times, x0_loss
+from mdrepro.training.objectives.progressive import (
+    Student,
+    clean_target,
+    ddim,
+    predict_guided,
+    register_student,
+    student_times,
+    x0_loss,
+)
 
 
 @dataclass(eq=False)
@@ -94,19 +101,5 @@ class ConditionedProgressiveDistillation(GuidanceDistillation):
         return {"loss": self._error(x_t, times[0], text_btc, w, target)}
 
 
-register(
-    Kind(
-        name="guidance",
-        build=lambda inputs: inputs.on_latents(inputs.student(GuidanceDistillation, with_guidance_input)),
-        needs=DENOISER,
-        options=(GuidanceDistillation,),
-    )
-)
-register(
-    Kind(
-        name="conditioned",
-        build=lambda inputs: inputs.on_latents(inputs.student(ConditionedProgressiveDistillation)),
-        needs=DENOISER,
-        options=(ConditionedProgressiveDistillation,),
-    )
-)
+register_student("guidance", GuidanceDistillation, with_guidance_input)
+register_student("conditioned", ConditionedProgressiveDistillation)

@@ -1,7 +1,7 @@
 """What an objective is built from, and what training makes of it: from a recipe to networks, examples and results."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -44,22 +44,19 @@ class Trained:
     """What training came to.
 
     Args:
-        parts: what is stored, by folder.
+        outcome: of the loop.
+        parts: what is stored, by folder; nothing where time ran out.
         files: texts that are stored too, by name.
-        parameters: how many were trained.
-        losses: the curve; see `loop.Outcome`.
-        steps, seconds, images_per_second: of the loop.
-        finished: False where time ran out; then there are no parts.
     """
 
+    outcome: loop.Outcome
     parts: Mapping[str, Stored]
-    files: Mapping[str, str]
-    parameters: int
-    losses: list[dict[str, float]]
-    steps: int
-    seconds: float
-    images_per_second: float
-    finished: bool
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """How many were trained."""
+        return sum(p.numel() for network in self.outcome.networks.values() for p in network.parameters())
 
 
 class Trainable(Protocol):
@@ -85,16 +82,7 @@ class Training:
     def run(self, config: LoopConfig, folder: Path, *, resume: bool, max_seconds: float | None) -> Trained:
         """See `Trainable`."""
         outcome = loop.train(self.objective, self.examples, config, folder, resume=resume, max_seconds=max_seconds)
-        return Trained(
-            parts=self.finish(outcome.networks) if outcome.finished else {},
-            files={},
-            parameters=sum(p.numel() for network in outcome.networks.values() for p in network.parameters()),
-            losses=outcome.losses,
-            steps=outcome.steps,
-            seconds=outcome.seconds,
-            images_per_second=outcome.images_per_second,
-            finished=outcome.finished,
-        )
+        return Trained(outcome, self.finish(outcome.networks) if outcome.finished else {})
 
 
 class Encoders(NamedTuple):

@@ -58,8 +58,8 @@ class Kind:
         check: called with the recipe's ``network`` before anything is trained; raises BadInput for values that do not
             go together.
         gives: the part that the run is made for: ``unet``, ``vae``, ``text_encoder``, ``reader`` or ``clip``.
-        sampler: of the denoiser it gives, a name in `mdrepro.diffusion.samplers.SAMPLERS`; None for the scheduler that
-            is stored with it, which no other can replace.
+        sampler: of a denoiser, a name in `mdrepro.diffusion.samplers.SAMPLERS`; None for the scheduler that is stored
+            with it, which no other can replace.
     """
 
     name: str

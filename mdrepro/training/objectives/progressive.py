@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import ClassVar, TypeAlias
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput
@@ -19,6 +20,7 @@ from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
 from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Networks, Phase
+from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 
 Net: TypeAlias = Callable[..., tuple[Tensor]]
@@ -159,6 +161,10 @@ class Student(Networks):
     def check(self) -> None:
         """Raise BadInput for options that are not allowed."""
 
+    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """See `Objective`."""
+        raise NotImplementedError
+
 
 @dataclass(eq=False)
 class ProgressiveDistillation(Student):
@@ -186,11 +192,15 @@ class ProgressiveDistillation(Student):
         return {"loss": x0_loss(self.schedule, prediction, target, x_t, times[0])}
 
 
-register(
-    Kind(
-        name="progressive",
-        build=lambda inputs: inputs.on_latents(inputs.student(ProgressiveDistillation)),
-        needs=DENOISER,
-        options=(ProgressiveDistillation,),
-    )
-)
+def register_student(
+    name: str, objective: type[Student], change: Callable[[ModelMixin], ModelMixin] | None = None
+) -> None:
+    """Register a kind of run in which a denoiser learns from another; ``change`` as in `Inputs.student`."""
+
+    def build(inputs: Inputs) -> Training:
+        return inputs.on_latents(inputs.student(objective, change))
+
+    register(Kind(name=name, build=build, needs=DENOISER, options=(objective,)))
+
+
+register_student("progressive", ProgressiveDistillation)

@@ -37,4 +37,4 @@ def _build(inputs: Inputs) -> Training:
     return Training(Reading(reader), inputs.examples(), lambda networks: {"reader": networks["reader"]})
 
 
-register(Kind(name="reader", build=_build, network=SceneReader, gives="reader", sampler=None))
+register(Kind(name="reader", build=_build, network=SceneReader, gives="reader"))

@@ -21,8 +21,15 @@ from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule
 from mdrepro.training.engine.draws import Draws
-from mdrepro.training.objectives.kinds import DENOISER, Kind, register
-from mdrepro.training.objectives.progressive import Student, clean_target, ddim, predict_guided, student_times, x0_loss
+from mdrepro.training.objectives.progressive import (
+    Student,
+    clean_target,
+    ddim,
+    predict_guided,
+    register_student,
+    student_times,
+    x0_loss,
+)
 
 SCALINGS = ("dynamic", "constant")
 
@@ -97,11 +104,4 @@ class StepDistillation(Student):
         return {"loss": distillation + weighted, "distillation": distillation, "original": original}
 
 
-register(
-    Kind(
-        name="steps",
-        build=lambda inputs: inputs.on_latents(inputs.student(StepDistillation)),
-        needs=DENOISER,
-        options=(StepDistillation,),
-    )
-)
+register_student("steps", StepDistillation)

@@ -98,6 +98,5 @@ register(
         options=(SyntheticLatents,),
         network=pruned,
         gives="vae",
-        sampler=None,
     )
 )

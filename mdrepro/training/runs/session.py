@@ -71,23 +71,22 @@ def run(
     origin, untouched = state(), not place.exists()
     try:
         with _Spent(place / WORK / SPENT, resume) as spent, surroundings(recipe.loop.threads):
-            made = build.run(recipe, parents, place / WORK, latents, resume=resume, max_seconds=max_seconds)
+            trained = build.run(recipe, parents, place / WORK, latents, resume=resume, max_seconds=max_seconds)
     except (BadInput, NotAttempted):  # known before the first step: nothing is left behind
         if untouched and first() and not [file for file in place.rglob("*") if file.is_file() and file.name != SPENT]:
             shutil.rmtree(place, ignore_errors=True)
         raise
     except FloatingPointError as error:
         raise FloatingPointError(f"{recipe.name}: {error}") from error
-    if not made.finished:
-        raise Unfinished(
-            f"{recipe.name}: stopped after step {made.steps} of {recipe.loop.steps}; the same command goes on"
-        )
+    if not trained.outcome.finished:
+        steps = f"{trained.outcome.steps} of {recipe.loop.steps}"
+        raise Unfinished(f"{recipe.name}: stopped after step {steps}; the same command goes on")
     if first():
         with replacing_folder(place) as new:
-            model_folders.save(made.parts, new)
-            for name, text in made.files.items():
+            model_folders.save(trained.parts, new)
+            for name, text in trained.files.items():
                 (new / name).write_text(text, encoding="utf-8")
-            write_record(new, _record(recipe, made) | dict(identity) | origin | spent.total())
+            write_record(new, _record(recipe, trained) | dict(identity) | origin | spent.total())
     agreed(True)
 
 
@@ -99,11 +98,12 @@ def write_record(place: Path, record: dict[str, Any]) -> None:
     write_json(place / RECORD, record | {"bytes": size, "files": hashes})
 
 
-def _record(recipe: Recipe, made: "Trained") -> dict[str, Any]:
+def _record(recipe: Recipe, trained: "Trained") -> dict[str, Any]:
     row = recipe.plain()
     row["data"] = {name: value for name, value in row["data"].items() if name not in sources.PLACES}
     row["pretrained"] = {role: Path(source).name for role, source in recipe.pretrained.items()}
-    thin = made.losses[:: max(1, -(-len(made.losses) // ROWS_KEPT))]
+    outcome = trained.outcome
+    thin = outcome.losses[:: max(1, -(-len(outcome.losses) // ROWS_KEPT))]
     return {
         "format": FORMAT,
         "recipe": recipe.name,
@@ -111,11 +111,11 @@ def _record(recipe: Recipe, made: "Trained") -> dict[str, Any]:
         "data": sources.examples(recipe.data).fingerprint,
         "seed": recipe.loop.seed,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "parameters": made.parameters,
-        "steps": made.steps,
-        "loop_seconds": round(made.seconds, 3),
-        "images_per_second": round(made.images_per_second, 3),
-        "curve": thin if not thin or thin[-1] is made.losses[-1] else [*thin[:-1], made.losses[-1]],
+        "parameters": trained.parameters,
+        "steps": outcome.steps,
+        "loop_seconds": round(outcome.seconds, 3),
+        "images_per_second": round(outcome.images_per_second, 3),
+        "curve": thin if not thin or thin[-1] is outcome.losses[-1] else [*thin[:-1], outcome.losses[-1]],
         "hardware": hardware(),
         "platform": platform.platform(terse=True),
         "python": platform.python_version(),
