@@ -22,7 +22,7 @@ from mdrepro.export.components import Component, Inputs
 from mdrepro.export.needs import needed
 from mdrepro.export.parity import Parity
 from mdrepro.export.reauthor import Reauthored
-from mdrepro.export.runner import Network
+from mdrepro.export.runner import LiteRTNetwork
 from mdrepro.export.stages import Stages
 from mdrepro.export.target import refusing
 
@@ -91,7 +91,7 @@ class LiteRT:
 
     def measure(self, file: Path, component: Component, threads: int | None = None) -> Parity:
         """See `Target.measure`."""
-        network = Network(file, threads)
+        network = LiteRTNetwork(file, threads)
         return parity.measure(component, lambda inputs: network(**inputs)[component.output])
 
     def describe(self, file: Path) -> dict[str, Any]:

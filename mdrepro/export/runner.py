@@ -31,7 +31,7 @@ FORMAT = 1
 logger = logging.getLogger(__name__)
 
 
-class Network:
+class LiteRTNetwork:
     """One ``.tflite`` file, ready to run.
 
     Args:
@@ -94,7 +94,7 @@ class Runner:
         self.schedule = Schedule.from_json(self.description["schedule"])
         self.tokenizer = _tokenizer(file.parent / self.description["tokenizer"]["file"])
         networks = {
-            name: Network(file.parent / name_of, threads) for name, name_of in self.description["files"].items()
+            name: LiteRTNetwork(file.parent / name_of, threads) for name, name_of in self.description["files"].items()
         }
         self.text_encoder, self.unet, self.decoder = (networks[name] for name in ("text-encoder", "unet", "decoder"))
         ports = {port.name: port.shape for port in self.unet.summary.inputs}

@@ -1,12 +1,5 @@
 """The papers' autoencoders at full size; `mdrepro.models.mobilediffusion.vae` builds their layouts at any width.
 
-| name | latent | decoder | published | source |
-| --- | --- | --- | --- | --- |
-| sd | 4 channels | 49.49M | 49.49M | stable-diffusion-v1-5 vae/config.json; diffusers' own class |
-| snapfusion | SD's | 12.39M | 13M | SnapFusion Table 1 and section 2.4: SD's decoder, half its channels, encoder kept |
-| mobilediffusion | 8 channels | 38.59M | 39.3M | MobileDiffusion VAE table ("Ours"); layout inferred |
-| mobilediffusion-lite | 8 channels | 9.66M | 9.8M | the same table ("Ours-Lite"); half the channels, encoder kept |
-
 What SnapFusion kept wider to come to 13M is not published.
 """
 

@@ -16,12 +16,12 @@ __all__ = [
     "Autoencoder",
     "Config",
     "Denoiser",
-    "Network",
     "Posterior",
     "Scheduler",
     "TextEncoder",
     "TextToImage",
     "Tokenizer",
+    "TorchModule",
 ]
 
 
@@ -31,7 +31,7 @@ class Saved(Protocol):
     def save_pretrained(self, save_directory: str | PathLike[str], **options: Any) -> Any: ...
 
 
-class Network(Saved, Protocol):
+class TorchModule(Saved, Protocol):
     """A torch module that knows its device and type, and can be saved."""
 
     training: bool
@@ -57,7 +57,7 @@ class Prediction(Protocol):
     sample: Tensor
 
 
-class Denoiser(Network, Configured, Protocol):
+class Denoiser(TorchModule, Configured, Protocol):
     """A UNet that is called as diffusers' UNet2DConditionModel is: with noisy latents, timesteps and text features.
 
     Its config has ``in_channels``, ``out_channels``, ``cross_attention_dim``, ``block_out_channels`` and
@@ -97,7 +97,7 @@ class Encoded(Protocol):
     latent_dist: Posterior
 
 
-class Autoencoder(Network, Configured, Protocol):
+class Autoencoder(TorchModule, Configured, Protocol):
     """diffusers' AutoencoderKL: between pixels and unscaled latents.
 
     Its config has ``block_out_channels``, ``latent_channels``, ``scaling_factor``, and what `mdrepro.models.latents`
@@ -131,7 +131,7 @@ class TextFeatures(Protocol):
     pooler_output: Any
 
 
-class TextEncoder(Network, Protocol):
+class TextEncoder(TorchModule, Protocol):
     """transformers' CLIPTextModel, called with token numbers, (batch, tokens)."""
 
     @property

@@ -21,7 +21,7 @@ WIDTH = 128
 """Channels of the outermost level of every full-size encoder."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Schedule:
     """How often the denoiser runs for one image.
 
@@ -39,7 +39,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Layout:
+class DecoderLayout:
     """What differs between the autoencoders; all have the channel multipliers 1, 2, 4, 4 and SD's encoder.
 
     Args:
@@ -73,7 +73,7 @@ class Autoencoder:
     decoder: str
     title: str
     source: str
-    layout: Layout
+    layout: DecoderLayout
     row: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -121,7 +121,7 @@ SD = Autoencoder(
     decoder="sd-decoder",
     title="SD",
     source="stable-diffusion-v1-5 vae/config.json: 49.49M",
-    layout=Layout(4, 3),
+    layout=DecoderLayout(4, 3),
     row="sd",
     config=_SD_CONFIG,
 )
@@ -130,7 +130,7 @@ HALF_SD = Autoencoder(
     decoder="snapfusion-decoder",
     title="SnapFusion",
     source="SnapFusion Table 1: 13M; SD's decoder at half width",
-    layout=Layout(4, 3, decoder_share=0.5),
+    layout=DecoderLayout(4, 3, decoder_share=0.5),
     config={**_SD_CONFIG, "decoder_norm_num_groups": 32},
 )
 OURS = Autoencoder(
@@ -138,7 +138,7 @@ OURS = Autoencoder(
     decoder="mobilediffusion-decoder",
     title="MobileDiffusion",
     source="MobileDiffusion VAE table: 39.3M; layout inferred",
-    layout=Layout(8, 2),
+    layout=DecoderLayout(8, 2),
     row="ours",
 )
 OURS_LITE = Autoencoder(
@@ -146,7 +146,7 @@ OURS_LITE = Autoencoder(
     decoder="mobilediffusion-decoder-lite",
     title="MobileDiffusion-Lite",
     source="MobileDiffusion VAE table: 9.8M; layout inferred (the full one at half width)",
-    layout=Layout(8, 2, decoder_share=0.5, encoder_of="ours"),
+    layout=DecoderLayout(8, 2, decoder_share=0.5, encoder_of="ours"),
     row="ours-lite",
 )
 
@@ -226,9 +226,7 @@ _ROWS = (
         name="sd15",
         title="SD-1.5",
         source="stable-diffusion-v1-5 unet/config.json; 860M in SnapFusion Table 1",
-        schedules=(
-            Schedule(steps=50, branches=2, guidance=7.5, source="SnapFusion Table 1: 50 steps, text encoder twice"),
-        ),
+        schedules=(Schedule(50, 2, 7.5, "SnapFusion Table 1: 50 steps, text encoder twice"),),
     ),
     System(
         name="sd21",
@@ -298,14 +296,7 @@ _ROWS = (
         network=EVOLVABLE_UNET,
         config={"actions": MEETS_TABLE_1},
         autoencoder=HALF_SD,
-        schedules=(
-            Schedule(
-                steps=8,
-                branches=2,
-                guidance=7.5,
-                source="SnapFusion Table 1: 8 steps, text encoder twice; Table 5: batch 2",
-            ),
-        ),
+        schedules=(Schedule(8, 2, 7.5, "SnapFusion Table 1: 8 steps, text encoder twice; Table 5: batch 2"),),
     ),
     System(
         name="snapfusion-table3",
@@ -326,15 +317,8 @@ _ROWS = (
         autoencoder=OURS,
         deployed=OURS_LITE,
         schedules=(
-            Schedule(
-                steps=8,
-                branches=2,
-                guidance=7.5,
-                source="v1: SnapFusion's guidance-aware distillation, so guided (inferred)",
-            ),
-            Schedule(
-                steps=1, branches=1, guidance=1, source="v2: UFOGen's one step, which takes no guidance (inferred)"
-            ),
+            Schedule(8, 2, 7.5, "v1: SnapFusion's guidance-aware distillation, so guided (inferred)"),
+            Schedule(1, 1, 1, "v2: UFOGen's one step, which takes no guidance (inferred)"),
         ),
     ),
     # 278M and 117 GMAC are remembered and inferred, not read: C1 taken literally (every level but the outermost, the
@@ -351,7 +335,7 @@ _ROWS = (
         },
         multiple=32,
         autoencoder=OURS_LITE,
-        schedules=(Schedule(steps=1, branches=1, guidance=1, source="one step, as the larger network (inferred)"),),
+        schedules=(Schedule(1, 1, 1, "one step, as the larger network (inferred)"),),
     ),
 )
 

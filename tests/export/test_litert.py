@@ -16,7 +16,7 @@ from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.export import commands, components, flatbuffer, litert, parity
 from mdrepro.export.components import Component
 from mdrepro.export.litert import LiteRT
-from mdrepro.export.runner import Network
+from mdrepro.export.runner import LiteRTNetwork
 from mdrepro.export.stages import quiet
 from tests.support.small_component import SHAPE, Fake, Small, component, draw, export, small
 
@@ -143,7 +143,7 @@ def test_channels_are_scaled_alone_in_weights_of_any_size(tmp_path: Path, monkey
     assert wide.module.get_parameter("1.weight").nbytes > 2**25
     entry = export(wide, tmp_path, monkeypatch, "int8")["files"][0]
     with quiet():
-        network = Network(tmp_path / entry["file"], 1)
+        network = LiteRTNetwork(tmp_path / entry["file"], 1)
     wanted, inputs = wide.reference(1), {name: value.numpy() for name, value in wide.draw(1).items()}
     found = torch.from_numpy(network(**inputs)["prediction"])
     far = (found - wanted).square().mean((0, 2, 3)).sqrt() / wanted.square().mean((0, 2, 3)).sqrt()
@@ -165,7 +165,7 @@ def test_a_file_cut_off_is_refused(made: tuple[Path, dict[str, Any]], tmp_path: 
     for size in (0, 5, 100, 2000, len(whole) // 2, len(whole) - 1):
         short.write_bytes(whole[:size])
         with pytest.raises(BadInput, match=r"cut off|no \.tflite"):
-            Network(short)
+            LiteRTNetwork(short)
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
@@ -173,16 +173,16 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     for content in (b"GGUF" * 100, b"\0\0\0\0TFL3" + b"\xff" * 100, b"\x10\0\0\0TFL3" + bytes(100)):
         foreign.write_bytes(content)
         with pytest.raises(BadInput, match="foreign"):
-            Network(foreign)
+            LiteRTNetwork(foreign)
     with pytest.raises(BadInput, match="cannot be read"):
-        Network(tmp_path / "nothing.tflite")
+        LiteRTNetwork(tmp_path / "nothing.tflite")
     with pytest.raises(BadInput, match="cannot be read"):
-        Network(tmp_path)
+        LiteRTNetwork(tmp_path)
 
 
 def test_wrong_inputs_are_named(made: tuple[Path, dict[str, Any]]) -> None:
     with quiet():
-        network = Network(made[0] / "unet-fp32.tflite", 1)
+        network = LiteRTNetwork(made[0] / "unet-fp32.tflite", 1)
     good = {name: value.numpy() for name, value in draw(0).items()}
     assert network(**good)["prediction"].shape == SHAPE
     wrong: list[dict[str, Any]] = [
@@ -207,7 +207,7 @@ def test_a_file_with_an_operation_that_nobody_has(made: tuple[Path, dict[str, An
     strange = tmp_path / "strange.tflite"
     flatbuffer.rewrite(made[0] / "unet-fp32.tflite", strange, {"model": "m", "component": "c"}, change)
     with quiet(), pytest.raises(BadInput, match=r"cannot be run here .*Mystery"):
-        Network(strange)
+        LiteRTNetwork(strange)
 
 
 class Strange(nn.Module):

@@ -58,7 +58,7 @@ def test_a_decoder_alone_is_that_of_its_autoencoder(name: str) -> None:
 
 def test_a_new_row_is_in_every_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     half = systems.Autoencoder(
-        name="half", decoder="half-decoder", title="Half", source="a test", layout=systems.Layout(4, 2, 0.5)
+        name="half", decoder="half-decoder", title="Half", source="a test", layout=systems.DecoderLayout(4, 2, 0.5)
     )
     row = systems.System(
         name="small",

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.models import systems
 from mdrepro.models.safe import SafeModelMixin
-from mdrepro.models.systems import Layout
+from mdrepro.models.systems import DecoderLayout
 
 MULTIPLIERS = (1, 2, 4, 4)
 ENCODER_RESNETS = 2
@@ -32,7 +32,7 @@ PATH = ("conv_in", "conv_out", "quant_conv")  # with the resampling convolutions
 START_LOGVAR = -6.0
 
 
-FAMILY: Mapping[str, Layout] = MappingProxyType(
+FAMILY: Mapping[str, DecoderLayout] = MappingProxyType(
     {each.row: each.layout for each in systems.autoencoders().values() if each.row}
 )
 """Layouts by row of the VAE table: ``sd`` (49.5M decoder at width 128), ``ours`` (39.3M), ``ours-lite`` (9.8M)."""
@@ -127,7 +127,7 @@ def configuration(row: str, width: int) -> dict[str, Any]:
     return arguments(FAMILY[row], width)
 
 
-def arguments(layout: Layout, width: int) -> dict[str, Any]:
+def arguments(layout: DecoderLayout, width: int) -> dict[str, Any]:
     """Arguments of :class:`Autoencoder` for a layout, its encoder's finest level ``width`` channels wide."""
     decoder_width = round(width * layout.decoder_share)
     return {
