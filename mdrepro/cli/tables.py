@@ -18,7 +18,6 @@ def list_tables(
     from mdrepro.core.console import columns
     from mdrepro.papers import ledger
 
-    found = ledger.tables(planned=planned)
     rows: list[dict[str, Any]] = [
         {
             "table": table.id,
@@ -29,7 +28,7 @@ def list_tables(
             "tiers": list(table.tiers),
             "claims": [claim.id for claim in table.claims],
         }
-        for table in found.values()
+        for table in ledger.tables(planned=planned).values()
     ]
     if as_json:
         print_json(rows)
@@ -163,19 +162,19 @@ def verify(
     from mdrepro.papers import ledger
     from mdrepro.reproduce.workflow.verify import verify as check
 
-    found = check(ledger.check_tier(tier) if tier else None)
+    checked = check(ledger.check_tier(tier) if tier else None)
     if as_json:
-        print_json(found)
+        print_json(checked)
     else:
-        for name, entry in found["tables"].items():
+        for name, entry in checked["tables"].items():
             for kind in ("published", "run"):
                 if kind in entry:
                     _print_check(name, kind, entry[kind])
-        if not found["tables"]:
+        if not checked["tables"]:
             print("nothing to verify")
         else:
-            print(styled("all verified", GREEN) if found["ok"] else styled("NOT verified"))
-    raise typer.Exit(0 if found["ok"] else 1)
+            print(styled("all verified", GREEN) if checked["ok"] else styled("NOT verified"))
+    raise typer.Exit(0 if checked["ok"] else 1)
 
 
 def _print_check(name: str, kind: str, entry: dict[str, Any]) -> None:
@@ -192,15 +191,15 @@ def _print_check(name: str, kind: str, entry: dict[str, Any]) -> None:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what this machine has and lacks for each tier."""
+    """Show what this machine has and lacks for each tier."""
     from mdrepro.core.console import paragraph, styled
-    from mdrepro.reproduce.doctor import report
+    from mdrepro.reproduce.doctor import report as inspect
 
-    found = report()
+    report = inspect()
     if as_json:
-        print_json(found)
+        print_json(report)
         return
-    for tier, entry in found["tiers"].items():
+    for tier, entry in report["tiers"].items():
         print(f"{tier}: {styled('ready' if entry['ready'] else 'not ready')}")
         for item in entry["findings"]:
             mark = "yes" if item["found"] else "NO" if item["required"] else "no"

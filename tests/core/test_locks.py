@@ -14,18 +14,18 @@ from mdrepro.core.errors import BadInput
 from mdrepro.core.locks import hold
 
 HOLDER = """
-import sys
+import select, sys
 from pathlib import Path
 from mdrepro.core.locks import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
-    sys.stdin.readline()
+    select.select([sys.stdin], [], [], 20)
 """
 
 
 @contextmanager
 def held(file: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds a lock until a line is written to it."""
+    """Another process that holds a lock until a line is written to it, or 20 s have passed."""
     command = [sys.executable, "-c", HOLDER, str(file)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -72,6 +72,8 @@ def test_a_held_lock_is_waited_for_until_its_process_ends_or_is_killed(tmp_path:
 
         with hold(tmp_path / "lock", busy=busy):
             assert told == ["busy"]
+            with pytest.raises(BadInput, match="held here"), hold(tmp_path / "lock", refuse="held here"):
+                pytest.fail("the lock is free while it is held")
             process.wait(10)
     with hold(tmp_path / "lock", refuse="still held"):
         pass
