@@ -12,9 +12,8 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, write_json, write_text
@@ -56,7 +55,7 @@ def build(out: Path | None = None, *, tier: str | None = None, strict: bool = Fa
     now = _inputs(tiers)
     with replacing_folder(final) as folder, tempfile.TemporaryDirectory(prefix="mdrepro-report-") as scratch:
         source = Path(scratch) / "source"
-        _write_sources(source, folder, tiers)
+        _Sources(source, folder, tiers).write()
         sphinx(source, folder, strict=strict)
         shutil.copytree(api.build(strict), folder / "api")
         write_json(folder / STAMP, now)
@@ -116,8 +115,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A section of a page: heading ("" for none), level 1 or 2, and its HTML."""
 
     heading: str
@@ -130,20 +128,6 @@ def _rst(text: str) -> str:
     return re.sub(r"([^\w\s])", r"\\\1", " ".join(text.split()))
 
 
-def _page(source: Path, name: str, title: str, parts: list[Part], tail: str = "") -> None:
-    """Write one page: real headings (for search and navigation) around HTML that the templates made."""
-    lines = [":hide-toc:", "", _rst(title), RULES[0] * 2 * (len(title) + 9), ""]
-    for index, part in enumerate(parts):
-        fragment = source / "fragments" / f"{name.replace('/', '-')}-{index}.html"
-        fragment.parent.mkdir(parents=True, exist_ok=True)
-        fragment.write_text(part.body, encoding="utf-8")
-        if part.heading:
-            lines += [_rst(part.heading), RULES[part.level] * 2 * (len(part.heading) + 9), ""]
-        depth = "../" * name.count("/")
-        lines += [".. raw:: html", f"   :file: {depth}fragments/{fragment.name}", ""]
-    write_text(source / f"{name}.rst", "\n".join([*lines, tail]))
-
-
 def _toctree(caption: str, entries: dict[str, str]) -> str:
     if not entries:
         return ""
@@ -151,100 +135,103 @@ def _toctree(caption: str, entries: dict[str, str]) -> str:
     return "\n".join([".. toctree::", "   :hidden:", f"   :caption: {caption}", "", *lines, "", ""])
 
 
-def _write_sources(source: Path, site: Path, tiers: tuple[Tier, ...]) -> None:
-    """Write every page's source, and the raw files that the pages link to into ``site``."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(SITE / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"portable": views.portable, "tolerance": views.tolerance}
-    environment.globals |= {
-        "glyphs": views.GLYPHS,
-        "tags": views.TAGS,
-        "verdicts": views.VERDICTS,
-        "claim_verdicts": views.CLAIM_VERDICTS,
-        "TIERS": TIERS,
-    }
-
-    def render(template: str, **values: Any) -> str:
-        return environment.get_template(template).render(**values)
-
-    papers = ledger.papers()
-    seen = {table.id: views.run_views(table, tiers) for paper in papers.values() for table in paper.tables}
-    shown = {table.id: table for paper in papers.values() for table in paper.tables if table.notebook or seen[table.id]}
-    for name, table in shown.items():
-        for view in seen[name]:
-            _copy(view, site, source)
-        _table_page(source, render, ledger.paper_of(table), table, seen[name])
-    for paper in papers.values():
-        values = {"paper": paper, "seen": seen, "shown": shown, "up": "../"}
-        parts = [Part("", 1, render("paper.html.jinja", **values))]
-        parts += [Part(table.title, 1, render("ledger.html.jinja", table=table, **values)) for table in paper.tables]
-        _page(source, f"papers/{paper.id}", paper.title, parts)
-    _underspecified_page(source, render, papers)
-    _overview(source, render, papers, seen, shown)
-
-
-def _underspecified_page(source: Path, render: Any, papers: dict[str, Paper]) -> None:
-    entries = underspecified.register().entries
-    parts = [Part("", 1, render("underspecified_head.html.jinja", count=len(entries)))]
-    for name, title in {name: _short(paper) for name, paper in papers.items()}.items():
-        mine = [entry for entry in entries if entry.paper == name]
-        parts.append(Part(title, 1, render("underspecified.html.jinja", paper=title, entries=mine)))
-    _page(source, UNDERSPECIFIED, "What the papers leave out", parts)
-
-
 def _short(paper: Paper) -> str:
     return paper.title.partition(":")[0]
 
 
-def _overview(source: Path, render: Any, papers: dict[str, Paper], seen: dict[str, list[RunView]], shown: Any) -> None:
-    every = [view for views_ in seen.values() for view in views_]
-    totals = Counter[str]()
-    claims = Counter(claim.verdict for view in every for claim in view.claims)
-    for view in every:
-        totals.update(view.counts)
-    planned = {paper.id: [table for table in paper.tables if table.id not in shown] for paper in papers.values()}
-    head = render("overview.html.jinja", papers=papers, every=every, totals=totals, claims=claims, up="")
-    parts = [Part("", 1, head)]
-    for paper in papers.values():
-        mine = [table for table in paper.tables if table.id in shown]
-        body = render("cards.html.jinja", paper=paper, tables=mine, seen=seen, up="")
-        parts.append(Part(_short(paper), 1, body))
-    parts.append(Part("Planned", 1, render("planned.html.jinja", papers=papers, planned=planned, up="")))
-    parts.append(Part("How to read this", 1, render("legend.html.jinja", up="")))
-    tail = _toctree("Tables", {f"tables/{name}": table.title for name, table in shown.items()})
-    data = {f"papers/{name}": _short(paper) for name, paper in papers.items()}
-    tail += _toctree("The papers as data", data | {UNDERSPECIFIED: "What the papers leave out"})
-    executed = [view for view in every if _notebook(view)]
-    made = {f"notebooks/{view.tier}/{view.table.id}": f"{view.table.title} ({view.tier})" for view in executed}
-    tail += _toctree("Executed notebooks", made)
-    _page(source, "index", "mdrepro: the tables of MobileDiffusion and SnapFusion, reproduced", parts, tail)
+class _Sources:
+    """Every page's source in ``source``, and in ``site`` the raw files that the pages link to."""
 
+    def __init__(self, source: Path, site: Path, tiers: tuple[Tier, ...]) -> None:
+        import jinja2
 
-def _table_page(source: Path, render: Any, paper: Paper, table: Table, runs_seen: list[RunView]) -> None:
-    values = {"paper": paper, "table": table, "views": runs_seen, "up": "../"}
-    parts = [Part("", 1, render("head.html.jinja", **values))]
-    for view in runs_seen:
-        more = values | {"view": view, "notebook": _notebook(view), "raw": _raw(view)}
-        heading = f"{view.tier.capitalize()} tier"
-        parts.append(Part(heading, 1, render("run.html.jinja", **more)))
-        if table.claims:
-            parts.append(Part("Claims", 2, render("claims.html.jinja", **more)))
-        if view.figures:
-            parts.append(Part("Figures", 2, render("figures.html.jinja", **more)))
-        parts.append(Part("Numbers", 2, render("numbers.html.jinja", **more)))
-        parts.append(Part("How it was measured", 2, render("notes.html.jinja", **more)))
-        parts.append(Part("Provenance", 2, render("provenance.html.jinja", **more)))
-    if not runs_seen:
-        parts.append(Part("Not run yet", 1, render("unrun.html.jinja", **values)))
-    parts.append(Part("Sources", 1, render("sources.html.jinja", **values)))
-    _page(source, f"tables/{table.id}", table.title, parts)
+        self.source, self.site, self.papers = source, site, ledger.papers()
+        loader = jinja2.FileSystemLoader(SITE / "templates")
+        self.templates = jinja2.Environment(
+            loader=loader, undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
+        )
+        self.templates.filters |= {"portable": views.portable, "tolerance": views.tolerance}
+        self.templates.globals |= {"glyphs": views.GLYPHS, "tags": views.TAGS, "TIERS": TIERS}
+        self.templates.globals |= {"verdicts": views.VERDICTS, "claim_verdicts": views.CLAIM_VERDICTS}
+        tables = {table.id: table for paper in self.papers.values() for table in paper.tables}
+        self.seen = {name: views.run_views(table, tiers) for name, table in tables.items()}
+        self.shown = {name: table for name, table in tables.items() if table.notebook or self.seen[name]}
+
+    def write(self) -> None:
+        """Write all of them."""
+        for name, table in self.shown.items():
+            for view in self.seen[name]:
+                _copy(view, self.site, self.source)
+            self._table(table, self.seen[name])
+        for paper in self.papers.values():
+            values = {"paper": paper, "seen": self.seen, "shown": self.shown, "up": "../"}
+            tables = [self._part(table.title, 1, "ledger", table=table, **values) for table in paper.tables]
+            self._page(f"papers/{paper.id}", paper.title, [self._part("", 1, "paper", **values), *tables])
+        self._underspecified()
+        self._overview()
+
+    def _part(self, heading: str, level: int, template: str, **values: object) -> Part:
+        return Part(heading, level, self.templates.get_template(f"{template}.html.jinja").render(**values))
+
+    def _page(self, name: str, title: str, parts: list[Part], tail: str = "") -> None:
+        """Write one page: real headings (for search and navigation) around HTML that the templates made."""
+        lines = [":hide-toc:", "", _rst(title), RULES[0] * 2 * (len(title) + 9), ""]
+        for index, part in enumerate(parts):
+            fragment = self.source / "fragments" / f"{name.replace('/', '-')}-{index}.html"
+            fragment.parent.mkdir(parents=True, exist_ok=True)
+            fragment.write_text(part.body, encoding="utf-8")
+            if part.heading:
+                lines += [_rst(part.heading), RULES[part.level] * 2 * (len(part.heading) + 9), ""]
+            lines += [".. raw:: html", f"   :file: {'../' * name.count('/')}fragments/{fragment.name}", ""]
+        write_text(self.source / f"{name}.rst", "\n".join([*lines, tail]))
+
+    def _underspecified(self) -> None:
+        entries = underspecified.register().entries
+        parts = [self._part("", 1, "underspecified_head", count=len(entries))]
+        for name, title in {name: _short(paper) for name, paper in self.papers.items()}.items():
+            mine = [entry for entry in entries if entry.paper == name]
+            parts.append(self._part(title, 1, "underspecified", paper=title, entries=mine))
+        self._page(UNDERSPECIFIED, "What the papers leave out", parts)
+
+    def _overview(self) -> None:
+        every = [view for found in self.seen.values() for view in found]
+        totals = sum((Counter(view.counts) for view in every), Counter[str]())
+        claims = Counter(claim.verdict for view in every for claim in view.claims)
+        planned = {
+            paper.id: [table for table in paper.tables if table.id not in self.shown] for paper in self.papers.values()
+        }
+        values = {"papers": self.papers, "up": ""}
+        parts = [self._part("", 1, "overview", every=every, totals=totals, claims=claims, **values)]
+        for paper in self.papers.values():
+            mine = [table for table in paper.tables if table.id in self.shown]
+            parts.append(self._part(_short(paper), 1, "cards", paper=paper, tables=mine, seen=self.seen, up=""))
+        parts.append(self._part("Planned", 1, "planned", planned=planned, **values))
+        parts.append(self._part("How to read this", 1, "legend", up=""))
+        data = {f"papers/{name}": _short(paper) for name, paper in self.papers.items()}
+        notebooks = {
+            f"notebooks/{view.tier}/{view.table.id}": f"{view.table.title} ({view.tier})"
+            for view in every
+            if _notebook(view)
+        }
+        tail = _toctree("Tables", {f"tables/{name}": table.title for name, table in self.shown.items()})
+        tail += _toctree("The papers as data", data | {UNDERSPECIFIED: "What the papers leave out"})
+        tail += _toctree("Executed notebooks", notebooks)
+        self._page("index", "mdrepro: the tables of MobileDiffusion and SnapFusion, reproduced", parts, tail)
+
+    def _table(self, table: Table, found: list[RunView]) -> None:
+        values = {"paper": ledger.paper_of(table), "table": table, "views": found, "up": "../"}
+        parts = [self._part("", 1, "head", **values)]
+        for view in found:
+            more = values | {"view": view, "notebook": _notebook(view), "raw": _raw(view)}
+            sections = {"Claims": "claims"} if table.claims else {}
+            sections |= {"Figures": "figures"} if view.figures else {}
+            sections |= {"Numbers": "numbers", "How it was measured": "notes", "Provenance": "provenance"}
+            parts.append(self._part(f"{view.tier.capitalize()} tier", 1, "run", **more))
+            parts += [self._part(title, 2, template, **more) for title, template in sections.items()]
+        if not found:
+            parts.append(self._part("Not run yet", 1, "unrun", **values))
+        parts.append(self._part("Sources", 1, "sources", **values))
+        self._page(f"tables/{table.id}", table.title, parts)
 
 
 def _notebook(view: RunView) -> str:

@@ -1,11 +1,15 @@
 """A Sphinx extension that writes formulas as MathML, so that no page needs a script from another host."""
 
 import html
-from typing import Any
+from typing import TYPE_CHECKING
 
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.writers.html5 import HTML5Translator
 
 
 def render(tex: str, *, block: bool) -> str:
@@ -16,17 +20,17 @@ def render(tex: str, *, block: bool) -> str:
         return f"<code>{html.escape(tex)}</code>"
 
 
-def _inline(writer: Any, node: nodes.math) -> None:
+def _inline(writer: "HTML5Translator", node: nodes.math) -> None:
     writer.body.append(f'<span class="math">{render(node.astext(), block=False)}</span>')
     raise nodes.SkipNode
 
 
-def _block(writer: Any, node: nodes.math_block) -> None:
+def _block(writer: "HTML5Translator", node: nodes.math_block) -> None:
     writer.body.append(f'<div class="math">{render(node.astext(), block=True)}</div>')
     raise nodes.SkipNode
 
 
-def setup(app: Any) -> dict[str, bool]:
+def setup(app: "Sphinx") -> dict[str, bool]:
     """Register the renderer "mathml"."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

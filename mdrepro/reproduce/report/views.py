@@ -2,11 +2,11 @@
 
 import re
 import sys
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from mdrepro.core.files import sha256
 from mdrepro.core.paths import published as published_in
@@ -16,6 +16,7 @@ from mdrepro.papers.schema import CONFIRMED, TIERS, Cell, Claim, Column, Table, 
 from mdrepro.reproduce.formatting import decimals, number
 from mdrepro.reproduce.workflow import results
 
+T = TypeVar("T", bound=Hashable)
 COMPARED = {Verdict.REPRODUCED, Verdict.WITHIN_NOISE, Verdict.DIFFERS, Verdict.UNCONFIRMED}
 VERDICTS = {
     "reproduced": "Our number lies within the tolerance that was declared for the cell before anything was measured.",
@@ -64,22 +65,22 @@ def tolerance(value: Tolerance, unit: str = "") -> str:
 
 def portable(text: str) -> str:
     """``text`` without this machine's paths: the checkout, the environment, the home and kernels' folders are named."""
-    places = {str(root()): "$MDREPRO_ROOT", sys.prefix: "$VENV", str(Path.home()): "~"}
-    for place in sorted(places, key=len, reverse=True):
-        if len(place) > 1:
-            text = re.sub(re.escape(place) + r"(?![\w.-])", lambda _, place=place: places[place], text)  # type: ignore[misc]
+    names = {str(root()): "$MDREPRO_ROOT", sys.prefix: "$VENV", str(Path.home()): "~"}
+    for folder in sorted(names, key=len, reverse=True):
+        if len(folder) > 1:
+            text = re.sub(rf"{re.escape(folder)}(?![\w.-])", names[folder], text)
     return re.sub(r"/[\w./-]*/ipykernel_\d+/", "ipykernel/", text)
 
 
 @dataclass
-class Notes:
-    """Footnotes of a table: equal texts share one mark."""
+class Notes(Generic[T]):
+    """Footnotes of a table: equal items share one mark, a number or a letter."""
 
     prefix: str
     letters: bool = False
-    items: list[Any] = field(default_factory=list)
+    items: list[T] = field(default_factory=list)
 
-    def mark(self, item: Any) -> str:
+    def mark(self, item: T) -> str:
         """The mark of ``item``, added when new."""
         if item not in self.items:
             self.items.append(item)
@@ -92,13 +93,12 @@ class Notes:
         letter = chr(ord("a") + index % 26)
         return letter if index < 26 else self.label(index // 26 - 1) + letter
 
-    def listed(self) -> list[tuple[str, Any]]:
+    def listed(self) -> list[tuple[str, T]]:
         """Every mark with its item, in order."""
         return [(self.label(index), item) for index, item in enumerate(self.items)]
 
 
-@dataclass(frozen=True)
-class PaperNote:
+class PaperNote(NamedTuple):
     """Where one of the paper's figures comes from."""
 
     confidence: str
@@ -106,9 +106,9 @@ class PaperNote:
     note: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class CellView:
-    """One cell of a table page. Texts are plain, "" where there is nothing to show."""
+    """One cell of a table page. Texts are plain, "" where there is nothing to show; ``how`` has marks of notes."""
 
     verdict: str = ""
     value: str = ""
@@ -116,7 +116,6 @@ class CellView:
     n: int | None = None
     protocol: str = ""
     how: tuple[str, ...] = ()
-    """Marks of the notes that together are the protocol."""
     reason: str = ""
     paper: str = ""
     confidence: str = ""
@@ -127,13 +126,12 @@ class CellView:
 
     @property
     def doubtful(self) -> bool:
-        """Whether the paper's figure is none that may be called the paper's."""
+        """Whether the paper's figure may not be called the paper's."""
         return bool(self.confidence) and self.confidence not in CONFIRMED
 
 
-@dataclass(frozen=True)
-class ClaimView:
-    """One claim with what a run says about it."""
+class ClaimView(NamedTuple):
+    """One claim, its verdict and the numbers behind it."""
 
     claim: Claim
     verdict: str
@@ -142,23 +140,29 @@ class ClaimView:
 
 @dataclass
 class RunView:
-    """One table at one tier: the local run where there is one, else the published result."""
+    """One table at one tier: the local run where there is one, else the published result.
+
+    ``origin`` is "local" or "published"; ``where_reasons`` has the cells by mark of a reason and row.
+    """
 
     table: Table
     tier: Tier
     origin: str
-    """"local" or "published"."""
     result: results.Result
     published: results.Result | None
-    cells: dict[str, dict[str, CellView]]
-    claims: list[ClaimView]
-    counts: dict[str, int]
-    protocols: Notes
-    reasons: Notes
-    sources: Notes
-    where_reasons: dict[str, dict[str, list[str]]]
     warnings: list[str]
     figures: list[str]
+    counts: dict[str, int]
+    claims: list[ClaimView]
+    cells: dict[str, dict[str, CellView]] = field(default_factory=dict)
+    where_reasons: dict[str, dict[str, list[str]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+
+    def __post_init__(self) -> None:
+        self.protocols = Notes[str](f"{self.slug}-how", letters=True)
+        self.reasons = Notes[str](f"{self.slug}-why")
+        self.sources = Notes[PaperNote](f"{self.slug}-source")
 
     @property
     def slug(self) -> str:
@@ -172,26 +176,25 @@ class RunView:
 
     @property
     def short_commit(self) -> str:
-        """Seven digits of the commit."""
+        """Nine digits of the commit."""
         return (self.provenance.get("commit") or "no commit")[:9].strip()
 
     @property
     def agreement(self) -> dict[str, int]:
         """How many numbers agree and do not agree with the published ones."""
-        flags = [cell.agrees for row in self.cells.values() for cell in row.values() if cell.agrees is not None]
+        flags = [cell.agrees for row in self.cells.values() for cell in row.values()]
         return {"agree": flags.count(True), "disagree": flags.count(False)}
 
     def reason_cells(self, mark: str) -> str:
         """How many cells a reason stands for, in words."""
-        number = sum(map(len, self.where_reasons[mark].values()))
-        return f"{number} cell" + ("s" if number != 1 else "")
+        count = sum(map(len, self.where_reasons[mark].values()))
+        return f"{count} cell" + ("s" if count != 1 else "")
 
     @property
     def is_published(self) -> bool:
         """Whether this very run is the published one."""
-        mine, earlier = self.result, self.published
-        made = [result and (result["provenance"].get("created"), result["rows"]) for result in (mine, earlier)]
-        return made[0] == made[1]
+        runs = [run and (run["provenance"].get("created"), run["rows"]) for run in (self.result, self.published)]
+        return runs[0] == runs[1]
 
     @property
     def comparable(self) -> list[Column]:
@@ -204,7 +207,7 @@ class RunView:
         same = self.comparable
         other = [column for column in self.table.columns.values() if column not in same]
         if not same:
-            small = "small networks; " if self.tier == "quick" and not _alike(self.table) else ""
+            small = "small networks; " if self.tier == "quick" and not _full_size(self.table) else ""
             return f"{small}not the paper's protocol. Claims are tested, cells are not compared with the paper's."
         if not other:
             return "the paper's protocol in every column."
@@ -213,7 +216,7 @@ class RunView:
         return f"the paper's protocol in {_names(same)} only; the other columns cannot be compared."
 
 
-def _alike(table: Table) -> bool:
+def _full_size(table: Table) -> bool:
     """Whether the quick tier runs with the paper tier's own parameters, on networks of the published size."""
     if "quick" not in table.tiers or "paper" not in table.tiers:
         return False
@@ -226,42 +229,35 @@ def _names(columns: list[Column]) -> str:
 
 def paper_text(cell: Cell | None) -> str:
     """The paper's figure as published; "" where the paper has no such cell."""
-    if cell is None:
-        return ""
-    if cell.value is not None:
-        return f"{cell.value:.10g}".replace("-", "−") + (f" ({cell.text})" if cell.text else "")
-    return cell.text or "not found"
+    if cell is None or cell.value is None:
+        return (cell.text or "not found") if cell else ""
+    return f"{cell.value:.10g}".replace("-", "−") + (f" ({cell.text})" if cell.text else "")
 
 
-def _cell(
-    table: Table, row: dict[str, Any] | None, key: tuple[str, str], run: "_Marks", earlier: dict[tuple[str, str], Any]
-) -> CellView:
-    spec, column = table.cell(*key), table.columns[key[1]]
-    shown: dict[str, Any] = {"paper": paper_text(spec), "confidence": spec.confidence if spec else ""}
+def _cell(view: RunView, row: str, name: str, made: dict[str, Any] | None, how: dict[str, tuple[str, ...]]) -> CellView:
+    """One cell; its notes are added to those of ``view``."""
+    spec, column = view.table.cell(row, name), view.table.columns[name]
+    cell = CellView(paper=paper_text(spec))
     if spec:
-        shown["source"] = run.sources.mark(PaperNote(spec.confidence, spec.source, spec.note))
-    if row is None:
-        return CellView(**shown)
-    shown["verdict"] = row["verdict"]
-    if row["value"] is None:
-        shown["reason"] = run.reasons.mark(row["reason"])
-        where = run.where_reasons.setdefault(shown["reason"], {})
-        where.setdefault(table.rows[key[0]], []).append(column.title)
-    else:
-        shown |= {"value": number(row["value"], column.digits), "n": row["n"]}
-        if row["ci_low"] is not None:
-            places = decimals(row["value"], column.digits)
-            ends = [f"{row[end]:,.{places}f}".replace("-", "−") for end in ("ci_low", "ci_high")]
-            shown["interval"] = f"[{ends[0]}, {ends[1]}]"
-        shown["protocol"] = portable(row["protocol"])
-        shown["how"] = tuple(run.protocols.mark(note) for note in run.how.get(row["protocol"], ()))
-        if spec and spec.value and row["verdict"] in COMPARED:
-            off = (row["value"] / spec.value - 1) * 100
-            shown["delta"] = f"{off:+.2g} %".replace("-", "−") if off else "equal"
-    if (before := earlier.get(key)) is not None:
-        shown["published"] = number(before, column.digits)
-        shown["agrees"] = ledger.agrees(column, row["value"], before)
-    return CellView(**shown)
+        cell.confidence = spec.confidence
+        cell.source = view.sources.mark(PaperNote(spec.confidence, spec.source, spec.note))
+    if made is None:
+        return cell
+    cell.verdict = made["verdict"]
+    if made["value"] is None:
+        cell.reason = view.reasons.mark(made["reason"])
+        view.where_reasons[cell.reason][view.table.rows[row]].append(column.title)
+        return cell
+    cell.value, cell.n, cell.protocol = number(made["value"], column.digits), made["n"], portable(made["protocol"])
+    cell.how = tuple(view.protocols.mark(note) for note in how.get(made["protocol"], ()))
+    if made["ci_low"] is not None:
+        digits = decimals(made["value"], column.digits)
+        ends = (f"{made[end]:,.{digits}f}".replace("-", "−") for end in ("ci_low", "ci_high"))
+        cell.interval = f"[{', '.join(ends)}]"
+    if spec and spec.value and made["verdict"] in COMPARED:
+        off = (made["value"] / spec.value - 1) * 100
+        cell.delta = f"{off:+.2g} %".replace("-", "−") if off else "equal"
+    return cell
 
 
 def shared_clauses(protocols: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -282,15 +278,6 @@ def shared_clauses(protocols: Iterable[str]) -> dict[str, tuple[str, ...]]:
             groups.setdefault(tuple(where[part]), []).append(part)
         notes[text] = tuple("; ".join(group) for group in groups.values())
     return notes
-
-
-@dataclass
-class _Marks:
-    how: dict[str, tuple[str, ...]]
-    protocols: Notes
-    reasons: Notes
-    sources: Notes
-    where_reasons: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
 def _warnings(table: Table, result: results.Result, rows: list[dict[str, Any]], folder: Path) -> list[str]:
@@ -318,48 +305,34 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
     result = local or published
     if result is None:
         return None
-    rows = [
-        results.judged(table, tier, row)
-        for row in result["rows"]
-        if row["row"] in table.rows and row["column"] in table.columns
-    ]
-    by_key = {(row["row"], row["column"]): row for row in rows}
-    earlier = {(row["row"], row["column"]): row["value"] for row in published["rows"]} if local and published else {}
-    slug = tier if local else f"{tier}-published"
-    how = shared_clauses(row["protocol"] for row in rows)
-    marks = _Marks(how, Notes(f"{slug}-how", letters=True), Notes(f"{slug}-why"), Notes(f"{slug}-source"))
-    cells = {
-        row: {name: _cell(table, by_key.get((row, name)), (row, name), marks, earlier) for name in table.columns}
-        for row in table.rows
-    }
-    statements = {claim["id"]: claim for claim in results.judged_claims(table, rows)}
-    claims = [
-        ClaimView(claim, statements[claim.id]["verdict"], statements[claim.id]["numbers"].split("; "))
-        for claim in table.claims
-    ]
-    counted = Counter(row["verdict"] for row in rows)
-    return RunView(
-        table=table,
-        tier=tier,
-        origin="local" if local else "published",
-        result=result,
-        published=published,
-        cells=cells,
-        claims=claims,
-        counts={name: counted[name] for name in VERDICTS if counted[name]},
-        protocols=marks.protocols,
-        reasons=marks.reasons,
-        sources=marks.sources,
-        where_reasons=marks.where_reasons,
-        warnings=_warnings(table, result, rows, run_dir(tier, table.id) if local else published_in(tier)),
-        figures=sorted(
-            {
-                Path(name).stem.removeprefix("" if local else f"{table.id}-")
-                for name in result.get("files", {})
-                if name.startswith("figures/")
-            }
-        ),
+    known = [row for row in result["rows"] if row["row"] in table.rows and row["column"] in table.columns]
+    rows = [results.judged(table, tier, row) for row in known]
+    counts = Counter(row["verdict"] for row in rows)
+    claims = {claim["id"]: claim for claim in results.judged_claims(table, rows)}
+    prefix = "" if local else f"{table.id}-"
+    figures = {Path(name).stem.removeprefix(prefix) for name in result.get("files", {}) if name.startswith("figures/")}
+    view = RunView(
+        table,
+        tier,
+        "local" if local else "published",
+        result,
+        published,
+        _warnings(table, result, rows, run_dir(tier, table.id) if local else published_in(tier)),
+        sorted(figures),
+        {name: counts[name] for name in VERDICTS if counts[name]},
+        [ClaimView(one, claims[one.id]["verdict"], claims[one.id]["numbers"].split("; ")) for one in table.claims],
     )
+    by_key = {(row["row"], row["column"]): row for row in rows}
+    how = shared_clauses(row["protocol"] for row in rows)
+    for row in table.rows:
+        view.cells[row] = {name: _cell(view, row, name, by_key.get((row, name)), how) for name in table.columns}
+    for earlier in published["rows"] if local and published else ():
+        row, name = earlier["row"], earlier["column"]
+        if (made := by_key.get((row, name))) and earlier["value"] is not None:
+            cell, column = view.cells[row][name], table.columns[name]
+            cell.published = number(earlier["value"], column.digits)
+            cell.agrees = ledger.agrees(column, made["value"], earlier["value"])
+    return view
 
 
 def run_views(table: Table, tiers: Iterable[Tier] = TIERS) -> list[RunView]:
