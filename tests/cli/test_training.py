@@ -89,7 +89,7 @@ def _generate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for wrong, says in (
         (("t-11", *prompts, "--out", "x"), "did you mean t-1"),
         ((str(folder), *prompts, "--out", "x"), "model_index.json"),
-        (("t-1", *prompts, "--out", "x", "--shard", "1of2"), "allowed is I/N"),
+        (("t-1", *prompts, "--out", "x", "--shard", "1of2"), "expected I/N"),
         (("t-1", *prompts, "--out", "x", "--shard", "2/2"), "shard 2 of 2"),
         (("t-1", *prompts, "--out", "x", "--sampler", "dim"), "did you mean ddim"),
         (("t-1", "--prompts", str(folder / "none.txt"), "--out", "x"), "cannot be read"),

@@ -42,7 +42,7 @@ class Parameter:
     path: bool = False
 
     @property
-    def allowed(self) -> str:
+    def expected(self) -> str:
         """What is allowed, in words."""
         words = {"list[str]": "names separated by commas", "bool": "true or false"}.get(self.type, self.type)
         if self.low is not None:
@@ -54,7 +54,7 @@ class Parameter:
         return words
 
     def check(self, value: Any) -> Any:
-        """``value`` in the declared type. Raises BadInput that names what is allowed."""
+        """``value`` in the declared type. Raises BadInput that names what is expected."""
         kind = TYPES[self.type]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
@@ -69,7 +69,7 @@ class Parameter:
         elif right and self.choices:
             right = set(value if kind is list else [value]) <= set(self.choices)
         if not right:
-            raise BadInput(f"parameter {self.name} = {value!r}: allowed is {self.allowed}")
+            raise BadInput(f"parameter {self.name} = {value!r}: expected {self.expected}")
         return value
 
     def parse(self, text: str) -> Any:
@@ -83,7 +83,7 @@ class Parameter:
         except (KeyError, ValueError) as error:
             if isinstance(error, BadInput):
                 raise
-            raise BadInput(f"parameter {self.name} = {text!r}: allowed is {self.allowed}") from None
+            raise BadInput(f"parameter {self.name} = {text!r}: expected {self.expected}") from None
 
 
 def _comments(source: str) -> dict[int, str]:
@@ -96,7 +96,7 @@ def _parameter(statement: ast.stmt, comment: str) -> Parameter:
         raise ValueError(f"line {statement.lineno} is not `name: type = default`")
     kind = ast.unparse(statement.annotation)
     if kind not in TYPES:
-        raise ValueError(f"{statement.target.id}: type {kind} is none of {', '.join(TYPES)}")
+        raise ValueError(f"{statement.target.id}: type {kind} is not one of {', '.join(TYPES)}")
     fields: dict[str, Any] = {"help": comment}
     if match := _COMMENT.match(comment):
         fields = {"help": match["help"], "path": bool(match["path"])}
@@ -124,14 +124,14 @@ def declared(notebook: Path) -> dict[str, Parameter]:
         raise BadInput(f"{notebook}: not a readable notebook ({error})") from None
     tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
-        raise BadInput(f"{notebook}: {len(tagged)} cells are tagged 'parameters'; one is allowed")
+        raise BadInput(f"{notebook}: {len(tagged)} cells are tagged 'parameters'; expected one")
     source = "".join(tagged[0]["source"])
     try:
         comments = _comments(source)
-        found = [_parameter(node, comments.get(node.end_lineno or 0, "")) for node in ast.parse(source).body]
+        parameters = [_parameter(node, comments.get(node.end_lineno or 0, "")) for node in ast.parse(source).body]
     except (SyntaxError, ValueError, tokenize.TokenError) as error:
         raise BadInput(f"{notebook}: parameters cell: {error}") from None
-    return {parameter.name: parameter for parameter in found}
+    return {parameter.name: parameter for parameter in parameters}
 
 
 def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str,
 
     Raises:
         BadInput: the table does not run at this tier, or a setting has an unknown name, a wrong type or a value out
-            of range; the message names what is allowed.
+            of range; the message names what is expected.
     """
     if not table.notebook or tier not in table.tiers:
         needs = table.not_at.get(tier) or "its notebook is not built yet"
@@ -147,21 +147,21 @@ def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str,
         raise BadInput(f"{table.id} does not run at tier {tier}{where}. It needs: {needs}")
     known = declared(root() / table.notebook)
     values = {name: parameter.default for name, parameter in known.items()}
-    chosen: dict[str, Any] = {"tier": tier} | table.tiers[tier].parameters
+    given: dict[str, Any] = {"tier": tier} | table.tiers[tier].parameters
     for setting in settings:
         name, sign, text = setting.partition("=")
         if not sign or not name:
-            raise BadInput(f"--set {setting}: allowed is name=value")
+            raise BadInput(f"--set {setting}: expected name=value")
         if name == "tier":
-            raise BadInput("--set tier=...: the tier is chosen with --tier")
+            raise BadInput("--set tier=...: use --tier")
         if name == "recipes" and name not in known and table.networks(tier):
             raise BadInput(_declared_networks(table, tier))
         if name not in known:
             raise unknown(f"parameter of {table.id}", name, (item for item in known if item != "tier"))
-        chosen[name] = known[name].parse(text)
-    if strange := set(chosen) - set(known):
+        given[name] = known[name].parse(text)
+    if strange := set(given) - set(known):
         raise BadInput(f"{table.id}: tier {tier} sets unknown parameters: {', '.join(sorted(strange))}")
-    return values | {name: known[name].check(value) for name, value in chosen.items()}
+    return values | {name: known[name].check(value) for name, value in given.items()}
 
 
 def _declared_networks(table: Table, tier: Tier) -> str:

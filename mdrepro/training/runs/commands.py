@@ -19,18 +19,18 @@ def listed() -> list[dict[str, Any]]:
 
 
 def _listed(recipe: Recipe) -> dict[str, Any]:
-    told = {name: getattr(recipe, name) for name in ("name", "tier", "kind", "pretrained", "sampling")}
-    told |= {"parents": recipe.parent_names, "steps": recipe.loop.steps, "batch": recipe.loop.batch}
-    told |= {"key": None, "folder": None}
+    row = {name: getattr(recipe, name) for name in ("name", "tier", "kind", "pretrained", "sampling")}
+    row |= {"parents": recipe.parent_names, "steps": recipe.loop.steps, "batch": recipe.loop.batch}
+    row |= {"key": None, "folder": None}
     try:
-        told["key"] = store.key(recipe)
+        row["key"] = store.key(recipe)
         run = store.find(recipe)
     except NotAttempted:
-        return told | {"state": "needs data"}
+        return row | {"state": "needs data"}
     if run is None:
-        return told | {"state": "missing"}
+        return row | {"state": "missing"}
     local = run.folder.is_relative_to(paths.runs())
-    return told | {"state": "trained" if local else "published", "folder": paths.relative(run.folder)}
+    return row | {"state": "trained" if local else "published", "folder": paths.relative(run.folder)}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -50,7 +50,7 @@ def train(
     """Train one recipe with settings of ``--set``; return its record, or ``{"finished": False}`` where time ran out.
 
     Raises:
-        BadInput: an unknown recipe or setting; data or pretrained weights are not here.
+        BadInput: an unknown recipe or setting; data or pretrained weights are missing.
     """
     from mdrepro.training.runs.session import Unfinished
     from mdrepro.training.runs.settings import changed
@@ -61,7 +61,7 @@ def train(
     except Unfinished as rest:
         print(rest)
         return {"recipe": name, "finished": False}
-    except NotAttempted as missing:  # here it is the user's to put there
+    except NotAttempted as missing:  # on the command line the user has to provide it
         raise BadInput(str(missing)) from missing
     print(f"{name}: {run.record['seconds']:.0f} s, {paths.relative(run.folder)}")
     return run.record | {"finished": True, "folder": paths.relative(run.folder)}
@@ -80,7 +80,7 @@ def pipeline(checkpoint: str, decoder: str | None = None) -> Any:
     if not folder.is_dir():
         raise unknown("recipe or folder", checkpoint, registry.RECIPES)
     if decoder is not None:
-        raise BadInput("--decoder is of recipes, not of folders: leave it out")
+        raise BadInput("--decoder needs a recipe, not a folder: leave it out")
     return _load_pipeline(folder)
 
 
@@ -94,7 +94,7 @@ def _load_pipeline(folder: Path) -> Any:
     try:
         name = json.loads(index.read_text())["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder} holds no pipeline of diffusers: {index.name} cannot be read ({error})") from None
+        raise BadInput(f"{folder} holds no diffusers pipeline: {index.name} cannot be read ({error})") from None
     if name == MobileDiffusionPipeline.__name__:
         return MobileDiffusionPipeline.from_pretrained(folder)
     refuse_pickles(folder)
@@ -106,5 +106,5 @@ def shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     if not (match := re.fullmatch(r"(\d+)/(\d+)", text)):
-        raise BadInput(f"--shard {text}: allowed is I/N, such as 0/4")
+        raise BadInput(f"--shard {text}: expected I/N, such as 0/4")
     return int(match[1]), int(match[2])
