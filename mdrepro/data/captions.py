@@ -57,16 +57,16 @@ class Preparation:
                 raise unknown(kind, name, allowed)
         if self.size < 1 or not 0 <= self.broken < 1:
             raise BadInput(
-                f"size {self.size} px, broken {self.broken}: allowed are 1 px or more, and a share from 0 to below 1"
+                f"size {self.size} px, broken {self.broken}: must be 1 px or more, and a share from 0 to below 1"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Where the bytes of one picture lie, and what is said of it.
+    """The bytes of one picture and its captions.
 
     Args:
-        name: unique, and the same wherever the data lies.
+        name: unique, and the same wherever the data is.
         file: a picture, or a tar file that holds it.
         captions: in order; empty ones do not count.
         offset, size: bytes in ``file``.
@@ -80,7 +80,7 @@ class Picture:
     size: int = 0
     fault: str = ""
 
-    def pixels(self, how: Preparation) -> Tensor:
+    def pixels(self, preparation: Preparation) -> Tensor:
         """uint8, (3, size, size). Raises BadInput if it cannot be read."""
         try:
             with open(self.file, "rb") as file:
@@ -88,7 +88,7 @@ class Picture:
                 content = file.read(self.size)
         except OSError as error:
             raise BadInput(f"cannot read the picture ({error.strerror})") from error
-        return pixels.tensor(pixels.square(pixels.rgb(content, "the picture"), how.size, how.fit))
+        return pixels.tensor(pixels.square(pixels.rgb(content, "the picture"), preparation.size, preparation.fit))
 
 
 class CaptionedPictures:
@@ -99,28 +99,29 @@ class CaptionedPictures:
             does not read the pictures.
 
     Args:
-        found: all pictures, the faulty ones too.
-        how: their preparation.
+        pictures: all of them, the faulty ones too.
+        preparation: how they are read.
         source: what they are called in errors.
 
     Raises:
         BadInput: no pictures, none with a caption, or too large a share of them broken.
     """
 
-    def __init__(self, found: Iterable[Picture], how: Preparation, source: str) -> None:
-        self.how, self._source = how, source
+    def __init__(self, pictures: Iterable[Picture], preparation: Preparation, source: str) -> None:
+        self.preparation, self._source = preparation, source
         self._faults: dict[str, str] = {}
         self._total = 0
         self._pictures: list[Picture] = []
         self._samples: list[tuple[int, str]] = []
-        for picture in found:
+        for picture in pictures:
             self._total += 1
-            said = [caption for caption in map(str.strip, picture.captions) if caption]
-            fault = picture.fault or ("" if said else "no caption")
+            texts = [caption for caption in map(str.strip, picture.captions) if caption]
+            fault = picture.fault or ("" if texts else "no caption")
             if fault:
                 self._note(picture, fault)
                 continue
-            self._samples += [(len(self._pictures), text) for text in (said if how.captions == "all" else said[:1])]
+            used = texts if preparation.captions == "all" else texts[:1]
+            self._samples += [(len(self._pictures), text) for text in used]
             self._pictures.append(picture)
         self._check_share()
         if not self._pictures:
@@ -131,7 +132,7 @@ class CaptionedPictures:
         return len(self._samples)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Samples: ``pixels`` uint8 (b, 3, size, size) and ``caption``, b texts. A picture is decoded once a batch.
+        """Samples: ``pixels`` uint8 (b, 3, size, size) and ``caption``, b texts. A picture is decoded once per batch.
 
         Raises:
             BadInput: with this batch, too large a share of the pictures has turned out broken.
@@ -160,7 +161,7 @@ class CaptionedPictures:
 
     def _read(self, number: int) -> Tensor | BadInput:
         try:
-            return self._pictures[number].pixels(self.how)
+            return self._pictures[number].pixels(self.preparation)
         except BadInput as error:
             return error
 
@@ -170,16 +171,16 @@ class CaptionedPictures:
 
     def _check_share(self) -> None:
         """Raises BadInput if more is broken than allowed, or everything."""
-        if self._faults and len(self._faults) > min(self.how.broken * self._total, self._total - 1):
+        if self._faults and len(self._faults) > min(self.preparation.broken * self._total, self._total - 1):
             first = "; ".join(f"{name}: {fault}" for name, fault in list(self._faults.items())[:3])
             raise BadInput(
                 f"{self._source}: {len(self._faults)} of {self._total} pictures are broken ({first}): "
-                f"allowed are {self.how.broken:.3g} of them; mend the files, or allow a larger share"
+                f"at most {self.preparation.broken:.3g} of them may be; mend the files, or allow a larger share"
             )
 
     def _hash(self) -> str:
-        how = [self.how.size, self.how.fit, pixels.FILTER.name]
-        digest = hashlib.sha256(json.dumps(how).encode())
+        prepared = [self.preparation.size, self.preparation.fit, pixels.FILTER.name]
+        digest = hashlib.sha256(json.dumps(prepared).encode())
         for picture in self._pictures:
             digest.update(json.dumps([picture.name, picture.size]).encode())
         for sample in self._samples:
@@ -187,19 +188,19 @@ class CaptionedPictures:
         return digest.hexdigest()
 
 
-def coco(annotations: Path, images: Path, how: Preparation) -> CaptionedPictures:
+def coco(annotations: Path, images: Path, preparation: Preparation) -> CaptionedPictures:
     """COCO captions.
 
     Args:
         annotations: JSON with ``images`` (``id``, ``file_name``) and ``annotations`` (``image_id``, ``caption``), such
             as captions_train2017.json. Captions keep their order in the file.
         images: the folder that ``file_name`` starts from.
-        how: the preparation.
+        preparation: how the pictures are read.
 
     Raises:
         BadInput: not such a file; an image id twice, or an unknown one; see `CaptionedPictures`.
     """
-    return CaptionedPictures(_pictures(listed(annotations), images, str(annotations)), how, str(annotations))
+    return CaptionedPictures(_pictures(listed(annotations), images, str(annotations)), preparation, str(annotations))
 
 
 def listed(annotations: Path) -> list[tuple[str, tuple[str, ...]]]:
@@ -210,30 +211,30 @@ def listed(annotations: Path) -> list[tuple[str, tuple[str, ...]]]:
     """
     shape = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}, as in captions_train2017.json'
     content = _json(_text(annotations), str(annotations), shape)
-    names: dict[Any, str] = {}
+    names: dict[int | str, str] = {}
     for number, entry in enumerate(_field(content, "images", list, str(annotations), shape)):
         where = f"{annotations}, images[{number}]"
         key = _field(entry, "id", (int, str), where, shape)
         if key in names:
             raise BadInput(f"{where}: the id {key!r} occurs twice: every image needs its own")
         names[key] = _field(entry, "file_name", str, where, shape)
-    said: dict[Any, list[str]] = {key: [] for key in names}
+    texts: dict[int | str, list[str]] = {key: [] for key in names}
     for number, entry in enumerate(_field(content, "annotations", list, str(annotations), shape)):
         where = f"{annotations}, annotations[{number}]"
         key = _field(entry, "image_id", (int, str), where, shape)
-        if key not in said:
+        if key not in texts:
             raise BadInput(f"{where}: image_id {key!r} is not among the images of the file")
-        said[key].append(_field(entry, "caption", str, where, shape))
-    return [(names[key], tuple(said[key])) for key in names]
+        texts[key].append(_field(entry, "caption", str, where, shape))
+    return [(names[key], tuple(texts[key])) for key in names]
 
 
-def folder(root: Path, how: Preparation) -> CaptionedPictures:
+def folder(root: Path, preparation: Preparation) -> CaptionedPictures:
     """A folder of pictures with ``metadata.jsonl``, as Hugging Face's image folders have it.
 
     Args:
         root: holds metadata.jsonl, a JSON object a line: ``file_name``, relative to the folder, and ``text``. Pictures
             that it does not name are not used.
-        how: the preparation.
+        preparation: how the pictures are read.
 
     Raises:
         BadInput: no such folder or file; a line with other fields; a file name twice; see `CaptionedPictures`.
@@ -247,9 +248,9 @@ def folder(root: Path, how: Preparation) -> CaptionedPictures:
             entry = _json(line, where, shape)
             name = _field(entry, "file_name", str, where, shape)
             if name in pairs:
-                raise BadInput(f"{where}: {name!r} occurs twice: allowed is {shape}")
+                raise BadInput(f"{where}: {name!r} occurs twice: expected {shape}")
             pairs[name] = (_field(entry, "text", str, where, shape),)
-    return CaptionedPictures(_pictures(pairs.items(), root, str(metadata)), how, str(metadata))
+    return CaptionedPictures(_pictures(pairs.items(), root, str(metadata)), preparation, str(metadata))
 
 
 def _pictures(pairs: Iterable[tuple[str, tuple[str, ...]]], root: Path, where: str) -> Iterable[Picture]:
@@ -258,7 +259,7 @@ def _pictures(pairs: Iterable[tuple[str, tuple[str, ...]]], root: Path, where: s
     for name, captions in pairs:
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts:
-            raise BadInput(f"{where}: the file name {name!r} leads out of {root}: allowed are paths inside")
+            raise BadInput(f"{where}: the file name {name!r} leads out of {root}: must be a path inside")
         file = root / inside
         try:
             size, fault = file.stat().st_size, ""
@@ -279,11 +280,11 @@ def _json(text: str, where: str, shape: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where} is not JSON ({error}): allowed is {shape}") from error
+        raise BadInput(f"{where} is not JSON ({error}): expected {shape}") from error
 
 
 def _field(entry: Any, name: str, kind: type | tuple[type, ...], where: str, shape: str) -> Any:
     value = entry.get(name) if isinstance(entry, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise BadInput(f"{where}: {name!r} is {'missing' if value is None else 'of a wrong kind'}: allowed is {shape}")
+        raise BadInput(f"{where}: {name!r} is {'missing' if value is None else 'of a wrong kind'}: expected {shape}")
     return value

@@ -1,4 +1,4 @@
-"""Sets of COCO's captions that images are made of for evaluation: which captions, and in which order.
+"""Sets of COCO's captions from which images are generated for evaluation, in a fixed order.
 
 A set is drawn by hashes of file names, so that it is the same on every machine and with every version of every package,
 and its first n captions are a draw of n. COCO's validation sets are looked for in ``$COCO_ROOT``, or else in
@@ -29,7 +29,7 @@ class CocoSet:
     Args:
         name: for notebooks.
         year: of COCO.
-        count: how many captions; fewer may be asked for.
+        count: of captions; fewer may be asked for.
         draw: ``picture``: at most one a picture; ``pair``: of all pairs of a picture and a caption.
         what: who evaluates on it.
     """
@@ -62,21 +62,21 @@ SETS: Mapping[str, CocoSet] = {row.name: row for row in _ROWS}
 
 @dataclass(frozen=True)
 class Chosen:
-    """What images are made of, and what they are compared with.
+    """The captions of generated images, and the pictures that they are compared with.
 
     Args:
         row: of `SETS`.
-        captions: one an image.
+        captions: one per image.
         files: the picture of each caption; none where the captions are of a file.
         whole: all pictures of the validation set.
-        words: which captions these are.
+        description: which captions these are.
     """
 
     row: CocoSet
     captions: tuple[str, ...]
     files: tuple[Path, ...]
     whole: tuple[Path, ...]
-    words: str
+    description: str
 
 
 def place() -> Path:
@@ -102,7 +102,7 @@ def choose(name: str, count: int | None = None, prompts: Path | None = None) -> 
 
     Args:
         name: in `SETS`.
-        count: how many; None for all of the set.
+        count: of captions; None for the whole set.
         prompts: a file, as `mdrepro.data.prompts.read` takes, whose captions stand for the set's own draw.
 
     Raises:
@@ -112,8 +112,8 @@ def choose(name: str, count: int | None = None, prompts: Path | None = None) -> 
     if name not in SETS:
         raise unknown("set of COCO", name, SETS)
     row = SETS[name]
-    if told := lacks(row):
-        raise NotAttempted(f"evaluation on {name}: {told}")
+    if reason := lacks(row):
+        raise NotAttempted(f"evaluation on {name}: {reason}")
     from mdrepro.data import captions
 
     listed = captions.listed(row.annotations)
@@ -129,16 +129,16 @@ def choose(name: str, count: int | None = None, prompts: Path | None = None) -> 
     if prompts is not None:
         from mdrepro.data.prompts import read
 
-        said = read(prompts)
-        words = f"captions of {prompts.name} (SHA-256 {sha256(prompts)[:12]}) for COCO {row.year} val"
+        texts = read(prompts)
+        description = f"captions of {prompts.name} (SHA-256 {sha256(prompts)[:12]}) for COCO {row.year} val"
     else:
         pairs = drawn(row.draw, listed)[: row.count]
-        said, files = [text for _, text in pairs], tuple(row.pictures / file for file, _ in pairs[:wanted])
-        how = "at most one a picture" if row.draw == "picture" else "random pairs"
-        words = f"captions of COCO {row.year} val ({how}, drawn by hash, seed {SEED})"
-    if not 1 <= wanted <= len(said):
-        raise BadInput(f"{wanted} captions of {prompts or name}: allowed are 1 to {len(said)}")
-    return Chosen(row, tuple(said[:wanted]), files, whole, words)
+        texts, files = [text for _, text in pairs], tuple(row.pictures / file for file, _ in pairs[:wanted])
+        draw = "at most one a picture" if row.draw == "picture" else "random pairs"
+        description = f"captions of COCO {row.year} val ({draw}, drawn by hash, seed {SEED})"
+    if not 1 <= wanted <= len(texts):
+        raise BadInput(f"{wanted} captions of {prompts or name}: must be 1 to {len(texts)}")
+    return Chosen(row, tuple(texts[:wanted]), files, whole, description)
 
 
 def drawn(draw: str, listed: Sequence[tuple[str, tuple[str, ...]]], seed: int = SEED) -> list[tuple[str, str]]:
@@ -151,7 +151,7 @@ def drawn(draw: str, listed: Sequence[tuple[str, tuple[str, ...]]], seed: int = 
     """
     if draw not in DRAWS:
         raise unknown("draw", draw, DRAWS)
-    pairs = [(file, place, text) for file, said in listed for place, text in enumerate(said) if text.strip()]
+    pairs = [(file, place, text) for file, texts in listed for place, text in enumerate(texts) if text.strip()]
     pairs.sort(key=lambda pair: _number(seed, pair[0], pair[1]))
     if draw == "pair":
         return [(file, text.strip()) for file, _, text in pairs]

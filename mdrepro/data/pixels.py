@@ -1,4 +1,4 @@
-"""From a picture file to pixels: one reader for photographs and captioned pictures, and the ways to make it square."""
+"""From a picture file to pixels: one reader for photographs and captioned pictures, and how it is made square."""
 
 import io
 import struct

@@ -98,8 +98,8 @@ class Graph:
 
     def bucket(self) -> int:
         """0 to 99, even over graphs; decides the split."""
-        said = repr((self.things, sorted(self.relations), self.background))
-        return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big") % 100
+        sentence = repr((self.things, sorted(self.relations), self.background))
+        return int.from_bytes(hashlib.blake2b(sentence.encode(), digest_size=8).digest(), "big") % 100
 
 
 @dataclass(frozen=True)
@@ -132,22 +132,22 @@ def scene(split: str, index: int) -> Scene:
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     if index < 0:
-        raise BadInput(f"scene {index}: allowed are numbers from 0")
-    chance = np.random.default_rng([VERSION, list(SPLITS).index(split), index])
+        raise BadInput(f"scene {index}: must be from 0")
+    rng = np.random.default_rng([VERSION, list(SPLITS).index(split), index])
     low, high = SPLITS[split]
-    kind = list(KINDS)[int(np.searchsorted(np.cumsum(list(KINDS.values())), chance.random(), side="right"))]
+    kind = list(KINDS)[int(np.searchsorted(np.cumsum(list(KINDS.values())), rng.random(), side="right"))]
     while True:
-        order, related = _things(kind, chance)
+        order, related = _things(kind, rng)
         relations = [(order[0], related, order[1])] if related else []
-        graph = Graph(tuple(sorted(order)), frozenset(relations), _pick(BACKGROUNDS, chance))
+        graph = Graph(tuple(sorted(order)), frozenset(relations), _pick(BACKGROUNDS, rng))
         if related and not low <= graph.bucket() < high:
             continue
-        places = _places(order, related, chance)
+        places = _places(order, related, rng)
         if places is not None:
             break
-    tints = chance.uniform(-TINT, TINT, (len(order) + 1, 3)).astype(np.float32)
-    light = chance.uniform(-1, 1, 8).astype(np.float32)
-    return Scene(graph, order, places, tints, light, int(chance.integers(2**31)))
+    tints = rng.uniform(-TINT, TINT, (len(order) + 1, 3)).astype(np.float32)
+    light = rng.uniform(-1, 1, 8).astype(np.float32)
+    return Scene(graph, order, places, tints, light, int(rng.integers(2**31)))
 
 
 def caption(scene: Scene, wording: int | None = None) -> str:
@@ -157,30 +157,32 @@ def caption(scene: Scene, wording: int | None = None) -> str:
         scene: what is described.
         wording: chooses the words; None for the scene's own.
     """
-    chance = np.random.default_rng(scene.wording if wording is None else wording)
+    rng = np.random.default_rng(scene.wording if wording is None else wording)
 
     def say(word: str) -> str:
         choices = SYNONYMS.get(word, (word,))
-        return choices[chance.integers(len(choices))]
+        return choices[rng.integers(len(choices))]
 
     def name(thing: Thing) -> str:
         return f"a {say(thing.size)} {thing.colour} {thing.shape}"
 
     things = scene.order
     if not scene.graph.relations:
-        said = name(things[0])
+        sentence = name(things[0])
         if len(things) > 1:
-            said = f"{COUNTS[len(things)]} {said[2:].rsplit(' ', 1)[0]} {PLURALS[things[0].shape]}"
+            sentence = f"{COUNTS[len(things)]} {sentence[2:].rsplit(' ', 1)[0]} {PLURALS[things[0].shape]}"
     else:
         ((first, relation, second),) = scene.graph.relations
-        if chance.random() < 0.5:
+        if rng.random() < 0.5:
             first, relation, second = second, OPPOSITE[relation], first
-        said = f"{name(first)} {say(relation)} {name(second)}"
+        sentence = f"{name(first)} {say(relation)} {name(second)}"
         if len(things) > 2:
-            said += f" , and {'also ' if chance.random() < 0.5 else ''}{name(things[2])} ,"
-    form = ON[chance.integers(len(ON))]
-    said = form.format(said.removesuffix(" ,") if form.startswith("a {1}") else said, scene.graph.background)
-    return said.replace(" ,", ",")
+            sentence += f" , and {'also ' if rng.random() < 0.5 else ''}{name(things[2])} ,"
+    form = ON[rng.integers(len(ON))]
+    sentence = form.format(
+        sentence.removesuffix(" ,") if form.startswith("a {1}") else sentence, scene.graph.background
+    )
+    return sentence.replace(" ,", ",")
 
 
 def render(scenes: Sequence[Scene]) -> Tensor:
@@ -218,7 +220,7 @@ class Shapes:
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
         if count < 1 or first < 0:
-            raise BadInput(f"{count} scenes from {first}: allowed are at least 1, from 0")
+            raise BadInput(f"{count} scenes from {first}: must be at least 1, from 0 on")
         self.split, self.count, self.first = split, count, first
         parts = (VERSION, split, count, first)
         self.fingerprint = hashlib.sha256(f"shapes {parts}".encode()).hexdigest()
@@ -236,34 +238,34 @@ class Shapes:
         return {"pixels": render(scenes), "caption": [caption(one) for one in scenes], "scene": scenes}
 
 
-def _pick(names: Iterable[str], chance: np.random.Generator) -> str:
+def _pick(names: Iterable[str], rng: np.random.Generator) -> str:
     choices = tuple(names)
-    return choices[chance.integers(len(choices))]
+    return choices[rng.integers(len(choices))]
 
 
-def _things(kind: str, chance: np.random.Generator) -> tuple[tuple[Thing, ...], str | None]:
+def _things(kind: str, rng: np.random.Generator) -> tuple[tuple[Thing, ...], str | None]:
     """Objects in order, and the relation of the first two, if any."""
 
     def thing() -> Thing:
-        return Thing(*(_pick(names, chance) for names in (COLOURS, SHAPES, SIZES)))
+        return Thing(*(_pick(names, rng) for names in (COLOURS, SHAPES, SIZES)))
 
     if kind == "one":
         return (thing(),), None
     if kind == "equal":
-        return (thing(),) * int(chance.integers(2, 4)), None
+        return (thing(),) * int(rng.integers(2, 4)), None
     while True:
         things = tuple(thing() for _ in range(2 if kind == "two" else 3))
         if len({(t.colour, t.shape) for t in things}) == len(things):
-            return things, _pick(OPPOSITE, chance)
+            return things, _pick(OPPOSITE, rng)
 
 
-def _places(order: Sequence[Thing], related: str | None, chance: np.random.Generator) -> NDArray[np.float32] | None:
+def _places(order: Sequence[Thing], related: str | None, rng: np.random.Generator) -> NDArray[np.float32] | None:
     """Where objects are, without overlap and as the relation says; None where 40 tries found no room."""
-    radii = np.array([chance.uniform(*SIZES[thing.size]) for thing in order])
+    radii = np.array([rng.uniform(*SIZES[thing.size]) for thing in order])
     reach = radii * [SHAPES[thing.shape][3] for thing in order]
     for _ in range(40):
         free = SIZE / 2 - reach - 1
-        at = SIZE / 2 + chance.uniform(-1, 1, (len(order), 2)) * free[:, None]
+        at = SIZE / 2 + rng.uniform(-1, 1, (len(order), 2)) * free[:, None]
         if related is not None:
             along, aside = (at[1] - at[0])[:: 1 if related == "left of" else -1]
             if along < 0:
@@ -273,7 +275,7 @@ def _places(order: Sequence[Thing], related: str | None, chance: np.random.Gener
                 continue
         pairs = itertools.combinations(range(len(order)), 2)
         if all(np.hypot(*(at[i] - at[j])) >= reach[i] + reach[j] + GAP for i, j in pairs):
-            angles = chance.uniform(-ANGLE, ANGLE, len(order))
+            angles = rng.uniform(-ANGLE, ANGLE, len(order))
             return np.column_stack([at, radii, angles]).astype(np.float32)
     return None
 

@@ -30,7 +30,7 @@ _PICTURES = tuple(suffix[1:] for suffix in pixels.FORMATS)
 logger = logging.getLogger(__name__)
 
 
-def shards(urls: str | Sequence[str], how: Preparation, downloads: Path | None = None) -> CaptionedPictures:
+def shards(urls: str | Sequence[str], preparation: Preparation, downloads: Path | None = None) -> CaptionedPictures:
     """Captioned pictures in WebDataset shards.
 
     Members whose names agree up to the first dot are one sample: a picture (.jpg, .jpeg, .png or .webp; the first
@@ -39,7 +39,7 @@ def shards(urls: str | Sequence[str], how: Preparation, downloads: Path | None =
 
     Args:
         urls: paths or addresses in webdataset's notation, such as ``data/{000..127}.tar``, or a list of them.
-        how: the preparation.
+        preparation: how the pictures are read.
         downloads: where shards with an address are fetched to, each once; needed for those alone.
 
     Raises:
@@ -51,15 +51,15 @@ def shards(urls: str | Sequence[str], how: Preparation, downloads: Path | None =
     files = [_local(url, downloads) for url in track(listed, "fetching", "shards")]
     source = listed[0] if len(listed) == 1 else f"{listed[0]} and {len(listed) - 1} more"
     shards = enumerate(track(files, "indexing", "shards"))
-    found = (picture for number, file in shards for picture in _index(file, number))
-    return CaptionedPictures(found, how, source)
+    pictures = (picture for number, file in shards for picture in _index(file, number))
+    return CaptionedPictures(pictures, preparation, source)
 
 
 def _expand(urls: Sequence[str]) -> list[str]:
     try:
         listed = [url for one in urls for url in expand_urls(one)]
     except (ValueError, AssertionError) as error:
-        raise BadInput(f"cannot expand the shards {', '.join(urls)} ({error}): allowed is a{{000..127}}.tar") from error
+        raise BadInput(f"cannot expand the shards {', '.join(urls)} ({error}): expected a{{000..127}}.tar") from error
     if not all(listed) or len(set(listed)) < max(1, len(listed)):
         raise BadInput(f"{', '.join(urls)} names a shard twice, or none: name each shard once")
     return listed
@@ -80,7 +80,7 @@ def _index(shard: Path, number: int) -> Iterator[Picture]:
                         yield _picture(tar, shard, f"{number:05d}/{key}", members)
                     key, members = base, {}
                     if key in seen:
-                        raise BadInput(f"{shard}: the sample {key} occurs twice, or its members do not lie together")
+                        raise BadInput(f"{shard}: the sample {key} occurs twice, or its members are not together")
                     seen.add(key)
                 if suffix.lower() in members:
                     raise BadInput(f"{shard}: the member {member.name} occurs twice")
@@ -115,8 +115,8 @@ def _caption(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str:
         fields = json.loads(content("json") or "{}")
     except (ValueError, RecursionError):
         return ""
-    said = [fields.get(name) for name in CAPTION_FIELDS] if isinstance(fields, dict) else []
-    return next((text for text in said if isinstance(text, str)), "")
+    texts = [fields.get(name) for name in CAPTION_FIELDS] if isinstance(fields, dict) else []
+    return next((text for text in texts if isinstance(text, str)), "")
 
 
 def _local(url: str, downloads: Path | None) -> Path:

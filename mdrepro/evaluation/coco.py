@@ -124,7 +124,7 @@ class Coco:
     @property
     def caption_set(self) -> str:
         """Which captions these are."""
-        return self.chosen.words
+        return self.chosen.description
 
     @property
     def distance_to(self) -> str:

@@ -271,7 +271,7 @@ def test_beyond_the_share_there_is_one_error(tmp_path, broken):
     with pytest.raises(BadInput, match=r"3 of 10 pictures are broken \(in/0.png: cannot read") as caught:
         data.batch(range(10))
     assert "in/6.png" in str(caught.value)
-    assert f"allowed are {broken} of them" in str(caught.value)
+    assert f"at most {broken} of them may be" in str(caught.value)
 
 
 def test_the_share_itself_is_allowed_and_one_percent_the_default(tmp_path):
@@ -279,7 +279,7 @@ def test_the_share_itself_is_allowed_and_one_percent_the_default(tmp_path):
     (root / "in" / "0.png").unlink()
     damage(root / "in" / "5.png")
     assert len(captions.folder(root, Preparation(8, broken=0.2)).batch(range(9))["caption"]) == 9
-    with pytest.raises(BadInput, match=r"1 of 10 pictures are broken \(in/0.png: missing\): allowed are 0.01"):
+    with pytest.raises(BadInput, match=r"1 of 10 pictures are broken \(in/0.png: missing\): at most 0.01"):
         captions.folder(root, HOW)
 
 
@@ -311,7 +311,7 @@ def test_pictures_without_a_caption_count_as_broken(tmp_path):
         ({"images": [], "annotations": []}, "holds no captioned pictures"),
         ({"annotations": []}, "5 of 5 pictures are broken"),
         ({"images": {}}, "'images' is of a wrong kind"),
-        ({"annotations": None}, "'annotations' is missing: allowed is .*captions_train2017"),
+        ({"annotations": None}, "'annotations' is missing: expected .*captions_train2017"),
         ({"annotations": [{"image_id": 90, "bbox": [1]}]}, r"annotations\[0\]: 'caption' is missing"),
         ({"annotations": [{"image_id": 90, "caption": 3}]}, "'caption' is of a wrong kind"),
         ({"annotations": [{"image_id": True, "caption": "a"}]}, "'image_id' is of a wrong kind"),
@@ -340,7 +340,7 @@ def test_no_file_name_leads_out(tmp_path, name):
         (b"\n\n", "holds no captioned pictures"),
         (b"\xff\xfe", "not UTF-8"),
         (b'{"file_name": "a.png", "text": "a"}\n{"file_name', "line 2 is not JSON"),
-        (b'{"file_name": "a.png"}', "line 1: 'text' is missing: allowed is a line"),
+        (b'{"file_name": "a.png"}', "line 1: 'text' is missing: expected a line"),
         (b'{"image": "a.png", "text": "a"}', "line 1: 'file_name' is missing"),
         (b'["a.png", "a"]', "line 1: 'file_name' is missing"),
         (b'{"file_name": "a.png", "text": ["a"]}', "'text' is of a wrong kind"),

@@ -124,7 +124,7 @@ def test_the_draw_is_fixed_and_pairs_a_picture_with_its_own_caption(files: Path,
     assert sorted(pairs) == sorted((file, text) for file, texts in listed for text in texts)
     assert len({file for file, _ in pairs[:N]}) < N, "pairs of one picture may both be drawn"
     assert coco.drawn("pair", listed, seed=1) != pairs
-    with pytest.raises(BadInput, match=r"13 captions of coco-2014-30k: allowed are 1 to 12"):
+    with pytest.raises(BadInput, match=r"13 captions of coco-2014-30k: must be 1 to 12"):
         coco.choose("coco-2014-30k", 13)
 
 
@@ -132,7 +132,7 @@ def test_a_file_of_prompts_stands_for_the_draw(home: Path, tmp_path: Path) -> No
     (tmp_path / "bk.txt").write_text("a star\na circle\n")
     chosen = coco.choose("coco-2014-30k", 2, tmp_path / "bk.txt")
     assert (chosen.captions, chosen.files, len(chosen.whole)) == (("a star", "a circle"), (), PICTURES)
-    assert "captions of bk.txt (SHA-256 " in chosen.words
+    assert "captions of bk.txt (SHA-256 " in chosen.description
 
 
 def test_what_is_missing_of_coco_is_named(home: Path, files: Path, tmp_path: Path, monkeypatch: Any) -> None:

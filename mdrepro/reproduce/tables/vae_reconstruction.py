@@ -85,17 +85,17 @@ def rows(measured: Mapping[str, Measured], split: photos.Split) -> list[Row]:
     """Parameters, quality with intervals, and paired gains, for each autoencoder."""
     cells = []
     for row, ours in measured.items():
-        how = _training(ours, split)
-        exact = f"Decoder of the measured network, without the 1x1 convolution on the latent; {how}"
+        training = _training(ours, split)
+        exact = f"Decoder of the measured network, without the 1x1 convolution on the latent; {training}"
         cells.append(Row(row, "params", ours.params / 1e6, exact))
         for column in COLUMNS:
-            cells.append(_quality(row, column, ours, f"{_measuring(column, ours, split)}; {how}"))
+            cells.append(_quality(row, column, ours, f"{_measuring(column, ours, split)}; {training}"))
     for row, other in GAINS:
         for column in ("psnr", "ssim"):
             gain = bootstrap.paired_interval(measured[row].scores[column], measured[other].scores[column])
             what = f"{column.upper()} of {row} minus {other} on the same tiles, bootstrap of the differences"
-            how = f"{what}; {_measuring(column, measured[row], split)}; {_training(measured[row], split)}"
-            cells.append(Row.measured(row, f"{column}_gain_over_{other}", gain, how))
+            protocol = f"{what}; {_measuring(column, measured[row], split)}; {_training(measured[row], split)}"
+            cells.append(Row.measured(row, f"{column}_gain_over_{other}", gain, protocol))
     return cells
 
 

@@ -25,7 +25,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from mdrepro.core.console import Progress
 from mdrepro.core.errors import BadInput, unknown
-from mdrepro.core.files import replacing, sha256, sweep, write_text
+from mdrepro.core.files import digest, replacing, sha256, sweep, write_text
 from mdrepro.core.locks import hold
 from mdrepro.data import hashes
 from mdrepro.data.examples import Batch, Examples
@@ -190,7 +190,7 @@ class _Build:
 
     def __init__(self, folder: Path, parts: Mapping[str, Any], batch: int) -> None:
         self.folder, self.parts, self.batch = folder, parts, batch
-        self.key = hashes.of(parts)
+        self.key = digest(parts, compact=False)
         self.shard: int = parts["shard"]
         self.dtype = DTYPES[parts["dtype"]]
         self.names: list[str] = []
@@ -232,11 +232,11 @@ class _Build:
             part = examples.batch(indices[start : start + self.batch])
             captions += part["caption"]
             for pixels in part["pixels"]:
-                digest = hashlib.blake2b(pixels.contiguous().numpy()).digest()
-                if digest not in seen:
-                    seen[digest] = len(seen)
+                content = hashlib.blake2b(pixels.contiguous().numpy()).digest()
+                if content not in seen:
+                    seen[content] = len(seen)
                     waiting.append(pixels)
-                rows.append(seen[digest])
+                rows.append(seen[content])
             if len(waiting) >= self.batch:
                 encode(self.batch)
             progress.advance(len(part["pixels"]))
@@ -253,7 +253,7 @@ class _Build:
         numbers: dict[str, int] = {}
         text_of = torch.tensor([numbers.setdefault(caption, len(numbers)) for caption in caption_of])
         captions = list(numbers)
-        key = hashes.of({"cache": self.key, "captions": captions})
+        key = digest({"cache": self.key, "captions": captions}, compact=False)
         with Progress("texts", len(captions), "captions") as progress:
             for number, first in enumerate(range(0, len(captions), self.shard)):
                 part = captions[first : first + self.shard]
@@ -323,7 +323,7 @@ def _complete(folder: Path, parts: Mapping[str, Any]) -> bool:
     record = _record(folder)
     if record is None:
         return False
-    if record["key"] == hashes.of(parts):
+    if record["key"] == digest(parts, compact=False):
         files = record["files"].items()
         if all((folder / name).is_file() and (folder / name).stat().st_size == e["bytes"] for name, e in files):
             return True

@@ -39,7 +39,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def load(folder: Path, part: str, rest: Path | None = None) -> Any:
-    """What lies in ``folder``; networks in eval mode, float32, on the CPU.
+    """A part from its ``folder``; networks in eval mode, float32, on the CPU.
 
     Args:
         folder: as ``save_pretrained`` wrote it.
@@ -115,14 +115,14 @@ class Pretrained:
     """Weights that others trained, in diffusers' or transformers' folders.
 
     Args:
-        source: a folder, or a name on the hub; of a pipeline, or of the part itself. One that lies in
-            `places.weights` is not looked for on the hub.
+        source: a folder, or a name on the hub; of a pipeline, or of the part itself. One that is in
+            `folders.weights` is not looked for on the hub.
     """
 
     source: str
 
     def folder(self) -> Path | None:
-        """Where it lies, if it is a folder on this machine."""
+        """Its folder, if it is on this machine."""
         return next((place for place in (Path(self.source), folders.weights(self.source)) if place.is_dir()), None)
 
     def digest(self, role: str = "") -> str:

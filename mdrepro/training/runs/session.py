@@ -138,8 +138,8 @@ def agreed(value: bool) -> bool:
     from mdrepro.training.engine import processes
 
     processes.start()
-    said: list[bool] = broadcast_object_list([value])
-    return said[0]
+    answer: list[bool] = broadcast_object_list([value])
+    return answer[0]
 
 
 @contextmanager

@@ -256,7 +256,9 @@ def test_synthetic_latents_are_what_the_pipeline_samples(
         x = Draws(0, 5, 0, 2, stream="decoder").normal(4, 4, 4)
         scheduler, unet = DDIMScheduler(**SD_NOISE), objective.frozen["unet"]
         scheduler.set_timesteps(4)
-        prompts = text.encode(objective.encoders.tokenizer, objective.frozen["text_encoder"], [*batch["caption"], "", ""])
+        prompts = text.encode(
+            objective.encoders.tokenizer, objective.frozen["text_encoder"], [*batch["caption"], "", ""]
+        )
         for t in scheduler.timesteps:
             conditional, null = unet(torch.cat([x, x]), t, prompts).sample.chunk(2)
             x = scheduler.step(null + 4.0 * (conditional - null), t, x).prev_sample
