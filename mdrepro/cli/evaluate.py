@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mdrepro.metrics.image.encoders import Encoder
     from mdrepro.metrics.image.networks import Network
-    from mdrepro.metrics.image.peers import Comparison
+    from mdrepro.metrics.image.peers.comparison import Comparison
     from mdrepro.metrics.image.scores import Score
 
 app = typer.Typer(help="Metrics of folders of images, each number with its protocol.", no_args_is_help=True)
@@ -59,9 +59,9 @@ def reconstruction(
 
     wanted = _names(metrics)
     if against:
-        from mdrepro.metrics.image import peers
+        from mdrepro.metrics.image.peers import reconstruction as peers
 
-        compared, missing = peers.reconstructions(reference, folder, against, wanted)
+        compared, missing = peers.against(reference, folder, against, wanted)
         _compared({"reference": str(reference), "reconstructions": str(folder)}, compared, missing, as_json)
         return
     scores = pairs.evaluate(reference, folder, wanted, seed=seed)
@@ -103,33 +103,33 @@ def image_sets(
     from mdrepro.metrics.image import clip_score, encoders, sets
 
     if against:
-        from mdrepro.metrics.image import peers
+        from mdrepro.metrics.image.peers import fid
 
         if set(_names(metrics) or ["fid"]) != {"fid"} or clip or captions:
             raise BadInput(f"--against compares FID alone: expected --metrics fid and no captions, got {metrics}")
         ours = _encoder(encoder, weights, sha256, download, encoders.device(device))
-        one = peers.frechet(real, generated, against, ours, sets.Options(few=few, batch=batch))
-        head = {"real": str(real), "generated": str(generated), "encoder": ours.told()}
+        one = fid.against(real, generated, against, ours, sets.Options(few=few, batch=batch))
+        head = {"real": str(real), "generated": str(generated), "encoder": ours.record()}
         _compared(head, [one], {}, as_json)
         return
     if scale not in clip_score.SCALES:
-        raise BadInput(f"--scale {scale}: allowed are {', '.join(clip_score.SCALES)}")
-    row, place = encoders.row(encoder), encoders.device(device)
-    said = _captions(captions, generated)
+        raise BadInput(f"--scale {scale}: expected {', '.join(clip_score.SCALES)}")
+    row, on = encoders.row(encoder), encoders.device(device)
+    texts = _captions(captions, generated)
     wanted = _names(metrics) or ["fid", "kid", *(["clip-score"] if captions or clip else [])]
     if unknown := [name for name in wanted if name not in sets.METRICS]:
-        raise BadInput(f"unknown metric {unknown[0]}: allowed are {', '.join(sets.METRICS)}")
+        raise BadInput(f"unknown metric {unknown[0]}: expected {', '.join(sets.METRICS)}")
     main = judge = None
     if set(wanted) - {"clip-score"}:
-        main = _encoder(encoder, weights, sha256, download, place)
+        main = _encoder(encoder, weights, sha256, download, on)
     if "clip-score" in wanted:
         if clip is None and row.family not in ("clip", "open-clip"):
             raise BadInput("clip-score: name the backbone, with --clip clip or --clip open-clip")
-        judge = main if clip is None else _encoder(clip, clip_weights, clip_sha256, download, place)
-        judge = judge or _encoder(encoder, weights, sha256, download, place)
+        judge = main if clip is None else _encoder(clip, clip_weights, clip_sha256, download, on)
+        judge = judge or _encoder(encoder, weights, sha256, download, on)
     how = sets.Options(few=few, resamples=resamples, seed=seed, scale=scale, batch=batch)
-    scores = sets.evaluate(real, generated, wanted, encoder=main, clip=judge, captions=said, options=how)
-    used = {"encoder": main.told() if main else None, "clip": judge.told() if judge else None}
+    scores = sets.evaluate(real, generated, wanted, encoder=main, clip=judge, captions=texts, options=how)
+    used = {"encoder": main.record() if main else None, "clip": judge.record() if judge else None}
     _print({"real": str(real), "generated": str(generated), **used}, scores, as_json)
 
 
@@ -154,25 +154,25 @@ def protocols(
     from mdrepro.metrics.image import encoders, sets
     from mdrepro.metrics.image import protocols as conventions
 
-    place = encoders.device(device)
-    said = _captions(captions, generated) if clip else None
-    found: dict[str, Network] = {}
+    on = encoders.device(device)
+    texts = _captions(captions, generated) if clip else None
+    networks: dict[str, Network] = {}
     missing: dict[str, str] = {}
     asked = [("tf-exact", weights, sha256), *([(clip, clip_weights, clip_sha256)] if clip else [])]
     for name, source, digest in asked:
         try:
-            found[encoders.row(name).family] = encoders.network(
-                name, source, sha256=digest, download=download, on=place
+            networks[encoders.row(name).family] = encoders.network(
+                name, source, sha256=digest, download=download, on=on
             )
         except NotAttempted as error:
             missing[encoders.row(name).family] = str(error)
-    if not found:
+    if not networks:
         raise NotAttempted("; ".join(missing.values()))
     how = sets.Options(few=few, batch=batch)
-    rows = conventions.matrix(real, generated, found, captions=said, options=how, device=place)
+    rows = conventions.matrix(real, generated, networks, captions=texts, options=how, device=on)
     if as_json:
-        told = {"real": str(real), "generated": str(generated), "rows": [row.told() for row in rows]}
-        print(json.dumps(told | {"not_attempted": missing}, indent=1, ensure_ascii=False))
+        record = {"real": str(real), "generated": str(generated), "rows": [row.record() for row in rows]}
+        print(json.dumps(record | {"not_attempted": missing}, indent=1, ensure_ascii=False))
         return
     lines: list[tuple[str, ...]] = [("group", "convention", "value", "difference", "%")]
     for row in rows:
@@ -204,14 +204,14 @@ def statistics(
     _check_out(out)
     at, of = part(shard) or (0, 1)
     if not at < of:
-        raise BadInput(f"--shard {shard}: allowed are 0/{of} to {max(of - 1, 0)}/{of}")
-    chosen = images.files(folder)[at::of]
-    if not chosen:
-        raise BadInput(f"--shard {shard} holds none of the images of {folder}: allowed are fewer shards than images")
+        raise BadInput(f"--shard {shard}: expected 0/{of} to {max(of - 1, 0)}/{of}")
+    files = images.files(folder)[at::of]
+    if not files:
+        raise BadInput(f"--shard {shard} holds none of the images of {folder}: expected fewer shards than images")
     ready = _encoder(encoder, weights, sha256, download, encoders.device(device))
-    found = features.extract(chosen, {encoder: ready}, batch=batch)[encoder].statistics
-    found.save(out)
-    print(f"{found.n} images, {found.width} features: {out}")
+    sums = features.extract(files, {encoder: ready}, batch=batch)[encoder].statistics
+    sums.save(out)
+    print(f"{sums.n} images, {sums.width} features: {out}")
 
 
 @app.command()
@@ -253,10 +253,10 @@ def _print(head: dict[str, Any], scores: Sequence["Score"], as_json: bool) -> No
     from mdrepro.core.console import columns
 
     if as_json:
-        told = head | {"metrics": [score.told() for score in scores]}
-        print(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False))
+        record = head | {"metrics": [score.record() for score in scores]}
+        print(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
         return
-    print(columns([("metric", "value", ""), *(score.words() for score in scores)], indent=""))
+    print(columns([("metric", "value", ""), *(score.cells() for score in scores)], indent=""))
     for protocol in dict.fromkeys(score.protocol for score in scores if score.value is not None):
         print(f"  {protocol}")
 
@@ -287,7 +287,7 @@ def _names(text: str | None) -> list[str] | None:
         return None
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise BadInput("--metrics is empty: allowed are names with commas between them")
+        raise BadInput("--metrics is empty: expected names with commas between them")
     return names
 
 
@@ -313,24 +313,24 @@ def _captions(file: Path | None, generated: Path) -> list[str] | None:
         if not (generated / MANIFEST).is_file():
             return None
         prompts = {entry.file: entry.prompt for entry in Manifest.read(generated).images}
-        return [_of(prompts, image.name, generated / MANIFEST) for image in images.files(generated)]
+        return [_caption(prompts, image.name, generated / MANIFEST) for image in images.files(generated)]
     from mdrepro.data.prompts import read
 
     files = images.files(generated)
     if file.suffix.lower() == ".jsonl" and (named := _named(file)) is not None:
-        return [_of(named, image.name, file) for image in files]
-    said = read(file)
-    if len(said) != len(files):
+        return [_caption(named, image.name, file) for image in files]
+    texts = read(file)
+    if len(texts) != len(files):
         raise BadInput(
-            f"{generated} holds {len(files)} images, and {file} {len(said)} captions: one for each is needed"
+            f"{generated} holds {len(files)} images, and {file} {len(texts)} captions: one for each is needed"
         )
-    return said
+    return texts
 
 
-def _of(said: dict[str, str], name: str, file: Path) -> str:
-    if name not in said:
+def _caption(texts: dict[str, str], name: str, file: Path) -> str:
+    if name not in texts:
         raise BadInput(f"{file} has no caption for {name}: one for each image is needed")
-    return said[name]
+    return texts[name]
 
 
 def _named(file: Path) -> dict[str, str] | None:
@@ -341,18 +341,18 @@ def _named(file: Path) -> dict[str, str] | None:
         raise BadInput(f"--captions {file} cannot be read ({error}): one JSON object a line is needed") from error
     if not lines or not all(isinstance(line, dict) and "file_name" in line for line in lines):
         return None
-    found: dict[str, str] = {}
+    named: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         name, text = line["file_name"], line.get("text")
-        if not isinstance(name, str) or not isinstance(text, str) or name in found:
+        if not isinstance(name, str) or not isinstance(text, str) or name in named:
             raise BadInput(
-                f'--captions {file}, object {number}: allowed is {{"file_name": "0.png", "text": "a cat"}}, '
+                f'--captions {file}, object {number}: expected {{"file_name": "0.png", "text": "a cat"}}, '
                 "once for each image"
             )
-        found[name] = text
-    return found
+        named[name] = text
+    return named
 
 
 def _check_out(out: Path) -> None:
     if out.suffix != ".safetensors" or not out.parent.is_dir():
-        raise BadInput(f"--out {out}: allowed is a file in an existing folder that ends in .safetensors")
+        raise BadInput(f"--out {out}: expected a file in an existing folder that ends in .safetensors")

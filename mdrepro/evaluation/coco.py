@@ -320,7 +320,7 @@ def encoder(name: str, on: torch.device) -> Encoder:
         raise NotAttempted(
             f"evaluation on COCO needs the {what}: put {files[0]} into {paths.relative(folder)} ({get}). {error}"
         ) from error
-    weights = ready.network.found
+    weights = ready.network.weights
     stored = weights.path.resolve().name  # the hub's cache calls files by their hash
     if re.fullmatch(r"[0-9a-f]{64}", stored) and weights.path.is_file() and stored != weights.sha256:
         raise BadInput(f"{weights.path} is damaged: its SHA-256 is {weights.sha256}; delete it and get it again")

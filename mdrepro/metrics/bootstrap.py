@@ -1,8 +1,8 @@
 """Percentile bootstrap over clusters: the tiles of one photograph are not independent, photographs are.
 
-The estimate is the mean of the clusters' means, every photograph counting alike. With few clusters (five, say) the
-percentile interval is somewhat too narrow, as it is for any bootstrap: with five normal ones a 95 % interval holds
-the truth about 84 % of the time, with thirty about 94 %.
+The estimate is the mean of the clusters' means, every photograph with the same weight. With few clusters the percentile
+interval is somewhat too narrow, as it is for any bootstrap: with five normal ones a 95 % interval covers the true value
+about 84 % of the time, with thirty about 94 %.
 """
 
 from collections.abc import Sequence

@@ -199,7 +199,7 @@ def test_bad_images_are_one_message_with_exit_code_2(evaluate, folders, fault):
     assert (code, out) == (2, "")
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert ("takes 64 x 64 alone" if fault == "size" else "allowed are PNG, JPEG and WebP") in error
+    assert ("takes 64 x 64 alone" if fault == "size" else "expected PNG, JPEG and WebP") in error
     assert fault == "empty" or name in error
 
 
@@ -212,14 +212,14 @@ def test_images_of_other_kinds_become_rgb(evaluate, folders, kind):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--metrics", "fid,fod"], "unknown metric fod: allowed are fid, kid"),
+        (["--metrics", "fid,fod"], "unknown metric fod: expected fid, kid"),
         (["--encoder", "tfexact"], "did you mean tf-exact?"),
         (["--metrics", "fd-infinity"], "fd-infinity of 4 features needs at least 10 images, got 7 real"),
         (["--metrics", "kid"], "at least 1000 images in each set, got 7 real and 7 generated; --few takes fewer"),
         (["--metrics", "clip-score"], "name the backbone, with --clip clip or --clip open-clip"),
-        (["--scale", "percent"], "allowed are cosine, hessel, torchmetrics"),
-        (["--device", "tpu"], "allowed are auto, cpu, cuda"),
-        (["--sha256", "0" * 64], "allowed is the file of that hash"),
+        (["--scale", "percent"], "expected cosine, hessel, torchmetrics"),
+        (["--device", "tpu"], "expected auto, cpu, cuda"),
+        (["--sha256", "0" * 64], "expected the file of that hash"),
         (["--metrics", ","], "--metrics is empty"),
     ],
 )

@@ -78,7 +78,7 @@ def home(workspace: Path, files: Path, clip_folder: Path, monkeypatch: pytest.Mo
 
     def encoder(which: str, on: torch.device) -> Reduced:
         if which == pictures.FID:
-            found = weights.Found(files, "f" * 64, True, "colours")
+            found = weights.Checked(files, "f" * 64, True, "colours")
             network = networks.Network("mean colour", found, 16, 3, lambda x: x.mean(dim=(2, 3)))
             return Reduced(encoders.row(which), network, on)
         loaded = encoders.load("clip", str(clip_folder), on=on)
@@ -171,7 +171,7 @@ def test_missing_weights_are_named_and_others_refused(workspace: Path, monkeypat
         pictures.encoder(pictures.CLIP, torch.device("cpu"))
     (workspace / "data/weights").mkdir(parents=True)
     (workspace / "data/weights/weights-inception-2015-12-05-6726825d.pth").write_bytes(b"another file")
-    with pytest.raises(BadInput, match="allowed is the published file"):
+    with pytest.raises(BadInput, match="expected the published file"):
         pictures.encoder(pictures.FID, torch.device("cpu"))
 
 
@@ -234,7 +234,7 @@ def test_fid_is_pytorch_fids_of_images_of_256_px(
 
 def test_too_few_images_give_a_reason_in_place_of_fid(on_coco: Coco) -> None:
     fid = on_coco.fid
-    wide = networks.Network("wide", fid.network.found, 16, 10, fid.network.features)
+    wide = networks.Network("wide", fid.network.weights, 16, 10, fid.network.features)
     few = replace(on_coco, fid=Reduced(fid.row, wide, fid.device))
     made = on_coco.images(tiny.pipeline(), SETUP, SEED)
     cells = {cell.column: cell for cell in few.rows("50", made)}

@@ -1,7 +1,7 @@
 """CLIP from transformers and from open_clip: features of images and of texts (`mdrepro.metrics.image.encoders`).
 
 Texts of more tokens than the network takes are cut so that the end token stays, where CLIP reads its feature; how many
-were cut is told.
+were cut is steps.
 """
 
 import importlib
@@ -35,16 +35,16 @@ def transformers_clip(source: str, sha256: str | None, download: bool) -> Networ
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
     lacks = "a whole CLIP: {} weights are missing"
-    place, found, model = pretrained(CLIPModel, source, sha256, download, lacks)
-    processor, words = AutoImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place)
+    path, checked, model = pretrained(CLIPModel, source, sha256, download, lacks)
+    processor, tokenizer = AutoImageProcessor.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     most = model.config.text_config.max_position_embeddings
 
     def image_features(x_bchw: Tensor) -> Tensor:
         return model.get_image_features(pixel_values=x_bchw).pooler_output
 
     def tokens(texts: Sequence[str]) -> tuple[dict[str, Tensor], int]:
-        lengths = [len(ids) for ids in words(list(texts), verbose=False).input_ids]
-        ready = words(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
+        lengths = [len(ids) for ids in tokenizer(list(texts), verbose=False).input_ids]
+        ready = tokenizer(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
         inputs = {name: ready[name].to(model.device) for name in ("input_ids", "attention_mask")}
         return inputs, sum(length > most for length in lengths)
 
@@ -59,7 +59,7 @@ def transformers_clip(source: str, sha256: str | None, download: bool) -> Networ
     own = (prepare, f"{size} px, {type(processor).__name__} of transformers: {_steps(processor)}")
     return Network(
         f"CLIP ViT-{VITS.get(shape.hidden_size, shape.hidden_size)}/{shape.patch_size}, transformers",
-        found,
+        checked,
         size,
         model.config.projection_dim,
         image_features,
@@ -70,10 +70,10 @@ def transformers_clip(source: str, sha256: str | None, download: bool) -> Networ
 
 
 def _steps(processor: Any) -> str:
-    told = processor.to_dict()
-    resample = getattr(told.get("resample"), "name", told.get("resample"))
-    crop = f", crop {told.get('crop_size')}" if told.get("do_center_crop") else ""
-    return f"resize {told.get('size')}, resample {resample}{crop}, mean {told.get('image_mean')}"
+    steps = processor.to_dict()
+    resample = getattr(steps.get("resample"), "name", steps.get("resample"))
+    crop = f", crop {steps.get('crop_size')}" if steps.get("do_center_crop") else ""
+    return f"resize {steps.get('size')}, resample {resample}{crop}, mean {steps.get('image_mean')}"
 
 
 def open_clip(source: str, sha256: str | None, download: bool) -> Network:
@@ -96,23 +96,23 @@ def open_clip(source: str, sha256: str | None, download: bool) -> Network:
     name, _, tag = (name, "", "") if file else source.rpartition("/")
     if name not in package.list_models():
         raise unknown("model of open_clip", name, package.list_models())
-    place = weights.place_of(file) if file else _cached(package, name, tag, download)
-    assert place is not None
-    if not place.is_file():
-        raise BadInput(f"{place} is no file of weights")
-    found = replace(weights.check(place, "", sha256), name=source)
+    path = weights.place_of(file) if file else _cached(package, name, tag, download)
+    assert path is not None
+    if not path.is_file():
+        raise BadInput(f"{path} is no file of weights")
+    checked = replace(weights.check(path, "", sha256), name=source)
     settings = package.pretrained.get_pretrained_cfg(name, tag) if tag else {}
     gelu = {"force_quick_gelu": bool(settings.get("quick_gelu"))} if settings else {}
     model, _, transform = package.create_model_and_transforms(name, pretrained=None, **gelu)
     try:
-        model.load_state_dict(weights.state_dict(place), strict=True)
+        model.load_state_dict(weights.state_dict(path), strict=True)
     except RuntimeError as error:
-        raise BadInput(f"{place} does not hold the weights of {name}: {str(error)[:200]}") from error
-    words, most = package.get_tokenizer(name), model.context_length
+        raise BadInput(f"{path} does not hold the weights of {name}: {str(error)[:200]}") from error
+    tokenizer, most = package.get_tokenizer(name), model.context_length
 
     def tokens(texts: Sequence[str]) -> tuple[Tensor, int]:
-        ids = words(list(texts))
-        return ids.to(next(model.parameters()).device), sum(len(words.encode(text)) + 2 > most for text in texts)
+        ids = tokenizer(list(texts))
+        return ids.to(next(model.parameters()).device), sum(len(tokenizer.encode(text)) + 2 > most for text in texts)
 
     def prepare(x_3hw: Tensor) -> Tensor:
         return transform(vision.to_pil_image(x_3hw))
@@ -121,9 +121,9 @@ def open_clip(source: str, sha256: str | None, download: bool) -> Network:
     size = side[0] if isinstance(side, tuple) else side
     steps = " ".join(str(step) for step in transform.transforms if not callable(getattr(step, "__code__", None)))
     own = (prepare, f"{size} px, open_clip's transform: {steps}")
-    width = int(model.encode_text(words(["a"])).shape[1])
+    width = int(model.encode_text(tokenizer(["a"])).shape[1])
     texts = _in_batches(tokens, model.encode_text, most)
-    return Network(f"CLIP {name}, open_clip", found, size, width, model.encode_image, own, texts, model)
+    return Network(f"CLIP {name}, open_clip", checked, size, width, model.encode_image, own, texts, model)
 
 
 def _cached(package: Any, name: str, tag: str, download: bool) -> Path:
@@ -138,10 +138,10 @@ def _cached(package: Any, name: str, tag: str, download: bool) -> Path:
 
             hub = settings["hf_hub"].rstrip("/")
             kept = (try_to_load_from_cache(hub, end) for end in ("open_clip_model.safetensors", "model.safetensors"))
-            found = next((path for path in kept if isinstance(path, str)), None)
-            if found is None:
+            checked = next((path for path in kept if isinstance(path, str)), None)
+            if checked is None:
                 raise FileNotFoundError(f"{hub} is not in the hub's cache")
-            return Path(found)
+            return Path(checked)
         if not download:
             raise FileNotFoundError("it was not to be downloaded")
         return Path(package.download_pretrained(settings, prefer_hf_hub=True))

@@ -8,14 +8,13 @@ The backbone matters more than these: a score without it is no score.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.metrics.bootstrap import Interval, cluster_interval
-from mdrepro.metrics.image.statistics import as_features
+from mdrepro.metrics.image.statistics import Features, as_features
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ RESAMPLES = 1000  # of up to 40,000 images at once: 10,000 would take gigabytes
 SCALES = {"cosine": Scale(1, "never"), "hessel": Scale(2.5, "image"), "torchmetrics": Scale(100, "mean")}
 
 
-def cosines(images: Any, texts: Any) -> NDArray[np.float64]:
+def cosines(images: Features, texts: Features) -> NDArray[np.float64]:
     """cos(image i, text i), float64 (n,).
 
     Args:
@@ -71,7 +70,7 @@ def clip_score(values: NDArray[np.float64], scale: str = "cosine", *, seed: int 
         raise BadInput(f"a CLIP score needs at least 2 images, got {len(values)}")
     how = SCALES[scale]
     scores = how.factor * (values.clip(min=0) if how.clamp == "image" else values)
-    found = cluster_interval([[score] for score in scores], seed=seed, resamples=RESAMPLES)
+    interval = cluster_interval([[score] for score in scores], seed=seed, resamples=RESAMPLES)
     if how.clamp == "mean":
-        return Interval(max(found.value, 0.0), max(found.low, 0.0), max(found.high, 0.0), found.n)
-    return found
+        return Interval(max(interval.value, 0.0), max(interval.low, 0.0), max(interval.high, 0.0), interval.n)
+    return interval

@@ -43,7 +43,7 @@ class Encoder:
     @property
     def convention(self) -> Convention:
         """What makes its features comparable."""
-        return Convention(self.network.what, self.network.found.sha256, self.preparation)
+        return Convention(self.network.what, self.network.weights.sha256, self.preparation)
 
     def prepare(self, x_3hw: Tensor) -> Tensor:
         """A uint8 image (3, h, w) as float32 (3, size, size)."""
@@ -58,17 +58,17 @@ class Encoder:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self.network.features(x_bchw.to(self.device)).float().cpu()
 
-    def told(self) -> dict[str, Any]:
-        """What it is, for records."""
-        found = self.network.found
+    def record(self) -> dict[str, Any]:
+        """Network, preparation and weights, as JSON."""
+        checked = self.network.weights
         return {
             "encoder": self.row.name,
             "network": self.network.what,
             "features": self.network.width,
             "preparation": self.preparation,
-            "weights": found.name,
-            "weights_sha256": found.sha256,
-            "weights_published": found.published,
+            "weights": checked.name,
+            "weights_sha256": checked.sha256,
+            "weights_published": checked.published,
         }
 
 
@@ -87,7 +87,7 @@ def device(name: str) -> torch.device:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        raise BadInput(f"--device {name} is not there ({reason}): allowed are auto, cpu, cuda") from error
+        raise BadInput(f"--device {name} is not there ({reason}): expected auto, cpu, cuda") from error
     return torch.device(name)
 
 
@@ -127,14 +127,14 @@ def network(
     which = row(name)
     source = source or DEFAULTS.get(which.family)
     if which.family == "clip":
-        made = clip.transformers_clip(source or "", sha256, download)
+        loaded = clip.transformers_clip(source or "", sha256, download)
     elif which.family == "open-clip":
-        made = clip.open_clip(source or "", sha256, download)
+        loaded = clip.open_clip(source or "", sha256, download)
     elif which.family == "dinov2":
-        made = networks.dinov2(source or "", sha256, download)
+        loaded = networks.dinov2(source or "", sha256, download)
     elif which.family == "shapes":
-        made = networks.scene_reader(source, sha256)
+        loaded = networks.scene_reader(source, sha256)
     else:
-        made = networks.inception_v3(which, source, sha256, download)
-    made.module.eval().to(on or torch.device("cpu"))
-    return made
+        loaded = networks.inception_v3(which, source, sha256, download)
+    loaded.module.eval().to(on or torch.device("cpu"))
+    return loaded

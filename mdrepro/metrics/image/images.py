@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +24,10 @@ from mdrepro.data.pixels import FORMATS
 
 OTHERS = (".avif", ".bmp", ".gif", ".jp2", ".npy", ".pgm", ".ppm", ".tga", ".tif", ".tiff")
 """Pictures that are no input here, though they may lie in a folder."""
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 READERS = min(8, machine.cores())
-ALLOWED = "allowed are PNG, JPEG and WebP files with 8 bits a channel and no transparency"
+EXPECTED = "expected PNG, JPEG and WebP files with 8 bits a channel and no transparency"
 
 
 def files(folder: str | os.PathLike[str]) -> list[Path]:
@@ -34,17 +36,17 @@ def files(folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         BadInput: no folder, no images, or pictures of other formats.
     """
-    place = Path(folder)
-    if not place.is_dir():
-        raise BadInput(f"{place} is no folder: a folder of images is needed")
-    found = sorted(file for file in place.iterdir() if file.is_file() and not file.name.startswith("."))
-    images = [file for file in found if file.suffix.lower() in FORMATS]
-    other = [file for file in found if file.suffix.lower() in OTHERS]
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder: a folder of images is needed")
+    present = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    images = [file for file in present if file.suffix.lower() in FORMATS]
+    other = [file for file in present if file.suffix.lower() in OTHERS]
     if other:
-        raise BadInput(f"{place} holds {len(other)} pictures of other formats, such as {other[0].name}: {ALLOWED}")
+        raise BadInput(f"{folder} holds {len(other)} pictures of other formats, such as {other[0].name}: {EXPECTED}")
     if not images:
-        inside = " (subfolders are not looked into)" if any(file.is_dir() for file in place.iterdir()) else ""
-        raise BadInput(f"{place} holds no images{inside}: {ALLOWED}")
+        inside = " (subfolders are not looked into)" if any(file.is_dir() for file in folder.iterdir()) else ""
+        raise BadInput(f"{folder} holds no images{inside}: {EXPECTED}")
     return images
 
 
@@ -59,9 +61,9 @@ def read(file: Path) -> Tensor:
             fault = _fault(picture)
             pixels = np.array(picture.convert("RGB"))
     except Exception as error:  # decoders of damaged files raise anything
-        raise BadInput(f"cannot read {file} ({type(error).__name__}: {error}): {ALLOWED}") from error
+        raise BadInput(f"cannot read {file} ({type(error).__name__}: {error}): {EXPECTED}") from error
     if fault:
-        raise BadInput(f"{file} {fault}: {ALLOWED}")
+        raise BadInput(f"{file} {fault}: {EXPECTED}")
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -78,12 +80,12 @@ def _fault(picture: ImageFile.ImageFile) -> str:
 
 
 def ahead(
-    items: Sequence[Any], work: Callable[[Any], Any], *, readers: int = READERS, depth: int = 64
-) -> Iterator[Any]:
+    items: Sequence[Item], work: Callable[[Item], Done], *, readers: int = READERS, depth: int = 64
+) -> Iterator[Done]:
     """``work`` of each item, in order, done by threads up to ``depth`` items ahead. Errors are raised in order too."""
     rest = iter(items)
     with ThreadPoolExecutor(readers) as pool:
-        waiting: deque[Future[Any]] = deque(pool.submit(work, item) for item in islice(rest, depth))
+        waiting: deque[Future[Done]] = deque(pool.submit(work, item) for item in islice(rest, depth))
         try:
             while waiting:
                 done = waiting.popleft().result()

@@ -6,15 +6,12 @@ the number of images and may be slightly negative. All in float64.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdrepro.core.errors import BadInput
-from mdrepro.metrics.bootstrap import LEVEL, Interval
-from mdrepro.metrics.image.frechet import RESAMPLES, centred_interval, draws
-from mdrepro.metrics.image.statistics import Array, as_features
+from mdrepro.metrics.image.statistics import Array, Features, as_features
 
 SUBSETS, SUBSET_SIZE, SEED = 100, 1000, 2020  # torch-fidelity's defaults
 DEGREE, SHIFT = 3, 1.0
@@ -32,7 +29,7 @@ class BlockEstimate:
     size: int
 
 
-def kernel_distance(first: Any, second: Any) -> float:
+def kernel_distance(first: Features, second: Features) -> float:
     """The unbiased estimate from all pairs of images; see this module's text.
 
     Args:
@@ -46,9 +43,9 @@ def kernel_distance(first: Any, second: Any) -> float:
 
 
 def block_kernel_distance(
-    first: Any, second: Any, *, subsets: int = SUBSETS, size: int = SUBSET_SIZE, seed: int = SEED
+    first: Features, second: Features, *, subsets: int = SUBSETS, size: int = SUBSET_SIZE, seed: int = SEED
 ) -> BlockEstimate:
-    """The published way: the mean over random subsets of equal size, drawn without replacement.
+    """The published estimate: the mean over random subsets of equal size, drawn without replacement.
 
     The subsets are those of torch-fidelity for (first, second) with ``rng_seed=seed``, and those of clean-fid for
     (second, first) after ``numpy.random.seed(seed)``.
@@ -62,57 +59,18 @@ def block_kernel_distance(
         BadInput: fewer images than ``size``, or as `kernel_distance`.
     """
     if subsets < 1 or size < 2:
-        raise BadInput(f"{subsets} subsets of {size} images: allowed are 1 or more of 2 or more")
+        raise BadInput(f"{subsets} subsets of {size} images: expected 1 or more of 2 or more")
     x, y = _pair(first, second, size)
-    chance = np.random.RandomState(seed)
-    chosen = [[chance.choice(len(z), size, replace=False) for z in (x, y)] for _ in range(subsets)]
+    rng = np.random.RandomState(seed)
+    indices = [[rng.choice(len(z), size, replace=False) for z in (x, y)] for _ in range(subsets)]
     if len(x) * len(y) <= subsets * size**2:  # every pair once is less work than every subset's pairs
         values = weighted(
-            x, y, *(_indicators([pair[side] for pair in chosen], len(z)) for side, z in enumerate((x, y)))
+            x, y, *(_indicators([pair[side] for pair in indices], len(z)) for side, z in enumerate((x, y)))
         )
     else:
         ones = np.ones((1, size))
-        values = np.array([weighted(x[i], y[j], ones, ones)[0] for i, j in chosen])
+        values = np.array([weighted(x[i], y[j], ones, ones)[0] for i, j in indices])
     return BlockEstimate(float(values.mean()), float(values.std()), subsets, size)
-
-
-def kernel_distance_interval(
-    reference: Any, features: Any, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
-    """Bootstrap interval of `kernel_distance`, by drawing images of ``features``; the reference stays as it is.
-
-    Args:
-        reference, features: (n1, width) and (n2, width).
-        seed, resamples, level: as for `mdrepro.metrics.image.frechet.distance_interval`.
-
-    Raises:
-        BadInput: as `kernel_distance`.
-    """
-    x, y = _pair(reference, features, 2)
-    drawn = weighted(x, y, np.ones((1, len(x))), draws(len(y), resamples, seed))
-    return centred_interval(kernel_distance(x, y), drawn, len(y), level)
-
-
-def paired_kernel_distance_interval(
-    reference: Any, first: Any, second: Any, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
-    """Bootstrap interval of distance(first) - distance(second), both to ``reference``, drawing the same images of both.
-
-    Args:
-        reference: (n1, width).
-        first, second: (n2, width) each; image i of both is of the same prompt (and the same noise).
-        seed, resamples, level: as for `kernel_distance_interval`.
-
-    Raises:
-        BadInput: the two differ in shape, or as `kernel_distance`.
-    """
-    one, two = as_features(first), as_features(second)
-    if one.shape != two.shape:
-        raise BadInput(f"paired features differ in shape: {one.shape} and {two.shape}")
-    x, _ = _pair(reference, one, 2)
-    ones, counts = np.ones((1, len(x))), draws(len(one), resamples, seed)
-    drawn = weighted(x, one, ones, counts) - weighted(x, two, ones, counts)
-    return centred_interval(kernel_distance(x, one) - kernel_distance(x, two), drawn, len(one), level)
 
 
 def weighted(x: Array, y: Array, counts_x: Array, counts_y: Array) -> Array:
@@ -147,14 +105,14 @@ def _sum_of_pairs(x: Array, y: Array, counts_x: Array, counts_y: Array) -> Array
     return total
 
 
-def _indicators(chosen: list[NDArray[np.intp]], n: int) -> Array:
-    rows = np.zeros((len(chosen), n))
-    for row, indices in zip(rows, chosen, strict=True):
-        row[indices] = 1
+def _indicators(indices: list[NDArray[np.intp]], n: int) -> Array:
+    rows = np.zeros((len(indices), n))
+    for row, members in zip(rows, indices, strict=True):
+        row[members] = 1
     return rows
 
 
-def _pair(first: Any, second: Any, least: int) -> tuple[Array, Array]:
+def _pair(first: Features, second: Features, least: int) -> tuple[Array, Array]:
     x, y = as_features(first), as_features(second)
     if x.shape[1] != y.shape[1]:
         raise BadInput(f"features of width {x.shape[1]} and {y.shape[1]} cannot be compared")

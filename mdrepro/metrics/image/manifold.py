@@ -6,13 +6,12 @@ A set's manifold is the union of balls around its images' features, each reachin
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdrepro.core.errors import BadInput
-from mdrepro.metrics.image.statistics import Array, as_features
+from mdrepro.metrics.image.statistics import Array, Features, as_features
 
 NEIGHBOUR = 3  # the paper's k
 ROWS = 1024
@@ -30,7 +29,7 @@ class PrecisionRecall:
     n: int
 
 
-def precision_recall(real: Any, generated: Any, *, k: int = NEIGHBOUR) -> PrecisionRecall:
+def precision_recall(real: Features, generated: Features, *, k: int = NEIGHBOUR) -> PrecisionRecall:
     """Precision and recall, eq. 2 of the paper.
 
     Args:
@@ -44,7 +43,7 @@ def precision_recall(real: Any, generated: Any, *, k: int = NEIGHBOUR) -> Precis
     if x.shape[1] != y.shape[1]:
         raise BadInput(f"features of width {x.shape[1]} and {y.shape[1]} cannot be compared")
     if not 1 <= k < min(len(x), len(y)):
-        raise BadInput(f"k is {k}: allowed are 1 to one less than the images of each set ({len(x)} and {len(y)})")
+        raise BadInput(f"k is {k}: expected 1 to one less than the images of each set ({len(x)} and {len(y)})")
     x, y = x - x.mean(axis=0), y - x.mean(axis=0)
     precision, recall = _on_manifold(y, x, k).mean(), _on_manifold(x, y, k).mean()
     return PrecisionRecall(float(precision), float(recall), k, len(x), len(y))

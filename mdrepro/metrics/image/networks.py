@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.metrics.image import inception, weights
 from mdrepro.metrics.image.catalogue import INCEPTION_SCRIPT, EncoderRow
+from mdrepro.metrics.image.weights import Checked
 from mdrepro.models import bars
 from mdrepro.models.safe import refuse_pickles
 
@@ -32,17 +33,17 @@ class Network:
 
     Args:
         what: name of network and layer.
-        found: its file, checked.
+        weights: its file, checked.
         size: height and width of its input, px.
         width: of its features.
         features: from prepared images (b, 3, size, size) to (b, width).
-        prepare: its package's own way from a uint8 image (3, h, w) to a prepared one, and what that is.
+        prepare: its package's own preparation of a uint8 image (3, h, w), and its description.
         texts: from texts to features, for CLIP.
         module: what ``to`` moves to a device.
     """
 
     what: str
-    found: weights.Found
+    weights: Checked
     size: int
     width: int
     features: Callable[[Tensor], Tensor]
@@ -62,7 +63,7 @@ def folder(source: str, download: bool) -> Path:
 
     if Path(source).is_dir():
         if not (Path(source) / "config.json").is_file():
-            raise BadInput(f"{source} holds no config.json: allowed is a folder that transformers saved")
+            raise BadInput(f"{source} holds no config.json: expected a folder that transformers saved")
         return Path(source)
     wanted = ["*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors"]
     try:
@@ -75,9 +76,7 @@ def folder(source: str, download: bool) -> Path:
         ) from error
 
 
-def pretrained(
-    kind: Any, source: str, sha256: str | None, download: bool, lacks: str
-) -> tuple[Path, weights.Found, Any]:
+def pretrained(kind: Any, source: str, sha256: str | None, download: bool, lacks: str) -> tuple[Path, Checked, Any]:
     """A transformers model with its folder and its checked weights.
 
     Args:
@@ -90,65 +89,65 @@ def pretrained(
         BadInput: no weights, pickles, others than ``sha256``, or not all that the class has.
         NotAttempted: see `folder`.
     """
-    place = folder(source, download)
-    refuse_pickles(place)
-    found = weights.network(place, sha256, source)
+    path = folder(source, download)
+    refuse_pickles(path)
+    checked = weights.network(path, sha256, source)
     with bars.hidden():
-        model, told = kind.from_pretrained(place, use_safetensors=True, output_loading_info=True)
-    if told["missing_keys"]:
-        raise BadInput(f"{source} does not hold {lacks.format(len(told['missing_keys']))}")
-    return place, found, model
+        model, info = kind.from_pretrained(path, use_safetensors=True, output_loading_info=True)
+    if info["missing_keys"]:
+        raise BadInput(f"{source} does not hold {lacks.format(len(info['missing_keys']))}")
+    return path, checked, model
 
 
 def inception_v3(which: EncoderRow, source: str | None, sha256: str | None, download: bool) -> Network:
     assert which.file is not None
-    place = weights.place_of(source)
+    path = weights.place_of(source)
     tensorflow = which.family == "inception"
-    if place is not None and place.is_file() and weights.is_script(place):
+    if path is not None and path.is_file() and weights.is_script(path):
         if which.name != "clean":
-            raise BadInput(f"{place} is a TorchScript program: allowed is that of clean-fid, for the encoder clean")
-        return _script(place, sha256)
-    found = weights.find(which.file, place, sha256=sha256, download=download)
-    model = inception.Inception(weights.state_dict(found.path), tensorflow=tensorflow)
+            raise BadInput(f"{path} is a TorchScript program: expected that of clean-fid, for the encoder clean")
+        return _script(path, sha256)
+    checked = weights.find(which.file, path, sha256=sha256, download=download)
+    model = inception.Inception(weights.state_dict(checked.path), tensorflow=tensorflow)
     what = "Inception 2015-12-05, pool3" if tensorflow else "Inception v3 of torchvision, IMAGENET1K_V1, pooled"
-    return Network(what, found, inception.SIZE, inception.WIDTH, model, module=model)
+    return Network(what, checked, inception.SIZE, inception.WIDTH, model, module=model)
 
 
-def _script(place: Path, sha256: str | None) -> Network:
+def _script(path: Path, sha256: str | None) -> Network:
     """clean-fid's file is a program, so it runs only if its hash is the published one, or one that the user names."""
-    found = weights.check(place, INCEPTION_SCRIPT.sha256, sha256)
+    checked = weights.check(path, INCEPTION_SCRIPT.sha256, sha256)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch gives TorchScript up; clean-fid's file stays what it is
-        model = torch.jit.load(place, map_location="cpu")
+        model = torch.jit.load(path, map_location="cpu")
     if not hasattr(model, "layers"):
-        raise BadInput(f"{place} has no part called layers: allowed is clean-fid's {INCEPTION_SCRIPT.names[0]}")
+        raise BadInput(f"{path} has no part called layers: expected clean-fid's {INCEPTION_SCRIPT.names[0]}")
 
     def features(x_bchw: Tensor) -> Tensor:
         return model.layers(x_bchw).flatten(1)
 
     width = int(features(torch.zeros(1, 3, inception.SIZE, inception.SIZE)).shape[1])
-    return Network("Inception 2015-12-05, pool3, TorchScript", found, inception.SIZE, width, features, module=model)
+    return Network("Inception 2015-12-05, pool3, TorchScript", checked, inception.SIZE, width, features, module=model)
 
 
 def dinov2(source: str, sha256: str | None, download: bool) -> Network:
     from transformers import Dinov2Model
 
-    _, found, model = pretrained(Dinov2Model, source, sha256, download, "DINOv2's weights: {} are missing")
+    _, checked, model = pretrained(Dinov2Model, source, sha256, download, "DINOv2's weights: {} are missing")
 
     def features(x_bchw: Tensor) -> Tensor:
         return model(pixel_values=x_bchw).last_hidden_state[:, 0]
 
     shape = model.config
     what = f"DINOv2 of {shape.num_hidden_layers} layers, width {shape.hidden_size}, class token"
-    return Network(what, found, 224, model.config.hidden_size, features, module=model)
+    return Network(what, checked, 224, model.config.hidden_size, features, module=model)
 
 
 def scene_reader(source: str | None, sha256: str | None) -> Network:
     from mdrepro.models.scenes.reader import SIZE, SceneReader
 
     if source is None or not Path(source).is_dir():
-        raise BadInput(f"--weights {source}: allowed is the folder of a scene reader, as `mdrepro train` makes it")
-    found = weights.network(Path(source), sha256, Path(source).name)
+        raise BadInput(f"--weights {source}: expected the folder of a scene reader, as `mdrepro train` makes it")
+    checked = weights.network(Path(source), sha256, Path(source).name)
     reader = SceneReader.from_pretrained(source)
 
     def prepare(x_3hw: Tensor) -> Tensor:
@@ -157,4 +156,6 @@ def scene_reader(source: str | None, sha256: str | None) -> Network:
         return x_3hw
 
     own = (prepare, f"{SIZE} px as they are")
-    return Network("scene reader, mean features", found, SIZE, reader.config.width, reader.features, own, module=reader)
+    return Network(
+        "scene reader, mean features", checked, SIZE, reader.config.width, reader.features, own, module=reader
+    )

@@ -41,14 +41,12 @@ RESAMPLES = 1000
 
 def paired(reference: Path, folder: Path) -> list[tuple[Path, Path]]:
     """The images of two folders, by name without suffix. Raises BadInput where some have no partner."""
-    sides = [_by_stem(place) for place in (reference, folder)]
-    alone = [
-        f"{place}: {name}" for i, place in enumerate((reference, folder)) for name in sides[i].keys() - sides[1 - i]
-    ]
+    sides = [_by_stem(side) for side in (reference, folder)]
+    alone = [f"{side}: {name}" for i, side in enumerate((reference, folder)) for name in sides[i].keys() - sides[1 - i]]
     if alone:
         raise BadInput(
             f"{reference} holds {len(sides[0])} images and {folder} {len(sides[1])}; {len(alone)} have no partner, "
-            f"such as {min(alone)}: allowed are two folders whose images have the same names, whatever their suffix"
+            f"such as {min(alone)}: expected two folders whose images have the same names, whatever their suffix"
         )
     return [(file, sides[1][name]) for name, file in sides[0].items()]
 
@@ -130,14 +128,14 @@ def read(pair: tuple[Path, Path]) -> tuple[Tensor, Tensor]:
     x, y = (images.read(file) for file in pair)
     if x.shape != y.shape:
         sizes = " and ".join(f"{image.shape[2]} x {image.shape[1]} px" for image in (x, y))
-        raise BadInput(f"{pair[0]} and {pair[1]} have {sizes}: allowed are pairs of one size")
+        raise BadInput(f"{pair[0]} and {pair[1]} have {sizes}: expected pairs of one size")
     return x, y
 
 
-def _by_stem(place: Path) -> Mapping[str, Path]:
-    found: dict[str, Path] = {}
-    for file in images.files(place):
-        if file.stem in found:
-            raise BadInput(f"{place} holds both {found[file.stem].name} and {file.name}: allowed is one of a name")
-        found[file.stem] = file
-    return found
+def _by_stem(side: Path) -> Mapping[str, Path]:
+    by_stem: dict[str, Path] = {}
+    for file in images.files(side):
+        if file.stem in by_stem:
+            raise BadInput(f"{side} holds both {by_stem[file.stem].name} and {file.name}: expected one of a name")
+        by_stem[file.stem] = file
+    return by_stem

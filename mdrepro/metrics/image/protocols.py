@@ -23,7 +23,7 @@ FAMILIES = ("inception", "clip", "open-clip")
 
 
 @dataclass(frozen=True)
-class Row:
+class Variant:
     """One convention.
 
     Args:
@@ -40,7 +40,7 @@ class Row:
     difference: float
     percent: float | None
 
-    def told(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
 
@@ -53,7 +53,7 @@ def matrix(
     captions: Sequence[str] | None = None,
     options: sets.Options | None = None,
     device: torch.device | None = None,
-) -> list[Row]:
+) -> list[Variant]:
     """Fréchet distances and CLIP scores of a folder under all conventions of some networks.
 
     Args:
@@ -74,7 +74,7 @@ def matrix(
         if row.family in FAMILIES and row.family in networks
     }
     if not encoders:
-        raise BadInput(f"no conventions to compare: allowed are networks of {', '.join(FAMILIES)}")
+        raise BadInput(f"no conventions to compare: expected networks of {', '.join(FAMILIES)}")
     clips = [name for name, encoder in encoders.items() if encoder.network.texts is not None and captions is not None]
     files = [images.files(folder) for folder in (real, generated)]
     for name in clips:
@@ -82,15 +82,15 @@ def matrix(
     for encoder in encoders.values():
         sets.check_numbers(["fid"], encoder, len(files[0]), len(files[1]), how)
     reference = features.extract(files[0], encoders, batch=how.batch, readers=how.readers)
-    found = features.extract(files[1], encoders, keep=clips, batch=how.batch, readers=how.readers)
+    generated_features = features.extract(files[1], encoders, keep=clips, batch=how.batch, readers=how.readers)
     rows = []
     for name, encoder in encoders.items():
-        score = sets.MEASURES["fid"](encoder, reference[name], found[name], how)
+        score = sets.MEASURES["fid"](encoder, reference[name], generated_features[name], how)
         rows.append((_group(encoder, encoder.row.label), name, score, 1.0))
     for name in clips:
         # The network's own preparation under every scale, the others under the plain cosine.
         scales = list(SCALES) if encoders[name].row.resize == "own" else ["cosine"]
-        scores = sets.clip_scores(encoders[name], found[name], captions or (), scales, how.seed)
+        scores = sets.clip_scores(encoders[name], generated_features[name], captions or (), scales, how.seed)
         group = _group(encoders[name], "CLIP score")
         rows += [(group, f"{name}, {scale}", score, SCALES[scale].factor) for scale, score in scores.items()]
     return _compared(rows)
@@ -100,13 +100,13 @@ def _group(encoder: Encoder, number: str) -> str:
     return number if encoder.row.family == "inception" else f"{number}, {encoder.network.what}"
 
 
-def _compared(rows: Sequence[tuple[str, str, Score, float]]) -> list[Row]:
+def _compared(rows: Sequence[tuple[str, str, Score, float]]) -> list[Variant]:
     first: dict[str, float] = {}
-    made = []
+    variants = []
     for group, convention, score, factor in rows:
         assert score.value is not None
         value = score.value / factor
         start = first.setdefault(group, value)
         percent = 100 * (value - start) / abs(start) if start else None
-        made.append(Row(group, convention, score, value - start, percent))
-    return made
+        variants.append(Variant(group, convention, score, value - start, percent))
+    return variants

@@ -1,4 +1,4 @@
-"""The ways in which published metrics bring an image to a network's size. Most differences between FIDs are here.
+"""How published metrics bring an image to a network's size. Most differences between FIDs are here.
 
 Each takes a uint8 image (3, h, w) of any size and gives float32 (3, size, size), normalised for its network.
 """

@@ -10,7 +10,7 @@ class Score:
 
     Args:
         metric: its name on the command line.
-        name: what to call the number: FID is said of FID's network alone.
+        name: what to call the number; only FID's network gives an "FID".
         value: None where it was not measured; ``reason`` says why.
         low, high: the 95 % bootstrap interval over images, where there is one.
         unit: dB, or nothing.
@@ -32,11 +32,11 @@ class Score:
     biased: bool = False
     reason: str = ""
 
-    def told(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
 
-    def words(self) -> tuple[str, str, str]:
+    def cells(self) -> tuple[str, str, str]:
         """Name, number with its interval, and what to know of it, for a table of texts."""
         if self.value is None:
             return self.name, "–", f"not attempted: {self.reason}"

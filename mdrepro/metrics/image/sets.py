@@ -80,35 +80,37 @@ def evaluate(
         encoders["clip" if encoder is clip else "compared"] = encoder
         reference = _reference(real, encoder, compared, len(files), how)
     single = [name for name in encoders if name == "clip" or how.resamples or set(compared) & set(SINGLE)]
-    found = features.extract(files, encoders, keep=single, batch=how.batch, readers=how.readers)
+    extracted = features.extract(files, encoders, keep=single, batch=how.batch, readers=how.readers)
     scores: dict[str, Score] = {}
     if encoder is not None and reference is not None:
-        ours = found.get("compared", found.get("clip"))
+        ours = extracted.get("compared", extracted.get("clip"))
         assert ours is not None
         scores = {name: MEASURES[name](encoder, reference, ours, how) for name in compared}
     if "clip" in encoders and captions is not None and "clip-score" in wanted:
-        scores["clip-score"] = clip_scores(encoders["clip"], found["clip"], captions, [how.scale], how.seed)[how.scale]
+        scores["clip-score"] = clip_scores(encoders["clip"], extracted["clip"], captions, [how.scale], how.seed)[
+            how.scale
+        ]
     return [scores[name] for name in wanted]
 
 
 def clip_scores(
-    clip: Encoder, found: FeatureSet, captions: Sequence[str], scales: Sequence[str], seed: int = 0
+    clip: Encoder, images: FeatureSet, captions: Sequence[str], scales: Sequence[str], seed: int = 0
 ) -> dict[str, Score]:
     """The CLIP score of images' kept features under several scales."""
     assert clip.network.texts is not None
     texts = clip.network.texts(captions)
-    values = cosines(found.array(), texts.features)
+    values = cosines(images.array(), texts.features)
     scores = {}
     for scale in scales:
         interval = clip_score(values, scale, seed=seed)
         cut = f"; {texts.cut} captions cut to {texts.tokens} tokens, end token kept" if texts.cut else ""
-        told = f"{SCALES[scale].what}; {protocol(clip)}{cut}"
+        details = f"{SCALES[scale].what}; {protocol(clip)}{cut}"
         scores[scale] = Score(
             "clip-score",
             f"CLIP score ({scale})",
             interval.value,
             interval.n,
-            told,
+            details,
             None,
             interval.low,
             interval.high,
@@ -159,7 +161,7 @@ def check_captions(
 ) -> tuple[Sequence[str], Encoder]:
     """Captions and encoder of a CLIP score, once they are there. Raises BadInput where they are not, or do not fit."""
     if clip is None or clip.network.texts is None:
-        raise BadInput("clip-score: a CLIP encoder is needed: allowed are clip and open-clip")
+        raise BadInput("clip-score: a CLIP encoder is needed: expected clip and open-clip")
     if captions is None:
         raise BadInput("clip-score: captions are needed, one for each generated image")
     if len(captions) != n:
@@ -169,17 +171,17 @@ def check_captions(
 
 def protocol(encoder: Encoder) -> str:
     """All that features depend on, for people."""
-    found = encoder.network.found
-    doubt = ", which is NOT the published file" if found.published is False else ""
-    return f"{encoder.network.what}, {encoder.preparation}, weights {found.name} with SHA-256 {found.sha256}{doubt}"
+    checked = encoder.network.weights
+    doubt = ", which is NOT the published file" if checked.published is False else ""
+    return f"{encoder.network.what}, {encoder.preparation}, weights {checked.name} with SHA-256 {checked.sha256}{doubt}"
 
 
-def _fid(encoder: Encoder, reference: FeatureSet, found: FeatureSet, how: Options) -> Score:
-    distance = frechet.distance(reference.statistics, found.statistics, few=how.few)
+def _fid(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:
+    distance = frechet.distance(reference.statistics, generated.statistics, few=how.few)
     low = high = None
     if how.resamples:
         interval = frechet.distance_interval(
-            reference.statistics, found.array(), few=how.few, seed=how.seed, resamples=how.resamples
+            reference.statistics, generated.array(), few=how.few, seed=how.seed, resamples=how.resamples
         )
         low, high = interval.low, interval.high
     sizes = distance.n, protocol(encoder), distance.n_reference
@@ -190,31 +192,31 @@ def _bracket(name: str, encoder: Encoder) -> str:
     return name if encoder.row.label == "FID" else f"{name} ({encoder.row.name})"
 
 
-def _kid(encoder: Encoder, reference: FeatureSet, found: FeatureSet, how: Options) -> Score:
-    x, y = reference.array(), found.array()
+def _kid(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:
+    x, y = reference.array(), generated.array()
     small = min(len(x), len(y)) < kernel.SUBSET_SIZE
     if small:
         value, draw = kernel.kernel_distance(x, y), "all pairs, as there are fewer images than a subset has"
     else:
         blocks = kernel.block_kernel_distance(x, y)
         value, draw = blocks.mean, f"{blocks.subsets} subsets of {blocks.size}, standard deviation {blocks.std:.4g}"
-    name, told = _bracket("KID", encoder), f"{draw}; {protocol(encoder)}"
-    return Score("kid", name, value, len(y), told, len(x), biased=small)
+    name, details = _bracket("KID", encoder), f"{draw}; {protocol(encoder)}"
+    return Score("kid", name, value, len(y), details, len(x), biased=small)
 
 
-def _infinity(encoder: Encoder, reference: FeatureSet, found: FeatureSet, how: Options) -> Score:
-    line = frechet.infinity(reference.statistics, found.array(), seed=how.seed)
-    told = f"line through {len(line.sizes)} sizes from {line.sizes[0]} on; {protocol(encoder)}"
+def _infinity(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:
+    line = frechet.infinity(reference.statistics, generated.array(), seed=how.seed)
+    details = f"line through {len(line.sizes)} sizes from {line.sizes[0]} on; {protocol(encoder)}"
     name = f"{encoder.row.label}∞" if encoder.row.label == "FID" else f"{encoder.row.label} at infinity"
-    return Score("fd-infinity", name, line.value, found.statistics.n, told, reference.statistics.n)
+    return Score("fd-infinity", name, line.value, generated.statistics.n, details, reference.statistics.n)
 
 
 def _manifold(which: str) -> Callable[[Encoder, FeatureSet, FeatureSet, Options], Score]:
-    def measure(encoder: Encoder, reference: FeatureSet, found: FeatureSet, how: Options) -> Score:
-        x, y = reference.array(), found.array()
+    def measure(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:
+        x, y = reference.array(), generated.array()
         both = manifold.precision_recall(x, y)
-        name, told = f"{which} ({encoder.row.name})", f"k = {both.k}; {protocol(encoder)}"
-        return Score(which, name, getattr(both, which), both.n, told, both.n_real)
+        name, details = f"{which} ({encoder.row.name})", f"k = {both.k}; {protocol(encoder)}"
+        return Score(which, name, getattr(both, which), both.n, details, both.n_real)
 
     return measure
 

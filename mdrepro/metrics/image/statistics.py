@@ -12,21 +12,24 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing
 
 Array = NDArray[np.float64]
+Features: TypeAlias = "ArrayLike | Tensor"
+"""Features of images, (n, width), an array or a tensor of any real type."""
 FORMAT = "mdrepro feature statistics 1"
 
 
 @dataclass(frozen=True)
 class Convention:
-    """What made the features; only features of one convention are comparable.
+    """Network, weights and preparation behind features; only features of one convention are comparable.
 
     Args:
         encoder: name of the network and layer.
@@ -50,7 +53,7 @@ class Statistics:
     """Streaming statistics of features, (n, width).
 
     Args:
-        convention: what made the features.
+        convention: of the features.
         n, mean, scatter: where to start: number, mean (width,) and sum of centred outer products (width, width);
             from a covariance it is ``(n - 1) * covariance``. Nothing by default.
     """
@@ -69,7 +72,7 @@ class Statistics:
         self._scatter = np.zeros((width, width)) if scatter is None else np.asarray(scatter, np.float64)
 
     @classmethod
-    def of(cls, features: Any, convention: Convention | None = None) -> Self:
+    def of(cls, features: Features, convention: Convention | None = None) -> Self:
         """Statistics of one array of features, (n, width)."""
         return cls(convention).add(features)
 
@@ -106,8 +109,8 @@ class Statistics:
             raise BadInput(f"a covariance needs at least 2 images, got {self.n}")
         return self._scatter / (self.n - 1)
 
-    def add(self, features: Any) -> Self:
-        """Take in more images' features, (n, width), a tensor or array of any real type.
+    def add(self, features: Features) -> Self:
+        """Take in more images' features.
 
         Raises:
             BadInput: another shape or width, or values that are not finite.
@@ -160,24 +163,23 @@ class Statistics:
             raise BadInput(f"{path} cannot be read as feature statistics ({error})") from error
         kind = written.pop("format", "of no format")
         if kind != FORMAT or set(tensors) != {"n", "mean", "scatter"}:
-            raise BadInput(f"{path} is {kind}: allowed is a file of {FORMAT!r}, as Statistics.save writes it")
+            raise BadInput(f"{path} is {kind}: expected a file of {FORMAT!r}, as Statistics.save writes it")
         n, mean, scatter = int(tensors["n"][0]), tensors["mean"], tensors["scatter"]
         if scatter.shape != (*mean.shape, *mean.shape) or not np.isfinite(scatter).all() or not np.isfinite(mean).all():
             raise BadInput(f"{path} is damaged: mean {mean.shape} and scatter {scatter.shape} do not fit or not finite")
         return cls(Convention(**written), n, mean, scatter)
 
 
-def as_features(features: Any) -> Array:
+def as_features(features: Features) -> Array:
     """Features as float64 (n, width).
 
     Raises:
         BadInput: not two-dimensional, or not finite; the message names the first such image.
     """
-    if hasattr(features, "detach"):
-        features = features.detach().cpu().double().numpy()
-    x_nd = np.asarray(features, np.float64)
+    values = features.detach().cpu().numpy() if isinstance(features, Tensor) else features
+    x_nd = np.asarray(values, np.float64)
     if x_nd.ndim != 2:
-        raise BadInput(f"features have shape {x_nd.shape}: allowed is (images, width)")
+        raise BadInput(f"features have shape {x_nd.shape}: expected (images, width)")
     broken = ~np.isfinite(x_nd).all(axis=1)
     if broken.any():
         raise BadInput(

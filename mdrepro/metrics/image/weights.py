@@ -1,4 +1,4 @@
-"""Files of weights: found, checked by SHA-256, and read without running anything that is in them."""
+"""Files of weights: looked up, checked by SHA-256, and read without running anything that is in them."""
 
 import hashlib
 import re
@@ -21,8 +21,8 @@ STATE_DICTS = (".bin", ".pth", ".pt", ".safetensors")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file of weights, or several of one network.
+class Checked:
+    """A file of weights whose hash is known, or several of one network.
 
     Args:
         path: the file, or the folder.
@@ -42,28 +42,28 @@ def cache() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def find(file: WeightsFile, place: Path | None, *, sha256: str | None = None, download: bool = False) -> Found:
+def find(file: WeightsFile, path: Path | None, *, sha256: str | None = None, download: bool = False) -> Checked:
     """A published file of weights, or one that stands in for it.
 
     Args:
         file: the published one.
-        place: where it lies; None for torch.hub's cache.
-        sha256: of the file at ``place``, for one that is not the published one.
+        path: where it lies; None for torch.hub's cache.
+        sha256: of the file at ``path``, for one that is not the published one.
         download: get it into the cache where it is not there.
 
     Raises:
-        BadInput: no file at ``place``, or its SHA-256 is neither the published one nor ``sha256``.
+        BadInput: no file at ``path``, or its SHA-256 is neither the published one nor ``sha256``.
         NotAttempted: it is not in the cache and was not to be, or could not be, downloaded.
     """
-    if place is None:
-        place = next((cache() / name for name in file.names if (cache() / name).is_file()), None)
-        place = place or _downloaded(file, download)
-    if not place.is_file():
-        raise BadInput(f"{place} is no file of weights: allowed is one of {', '.join(file.names)}")
-    return check(place, file.sha256, sha256)
+    if path is None:
+        path = next((cache() / name for name in file.names if (cache() / name).is_file()), None)
+        path = path or _downloaded(file, download)
+    if not path.is_file():
+        raise BadInput(f"{path} is no file of weights: expected one of {', '.join(file.names)}")
+    return check(path, file.sha256, sha256)
 
 
-def check(path: Path, published: str, given: str | None) -> Found:
+def check(path: Path, published: str, given: str | None) -> Checked:
     """A file whose SHA-256 is ``given``, or else begins with ``published``: any, where that is "".
 
     Raises:
@@ -74,13 +74,13 @@ def check(path: Path, published: str, given: str | None) -> Found:
         _agree(path, digest, given)
     elif not digest.startswith(published):
         raise BadInput(
-            f"{path} has SHA-256 {digest}, and the published file {published}: allowed is the published file, or "
+            f"{path} has SHA-256 {digest}, and the published file {published}: expected the published file, or "
             f"another one that you name by its hash, with --sha256 {digest}"
         )
-    return Found(path, digest, digest.startswith(published) if published else None, path.name)
+    return Checked(path, digest, digest.startswith(published) if published else None, path.name)
 
 
-def network(folder: Path, given: str | None, name: str) -> Found:
+def network(folder: Path, given: str | None, name: str) -> Checked:
     """The safetensors files of a folder that transformers or diffusers saved, by one hash.
 
     Files in the hub's cache are called by their SHA-256 there, and are held to it.
@@ -91,7 +91,7 @@ def network(folder: Path, given: str | None, name: str) -> Found:
     files = sorted(file for file in folder.iterdir() if NETWORK.fullmatch(file.name))
     if not files:
         raise BadInput(
-            f"{folder} holds no weights: allowed is a folder with model.safetensors, as save_pretrained writes"
+            f"{folder} holds no weights: expected a folder with model.safetensors, as save_pretrained writes"
         )
     digests = []
     for file in files:
@@ -103,7 +103,7 @@ def network(folder: Path, given: str | None, name: str) -> Found:
     whole = digests[0] if len(files) == 1 else hashlib.sha256(pairs.encode()).hexdigest()
     if given is not None:
         _agree(folder, whole, given)
-    return Found(folder, whole, None, name)
+    return Checked(folder, whole, None, name)
 
 
 def state_dict(path: Path) -> dict[str, Tensor]:
@@ -122,9 +122,9 @@ def state_dict(path: Path) -> dict[str, Tensor]:
         if not all(isinstance(value, Tensor) for value in content.values()):
             raise ValueError("it holds more than tensors")
     except Exception as error:  # whatever a damaged or hostile file makes torch raise
-        words = str(error).strip().partition("\n")[0][:200]
+        reason = str(error).strip().partition("\n")[0][:200]
         raise BadInput(
-            f"{path} cannot be read as weights ({type(error).__name__}: {words}); allowed is a state dict, saved by "
+            f"{path} cannot be read as weights ({type(error).__name__}: {reason}); expected a state dict, saved by "
             "torch.save or as safetensors"
         ) from error
     return {name.removeprefix("module."): value for name, value in content.items()}
@@ -140,9 +140,9 @@ def is_script(path: Path) -> bool:
 
 def _agree(path: Path, digest: str, given: str) -> None:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", given):
-        raise BadInput(f"--sha256 {given}: allowed are 64 hexadecimal digits")
+        raise BadInput(f"--sha256 {given}: expected 64 hexadecimal digits")
     if digest != given.lower():
-        raise BadInput(f"{path} has SHA-256 {digest}, not {given}: allowed is the file of that hash")
+        raise BadInput(f"{path} has SHA-256 {digest}, not {given}: expected the file of that hash")
 
 
 def _downloaded(file: WeightsFile, download: bool) -> Path:
@@ -163,5 +163,5 @@ def place_of(weights: str | None, suffixes: Sequence[str] = STATE_DICTS) -> Path
     if weights is None:
         return None
     if Path(weights).suffix not in suffixes:
-        raise BadInput(f"--weights {weights}: allowed is a file that ends in {', '.join(suffixes)}")
+        raise BadInput(f"--weights {weights}: expected a file that ends in {', '.join(suffixes)}")
     return Path(weights)

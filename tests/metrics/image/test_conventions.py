@@ -17,8 +17,10 @@ from torchmetrics.image.kid import poly_mmd
 from benchmarks import fid as bench_fid
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
-from mdrepro.metrics.image import encoders, frechet, images, kernel, peers, sets
+from mdrepro.metrics.image import encoders, frechet, images, kernel, sets
 from mdrepro.metrics.image.features import extract
+from mdrepro.metrics.image.peers import fid
+from mdrepro.metrics.image.peers.comparison import compare
 from tests.support import weight_files as makers
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of the other packages
@@ -111,9 +113,9 @@ def test_conventions_are_different_numbers(ours):
 
 
 def test_clean_fid_s_own_file_runs_once_its_hash_is_known(script_file, folders, ours):
-    with pytest.raises(BadInput, match=r"has SHA-256 .*: allowed is the published file, or .* --sha256"):
+    with pytest.raises(BadInput, match=r"has SHA-256 .*: expected the published file, or .* --sha256"):
         encoders.load("clean", str(script_file))
-    with pytest.raises(BadInput, match="TorchScript program: allowed is that of clean-fid, for the encoder clean"):
+    with pytest.raises(BadInput, match="TorchScript program: expected that of clean-fid, for the encoder clean"):
         encoders.load("tf-exact", str(script_file), sha256=sha256(script_file))
     encoder = encoders.load("clean", str(script_file), sha256=sha256(script_file))
     found = extract(images.files(folders[0])[:2], {"x": encoder}, keep=["x"])["x"]
@@ -189,7 +191,7 @@ PACKAGES = [
 @pytest.mark.parametrize(("package", "convention"), PACKAGES)
 def test_the_resize_explains_the_difference(package, convention, folders, inception_file, ours, theirs):
     encoder = encoders.load("legacy-pytorch", str(inception_file), sha256=sha256(inception_file))
-    one = peers.frechet(*folders, package, encoder, sets.Options(few=True, batch=3))
+    one = fid.against(*folders, package, encoder, sets.Options(few=True, batch=3))
     values = {n: frechet.distance(*(side[n].statistics for side in ours), few=True).value for n in CONVENTIONS}
     assert one.theirs == pytest.approx(fid_by_singular_values(*theirs[convention]), rel=5e-5)
     assert one.ours == pytest.approx(values["legacy-pytorch"], rel=1e-5)
@@ -241,12 +243,12 @@ def test_against_without_weights_is_one_message(cli_run, folders, monkeypatch, t
 def test_torchscript_weights_are_for_clean_fid_alone(script_file, folders):
     encoder = encoders.load("clean", str(script_file), sha256=sha256(script_file))
     with pytest.raises(BadInput, match="which clean-fid alone reads"):
-        peers.frechet(*folders, "torch-fidelity", encoder, sets.Options(few=True))
+        fid.against(*folders, "torch-fidelity", encoder, sets.Options(few=True))
 
 
 def test_the_first_conventions_that_give_their_number_explain_it():
     numbers = {(): 1.0, ("a",): 2.0, ("b",): 3.0, ("a", "b"): 4.0}
-    found = {theirs: peers.compare("ssim", "lpips", numbers, theirs, 1e-3) for theirs in (1.0005, 3.001, 4.0, 5.0)}
+    found = {theirs: compare("ssim", "lpips", numbers, theirs, 1e-3) for theirs in (1.0005, 3.001, 4.0, 5.0)}
     assert [one.agrees for one in found.values()] == [True, False, False, False]
     assert [one.conventions for one in found.values()] == [(), ("b",), ("a", "b"), ()]
     assert [one.under for one in found.values()] == [None, 3.0, 4.0, None]

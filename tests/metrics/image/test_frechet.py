@@ -127,22 +127,6 @@ def test_the_interval_holds_the_expected_distance():
     assert all(i.low < i.value < i.high and i.n == n for i in found)
 
 
-def test_pairs_take_out_what_two_samplers_share():
-    rng = np.random.default_rng(0)
-    reference = Statistics.of(rng.standard_normal((2000, 8)))
-    first = rng.standard_normal((200, 8)) * 1.3
-    second = first + 0.1 * rng.standard_normal((200, 8)) + 0.05
-    paired = frechet.paired_distance_interval(reference, first, second, resamples=200)
-    alone = [frechet.distance_interval(reference, z, resamples=200) for z in (first, second)]
-    assert paired.value == pytest.approx(alone[0].value - alone[1].value)
-    assert paired.low < paired.value < paired.high
-    assert (paired.high - paired.low) < 0.5 * min(i.high - i.low for i in alone)
-    same = frechet.paired_distance_interval(reference, first, first, resamples=50)
-    assert (same.value, same.low, same.high) == (0, 0, 0)
-    with pytest.raises(BadInput, match="differ in shape"):
-        frechet.paired_distance_interval(reference, first, second[1:])
-
-
 def test_infinity_is_the_end_of_the_line_through_independent_distances():
     x, y = sets(n1=1000, n2=1200, width=24)
     reference = Statistics.of(x)

@@ -57,7 +57,7 @@ def test_equal_images_are_on_each_other_s_manifold_far_from_zero_too():
 
 
 def test_k_must_leave_a_neighbour():
-    with pytest.raises(BadInput, match=r"k is 3: allowed are 1 to one less than the images of each set \(9 and 3\)"):
+    with pytest.raises(BadInput, match=r"k is 3: expected 1 to one less than the images of each set \(9 and 3\)"):
         precision_recall(normal(9), normal(3))
     with pytest.raises(BadInput, match="width 6 and 5"):
         precision_recall(normal(9), normal(9, 5))

@@ -109,10 +109,10 @@ def test_folders_that_hold_no_clip_are_refused(clip_folder, tmp_path, monkeypatc
     source, error, says = str(folder), BadInput, fault
     if fault == "config":
         (folder / "config.json").unlink()
-        says = r"holds no config.json: allowed is a folder that transformers saved"
+        says = r"holds no config.json: expected a folder that transformers saved"
     elif fault == "weights":
         (folder / "model.safetensors").unlink()
-        says = r"holds no weights: allowed"
+        says = r"holds no weights: expected"
     elif fault == "pickle":
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
         says = "pickled weights"
@@ -122,7 +122,7 @@ def test_folders_that_hold_no_clip_are_refused(clip_folder, tmp_path, monkeypatc
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         says = "does not hold a whole CLIP: 1 weights are missing"
     elif fault == "hash":
-        options, says = {"sha256": "0" * 64}, "allowed is the file of that hash"
+        options, says = {"sha256": "0" * 64}, "expected the file of that hash"
     else:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         source, error = "openai/no-such-clip", NotAttempted
@@ -159,7 +159,7 @@ def test_the_scene_reader_takes_scenes_alone(tmp_path, pictures):
     assert encoder.row.label == "FID[shapes]"
     with pytest.raises(BadInput, match=rf"0000.png: an image is \(40, 60\) px: the scene reader takes {SIZE} x {SIZE}"):
         extract(pictures, {"x": encoder})
-    with pytest.raises(BadInput, match="allowed is the folder of a scene reader"):
+    with pytest.raises(BadInput, match="expected the folder of a scene reader"):
         encoders.load("shapes", str(tmp_path / "nowhere"))
 
 

@@ -144,8 +144,8 @@ def test_folders_that_make_no_pairs_are_refused(folders, cli_run, tmp_path, faul
     says = {
         "missing": "holds 4 images and",
         "other name": "have no partner, such as",
-        "size": "allowed are pairs of one size",
-        "twice": "allowed is one of a name",
+        "size": "expected pairs of one size",
+        "twice": "expected one of a name",
         "empty": "holds no images",
         "nowhere": "is no folder",
         "cut": "cannot read",

@@ -11,7 +11,8 @@ from skimage import metrics as skimage
 from torchmetrics import image as torchmetrics
 
 from mdrepro.core.errors import BadInput
-from mdrepro.metrics.image import pairs, peers
+from mdrepro.metrics.image import pairs
+from mdrepro.metrics.image.peers import reconstruction as peers
 from tests.support import weight_files as makers
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of the other packages
@@ -52,7 +53,7 @@ def ours(folders, metric):
 
 
 def test_scikit_image_s_window_and_covariance_explain_its_ssim(folders):
-    compared, missing = peers.reconstructions(*folders, "scikit-image")
+    compared, missing = peers.against(*folders, "scikit-image")
     found = by_metric(compared)
     assert missing == {}
     psnr = np.mean([skimage.peak_signal_noise_ratio(a, b) for a, b in arrays(folders)])
@@ -70,7 +71,7 @@ def test_scikit_image_s_window_and_covariance_explain_its_ssim(folders):
 
 
 def test_border_range_and_pooling_explain_torchmetrics(folders):
-    compared, missing = peers.reconstructions(*folders, "torchmetrics")
+    compared, missing = peers.against(*folders, "torchmetrics")
     found = by_metric(compared)
     assert "LPIPS (alex) needs" in missing["lpips-alex"]
     direct = {
@@ -122,7 +123,7 @@ def test_identical_pairs_explain_an_infinite_psnr(folders, tmp_path, cli_run):
     copy = tmp_path / "copy"
     shutil.copytree(folders[1], copy)
     shutil.copy(folders[0] / "0000.png", copy / "0000.png")
-    (one,), _ = peers.reconstructions(folders[0], copy, "scikit-image", ["psnr"])
+    (one,), _ = peers.against(folders[0], copy, "scikit-image", ["psnr"])
     assert (one.theirs, one.difference, one.under, one.agrees) == (None, None, None, False)
     assert one.verdict == "explained by identical pairs counted as infinite (ours: left out)"
     code, out, _ = cli_run(
@@ -132,16 +133,16 @@ def test_identical_pairs_explain_an_infinite_psnr(folders, tmp_path, cli_run):
     assert "infinite" in out.splitlines()[1]
     assert out.splitlines()[2] == f"  psnr: {one.verdict}"
     with pytest.raises(BadInput, match="all pairs are identical"):
-        peers.reconstructions(folders[0], folders[0], "scikit-image", ["psnr"])
+        peers.against(folders[0], folders[0], "scikit-image", ["psnr"])
 
 
 def test_images_too_small_for_ms_ssim_are_left_out_or_refused(tmp_path):
     small = makers.photos(tmp_path / "small", n=2, size=40)
-    compared, missing = peers.reconstructions(*small, "torchmetrics")
+    compared, missing = peers.against(*small, "torchmetrics")
     assert [one.metric for one in compared] == ["psnr", "ssim"]
     assert missing["ms-ssim"] == "0000.png: MS-SSIM needs at least 176 px, got 40 x 40"
     with pytest.raises(BadInput, match=r"0000.png: MS-SSIM needs"):
-        peers.reconstructions(*small, "torchmetrics", ["ms-ssim"])
+        peers.against(*small, "torchmetrics", ["ms-ssim"])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from mdrepro.metrics.image.encoders import Encoder
 from mdrepro.metrics.image.features import extract
 from mdrepro.metrics.image.networks import Network, Texts
 from mdrepro.metrics.image.statistics import Statistics
-from mdrepro.metrics.image.weights import Found
+from mdrepro.metrics.image.weights import Checked
 from tests.support import weight_files as makers
 
 WIDTH, CPU = 5, torch.device("cpu")
@@ -36,7 +36,7 @@ def tiny(name="tiny", label="FD-tiny", seed=0, poison=None, runs=None):
         cut = sum(len(line.split()) > 75 for line in lines)
         return Texts(torch.tensor([[float(len(line)), 1, 2, -1, 0] for line in lines]), cut, 77)
 
-    network = Network("tiny", Found(CPU, f"{seed:064}", None, "tiny.pth"), 2, WIDTH, encode, (prepare, "2 px"), texts)
+    network = Network("tiny", Checked(CPU, f"{seed:064}", None, "tiny.pth"), 2, WIDTH, encode, (prepare, "2 px"), texts)
     return Encoder(EncoderRow(name, "tiny", label, "own", "a test", "none"), network, CPU)
 
 
@@ -103,7 +103,7 @@ def test_numbers_are_those_of_the_metrics_own_functions(folders):
     assert "1 captions cut to 77 tokens, end token kept" in found[5].protocol
     assert "scale 1, no clamping" in found[5].protocol
     assert all("2 px, weights tiny.pth with SHA-256 000" in score.protocol for score in found)
-    json.dumps([score.told() for score in found], allow_nan=False)
+    json.dumps([score.record() for score in found], allow_nan=False)
 
 
 def test_the_published_way_of_kid_is_taken_where_there_are_images_enough(folders, monkeypatch):
@@ -141,7 +141,7 @@ def test_the_override_marks_the_number(folders, tmp_path):
         (tmp_path / file.name).symlink_to(file)
     found = sets.evaluate(folders[0], tmp_path, ["fid"], encoder=tiny(), options=sets.Options(few=True))[0]
     assert (found.biased, found.n_reference, found.n) == (True, 14, 5)
-    assert "BIASED" in found.words()[2]
+    assert "BIASED" in found.cells()[2]
 
 
 def test_the_file_whose_features_are_not_finite_is_named(folders):
@@ -169,7 +169,7 @@ def test_what_is_missing_is_named(folders):
         sets.evaluate(*folders, ["fud"])
     with pytest.raises(BadInput, match="fid: an encoder and real images are needed"):
         sets.evaluate(None, folders[1], ["fid"], encoder=tiny())
-    with pytest.raises(BadInput, match="a CLIP encoder is needed: allowed are clip and open-clip"):
+    with pytest.raises(BadInput, match="a CLIP encoder is needed: expected clip and open-clip"):
         sets.evaluate(None, folders[1], ["clip-score"], captions=["a"] * 14)
     with pytest.raises(BadInput, match="captions are needed, one for each"):
         sets.evaluate(None, folders[1], ["clip-score"], clip=tiny())

@@ -98,7 +98,7 @@ def test_what_cannot_be_summed_is_refused():
     broken[[4, 7], 2] = np.nan, np.inf
     with pytest.raises(BadInput, match="2 of 10 images are not finite, first at position 4"):
         Statistics().add(broken)
-    with pytest.raises(BadInput, match=r"shape \(3,\): allowed is \(images, width\)"):
+    with pytest.raises(BadInput, match=r"shape \(3,\): expected \(images, width\)"):
         Statistics().add(np.zeros(3))
     with pytest.raises(BadInput, match="width 5 cannot join features of width 7"):
         Statistics.of(features()).add(np.zeros((2, 5)))
@@ -118,7 +118,7 @@ def test_files_of_another_kind_are_refused(tmp_path):
     with pytest.raises(BadInput, match="cannot be read"):
         Statistics.load(place)
     save_file({"mean": np.zeros(3)}, place)
-    with pytest.raises(BadInput, match="of no format: allowed"):
+    with pytest.raises(BadInput, match="of no format: expected"):
         Statistics.load(place)
     Statistics.of(features()).save(place)
     place.write_bytes(place.read_bytes()[:-8])

@@ -58,7 +58,7 @@ def test_a_file_is_taken_by_the_published_hash_or_the_one_that_is_named(tmp_path
         weights.find(row, other)
     named = weights.find(row, other, sha256=sha256(other).upper())
     assert named.published is False
-    with pytest.raises(BadInput, match=f"not {'0' * 64}: allowed is the file of that hash"):
+    with pytest.raises(BadInput, match=f"not {'0' * 64}: expected the file of that hash"):
         weights.find(row, path, sha256="0" * 64)
     with pytest.raises(BadInput, match="64 hexadecimal digits"):
         weights.find(row, path, sha256="abc")
@@ -127,7 +127,7 @@ def test_nothing_but_tensors_is_read(tmp_path, capsys, kind):
         script(path)
     else:
         path.write_bytes({"pickle": pickle.dumps(Evil()), "text": b"not weights"}.get(kind, b""))
-    with pytest.raises(BadInput, match=r"cannot be read as weights .*; allowed is a state dict"):
+    with pytest.raises(BadInput, match=r"cannot be read as weights .*; expected a state dict"):
         weights.state_dict(path)
     assert "unpickled" not in capsys.readouterr().out
 
@@ -160,12 +160,12 @@ def test_folders_from_the_hub_are_held_to_the_hash_that_they_carry(tmp_path):
     (folder / "model.safetensors").symlink_to(blobs / digest)
     found = weights.network(folder, None, "org/name")
     assert (found.sha256, found.name, found.published) == (digest, "org/name", None)
-    with pytest.raises(BadInput, match="allowed is the file of that hash"):
+    with pytest.raises(BadInput, match="expected the file of that hash"):
         weights.network(folder, "1" * 64, "org/name")
     (blobs / digest).write_bytes(content[:-1] + b"x")
     with pytest.raises(BadInput, match="is damaged: its SHA-256 is"):
         weights.network(folder, None, "org/name")
-    with pytest.raises(BadInput, match=r"holds no weights: allowed is a folder with model.safetensors"):
+    with pytest.raises(BadInput, match=r"holds no weights: expected a folder with model.safetensors"):
         weights.network(blobs, None, "blobs")
 
 
@@ -185,5 +185,5 @@ def test_every_row_says_where_its_weights_come_from():
         assert (row.name, bool(row.what), bool(row.source)) == (name, True, True)
     with pytest.raises(BadInput, match="did you mean torchmetrics"):
         encoders.row("torchmetric")
-    with pytest.raises(BadInput, match="allowed is a file that ends in"):
+    with pytest.raises(BadInput, match="expected a file that ends in"):
         encoders.load("tf-exact", "weights.zip")

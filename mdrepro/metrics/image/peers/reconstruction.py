@@ -1,0 +1,217 @@
+"""Reconstruction metrics of two folders by scikit-image, torchmetrics and lpips, beside ours."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.metrics.image import images, pairs
+from mdrepro.metrics.image.peers.comparison import Comparison, compare
+
+TOLERANCES = {"psnr": 1e-5, "ssim": 1e-5, "ms-ssim": 1e-5, "lpips-alex": 1e-4, "lpips-vgg": 1e-4}
+"""Relative differences that count as none."""
+
+
+class Peer(Protocol):
+    """A metric of another package, fed pair by pair with uint8 images (1, 3, h, w)."""
+
+    def update(self, x: Tensor, y: Tensor) -> None:
+        """Take in the original ``x`` and its reconstruction ``y``."""
+
+    def compute(self) -> tuple[float, float]:
+        """The number of all pairs, and the same in float64 where the package lets one choose."""
+
+
+class _PerPair:
+    """Mean of a function of two images."""
+
+    def __init__(self, measure: Callable[[Tensor, Tensor], float]) -> None:
+        self.measure = measure
+        self.values: list[float] = []
+
+    def update(self, x: Tensor, y: Tensor) -> None:
+        self.values.append(float(self.measure(x, y)))
+
+    def compute(self) -> tuple[float, float]:
+        mean = sum(self.values) / len(self.values)
+        return mean, mean
+
+
+class _OfTorchmetrics:
+    """A metric of torchmetrics on images in [0, 1], in float32 and in float64; LPIPS in [-1, 1] and float32 alone."""
+
+    def __init__(self, make: Callable[[], Any], signed: bool = False) -> None:
+        self.signed = signed
+        self.metrics = {torch.float32: make()} if signed else {torch.float32: make(), torch.float64: make()}
+
+    @torch.no_grad()
+    def update(self, x: Tensor, y: Tensor) -> None:
+        for dtype, metric in self.metrics.items():
+            pixels = (image.to(dtype) / 127.5 - 1 if self.signed else image.to(dtype) / 255 for image in (y, x))
+            metric.set_dtype(dtype).update(*pixels)
+
+    def compute(self) -> tuple[float, float]:
+        values = [float(metric.compute()) for metric in self.metrics.values()]
+        return values[0], values[-1]
+
+
+def _scikit_image(metric: str) -> Peer:
+    from skimage import metrics
+
+    def pixels(image: Tensor) -> Any:
+        return image[0].permute(1, 2, 0).numpy()
+
+    if metric == "psnr":
+        return _PerPair(lambda x, y: metrics.peak_signal_noise_ratio(pixels(x), pixels(y)))
+    return _PerPair(lambda x, y: metrics.structural_similarity(pixels(x), pixels(y), channel_axis=-1))
+
+
+def _torchmetrics_of(metric: str) -> Peer:
+    from torchmetrics import image
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    if metric.startswith("lpips"):
+        return _OfTorchmetrics(
+            lambda: LearnedPerceptualImagePatchSimilarity(metric.removeprefix("lpips-")), signed=True
+        )
+    if metric == "psnr":
+        return _OfTorchmetrics(lambda: image.PeakSignalNoiseRatio(data_range=1.0))
+    if metric == "ssim":
+        return _OfTorchmetrics(image.StructuralSimilarityIndexMeasure)
+    return _OfTorchmetrics(image.MultiScaleStructuralSimilarityIndexMeasure)
+
+
+def _lpips(metric: str) -> Peer:
+    import lpips
+
+    model = lpips.LPIPS(net=metric.removeprefix("lpips-"), verbose=False)
+
+    @torch.inference_mode()
+    def measure(x: Tensor, y: Tensor) -> float:
+        return float(model(*(image.float() / 127.5 - 1 for image in (x, y))))
+
+    return _PerPair(measure)
+
+
+_UNIFORM = "a uniform window of 7 px (ours: Gaussian, 11 px, sigma 1.5)"
+_SAMPLE = "covariances over n - 1 of a window's n pixels (ours: over n)"
+_MIRRORED = "windows beyond the border on mirrored pixels (ours: all inside)"
+_MIRRORED_LAST = "windows beyond the border of the coarsest scale on mirrored pixels (ours: all inside)"
+_RANGE = "the data range found in each pair, max - min (ours: 255)"
+_POOLED = "the PSNR of the mean squared error over all pairs (ours: the mean of each pair's PSNR)"
+_INFINITE = "identical pairs counted as infinite (ours: left out)"
+_CHANGES: Mapping[str, Mapping[str, Any]] = {
+    _UNIFORM: {"uniform": 7},
+    _SAMPLE: {"sample": True},
+    _MIRRORED: {"mirror": True},
+    _MIRRORED_LAST: {"mirror_last_scale": True},
+    _RANGE: {"data_range": None},
+}
+"""Arguments of our metric under each convention."""
+
+
+@dataclass(frozen=True)
+class Peers:
+    """One package: its metrics by name, and the conventions in which each may differ from ours."""
+
+    make: Callable[[str], Peer]
+    conventions: Mapping[str, Sequence[str]]
+
+
+PACKAGES: Mapping[str, Peers] = {
+    "scikit-image": Peers(_scikit_image, {"psnr": (_INFINITE,), "ssim": (_UNIFORM, _SAMPLE)}),
+    "torchmetrics": Peers(
+        _torchmetrics_of,
+        {
+            "psnr": (_POOLED,),
+            "ssim": (_MIRRORED, _RANGE),
+            "ms-ssim": (_MIRRORED_LAST, _RANGE),
+            "lpips-alex": (),
+            "lpips-vgg": (),
+        },
+    ),
+    "lpips": Peers(_lpips, {"lpips-alex": (), "lpips-vgg": ()}),
+}
+
+
+@dataclass
+class _Ours:
+    """Our metric under every combination of conventions."""
+
+    metric: str
+    measure: Callable[..., Tensor]
+    conventions: Sequence[str]
+    values: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
+    sizes: list[int] = field(default_factory=list)
+
+    def update(self, x: Tensor, y: Tensor) -> None:
+        self.sizes.append(x.numel())
+        for count in range(len(self.conventions) + 1):
+            for names in combinations(self.conventions, count):
+                options = {key: value for name in names for key, value in _CHANGES.get(name, {}).items()}
+                self.values.setdefault(names, []).append(float(self.measure(x, y, **options)))
+
+    def numbers(self) -> dict[tuple[str, ...], float]:
+        return {names: self._number(names, values) for names, values in self.values.items()}
+
+    def _number(self, names: tuple[str, ...], values: Sequence[float]) -> float:
+        if _POOLED in names:
+            errors = [size * 10 ** (-value / 10) for size, value in zip(self.sizes, values, strict=True)]
+            return -10 * math.log10(sum(errors) / sum(self.sizes)) if any(errors) else math.inf
+        kept = values if _INFINITE in names else [value for value in values if math.isfinite(value)]
+        if not kept:
+            raise BadInput(f"{self.metric}: all pairs are identical")
+        return sum(kept) / len(kept)
+
+
+def against(
+    reference: Path, folder: Path, package: str, metrics: Sequence[str] | None = None
+) -> tuple[list[Comparison], dict[str, str]]:
+    """Reconstruction metrics of two folders here and in another package, pair by pair.
+
+    Args:
+        reference, folder: as for `mdrepro.metrics.image.pairs.evaluate`.
+        package: a key of `PACKAGES`.
+        metrics: of those that the package has; None for all that can be measured here.
+
+    Returns:
+        A comparison of each metric, and by name why the others were not measured.
+
+    Raises:
+        BadInput: an unknown package, a metric that it does not have, images too small, or no pairs.
+        NotAttempted: LPIPS alone, or by name, was asked for and its weights are not here.
+    """
+    if package not in PACKAGES:
+        raise unknown("package", package, PACKAGES)
+    peers = PACKAGES[package]
+    for name in metrics or ():
+        if name not in peers.conventions:
+            raise BadInput(f"{package} has no {name} to compare: expected {', '.join(peers.conventions)}")
+    files = pairs.paired(reference, folder)
+    measures, reasons = pairs.measures(metrics or list(peers.conventions), strict=bool(metrics))
+    if not measures:
+        raise NotAttempted("; ".join(reasons.values()))
+    ours = [_Ours(name, measure, peers.conventions[name]) for name, measure in measures.items()]
+    theirs = {one.metric: peers.make(one.metric) for one in ours}
+    for pair, (x, y) in zip(files, images.ahead(files, pairs.read), strict=True):
+        for one in list(ours):
+            try:
+                one.update(x[None], y[None])
+            except ValueError as error:
+                if metrics:
+                    raise BadInput(f"{pair[0]}: {error}") from error
+                reasons[one.metric] = f"{pair[0].name}: {error}"
+                ours.remove(one)
+                continue
+            theirs[one.metric].update(x[None], y[None])
+    compared = []
+    for one in ours:
+        value, exact = theirs[one.metric].compute()
+        compared.append(compare(one.metric, package, one.numbers(), value, TOLERANCES[one.metric], exact))
+    return compared, reasons
