@@ -64,7 +64,7 @@ def test_the_command_says_threads_and_accelerator() -> None:
     assert "--use_gpu=true" in benchmark_model.command("b", "m", "gpu", 2)
     with pytest.raises(BadInput, match="unknown accelerator"):
         benchmark_model.command("b", "m", "npu", 2)
-    with pytest.raises(BadInput, match="from 1"):
+    with pytest.raises(BadInput, match="at least 1"):
         benchmark_model.command("b", "m", "cpu", 0)
 
 
