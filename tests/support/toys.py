@@ -6,6 +6,7 @@ python -m tests.support.toys '[{"toy": "denoiser", "folder": ..., "config": {...
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -159,12 +160,18 @@ def weights(networks: dict[str, nn.Module]) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for net in networks.values() for p in net.state_dict().values()])
 
 
-def run(toy: str, folder: Path, max_seconds: float | None = None, **settings: Any) -> Outcome:
-    return train(TOYS[toy](), Numbers(), config(**settings), folder, max_seconds=max_seconds)
+def run(
+    toy: str, folder: Path, max_seconds: float | None = None, wait_at: int | None = None, **settings: Any
+) -> Outcome:
+    """Train it; from the step ``wait_at`` on it waits to be killed."""
+    objective = TOYS[toy]()
+    if wait_at is not None:
+        objective.at_step = lambda _, step: threading.Event().wait() if step >= wait_at else None
+    return train(objective, Numbers(), config(**settings), folder, max_seconds=max_seconds)
 
 
 if __name__ == "__main__":
     for job in json.loads(sys.argv[1]):
-        outcome = run(job["toy"], Path(job["folder"]), **job["config"])
+        outcome = run(job["toy"], Path(job["folder"]), wait_at=job.get("wait_at"), **job["config"])
         total = weights(outcome.networks).double().sum().item()
         print(json.dumps({"steps": outcome.steps, "sum": total}), flush=True)

@@ -76,7 +76,7 @@ class Copied:
     @staticmethod
     def _run(work: dict) -> None:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-            run(work["toy"], Path(work["folder"]), **work["config"])
+            run(work["toy"], Path(work["folder"]), wait_at=work.get("wait_at"), **work["config"])
 
     def kill(self) -> None:
         self.process.kill()
@@ -115,8 +115,8 @@ def test_killed_five_times(tmp_path, job_in):
     rng = random.Random(os.getpid())
     reached = 0
     for _ in range(5):
-        process = job_in(job("denoiser", parts, **settings))
         further = reached + rng.randint(1, 12)
+        process = job_in(job("denoiser", parts, **settings) | {"wait_at": further + 5})  # killed by then, however late
         wait_until(lambda: logged(parts) >= further, process.running)  # noqa: B023
         process.kill()
         reached = logged(parts)
