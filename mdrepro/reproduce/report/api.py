@@ -48,16 +48,18 @@ def build(strict: bool = False) -> Path:
 
 def pages() -> dict[str, str]:
     """reStructuredText of each folder that holds modules, by file name; ``index.rst`` lists them."""
-    found: dict[str, list[str]] = {}
+    folders: dict[str, list[str]] = {}
     for file in sorted(PACKAGE.rglob("*.py"), key=lambda file: (file.parent, file.stem != "__init__", file)):
         name = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         folder = name if file.stem == "__init__" else name.rpartition(".")[0]
         hidden = (file.stem.startswith("_") and file.stem != "__init__") or not (file.parent / "__init__.py").is_file()
         if not hidden and file.relative_to(PACKAGE).parts[0] not in LEFT_OUT:
-            found.setdefault(folder, []).append(_Module(name, file.read_text(encoding="utf-8"), name == folder).text())
-    toc = [".. toctree::", "   :maxdepth: 1", "", *(f"   {folder}" for folder in found), ""]
+            folders.setdefault(folder, []).append(
+                _Module(name, file.read_text(encoding="utf-8"), name == folder).text()
+            )
+    toc = [".. toctree::", "   :maxdepth: 1", "", *(f"   {folder}" for folder in folders), ""]
     index = "\n".join([*_heading("API reference", "="), *toc])
-    return {f"{folder}.rst": "\n".join(parts) for folder, parts in found.items()} | {"index.rst": index}
+    return {f"{folder}.rst": "\n".join(parts) for folder, parts in folders.items()} | {"index.rst": index}
 
 
 def _heading(text: str, rule: str) -> list[str]:

@@ -44,7 +44,7 @@ def build(out: Path | None = None, *, tier: str | None = None, strict: bool = Fa
     Raises:
         BadInput: ``out`` holds something else than a report, the tier is unknown, a result file cannot be read, or
             the report's packages are not installed.
-        RuntimeError: Sphinx failed; the message is what it said. An older report stays in place.
+        RuntimeError: Sphinx failed; the message is its output. An older report stays in place.
     """
     final = _folder(out)
     tiers = _tiers(tier)
@@ -194,7 +194,7 @@ class _Sources:
         self._page(UNDERSPECIFIED, "What the papers leave out", parts)
 
     def _overview(self) -> None:
-        every = [view for found in self.seen.values() for view in found]
+        every = [view for each in self.seen.values() for view in each]
         totals = sum((Counter(view.counts) for view in every), Counter[str]())
         claims = Counter(claim.verdict for view in every for claim in view.claims)
         planned = {
@@ -218,17 +218,17 @@ class _Sources:
         tail += _toctree("Executed notebooks", notebooks)
         self._page("index", "mdrepro: the tables of MobileDiffusion and SnapFusion, reproduced", parts, tail)
 
-    def _table(self, table: Table, found: list[RunView]) -> None:
-        values = {"paper": ledger.paper_of(table), "table": table, "views": found, "up": "../"}
+    def _table(self, table: Table, seen: list[RunView]) -> None:
+        values = {"paper": ledger.paper_of(table), "table": table, "views": seen, "up": "../"}
         parts = [self._part("", 1, "head", **values)]
-        for view in found:
+        for view in seen:
             more = values | {"view": view, "notebook": _notebook(view), "raw": _raw(view)}
             sections = {"Claims": "claims"} if table.claims else {}
             sections |= {"Figures": "figures"} if view.figures else {}
             sections |= {"Numbers": "numbers", "How it was measured": "notes", "Provenance": "provenance"}
             parts.append(self._part(f"{view.tier.capitalize()} tier", 1, "run", **more))
             parts += [self._part(title, 2, template, **more) for title, template in sections.items()]
-        if not found:
+        if not seen:
             parts.append(self._part("Not run yet", 1, "unrun", **values))
         parts.append(self._part("Sources", 1, "sources", **values))
         self._page(f"tables/{table.id}", table.title, parts)

@@ -41,7 +41,7 @@ def runs(tier: str) -> dict[str, RunView]:
 
 
 def tables(seen: Mapping[str, RunView]) -> "pd.DataFrame":
-    """A line a table: how many cells have each verdict, where its result comes from, and from which commit."""
+    """One line per table: how many cells have each verdict, where its result comes from, and from which commit."""
     import pandas as pd
 
     lines = [
@@ -66,7 +66,7 @@ def unmade(seen: Mapping[str, RunView]) -> "pd.DataFrame":
 
 
 def claims(seen: Mapping[str, RunView]) -> "pd.DataFrame":
-    """A line a claim: paper, statement, verdict, and the inequalities with their numbers and intervals."""
+    """One line per claim: paper, statement, verdict, and the inequalities with their numbers and intervals."""
     import pandas as pd
 
     lines = [
@@ -100,18 +100,18 @@ def claims_figure(seen: Mapping[str, RunView]) -> "Figure":
 
 
 def measured(view: RunView) -> "pd.DataFrame":
-    """The measured numbers of a table: a line a row, a column a column."""
+    """The measured numbers of a table: one line per row."""
     import pandas as pd
 
-    found: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, Any]] = {}
     for row in view.result["rows"]:
         if row["value"] is not None:
-            found.setdefault(row["row"], {})[row["column"]] = row["value"]
-    return pd.DataFrame.from_dict(found, orient="index")
+            values.setdefault(row["row"], {})[row["column"]] = row["value"]
+    return pd.DataFrame.from_dict(values, orient="index")
 
 
 def trade_figure(seen: Mapping[str, RunView]) -> "Figure":
-    """Quality against multiply-accumulates (left) and time (right) of one image, for every way of table ``STEPS``.
+    """Quality against multiply-accumulates (left) and time (right) of one image, by sampler setup of table ``STEPS``.
 
     Raises:
         BadInput: that table has no result.

@@ -234,28 +234,34 @@ def paper_text(cell: Cell | None) -> str:
     return f"{cell.value:.10g}".replace("-", "−") + (f" ({cell.text})" if cell.text else "")
 
 
-def _cell(view: RunView, row: str, name: str, made: dict[str, Any] | None, how: dict[str, tuple[str, ...]]) -> CellView:
+def _cell(
+    view: RunView, row: str, name: str, measured: dict[str, Any] | None, how: dict[str, tuple[str, ...]]
+) -> CellView:
     """One cell; its notes are added to those of ``view``."""
     spec, column = view.table.cell(row, name), view.table.columns[name]
     cell = CellView(paper=paper_text(spec))
     if spec:
         cell.confidence = spec.confidence
         cell.source = view.sources.mark(PaperNote(spec.confidence, spec.source, spec.note))
-    if made is None:
+    if measured is None:
         return cell
-    cell.verdict = made["verdict"]
-    if made["value"] is None:
-        cell.reason = view.reasons.mark(made["reason"])
+    cell.verdict = measured["verdict"]
+    if measured["value"] is None:
+        cell.reason = view.reasons.mark(measured["reason"])
         view.where_reasons[cell.reason][view.table.rows[row]].append(column.title)
         return cell
-    cell.value, cell.n, cell.protocol = number(made["value"], column.digits), made["n"], portable(made["protocol"])
-    cell.how = tuple(view.protocols.mark(note) for note in how.get(made["protocol"], ()))
-    if made["ci_low"] is not None:
-        digits = decimals(made["value"], column.digits)
-        ends = (f"{made[end]:,.{digits}f}".replace("-", "−") for end in ("ci_low", "ci_high"))
+    cell.value, cell.n, cell.protocol = (
+        number(measured["value"], column.digits),
+        measured["n"],
+        portable(measured["protocol"]),
+    )
+    cell.how = tuple(view.protocols.mark(note) for note in how.get(measured["protocol"], ()))
+    if measured["ci_low"] is not None:
+        digits = decimals(measured["value"], column.digits)
+        ends = (f"{measured[end]:,.{digits}f}".replace("-", "−") for end in ("ci_low", "ci_high"))
         cell.interval = f"[{', '.join(ends)}]"
-    if spec and spec.value and made["verdict"] in COMPARED:
-        off = (made["value"] / spec.value - 1) * 100
+    if spec and spec.value and measured["verdict"] in COMPARED:
+        off = (measured["value"] / spec.value - 1) * 100
         cell.delta = f"{off:+.2g} %".replace("-", "−") if off else "equal"
     return cell
 
@@ -328,10 +334,10 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
         view.cells[row] = {name: _cell(view, row, name, by_key.get((row, name)), how) for name in table.columns}
     for earlier in published["rows"] if local and published else ():
         row, name = earlier["row"], earlier["column"]
-        if (made := by_key.get((row, name))) and earlier["value"] is not None:
+        if (measured := by_key.get((row, name))) and earlier["value"] is not None:
             cell, column = view.cells[row][name], table.columns[name]
             cell.published = number(earlier["value"], column.digits)
-            cell.agrees = ledger.agrees(column, made["value"], earlier["value"])
+            cell.agrees = ledger.agrees(column, measured["value"], earlier["value"])
     return view
 
 

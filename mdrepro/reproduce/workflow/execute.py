@@ -130,7 +130,10 @@ def call(
 
 def _run(command: Sequence[str], names: Sequence[str], file: Path, show: bool, stream: TextIO) -> tuple[int, bool, str]:
     """Run a command; pass on the lines of the jobs ``names``, or all; its code, whether a job wrote, its last lines."""
-    started, tail, prefixes = False, list[str](), tuple(f"[{name}] " for name in names)
+    started, tail = False, list[str]()
+    of_job = re.compile(
+        rf"\[({'|'.join(map(re.escape, names))})\] "
+    )  # perhaps behind an unfinished line of Snakemake's
     process = subprocess.Popen(
         command,
         cwd=root(),
@@ -145,9 +148,10 @@ def _run(command: Sequence[str], names: Sequence[str], file: Path, show: bool, s
         for line in process.stdout:
             log_file.write(line)
             log_file.flush()
-            started |= (of_job := line.startswith(prefixes))
-            if show or of_job:
-                print(line, end="", file=stream, flush=True)
+            found = of_job.search(line)
+            started |= found is not None
+            if show or found:
+                print(line[found.start() if found and not show else 0 :], end="", file=stream, flush=True)
             tail = [*tail, line][-12:]
     return process.wait(), started, "".join(tail).rstrip()
 

@@ -28,11 +28,6 @@ def _cells(notebook: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
-def _module_file(name: str) -> Path | None:
-    stem = root().joinpath(*name.split("."))
-    return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
-
-
 def _imports(source: str) -> set[str]:
     """Names of ``mdrepro`` modules that a source may import (absolute imports anywhere in it, functions included)."""
     names: set[str] = set()
@@ -45,7 +40,9 @@ def _imports(source: str) -> set[str]:
 
 
 def _module(name: str) -> tuple[Path, frozenset[str]] | None:
-    file = _module_file(name)
+    """A module's file and what it imports; None where there is none of that name."""
+    stem = root().joinpath(*name.split("."))
+    file = next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
     return (file, frozenset(_imports(file.read_text(encoding="utf-8")))) if file else None
 
 
@@ -62,9 +59,9 @@ def code(sources: list[str], without: frozenset[str] = frozenset()) -> dict[str,
         parents = {".".join(name.split(".")[:depth]) for depth in range(1, name.count(".") + 1)}
         queue |= parents - seen
         seen.add(name)
-        if found := _module(name):
-            files[found[0].relative_to(root()).as_posix()] = sha256(found[0])
-            queue |= found[1] - seen
+        if module := _module(name):
+            files[module[0].relative_to(root()).as_posix()] = sha256(module[0])
+            queue |= module[1] - seen
     return dict(sorted(files.items()))
 
 

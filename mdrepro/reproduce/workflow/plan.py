@@ -150,8 +150,8 @@ def reasons_to_run(table: str, tier: Tier, now: Fingerprint) -> tuple[list[str],
     if not path.is_file():
         failed = (failed_dir(tier, table) / "error.json").is_file()
         return ["its last run did not finish" if failed else "it has no run yet"], ""
-    if found := problems(path):
-        return [f"its run is damaged: {found[0]}"], ""
+    if damage := problems(path):
+        return [f"its run is damaged: {damage[0]}"], ""
     origin = results.read(path)["provenance"]
     commit = (origin["commit"] or "no commit")[:10] + (" with local changes" if origin["dirty"] else "")
     return changes(origin["fingerprint"], now), f"made {origin['created']} from {commit}"
