@@ -77,8 +77,8 @@ def test_bounds(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"runs": 7, "seconds": 5}, 7),
         ({"runs": 9, "most": 0.01}, 3),  # never fewer
     ):
-        clock = itertools.count().__next__  # a second a round
-        monkeypatch.setattr(host_torch, "time", SimpleNamespace(perf_counter=lambda: clock() - 1))  # noqa: B023
+        clock = itertools.chain([0], itertools.count()).__next__  # a second a round
+        monkeypatch.setattr(host_torch, "time", SimpleNamespace(perf_counter=clock))
         assert len(host_torch.alternate([fake("a")], **bounds)["a"]["seconds"]) == rounds
 
 
