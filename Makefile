@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= 2
 STAMP := $(VENV)/.mdrepro-ready
+LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/codespell
 
 .PHONY: reproduce test test-slow lint bench setup report publish lock clean
 .DEFAULT_GOAL := reproduce
@@ -13,7 +14,7 @@ reproduce: setup
 
 # Lint and types beside the tests; what they found comes last.
 test: setup
-	@log=$$(mktemp); $(MAKE) --no-print-directory lint >$$log 2>&1 & lint=$$!; \
+	@log=$$(mktemp); { $(LINT); } >$$log 2>&1 & lint=$$!; \
 	  $(BIN)/python -m pytest $(ARGS); tests=$$?; \
 	  wait $$lint || { cat $$log; tests=1; }; rm -f $$log; exit $$tests
 
@@ -21,7 +22,7 @@ test-slow: setup
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: setup
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/codespell
+	@$(LINT)
 
 # Timed comparisons with other packages; ARGS="startup fid" for some of them.
 bench: setup

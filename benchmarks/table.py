@@ -2,7 +2,6 @@
 
 import os
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -58,9 +57,6 @@ def cpu_with_children() -> float:
     """CPU seconds of this process and of those that it waited for; other work on the machine hardly changes them."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-wall: Clock = time.perf_counter
 
 
 def markdown(rows: Sequence[Ratio]) -> str:

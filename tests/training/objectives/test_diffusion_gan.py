@@ -215,10 +215,19 @@ def test_it_runs_on_the_real_networks() -> None:
         assert all(slope is not None and slope.isfinite().all() for slope in slopes)
 
 
-def test_what_is_not_allowed_is_said() -> None:
-    for bad in ({"gamma": "v"}, {"times": "last"}, {"last": 2.0}, {"jumps": 0}, {"every": 0}):
-        with pytest.raises(BadInput, match=r"allowed|must be"):
-            DiffusionGAN(Generator(), Judge(), bed.scheduler(), **bad)
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"gamma": "v"}, "unknown gamma.*allowed: "),
+        ({"times": "last"}, "unknown choice of times.*allowed: "),
+        ({"last": 2.0}, "they must be a share from 0 to 1, and numbers from 1"),
+        ({"jumps": 0}, "they must be a share from 0 to 1, and numbers from 1"),
+        ({"every": 0}, "they must be a share from 0 to 1, and numbers from 1"),
+    ],
+)
+def test_a_bad_option_is_named_with_what_is_allowed(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        DiffusionGAN(Generator(), Judge(), bed.scheduler(), **option)
 
 
 def one_step(steps: int, **settings: Any) -> tuple[float, float, float]:

@@ -299,7 +299,7 @@ def test_what_is_not_allowed_is_said() -> None:
 
 
 def test_a_distilled_student_goes_where_its_teacher_goes() -> None:
-    """Trained on the ring, 4 steps guided by 3 end within 0.28 of the exact teacher's 8 steps from the same noise.
+    """Trained on the ring, 4 steps guided by 3 end within 0.25 of the exact teacher's 8 steps from the same noise.
 
     The teacher itself in 4 steps ends 0.43 away.
     """
@@ -307,10 +307,10 @@ def test_a_distilled_student_goes_where_its_teacher_goes() -> None:
     made = StepDistillation(
         student, bed.exact(), bed.scheduler(), bed.NULL, steps=4, probability=1.0, guidance=(2.0, 4.0), gamma=0.05
     )
-    net = bed.fit(made, 300)["unet"]
+    net = bed.fit(made, 600)["unet"]
     noise, text, _ = bed.questions()
     goal = testbed.sample(bed.exact(), bed.scheduler(), noise, text, 8, guidance=3.0)
     short = testbed.sample(bed.exact(), bed.scheduler(), noise, text, 4, guidance=3.0)
     reached = testbed.sample(net, bed.scheduler(), noise, text, 4, guidance=3.0)
     assert testbed.pair_distance(short, goal) > 0.4
-    assert testbed.pair_distance(reached, goal) < 0.28
+    assert testbed.pair_distance(reached, goal) < 0.25

@@ -149,7 +149,10 @@ def test_training_learns(small: dict[str, Any], elsewhere: Path) -> None:
 
 def test_nan_stops_with_a_clear_error(small: dict[str, Any], elsewhere: Path) -> None:
     recipe = autoencoders(**small | {"steps": 50, "learning_rate": 1e30})["sd"]
-    with pytest.raises(FloatingPointError, match=r"photos-sd-start: .*autoencoder is not finite .*lower learning_rate"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"photos-sd-start: the loss of phase autoencoder is not finite at step \d+; .*lower learning_rate",
+    ):
         store.load_or_train(recipe)
 
 
