@@ -1,4 +1,4 @@
-"""The ``mdrepro`` command. Every verb is a thin call into the package; heavy packages are imported where used."""
+"""The ``mdrepro`` command. Every command is a thin call into the package; heavy packages are imported where used."""
 
 import io
 import sys

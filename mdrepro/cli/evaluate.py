@@ -1,4 +1,4 @@
-"""``mdrepro evaluate``: metrics of folders of images. Every verb is a thin call into `mdrepro.metrics`."""
+"""``mdrepro evaluate``: metrics of folders of images. Every command is a thin call into `mdrepro.metrics`."""
 
 import json
 from collections.abc import Mapping, Sequence

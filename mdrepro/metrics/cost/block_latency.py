@@ -49,7 +49,7 @@ class Timing(_Data):
     runs: PositiveInt
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> Self:
+    def from_seconds(cls, seconds: Sequence[float]) -> Self:
         """The timing of some runs."""
         low, middle, high = np.percentile(1000 * np.asarray(seconds), [10, 50, 90]).tolist()
         return cls(median_ms=middle, p10_ms=low, p90_ms=high, runs=len(seconds))
@@ -194,7 +194,7 @@ def measure(
         blocks, fixed, whole = _parts(unet, batch, size, tokens)
         runs = [*blocks.values(), *fixed.values(), whole]
         taken = _rounds(runs, rounds, seconds, unet.device)
-    timings = [Timing.of(column) for column in zip(*taken, strict=True)]
+    timings = [Timing.from_seconds(column) for column in zip(*taken, strict=True)]
     counted = [block in unet.layout.computed() for block in blocks] + [True] * len(fixed)
     ratios = [sum(s for s, c in zip(row, counted, strict=False) if c) / row[-1] for row in taken]
     return LatencyTable(

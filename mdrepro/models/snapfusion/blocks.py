@@ -38,7 +38,7 @@ from dataclasses import dataclass, replace
 from mdrepro.core.errors import BadInput, unknown
 
 KINDS = ("resnet", "cross-attention")
-VERBS = ("remove", "duplicate")
+ACTIONS = ("remove", "duplicate")
 
 MEETS_TABLE_1: tuple[str, ...] = (
     "remove down-1 cross-attention 0",
@@ -177,9 +177,9 @@ class Layout:
 
     def _read(self, action: str) -> tuple[str, Block]:
         words = action.split()
-        if len(words) != 4 or words[0] not in VERBS or not words[3].isdecimal():
+        if len(words) != 4 or words[0] not in ACTIONS or not words[3].isdecimal():
             raise BadInput(
-                f"action {action!r}: expected {' or '.join(VERBS)}, then stage, kind and index, "
+                f"action {action!r}: expected {' or '.join(ACTIONS)}, then stage, kind and index, "
                 "such as 'remove up-3 cross-attention 1'"
             )
         return words[0], self.find(words[1], words[2], int(words[3]))
