@@ -19,6 +19,7 @@ from mdrepro.core.files import sha256
 from mdrepro.data.shapes import Shapes
 from mdrepro.models import latents
 from mdrepro.training.engine import latent_cache
+from mdrepro.training.objectives.reader import Reading
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import build, model_folders, pipelines, publish, scratch, store
 from mdrepro.training.runs.session import Unfinished
@@ -82,6 +83,51 @@ def test_a_stopped_run_goes_on_to_the_same_bits(rows: dict[str, Recipe], monkeyp
     assert run.record["seconds"] > spent["seconds"] > 0
     assert run.record["cpu_seconds"] > spent["cpu_seconds"] > 0
     assert not work.exists()
+
+
+def test_a_failure_while_a_run_is_stored_loses_no_step(
+    rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next command trains nothing again, and stores the bits of a run without the failure."""
+    whole = weights(store.load_or_train("t-reader"), "reader")
+    store.folder(rows["t-reader"]).rename(paths.runs() / "undisturbed")
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model_folders, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.load_or_train("t-reader")
+    assert store.find("t-reader") is None
+    steps = []
+    losses = Reading.losses
+    monkeypatch.setattr(Reading, "losses", lambda self, *args, **more: steps.append(1) or losses(self, *args, **more))
+    stored = weights(store.load_or_train("t-reader"), "reader")
+    assert not steps
+    assert all(torch.equal(stored[name], whole[name]) for name in whole)
+
+
+def test_threads_of_a_recipe_are_its_own(rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it trains there are as many as its row says; afterwards as many as before, after an error too."""
+    seen = []
+    build_run = build.run
+
+    def run(*args: Any, **more: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return build_run(*args, **more)
+
+    monkeypatch.setattr(build, "run", run)
+    before = torch.get_num_threads()
+    row = rows["t-reader"]
+    try:
+        torch.set_num_threads(3)
+        store.load_or_train(replace(row, loop=replace(row.loop, threads=2)))
+        with pytest.raises(FloatingPointError):
+            store.load_or_train(replace(row, loop=replace(row.loop, threads=2, learning_rate=1e30, steps=50)))
+        assert (seen, torch.get_num_threads()) == ([2, 2], 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_begun_anew_a_run_forgets_what_was_there(rows: dict[str, Recipe]) -> None:
