@@ -213,10 +213,10 @@ def _of_kind(target: Target, name: str, shared: str, projection: bool) -> Iterat
                 )
 
 
-def _block_and_stack(base: Tally, one: Tally, two: Tally, places: int) -> tuple[Counts, Counts]:
+def _block_and_stack(base: Tally, one: Tally, two: Tally, stacks: int) -> tuple[Counts, Counts]:
     """What one block adds, and what one stack of blocks adds besides (its norm and projections)."""
-    block = (two.params - one.params) // places, (two.macs - one.macs) // places
-    stack = (one.params - base.params) // places - block[0], (one.macs - base.macs) // places - block[1]
+    block = (two.params - one.params) // stacks, (two.macs - one.macs) // stacks
+    stack = (one.params - base.params) // stacks - block[0], (one.macs - base.macs) // stacks - block[1]
     return block, stack
 
 

@@ -77,7 +77,7 @@ def title(axis: "Axes", text: str) -> None:
 
 def estimate(
     axis: "Axes",
-    place: float,
+    position: float,
     value: float | None,
     low: float | None,
     high: float | None,
@@ -86,11 +86,11 @@ def estimate(
     along: Literal["x", "y"] = "y",
     marker: str = "o",
 ) -> None:
-    """A measured value at ``place`` of the other axis, with its interval where it has one; nothing for None."""
+    """A measured value at ``position`` of the other axis, with its interval where it has one; nothing for None."""
     if value is None:
         return
     spread = None if low is None or high is None else [[value - low], [high - value]]
-    point = (place, value) if along == "y" else (value, place)
+    point = (position, value) if along == "y" else (value, position)
     error: dict[str, Any] = {f"{along}err": spread}
     axis.errorbar(*point, **error, fmt=marker, color=colour, capsize=3, mec="white", mew=0.7, ms=7)
 
@@ -145,14 +145,14 @@ def label_points(axis: "Axes", labels: Sequence[tuple[str, tuple[float, float], 
         taken.append(box)
 
 
-def apart(places: Sequence[float], gap: float) -> list[float]:
-    """Places for labels near rising ``places``, each at least ``gap`` above the one before, together as near as can be.
+def apart(positions: Sequence[float], gap: float) -> list[float]:
+    """Positions for labels near rising ones, each at least ``gap`` above the one before, together as near as can be.
 
     Labels that would touch are moved as one group about the middle of what they name.
     """
-    groups: list[list[float]] = []  # of a group: the mean of (place - index x gap) over its members, and their number
-    for place in places:
-        groups.append([place, 1])
+    groups: list[list[float]] = []  # of a group: the mean of (position - index x gap) of its members, and their number
+    for position in positions:
+        groups.append([position, 1])
         while len(groups) > 1 and groups[-1][0] < groups[-2][0] + gap * groups[-2][1]:
             (low, many), (high, more) = groups[-2:]
             groups[-2:] = [[(low * many + (high - gap * many) * more) / (many + more), many + more]]

@@ -14,13 +14,14 @@ from transformers import TokenizersBackend
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
+from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.diffusion.samplers import scheduler_for
 from mdrepro.export.components import Model
 from mdrepro.export.parity import compare
 from mdrepro.export.runner import FORMAT, Runner, bundle_name
 from mdrepro.export.solvers import Array
-from mdrepro.models.protocols import Scheduler, TextToImage
+from mdrepro.models.protocols import TextToImage
 from mdrepro.sampling.generate import seeds
 
 TOKENIZER = "tokenizer.json"

@@ -55,18 +55,15 @@ class Preset:
         """The network in eval mode, float32, on torch's default device (wrap in ``torch.device("meta")`` for none)."""
         return BUILDERS[self.network](self.config).eval()
 
-    def check_resolution(self, resolution: int) -> int:
-        """``resolution`` itself. Raises BadInput where the network cannot take it."""
+    def resolve(self, resolution: int | None) -> int:
+        """``resolution``, or the published one for None. Raises BadInput where the network cannot take it."""
+        resolution = self.resolution if resolution is None else resolution
         if resolution % self.multiple or not 0 < resolution <= LARGEST:
             raise BadInput(
                 f"{self.name} cannot be run at {resolution} px: expected a multiple of {self.multiple} "
                 f"from {self.multiple} to {LARGEST}"
             )
         return resolution
-
-    def resolve(self, resolution: int | None) -> int:
-        """``resolution``, or the published one for None. Raises BadInput where the network cannot take it."""
-        return self.check_resolution(self.resolution if resolution is None else resolution)
 
     def example_inputs(
         self, resolution: int | None = None, *, batch: int = 1, device: str = "meta"

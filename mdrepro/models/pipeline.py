@@ -97,8 +97,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
     @property
     def size_multiple(self) -> int:
         """Height and width of images must be multiples of this, px."""
-        levels = 2 ** (len(self.unet.config.block_out_channels) - 1)
-        return convention.factor(self.vae) * getattr(self.unet, "resolution_multiple", levels)
+        return convention.factor(self.vae) * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
     @torch.no_grad()
     def __call__(

@@ -10,19 +10,7 @@ from typing import Any, Literal, Protocol, Self, overload
 import torch
 from torch import Tensor, nn
 
-from mdrepro.diffusion.protocols import Config, Configured, Generators, Scheduler, Timestep
-
-__all__ = [
-    "Autoencoder",
-    "Config",
-    "Denoiser",
-    "Posterior",
-    "Scheduler",
-    "TextEncoder",
-    "TextToImage",
-    "Tokenizer",
-    "TorchModule",
-]
+from mdrepro.diffusion.protocols import Configured, Generators, Scheduler, Timestep
 
 
 class Saved(Protocol):

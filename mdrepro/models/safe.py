@@ -31,10 +31,10 @@ def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None,
         BadInput: it is a file; or some component has weights, or the variant that is to be loaded, as pickle and not as
             safetensors: the message has the code that converts them.
     """
-    place = Path(source, subfolder or "")
-    if place.is_file():
-        raise _refusal(place) if place.suffix in PICKLES else BadInput(f"{place} is a file: expected a folder")
-    for folder in _components(place):
+    path = Path(source, subfolder or "")
+    if path.is_file():
+        raise _refusal(path) if path.suffix in PICKLES else BadInput(f"{path} is a file: expected a folder")
+    for folder in _components(path):
         pickles = sorted(file for file in folder.iterdir() if file.suffix in PICKLES)
         safe = list(folder.glob("*.safetensors"))
         wanted = [file for file in pickles if _is_weights(file, variant)]

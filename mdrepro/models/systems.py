@@ -301,8 +301,8 @@ _ROWS = (
     System(
         name="snapfusion-table3",
         title="SnapFusion (Table 3)",
-        source="SnapFusion Table 3, its block counts exactly; which blocks stay is ours, see models/blocks.py; "
-        "its Table 1 says 848M: see snapfusion",
+        source="SnapFusion Table 3, its block counts exactly; which blocks stay is ours, see "
+        "mdrepro/models/snapfusion/blocks.py; its Table 1 says 848M: see snapfusion",
         network=EVOLVABLE_UNET,
         config={"actions": MEETS_TABLE_3},
         autoencoder=HALF_SD,
@@ -311,7 +311,7 @@ _ROWS = (
         name="mobilediffusion",
         title="MobileDiffusion",
         source="MobileDiffusion v2: 386M, 182 GMAC, 11 ResNets, 1024 channels; layout of the blocks ours, "
-        "see models/unet.py",
+        "see mdrepro/models/mobilediffusion/unet.py",
         network=MOBILE_UNET,
         multiple=32,
         autoencoder=OURS,

@@ -67,7 +67,7 @@ class Host(_Data):
 
 
 class BlockTiming(_Data):
-    """One block's place and shape (as in `models.blocks.Block`), and its latency."""
+    """One block's place and shape (as in `mdrepro.models.snapfusion.blocks.Block`), and its latency."""
 
     stage: str
     kind: str
@@ -152,9 +152,9 @@ class LatencyTable(_Data):
             raise BadInput(f"{path}: no latency table can be read there ({error.strerror})") from error
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "file"
+            name = ".".join(map(str, first["loc"])) or "file"
             raise BadInput(
-                f"{path} is no latency table ({place}: {first['msg']}): expected a file that LatencyTable.save wrote"
+                f"{path} is no latency table ({name}: {first['msg']}): expected a file that LatencyTable.save wrote"
             ) from error
 
 

@@ -5,17 +5,13 @@ Tensors are named by shape: ``x_bchw`` (batch, channels, height, width), ``x_bnc
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Kernel = Literal["softmax", "relu"]
-ReluScaling = Literal["length", "sum", "none"]
-
-KERNELS: tuple[str, ...] = ("softmax", "relu")
-RELU_SCALINGS: tuple[str, ...] = ("length", "sum", "none")
+KERNELS = ("softmax", "relu")
+RELU_SCALINGS = ("length", "sum", "none")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "gelu": F.gelu}
 
 

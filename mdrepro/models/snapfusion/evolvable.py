@@ -132,9 +132,9 @@ class EvolvableUNet(BaseDenoiser):
         for level, width in enumerate(widths[:-1]):
             down = Downsample2D(width, use_conv=True, out_channels=width, name="op")
             self.down_blocks[level].downsamplers = nn.ModuleList([down])
-        for place, width in enumerate(widths[:0:-1]):
+        for index, width in enumerate(widths[:0:-1]):
             up = Upsample2D(width, use_conv=True, out_channels=width)
-            self.up_blocks[place].upsamplers = nn.ModuleList([up])
+            self.up_blocks[index].upsamplers = nn.ModuleList([up])
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[0], eps=1e-5)
         self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
 
@@ -183,10 +183,10 @@ class EvolvableUNet(BaseDenoiser):
         if not (folder / "config.json").is_file():
             raise BadInput(f"{folder}: expected a folder with a diffusers UNet: config.json and *.safetensors")
         refuse_pickles(folder)
-        return cls.of(UNet2DConditionModel.from_pretrained(folder, use_safetensors=True), os.fspath(folder))
+        return cls.from_diffusers(UNet2DConditionModel.from_pretrained(folder, use_safetensors=True), os.fspath(folder))
 
     @classmethod
-    def of(cls, theirs: UNet2DConditionModel, named: str = "it") -> Self:
+    def from_diffusers(cls, theirs: UNet2DConditionModel, named: str = "it") -> Self:
         """The network with the weights of a Stable Diffusion 1.x UNet, which it takes over, in eval mode.
 
         Raises:

@@ -213,7 +213,7 @@ def _of_class(unet: ModelMixin, wanted: str | None, named: str) -> ModelMixin:
     if wanted == "EvolvableUNet" and have == "UNet2DConditionModel":
         from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 
-        return EvolvableUNet.of(unet, f"the network that {named} begins with")
+        return EvolvableUNet.from_diffusers(unet, f"the network that {named} begins with")
     if wanted not in (None, have):
         raise BadInput(f"{named} begins with a {have}: network.class must be {have}, or EvolvableUNet for SD's")
     return unet
