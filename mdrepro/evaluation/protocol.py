@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.image.statistics import Array
 from mdrepro.models.protocols import TextToImage
+from mdrepro.papers.schema import network_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,8 +52,7 @@ class Setup:
     @property
     def network(self) -> str:
         """What makes the images."""
-        name = f"{self.decoder}, latents of {self.recipe}" if self.decoder else self.recipe
-        return name + (f", removed: {self.removed}" if self.removed else "")
+        return network_name(self.recipe, self.decoder, self.removed)
 
     @property
     def sampling(self) -> Sampling:

@@ -193,6 +193,11 @@ class Claim(_Data):
     """Why the factor or the margin is what it is, declared before measuring."""
 
 
+def network_name(recipe: str, decoder: str | None, removed: str) -> str:
+    """What makes a row's images, as one name: the recipe, another's decoder, and the blocks that are removed."""
+    return (f"{decoder}, latents of {recipe}" if decoder else recipe) + (f", removed: {removed}" if removed else "")
+
+
 class DeclaredSetup(_Data):
     """How a row's images are made at a tier: the only place that says so."""
 
@@ -214,6 +219,11 @@ class DeclaredSetup(_Data):
     def recipes(self) -> tuple[str, ...]:
         """The recipes whose checkpoints make the images."""
         return tuple(name for name in (self.recipe, self.decoder) if name and name != PUBLISHED)
+
+    @property
+    def network(self) -> str:
+        """As `network_name` says it."""
+        return network_name(self.recipe, self.decoder, self.removed)
 
 
 class TierRun(_Data):

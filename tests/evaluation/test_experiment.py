@@ -178,6 +178,19 @@ def test_a_result_that_its_networks_did_not_make_cannot_be_written(measured: Exp
     assert not (paths.runs() / "interactive").exists()
 
 
+@pytest.mark.parametrize("table", QUALITY)
+def test_images_say_which_network_made_them_and_what_was_removed(
+    table: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plant(monkeypatch, tmp_path, "none")
+    made = experiment(table)
+    evaluation = made.evaluation("shapes", N)
+    for row, network in ledger.find(table).networks("quick").items():
+        description = made.images(row, evaluation, seed=0).description
+        assert description.startswith(f"{network.network}, "), row
+        assert ("removed" in description) == bool(network.removed), row
+
+
 def test_verify_finds_rows_by_other_networks(measured: Experiment) -> None:
     whole = record(STEPS, cells("50", "1"), experiment=measured, parameters=parameters()).result
     path = paths.run_dir("quick", STEPS) / "result.json"
@@ -193,6 +206,14 @@ def test_verify_finds_rows_by_other_networks(measured: Experiment) -> None:
 
     for change, message in (
         (lambda origin: origin["networks"]["1"].update(recipe="shapes-8", network="shapes-8"), "made by shapes-8: exp"),
+        (
+            lambda origin: origin["networks"]["1"].update(removed="all cross-attention"),
+            "made by shapes-1, removed: all cross-attention: expected shapes-1",
+        ),
+        (
+            lambda origin: origin["networks"]["1"].update(decoder="shapes-lite"),
+            "made by shapes-lite, latents of shapes-1: expected shapes-1",
+        ),
         (lambda origin: origin["networks"].pop("50"), "row 50 was made by nothing that is recorded: expected shapes-b"),
         (lambda origin: origin["checkpoints"].pop("shapes-1"), "row 1 rests on shapes-1, whose checkpoint is not"),
         (
@@ -215,7 +236,7 @@ def test_recipes_cannot_be_set(cli_run: Any) -> None:
     code, out, error = cli_run("reproduce", STEPS, *(word for one in given for word in ("--set", one)))
     assert (code, out) == (2, "")
     assert error.startswith(f"error: --set recipes=...: {STEPS} measures the networks that mdrepro/papers/*.yaml decl")
-    assert "expected 50: shapes-base, 8: shapes-8, 1: shapes-1, 8-ddim: shapes-base" in error
+    assert "expected 50: shapes-base; 8: shapes-8; 1: shapes-1; 8-ddim: shapes-base" in error
     assert len(error.splitlines()) == 1
 
 

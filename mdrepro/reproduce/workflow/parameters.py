@@ -166,9 +166,7 @@ def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str,
 
 def _declared_networks(table: Table, tier: Tier) -> str:
     """Why a table's recipes cannot be set: the rows that its data declare."""
-    rows = ", ".join(
-        f"{row}: {' + '.join(network.recipes) or network.recipe}" for row, network in table.networks(tier).items()
-    )
+    rows = "; ".join(f"{row}: {declared.network}" for row, declared in table.networks(tier).items())
     return (
         f"--set recipes=...: {table.id} measures the networks that mdrepro/papers/*.yaml declares for its rows at tier "
         f"{tier}: expected {rows}; scored by {' and '.join(table.tiers[tier].scorers) or 'published weights'}"

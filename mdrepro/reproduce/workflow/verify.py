@@ -9,7 +9,7 @@ from mdrepro.core.files import sha256
 from mdrepro.core.paths import published, relative, root, run_dir, runs
 from mdrepro.core.provenance import locate
 from mdrepro.papers import ledger
-from mdrepro.papers.schema import TIERS, Tier
+from mdrepro.papers.schema import TIERS, Tier, network_name
 from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.fingerprint import changes, fingerprint
 
@@ -82,9 +82,10 @@ def _networks(path: Path, result: results.Result, table: ledger.Table, tier: Tie
         made = origin[NETWORKS].get(row)
         if row not in measured:
             continue
-        if made is None or (made["recipe"], made.get("decoder")) != (declared.recipe, declared.decoder):
-            name = "nothing that is recorded" if made is None else made["network"]
-            found.append(f"{relative(path)}: row {row} was made by {name}: expected {' + '.join(declared.recipes)}")
+        by = made and network_name(made["recipe"], made.get("decoder"), made.get("removed", ""))
+        if made is None or by != declared.network:
+            name = by or "nothing that is recorded"
+            found.append(f"{relative(path)}: row {row} was made by {name}: expected {declared.network}")
             continue
         for recipe in declared.recipes:
             folder = Path(origin["checkpoints"].get(recipe, {}).get("path", "")).parent.name
