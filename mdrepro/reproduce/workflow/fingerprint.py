@@ -4,6 +4,7 @@ Two equal fingerprints mean that a rerun would repeat the same work; the differe
 """
 
 import ast
+import functools
 import importlib
 import json
 from pathlib import Path
@@ -28,7 +29,8 @@ def _cells(notebook: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
-def _imports(source: str) -> set[str]:
+@functools.cache
+def _imports(source: str) -> frozenset[str]:
     """Names of ``mdrepro`` modules that a source may import (absolute imports anywhere in it, functions included)."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -36,14 +38,14 @@ def _imports(source: str) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name.split(".")[0] == "mdrepro"}
+    return frozenset(name for name in names if name.split(".")[0] == "mdrepro")
 
 
 def _module(name: str) -> tuple[Path, frozenset[str]] | None:
     """A module's file and what it imports; None where there is none of that name."""
     stem = root().joinpath(*name.split("."))
     file = next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
-    return (file, frozenset(_imports(file.read_text(encoding="utf-8")))) if file else None
+    return (file, _imports(file.read_text(encoding="utf-8"))) if file else None
 
 
 def code(sources: list[str], without: frozenset[str] = frozenset()) -> dict[str, str]:
@@ -51,7 +53,7 @@ def code(sources: list[str], without: frozenset[str] = frozenset()) -> dict[str,
 
     Modules named in ``without``, and what they alone import, do not count.
     """
-    queue = set().union(*(_imports(source) for source in sources)) if sources else set()
+    queue = set().union(*map(_imports, sources))
     files: dict[str, str] = {}
     seen: set[str] = set(without)
     while queue := queue - seen:
