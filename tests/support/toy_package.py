@@ -8,7 +8,7 @@ FILES = {
     "shapes/circle.py": '''"""Circles, after *nobody*'s |paper|, of the kind_ that `Circle` is."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from toy.shapes.unit import Unit
@@ -50,6 +50,11 @@ class Circle:
 def larger(one: Circle, other: Circle) -> Circle:
     """The larger of two."""
     return max(one, other, key=lambda each: each.area)
+
+
+def corners(kind: Literal["Circle", "no such type"], of: "list[Circle]") -> int:
+    """How many."""
+    return SIDES
 
 
 def _private() -> None:

@@ -96,6 +96,12 @@ class _Module(ast.NodeTransformer):
         except SyntaxError:
             return node
 
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        """What a ``Literal`` lists are values, not types."""
+        if ast.unparse(node.value).rpartition(".")[2] != "Literal":
+            self.generic_visit(node)
+        return node
+
     def _type(self, node: ast.expr) -> str:
         return ast.unparse(self.visit(ast.parse(ast.unparse(node), mode="eval").body))
 

@@ -33,6 +33,7 @@ def test_public_and_documented_members_are_shown_with_types_by_their_full_names(
         "      :raises ValueError: the area is negative.",
         ".. py:function:: larger(one: toy.shapes.circle.Circle, other: toy.shapes.circle.Circle)"
         " -> toy.shapes.circle.Circle",
+        ".. py:function:: corners(kind: Literal['Circle', 'no such type'], of: list[toy.shapes.circle.Circle]) -> int",
     ):
         assert line in text
     for name in ("undocumented", "hidden", "_private", "toy.cli"):
