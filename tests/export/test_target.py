@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from mdrepro.cli.app import main
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import sha256
 from mdrepro.export import commands, components, parity
@@ -89,18 +88,16 @@ def test_a_third_target_exports(target: TorchExport, tmp_path: Path, monkeypatch
 
 
 def test_from_the_command_line(
-    target: TorchExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    target: TorchExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_run: Any
 ) -> None:
     monkeypatch.setattr(components, "find", lambda *_: Fake(small()))
-    asked = ["export", "small", "--out", str(tmp_path), "--component", "unet", "--target"]
-    with pytest.raises(SystemExit) as ended:
-        main([*asked, "pt2"])
-    assert not ended.value.code
-    assert "unet-fp32.pt2" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as ended:
-        main([*asked, "pt3"])
-    assert ended.value.code == 2
-    assert "did you mean pt2?" in capsys.readouterr().err
+    asked = ("export", "small", "--out", tmp_path, "--component", "unet", "--target")
+    code, out, _ = cli_run(*asked, "pt2")
+    assert code == 0
+    assert "unet-fp32.pt2" in out
+    code, _, error = cli_run(*asked, "pt3")
+    assert code == 2
+    assert "did you mean pt2?" in error
 
 
 def test_a_file_too_far_from_pytorch_is_not_written(

@@ -1,11 +1,11 @@
 """One registry: every list of published networks follows from its rows, and a new row is in all of them."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
 
-from mdrepro.cli.app import main
 from mdrepro.core.errors import BadInput
 from mdrepro.export import components
 from mdrepro.metrics.cost.systems import measure_system
@@ -56,7 +56,7 @@ def test_a_decoder_alone_is_that_of_its_autoencoder(name: str) -> None:
     assert {key: value.shape for key, value in alone.items()} == inside
 
 
-def test_a_new_row_is_in_every_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_row_is_in_every_list(monkeypatch: pytest.MonkeyPatch, cli_run: Any) -> None:
     half = systems.Autoencoder(
         name="half", decoder="half-decoder", title="Half", source="a test", layout=systems.DecoderLayout(4, 2, 0.5)
     )
@@ -77,10 +77,9 @@ def test_a_new_row_is_in_every_list(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     (cost,) = measure_system("small")
     assert [part.model for part in cost.parts] == ["text-encoder", "small", "half-decoder"]
     assert cost.runs == (2, 8, 1)
-    with pytest.raises(SystemExit) as ended:
-        main(["cost", "--system", "small", "--json"])
-    assert not ended.value.code
-    assert json.loads(capsys.readouterr().out)[0]["macs"] == cost.macs
+    code, out, _ = cli_run("cost", "--system", "small", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["macs"] == cost.macs
 
     model = components.find("small", resolution=64)
     assert model.guidance == 3.0

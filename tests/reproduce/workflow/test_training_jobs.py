@@ -1,5 +1,6 @@
 """Recipes trained side by side by the workflow: order, failures, output. The jobs only pretend to train."""
 
+import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from mdrepro.core.paths import runs
 from mdrepro.reproduce.workflow import execute, training
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import scratch, store
+from tests.support import waiting
 from tests.support.recipe_rows import put, put_in_package, tiny
 
 
@@ -22,21 +24,26 @@ def rows(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
     return put([row for row in tiny() if row.name in few], monkeypatch)
 
 
-def _pretend(home: Path, rows: dict[str, Recipe], failing: Sequence[str] = ()) -> Path:
-    """Jobs that note when they begin and end and take half a second; returns the file with their notes."""
+def _pretend(home: Path, rows: dict[str, Recipe], failing: Sequence[str] = (), together: Sequence[str] = ()) -> Path:
+    """Jobs that note when they begin and end; returns the file with their notes.
+
+    Those in ``together`` go on only when all of them have begun.
+    """
     files = {name: str(store.folder(row) / store.RECORD) for name, row in rows.items()}
     notes = home / "notes"
     put_in_package(
         home,
         replaced={
             "training/runs/commands.py": f"""
-import time
+{inspect.getsource(waiting)}
 from pathlib import Path
 def train(name, settings):
     with open({str(notes)!r}, "a") as file:
         file.write(f"+{{name}}\\n")
     print("at work")
-    time.sleep(0.5)
+    together = {list(together)!r}
+    if name in together:
+        wait_until(lambda: {{"+" + each for each in together}} <= set(Path({str(notes)!r}).read_text().split()))
     if name not in {list(failing)!r}:
         Path({files!r}[name]).write_text('{{"files": {{}}}}')
     with open({str(notes)!r}, "a") as file:
@@ -52,7 +59,7 @@ def train(name, settings):
 def test_jobs_run_side_by_side_and_none_before_its_parents(
     rows: dict[str, Recipe], workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    notes = _pretend(workspace, rows)
+    notes = _pretend(workspace, rows, together=["t-vae", "t-text"])
     assert training.train(list(rows), cores=2) == {}
     events = notes.read_text().split()
     assert sorted(event[1:] for event in events) == sorted([*rows, *rows])

@@ -1,6 +1,5 @@
 """Which recipes have to be trained, in dependency order."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,12 +7,6 @@ import pytest
 from mdrepro.core import paths
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import dependencies, store
-from tests.support.recipe_rows import put, tiny
-
-
-@pytest.fixture
-def rows(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
-    return put(tiny(), monkeypatch)
 
 
 def test_what_is_missing_comes_after_its_parents(rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
