@@ -24,7 +24,7 @@ class Meter:
         self._counts: dict[str, int] = {}
         self._bad: dict[str, Tensor] = {}
         for name, (mean, count) in (saved or {}).items():
-            self._sums[name] = torch.tensor(mean, device=accelerator.device) * count
+            self._sums[name] = torch.tensor(mean * count, device=accelerator.device)  # in float64: the sum's own bits
             self._counts[name] = count
 
     def add(self, phase: str, values: Mapping[str, Tensor]) -> None:

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 
 from mdrepro.core import console
 from mdrepro.core.errors import BadInput
-from mdrepro.training.engine import checkpoint
+from mdrepro.training.engine import checkpoint, processes
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.feed import Order, feed, permutation
 from mdrepro.training.engine.loop import Diverged, train
+from mdrepro.training.engine.meter import Meter
 from mdrepro.training.engine.objective import Phase
 from tests.support.toys import TOYS, Denoiser, Gan, Numbers, Toy, config, run, weights
 
@@ -238,6 +239,21 @@ def test_stopped_and_resumed_gives_the_same_bits(tmp_path, kind):
         a, b = (load_file(folder / name) for folder in folders)
         assert a.keys() == b.keys()
         assert all(torch.equal(a[key], b[key]) for key in a), name
+
+
+def test_means_go_on_from_a_checkpoint_in_the_same_bits():
+    accelerator = processes.start()
+    rows = [{str(name): value for name, value in enumerate(torch.rand(100))} for _ in range(6)]
+    for count in range(1, 6):
+        whole, before = Meter(accelerator), Meter(accelerator)
+        for number, row in enumerate(rows):
+            whole.add("unet", row)
+            if number < count:
+                before.add("unet", row)
+        after = Meter(accelerator, json.loads(json.dumps(before.saved())))
+        for row in rows[count:]:
+            after.add("unet", row)
+        assert after.row() == whole.row()
 
 
 def timeless(rows):
