@@ -47,8 +47,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.01,
     ) -> None:
         every = list(parameters)
-        super().__init__([p for p in every if p.ndim >= 2], {"lr": lr, "momentum": momentum, "decay": weight_decay})
-        rest = {"params": [p for p in every if p.ndim < 2]}
+        matrices, rest = ({"params": [p for p in every if (p.ndim >= 2) == large]} for large in (True, False))
+        super().__init__([matrices], {"lr": lr, "momentum": momentum, "decay": weight_decay})
         self._rest = torch.optim.AdamW([rest], lr=lr, betas=betas, weight_decay=0)
 
     def zero_grad(self, set_to_none: bool = True) -> None:

@@ -46,3 +46,10 @@ def test_weights_decay_and_biases_do_not():
     Muon([weight, bias], lr=0.5, weight_decay=0.1).step()
     assert torch.allclose(weight, torch.full((2, 2), 0.95))
     assert torch.equal(bias, torch.ones(2))
+
+
+def test_a_network_of_one_number_is_left_to_adamw():
+    number = torch.nn.Parameter(torch.tensor(1.0))
+    number.grad = torch.tensor(3.0)
+    Muon([number], lr=0.1).step()
+    assert number.item() == pytest.approx(0.9)
