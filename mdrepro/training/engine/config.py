@@ -64,11 +64,14 @@ class LoopConfig:
             (0, ("warmup", "threads", "clip", "weight_decay", "seed")),
         ):
             for name in names:
-                if getattr(self, name) < least:
+                if not getattr(self, name) >= least:  # nor NaN
                     raise BadInput(f"{name} {getattr(self, name)}: it must be a number from {least}")
         for rate in (self.learning_rate, *self.learning_rates.values()):
             if not 0 < rate < float("inf"):
                 raise BadInput(f"learning rate {rate}: it must be a positive number")
+        for betas in (self.betas, *self.phase_betas.values()):
+            if not all(0 <= beta < 1 for beta in betas):
+                raise BadInput(f"betas {betas}: they must be numbers from 0 to below 1")
         if not 0 <= self.ema < 1:
             raise BadInput(f"ema {self.ema}: it must be a decay from 0 (no average) to below 1")
 
