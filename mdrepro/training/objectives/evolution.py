@@ -18,7 +18,7 @@ from mdrepro.training.evolution.action_log import LATENCY, LOG
 from mdrepro.training.objectives.diffusion import Diffusion
 from mdrepro.training.objectives.inputs import Inputs, Trained
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
-from mdrepro.training.objectives.robust import RobustDiffusion, negative_loss, robust_rounds
+from mdrepro.training.objectives.robust import RobustDiffusion, evolvable, negative_loss, robust_rounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,7 @@ class _Evolving:
         inputs, options = self.inputs, self.options
         if not resume:
             _clear(folder)
-        unet = inputs.denoiser()
-        if not isinstance(unet, EvolvableUNet):
-            raise BadInput(f"{inputs.recipe.name} begins with a {type(unet).__name__}: it must be an EvolvableUNet")
+        unet = evolvable(inputs)
         scheduler, null_text = inputs.scheduler, inputs.null_text
         examples, held_out = _data(inputs, options.validation)
 

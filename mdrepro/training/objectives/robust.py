@@ -115,8 +115,16 @@ def negative_loss(
     return quality
 
 
+def evolvable(inputs: Inputs) -> EvolvableUNet:
+    """The recipe's denoiser. Raises BadInput for one whose blocks cannot be skipped."""
+    unet = inputs.denoiser()
+    if not isinstance(unet, EvolvableUNet):
+        raise BadInput(f"{inputs.recipe.name} begins with a {type(unet).__name__}: it must be an EvolvableUNet")
+    return unet
+
+
 def _build(inputs: Inputs) -> Training:
-    return inputs.on_latents(RobustDiffusion(inputs.denoiser(), inputs.scheduler, inputs.null_text, **inputs.options))
+    return inputs.on_latents(RobustDiffusion(evolvable(inputs), inputs.scheduler, inputs.null_text, **inputs.options))
 
 
 register(Kind(name="robust", build=_build, needs=DENOISER, options=(RobustDiffusion,)))

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,8 +19,12 @@ from mdrepro.training.engine import loop
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.evolution import action_log, search
 from mdrepro.training.evolution.search import evolve
+from mdrepro.training.objectives import kinds
 from mdrepro.training.objectives.diffusion import Diffusion
+from mdrepro.training.objectives.inputs import Inputs
 from mdrepro.training.objectives.robust import negative_loss, robust_rounds
+from mdrepro.training.recipes import registry
+from tests.support import tiny_pipeline
 from tests.support.launchers import LAUNCHERS, free_port
 from tests.support.tiny_evolution import CONFIG, UNTOUCHED, Latents, evolved, module, robust, table, tiny
 from tests.support.waiting import wait_until
@@ -145,6 +151,16 @@ def test_a_wrapped_network_skips_too():
 def test_impossible_probability(probability):
     with pytest.raises(BadInput, match="0 to 1"):
         robust(tiny(), probability)
+
+
+@pytest.mark.parametrize("name", ["sf-robust", "shapes-evolved"])
+def test_a_network_whose_blocks_cannot_be_skipped(name, tmp_path):
+    """It is found before anything is trained or encoded."""
+    row = replace(registry.get(name), network={})
+    inputs = Inputs(row, {"unet": SimpleNamespace(load=lambda part: tiny_pipeline.unet())}, tmp_path)
+    with pytest.raises(BadInput, match=f"{name} begins with a MobileDiffusionUNet: it must be an EvolvableUNet"):
+        kinds.kind_of(row).build(inputs).run(row.loop, tmp_path, resume=True, max_seconds=None)
+    assert list(tmp_path.iterdir()) == []
 
 
 # On the loop.
