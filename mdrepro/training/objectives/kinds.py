@@ -95,10 +95,14 @@ def kind_of(recipe: Recipe) -> Kind:
     """The kind of a recipe that can be built, as far as its fields say.
 
     Raises:
-        BadInput: an unknown kind, a role that it needs and that is not filled, data without the captions that it needs,
-            or a network that `Kind.check` refuses.
+        BadInput: an unknown kind or option, a role that it needs and that is not filled, data without the captions that
+            it needs, or a network that `Kind.check` refuses.
     """
     kind = get(recipe.kind)
+    known = option_types(kind)
+    for name in recipe.options:
+        if name not in known:
+            raise unknown(f"option of {recipe.name}", name, known)
     for role in kind.needs:
         if role not in (*recipe.parents, *recipe.pretrained):
             raise BadInput(f"{recipe.name}: {kind.name} needs {' and '.join(kind.needs)}, and has no {role}")

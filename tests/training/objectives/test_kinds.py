@@ -78,6 +78,14 @@ def test_an_unknown_kind_is_named_with_its_nearest() -> None:
         kinds.get("evoluton")
 
 
+@pytest.mark.parametrize("name", ["shapes-1", "shapes-vae", "shapes-8"])
+def test_an_unknown_option_of_a_row_is_named_with_its_nearest(name: str) -> None:
+    row = registry.get(name)
+    nearest = next(iter(row.options))
+    with pytest.raises(BadInput, match=rf"unknown option of {name} '{nearest}s' \(did you mean {nearest}\?\)"):
+        kinds.kind_of(replace(row, options={**row.options, f"{nearest}s": 1}))
+
+
 def test_recipes_are_listed_without_torch() -> None:
     program = (
         "import json, sys; from mdrepro.training.runs import commands, store\n"
