@@ -10,7 +10,7 @@ from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch, Examples
 from mdrepro.metrics.cost import block_latency
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
-from mdrepro.training.engine import curve, loop
+from mdrepro.training.engine import curve, loop, processes
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.engine.objective import Objective
 from mdrepro.training.evolution import search
@@ -62,7 +62,8 @@ class _Evolving:
     def run(self, config: LoopConfig, folder: Path, *, resume: bool, max_seconds: float | None) -> Trained:
         """As `Training.run`; ``config`` is of one round."""
         inputs, options = self.inputs, self.options
-        if not resume:
+        accelerator = processes.start()
+        if accelerator.is_main_process and not resume:
             _clear(folder)
         unet = evolvable(inputs)
         scheduler, null_text = inputs.scheduler, inputs.null_text
@@ -76,7 +77,12 @@ class _Evolving:
         def whole(net: EvolvableUNet) -> Objective:
             return inputs.on_batches(Diffusion(net, scheduler, null_text, drop=0.0))
 
-        table = _latencies(folder / LATENCY, unet, config.threads, len(null_text), options.seconds)
+        if accelerator.is_main_process and not (folder / LATENCY).is_file():
+            tokens, threads = len(null_text), config.threads or None
+            measured = block_latency.measure(unet, tokens=tokens, threads=threads, seconds=options.seconds)
+            measured.save(folder / LATENCY)
+        accelerator.wait_for_everyone()
+        table = block_latency.LatencyTable.load(folder / LATENCY)
         evolved = search.evolve(
             unet,
             robust_rounds(robust, examples, config),
@@ -110,14 +116,6 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     for name in (LATENCY, LOG, search.EVALUATIONS):
         (folder / name).unlink(missing_ok=True)
-
-
-def _latencies(
-    file: Path, unet: EvolvableUNet, threads: int, tokens: int, seconds: float
-) -> block_latency.LatencyTable:
-    if not file.is_file():
-        block_latency.measure(unet, tokens=tokens, threads=threads or None, seconds=seconds).save(file)
-    return block_latency.LatencyTable.load(file)
 
 
 def _losses(folder: Path, steps: int) -> list[dict[str, float]]:

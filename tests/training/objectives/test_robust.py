@@ -15,7 +15,8 @@ from diffusers import DDIMScheduler
 from torch import nn
 
 from mdrepro.core.errors import BadInput
-from mdrepro.training.engine import loop
+from mdrepro.metrics.cost import block_latency
+from mdrepro.training.engine import loop, processes
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.evolution import action_log, search
 from mdrepro.training.evolution.search import evolve
@@ -208,6 +209,25 @@ def test_a_round_for_which_time_does_not_suffice(tmp_path):
     assert train_round(tiny(), 1, tmp_path / "round-001", 0.0) is None
     rest = train_round(tiny(), 1, tmp_path / "round-001", None)
     assert same(rest, train_round(tiny(), 1, tmp_path / "other", None))
+
+
+def test_the_first_process_alone_measures_latencies_and_clears_the_folder(tmp_path, monkeypatch):
+    """Another one waits for its table, so that all aim at the same target."""
+    left, known = tmp_path / search.EVALUATIONS, table(dict.fromkeys(NAMES, 2.0), dict.fromkeys(NAMES, 0.5), 4.0)
+    left.write_text("{}")
+    other = SimpleNamespace(is_main_process=False, wait_for_everyone=lambda: known.save(tmp_path / action_log.LATENCY))
+    monkeypatch.setattr(processes, "start", lambda: other)
+    monkeypatch.setattr(block_latency, "measure", lambda *_, **__: pytest.fail("measured"))
+    given = []
+    monkeypatch.setattr(search, "evolve", lambda *arguments, **_: given.extend(arguments) or 1 / 0)
+    data = {"latents": Latents(), "encoded": lambda *_: Latents(4), "cache": tmp_path / "cache"}
+    network = {"denoiser": tiny, "scheduler": DDIMScheduler(), "null_text": torch.zeros(3, 6)}
+    inputs = SimpleNamespace(recipe=registry.get("shapes-evolved"), options={"share": 0.5}, **data, **network)
+    with pytest.raises(ZeroDivisionError):
+        kinds.get("evolution").build(inputs).run(CONFIG, tmp_path, resume=False, max_seconds=None)
+    assert left.exists()
+    assert given[3] == known
+    assert given[4] == 0.5 * known.total(tiny().layout)
 
 
 def test_an_evolution_killed_in_a_round_comes_to_the_same_network(tmp_path, monkeypatch):
