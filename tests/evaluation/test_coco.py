@@ -353,6 +353,7 @@ def test_the_notebook_of_steps_runs_at_the_proxy_tier(home: Path, monkeypatch: p
     assert all(claim["verdict"] != "not attempted" for claim in claims.values())
 
 
+@pytest.mark.slow
 def test_the_notebook_of_step_distillation_runs_at_the_proxy_tier(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scales = ["2", "2.5"]
     changes = {"images": N, "scales": scales, "guidance": 2.0}

@@ -319,6 +319,7 @@ def test_decoded_pixels_go_by_the_autoencoders_range(pipe):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_pipeline_saved_before_the_modules_moved_is_loaded_in_a_new_process(tmp_path):
     """``model_index.json`` as version 97ab915 wrote it: classes in flat modules of `mdrepro.models`."""
     pipe = tiny.pipeline(scheduler=RenoisingScheduler())

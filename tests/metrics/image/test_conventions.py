@@ -203,6 +203,7 @@ def test_the_resize_explains_the_difference(package, convention, folders, incept
     assert explanation.startswith(f"the resize of encoder {convention} (")
 
 
+@pytest.mark.slow
 def test_the_command_says_that_two_packages_agree(cli_run, folders, inception_file):
     weights = ["--weights", inception_file, "--sha256", sha256(inception_file), "--few", "--against", "torchmetrics"]
     code, out, error = cli_run("evaluate", "images", *folders, *weights, "--encoder", "torchmetrics", "--json")

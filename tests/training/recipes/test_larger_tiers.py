@@ -84,7 +84,7 @@ def test_each_row_says_what_it_comes_to_and_what_it_costs(tier: str) -> None:
     }
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", ["proxy", pytest.param("paper", marks=pytest.mark.slow)])
 def test_every_row_trains_from_its_parents(tier: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     foreign.shards(home / "captions")
     rows = put([shrunk(row) for row in TIERS[tier]], monkeypatch)
