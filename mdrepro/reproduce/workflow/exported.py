@@ -1,9 +1,8 @@
 """Exported full-size networks, kept below ``papermill_runs/exported`` so that tables and reruns share them.
 
-A folder holds one ``.tflite`` and ``export.json``, which records what it was made of and how far it is from PyTorch.
-Its name is a hash of the network, precision, resolution, branches, versions of the converters and of the code that
-exports, so a change of any of them makes another. A folder appears whole; one whose file is not the recorded one is
-exported again.
+A folder holds one ``.tflite`` and ``export.json``: what it was made of, and how far it is from PyTorch. Its name is a
+hash of the network, precision, resolution, branches, versions of the converters and of the code that exports. A folder
+appears whole; one whose file is not the recorded one is exported again.
 """
 
 import contextlib
@@ -23,9 +22,7 @@ from mdrepro.models import systems
 from mdrepro.reproduce.workflow.fingerprint import code
 
 ARITHMETIC: Mapping[str, str] = {
-    "fp32": "float32 arithmetic",
-    "fp16": "float32 arithmetic",
-    "int8": "float32 arithmetic",
+    **dict.fromkeys(("fp32", "fp16", "int8"), "float32 arithmetic"),
     "int8-dynamic": "8-bit products in convolutions and linear layers, float32 between them",
 }
 """By precision of the weights: what LiteRT computes in on a processor."""
@@ -55,9 +52,9 @@ class Piece:
     def __post_init__(self) -> None:
         if self.network not in (known := systems.exports()):
             raise unknown("network to export", self.network, known)
-        if self.branches not in ((1, 2) if self.component == "unet" else (1,)):
-            allowed = "1 or 2" if self.component == "unet" else "1"
-            raise BadInput(f"{self.network}: branches is {self.branches}: it must be {allowed}")
+        allowed = (1, 2) if self.component == "unet" else (1,)
+        if self.branches not in allowed:
+            raise BadInput(f"{self.network}: branches is {self.branches}: it must be {' or '.join(map(str, allowed))}")
 
     @property
     def model(self) -> str:
@@ -77,13 +74,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Kept:
-    """An exported file.
-
-    Args:
-        file: where it is.
-        report: from when it was written: ``sha256``, ``bytes``, ``parity``, ``seconds`` by stage,
-            ``peak_memory_gb`` and more.
-    """
+    """An exported file, and its report: ``sha256``, ``bytes``, ``parity``, ``seconds`` by stage and more."""
 
     file: Path
     report: Mapping[str, Any]
@@ -98,28 +89,29 @@ def made_of(piece: Piece, precision: str, resolution: int) -> dict[str, Any]:
     """All that a file depends on, as JSON values. Raises BadInput for another precision."""
     if precision not in ARITHMETIC:
         raise unknown("precision", precision, ARITHMETIC)
-    asked: dict[str, Any] = {"model": piece.model, "component": piece.component, "precision": precision}
-    asked["resolution"] = None if piece.component == "text-encoder" else resolution
-    asked["branches"] = piece.branches if piece.component == "unet" else None
-    return asked | {"versions": _versions(), "code": code([SOURCE], CHECKPOINTS)}
+    return {
+        "model": piece.model,
+        "component": piece.component,
+        "precision": precision,
+        "resolution": None if piece.component == "text-encoder" else resolution,
+        "branches": piece.branches if piece.component == "unet" else None,
+        "versions": _versions(),
+        "code": code([SOURCE], CHECKPOINTS),
+    }
 
 
-def folder(piece: Piece, precision: str, resolution: int) -> Path:
-    """Where a file is kept."""
-    return _folder(piece, precision, made_of(piece, precision, resolution))
-
-
-def _folder(piece: Piece, precision: str, wanted: Mapping[str, Any]) -> Path:
-    return runs() / "exported" / f"{piece.network}-{precision}-{digest(wanted)[:16]}"
+def folder(piece: Piece, wanted: Mapping[str, Any]) -> Path:
+    """Where the file that is `made_of` these values is kept."""
+    return runs() / "exported" / f"{piece.network}-{wanted['precision']}-{digest(wanted)[:16]}"
 
 
 def find(piece: Piece, precision: str, resolution: int) -> Kept | None:
     """A file that is kept, or None where there is none, or not the one that was written."""
-    return _find(piece, precision, made_of(piece, precision, resolution))
+    return _find(piece, made_of(piece, precision, resolution))
 
 
-def _find(piece: Piece, precision: str, wanted: Mapping[str, Any]) -> Kept | None:
-    place = _folder(piece, precision, wanted)
+def _find(piece: Piece, wanted: Mapping[str, Any]) -> Kept | None:
+    place = folder(piece, wanted)
     try:
         kept = json.loads((place / REPORT).read_text(encoding="utf-8"))
         file = place / kept["export"]["file"]
@@ -139,16 +131,14 @@ def get(piece: Piece, precision: str, resolution: int) -> Kept:
         RuntimeError: the converter broke, or the file is too far from PyTorch.
     """
     wanted = made_of(piece, precision, resolution)
-    if kept := _find(piece, precision, wanted):
+    if kept := _find(piece, wanted):
         return kept
-    with replacing_folder(_folder(piece, precision, wanted)) as place:
-        names = ("model", "component", "precision", "resolution", "branches")
-        report = _export({name: wanted[name] for name in names} | {"out": str(place)})
-        write_json(place / REPORT, {"made_of": wanted, "export": report})
-    kept = _find(piece, precision, wanted)
-    if kept is None:
-        raise RuntimeError(f"{piece.title}: the exported file is missing")
-    return kept
+    with replacing_folder(folder(piece, wanted)) as place:
+        asked = {name: value for name, value in wanted.items() if name not in ("versions", "code")}
+        write_json(place / REPORT, {"made_of": wanted, "export": _export(asked | {"out": str(place)})})
+    if kept := _find(piece, wanted):
+        return kept
+    raise RuntimeError(f"{piece.title}: the exported file is missing")
 
 
 def _versions() -> dict[str, str]:
@@ -163,11 +153,9 @@ def _export(asked: Mapping[str, Any]) -> dict[str, Any]:
     process = subprocess.run(
         [sys.executable, "-m", __name__, json.dumps(asked)], capture_output=True, text=True, errors="replace"
     )
-    lines = process.stdout.splitlines()
-    try:
-        answer: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    except ValueError:
-        answer = {}
+    answer: dict[str, Any] = {}
+    with contextlib.suppress(IndexError, ValueError):
+        answer = json.loads(process.stdout.splitlines()[-1])
     if "export" in answer:
         return dict(answer["export"])
     what = f"{asked['model']} {asked['component']}"
@@ -179,10 +167,7 @@ def _export(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Export in this process, and return its report or its error.
-
-    It imports the converter, so that tables that measure its files see a change of it.
-    """
+    """Export in this process; its report or its error. Imports the converter, so that tables see a change of it."""
     from mdrepro.export import commands
     from mdrepro.export.parity import GateMissed
 

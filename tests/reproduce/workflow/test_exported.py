@@ -37,6 +37,10 @@ def exports(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]
     return asked
 
 
+def kept_in(piece: Piece, resolution: int) -> Path:
+    return exported.folder(piece, exported.made_of(piece, "fp16", resolution))
+
+
 def test_a_file_is_made_once(exports: list[dict[str, Any]], home: Path) -> None:
     first, second = exported.get(DECODER, "fp16", 64), exported.get(DECODER, "fp16", 64)
     assert len(exports) == 1
@@ -61,7 +65,7 @@ def test_whatever_a_file_is_made_of_makes_another(
     exported.get(DECODER, "fp16", 128)
     exported.get(Piece("sd-decoder"), "fp16", 64)
     assert len(exports) == 4
-    assert len({exported.folder(Piece("sd15", branches), "fp16", 64) for branches in (1, 2)}) == 2
+    assert len({kept_in(Piece("sd15", branches), 64) for branches in (1, 2)}) == 2
     with monkeypatch.context() as patch:
         patch.setattr(exported, "_versions", lambda: {"litert-torch": "0"})
         assert exported.find(DECODER, "fp16", 64) is None
@@ -73,7 +77,7 @@ def test_whatever_a_file_is_made_of_makes_another(
 
 def test_the_text_encoder_is_one_for_all_resolutions() -> None:
     text = Piece("text-encoder")
-    assert exported.folder(text, "fp16", 64) == exported.folder(text, "fp16", 512)
+    assert kept_in(text, 64) == kept_in(text, 512)
 
 
 def test_the_key_holds_the_code_and_the_converters() -> None:
