@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +22,10 @@ from mdrepro.core.files import write_json
 from mdrepro.core.locks import hold
 from mdrepro.core.paths import relative, root, runs
 from mdrepro.core.watchdog import lead
-from mdrepro.reproduce.workflow.notebook import NOTEBOOK, failed_dir, failure_record
+from mdrepro.reproduce.workflow.notebook import ERROR, NOTEBOOK, failed_dir, failure_record
 from mdrepro.reproduce.workflow.plan import Checkpoint, Job, reasons_to_run
 
+LOG = "snakemake.log"
 SNAKEFILE = Path(__file__).resolve().parents[3] / "workflow" / "Snakefile"
 BUSY = "another mdrepro reproduce or train is running in this checkout; wait for it or end it"
 
@@ -51,9 +53,8 @@ def execute(
 
     Args:
         jobs, train: what `plan.plan` and `plan.checkpoints` returned.
-        cores: for Snakemake.
+        cores, extra: for Snakemake: how many, and further options.
         dry_run, verbose: print Snakemake's own output too; with ``dry_run`` nothing else happens.
-        extra: further options for Snakemake.
 
     Raises:
         BadInput: another run holds the lock, or Snakemake refused its command line.
@@ -62,20 +63,19 @@ def execute(
     if not due:
         return []
     started, message = call(train, due, cores=cores, dry_run=dry_run, show=verbose or dry_run, extra=extra)
-    if dry_run:
-        if message:
-            raise BadInput(message)
-        return []
-    _record_untrained(due, train)
-    failed = [job.table for job in due if reasons_to_run(job.table, job.tier, job.fingerprint)[0]]
-    if message and not started and not any((failed_dir(due[0].tier, name) / "error.json").is_file() for name in failed):
+    failed = []
+    if not dry_run:
+        _record_untrained(due, train)
+        failed = [job.table for job in due if reasons_to_run(job.table, job.tier, job.fingerprint)[0]]
+    explained = any((failed_dir(due[0].tier, name) / ERROR).is_file() for name in failed)
+    if message and (dry_run or not started) and not explained:
         raise BadInput(message)
     return failed
 
 
 def log(tier: str) -> Path:
     """Snakemake's whole output of the last call."""
-    return runs() / tier / ".plan" / "snakemake.log"
+    return runs() / tier / ".plan" / LOG
 
 
 @contextmanager
@@ -123,17 +123,15 @@ def call(
             *("--keep-going", "--snakefile", str(SNAKEFILE), "--configfile", str(plan), "--directory", str(root())),
             *("--cores", str(cores), *(["--dry-run"] if dry_run else []), *extra),
         ]
-        code, started, tail = _run(command, names, folder / log("").name, show, stream or sys.stderr)
-    where = "" if dry_run else f" (whole log: {relative(folder / log('').name)})"
+        code, started, tail = _run(command, names, folder / LOG, show, stream or sys.stderr)
+    where = "" if dry_run else f" (whole log: {relative(folder / LOG)})"
     return started, f"Snakemake ended with code {code}{where}:\n{tail}" if code else ""
 
 
 def _run(command: Sequence[str], names: Sequence[str], file: Path, show: bool, stream: TextIO) -> tuple[int, bool, str]:
     """Run a command; pass on the lines of the jobs ``names``, or all; its code, whether a job wrote, its last lines."""
-    started, tail = False, list[str]()
-    of_job = re.compile(
-        rf"\[({'|'.join(map(re.escape, names))})\] "
-    )  # perhaps behind an unfinished line of Snakemake's
+    started, tail = False, deque[str](maxlen=12)
+    of_job = re.compile(rf"\[({'|'.join(map(re.escape, names))})\] ")  # perhaps behind a part of another line
     process = subprocess.Popen(
         command,
         cwd=root(),
@@ -143,16 +141,15 @@ def _run(command: Sequence[str], names: Sequence[str], file: Path, show: bool, s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    with open(file, "w", encoding="utf-8") as log_file:
+    with open(file, "w", encoding="utf-8", buffering=1) as log_file:
         assert process.stdout
         for line in process.stdout:
             log_file.write(line)
-            log_file.flush()
             found = of_job.search(line)
             started |= found is not None
             if show or found:
                 print(line[found.start() if found and not show else 0 :], end="", file=stream, flush=True)
-            tail = [*tail, line][-12:]
+            tail.append(line)
     return process.wait(), started, "".join(tail).rstrip()
 
 
@@ -183,29 +180,27 @@ def _record_untrained(due: Sequence[Job], train: Sequence[Checkpoint]) -> None:
     lost = {each.recipe for each in train if not (root() / each.output).is_file()}
     for job in due if lost else ():
         missing = [name for name in _needs(job, train) if name in lost]
-        if missing and not (failed_dir(job.tier, job.table) / "error.json").is_file():
+        if missing and not (path := failed_dir(job.tier, job.table) / ERROR).is_file():
             message = f"its checkpoint {missing[0]} was not trained; whole log: {relative(log(job.tier))}"
-            write_json(failed_dir(job.tier, job.table) / "error.json", failure_record("NotTrained", message))
+            write_json(path, failure_record("NotTrained", message))
 
 
 def failure(tier: str, table: str) -> dict[str, Any]:
     """What is known of a failed run: ``bad_input``, and ``message`` with the failing cell, the error and the copy."""
     folder = failed_dir(tier, table)
-    path = folder / "error.json"
-    if not path.is_file():
+    if not (folder / ERROR).is_file():
         return {"bad_input": False, "message": f"{table}: did not start; whole log: {relative(log(tier))}"}
-    error = json.loads(path.read_text(encoding="utf-8"))
+    error = json.loads((folder / ERROR).read_text(encoding="utf-8"))
     if error["bad_input"]:
         return error | {"message": f"{table}: {error['message']}"}
-    source = _excerpt(error["source"].splitlines(), re.search(r"Cell In\[\d+\], line (\d+)", error["traceback"]))
+    source = _excerpt(error["source"], re.search(r"Cell In\[\d+\], line (\d+)", error["traceback"]))
     cell = f"cell [{error['cell']}] failed:\n{source}\n    " if error["cell"] is not None else ""
     kept = f"\n    partial notebook: {relative(folder / NOTEBOOK)}" if (folder / NOTEBOOK).is_file() else ""
     return error | {"message": f"{table}: {cell}{error['error']}: {error['message']}{kept}"}
 
 
-def _excerpt(lines: list[str], failing: re.Match[str] | None, context: int = 5) -> str:
+def _excerpt(source: str, failing: re.Match[str] | None, context: int = 5) -> str:
     """A cell's lines around the failing one, which is marked; its first lines where that is not known."""
     number = int(failing[1]) if failing else 0
-    first = max(number - context, 1)
-    shown = enumerate(lines[first - 1 : first - 1 + 2 * context], start=first)
-    return "\n".join(f"    {'>' if index == number else ' '} {index:3} | {line}" for index, line in shown)
+    lines = list(enumerate(source.splitlines(), start=1))[max(number - context - 1, 0) :][: 2 * context]
+    return "\n".join(f"    {'>' if index == number else ' '} {index:3} | {line}" for index, line in lines)

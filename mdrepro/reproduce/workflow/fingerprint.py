@@ -7,6 +7,7 @@ import ast
 import functools
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +42,22 @@ def _imports(source: str) -> frozenset[str]:
     return frozenset(name for name in names if name.split(".")[0] == "mdrepro")
 
 
-def _module(name: str) -> tuple[Path, frozenset[str]] | None:
-    """A module's file and what it imports; None where there is none of that name."""
-    stem = root().joinpath(*name.split("."))
-    file = next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
-    return (file, _imports(file.read_text(encoding="utf-8"))) if file else None
-
-
 def code(sources: list[str], without: frozenset[str] = frozenset()) -> dict[str, str]:
     """SHA-256 of every package module that ``sources`` import, directly or through others, by relative path.
 
     Modules named in ``without``, and what they alone import, do not count.
     """
-    queue = set().union(*map(_imports, sources))
+    queue = set[str]().union(*map(_imports, sources))
     files: dict[str, str] = {}
-    seen: set[str] = set(without)
+    seen = {"", *without}
     while queue := queue - seen:
         name = queue.pop()
-        parents = {".".join(name.split(".")[:depth]) for depth in range(1, name.count(".") + 1)}
-        queue |= parents - seen
         seen.add(name)
-        if module := _module(name):
-            files[module[0].relative_to(root()).as_posix()] = sha256(module[0])
-            queue |= module[1] - seen
+        queue.add(name.rpartition(".")[0])
+        stem = root().joinpath(*name.split("."))
+        if file := next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None):
+            files[file.relative_to(root()).as_posix()] = sha256(file)
+            queue |= _imports(file.read_text(encoding="utf-8"))
     return dict(sorted(files.items()))
 
 
@@ -90,8 +84,8 @@ def _recipe(name: str) -> str:
 def fingerprint(table: Table, parameters: dict[str, Any]) -> Fingerprint:
     """The fingerprint of one table's run.
 
-    It has ``code``, ``parameters``, ``inputs`` (paths among the parameters), ``recipes`` (whose checkpoints the tier's
-    rows take) and ``papers`` (the table, and how the tier's rows are made).
+    ``code``, ``parameters``, ``inputs`` (paths among the parameters), ``recipes`` (whose checkpoints the tier's rows
+    take) and ``papers`` (the table, and how the tier's rows are made).
     """
     assert table.notebook
     cells = _cells(root() / table.notebook)
@@ -107,14 +101,17 @@ def fingerprint(table: Table, parameters: dict[str, Any]) -> Fingerprint:
     }
 
 
+def first_three(changed: Sequence[str]) -> str:
+    """Some of `changes`, in one line."""
+    return "; ".join(changed[:3]) + (f" (and {len(changed) - 3} more)" if len(changed) > 3 else "")
+
+
 def changes(before: Fingerprint, now: Fingerprint) -> list[str]:
     """What differs between two fingerprints, in words; empty when nothing does."""
     words = []
-    for kind in now:
-        old, new = before.get(kind, {}), now[kind]
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) == new.get(key):
-                continue
+    for kind, new in now.items():
+        old = before.get(kind, {})
+        for key in sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key)):
             if kind == "parameters":
                 words.append(f"parameter {key}: {old.get(key)!r} → {new.get(key)!r}")
             else:

@@ -1,10 +1,9 @@
 """A notebook's typed parameters, read without running it, and settings checked against them.
 
-Each line of the cell tagged ``parameters`` reads ``name: type = default  # in <allowed>: help``. The type is int,
-float, bool, str or list[str]; ``<allowed>`` is a closed interval ``[1, 4096]`` for numbers, a set ``{quick, proxy}``
-for strings (each element of a list), or ``path or {packages}`` for a file or folder. In a set, ``networks`` stands
-for the name of every preset. It may be left out. papermill reads the same line, so ``papermill --help-notebook`` shows
-the same help.
+Each line of the cell tagged ``parameters`` reads ``name: type = default  # in <allowed>: help``, which
+``papermill --help-notebook`` shows too. The type is int, float, bool, str or list[str]; ``<allowed>``, if given, is a
+closed interval ``[1, 4096]`` for numbers, a set ``{quick, proxy}`` for strings (each element of a list; ``networks``
+stands for the name of every preset), or ``path or {packages}`` for a file or folder.
 """
 
 import ast
@@ -44,21 +43,18 @@ class Parameter:
     @property
     def expected(self) -> str:
         """What is allowed, in words."""
-        words = {"list[str]": "names separated by commas", "bool": "true or false"}.get(self.type, self.type)
-        if self.low is not None:
-            words += f" in [{self.low:g}, {self.high:g}]"
         if self.path:
-            words = "an existing file or folder" + (f", or {' or '.join(self.choices)}" if self.choices else "")
-        elif self.choices:
-            words += f" among {', '.join(self.choices)}"
-        return words
+            return "an existing file or folder" + (f", or {' or '.join(self.choices)}" if self.choices else "")
+        words = {"list[str]": "names separated by commas", "bool": "true or false"}.get(self.type, self.type)
+        words += f" in [{self.low:g}, {self.high:g}]" if self.low is not None else ""
+        return words + (f" among {', '.join(self.choices)}" if self.choices else "")
 
     def check(self, value: Any) -> Any:
         """``value`` in the declared type. Raises BadInput that names what is expected."""
         kind = TYPES[self.type]
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if kind is float and type(value) is int:
             value = float(value)
-        right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+        right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if right and self.low is not None and self.high is not None:
             right = self.low <= value <= self.high
         if right and kind is list:
@@ -74,16 +70,16 @@ class Parameter:
 
     def parse(self, text: str) -> Any:
         """The value written as ``text`` on the command line. Raises BadInput."""
+        read = {"bool": lambda text: BOOLEANS[text.lower()], "list[str]": _items}.get(self.type, TYPES[self.type])
         try:
-            if self.type == "bool":
-                return self.check(BOOLEANS[text.lower()])
-            if self.type == "list[str]":
-                return self.check([item.strip() for item in text.split(",") if item.strip()])
-            return self.check(TYPES[self.type](text))
-        except (KeyError, ValueError) as error:
-            if isinstance(error, BadInput):
-                raise
+            value = read(text)
+        except (KeyError, ValueError):
             raise BadInput(f"parameter {self.name} = {text!r}: expected {self.expected}") from None
+        return self.check(value)
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _comments(source: str) -> dict[int, str]:
@@ -101,7 +97,7 @@ def _parameter(statement: ast.stmt, comment: str) -> Parameter:
     if match := _COMMENT.match(comment):
         fields = {"help": match["help"], "path": bool(match["path"])}
         allowed = match["allowed"] or ""
-        items = [item.strip() for item in allowed[1:-1].split(",") if item.strip()]
+        items = _items(allowed[1:-1])
         if allowed.startswith("["):
             fields |= {"low": float(items[0]), "high": float(items[1])}
         else:
@@ -116,7 +112,7 @@ def declared(notebook: Path) -> dict[str, Parameter]:
 
     Raises:
         BadInput: the notebook cannot be read, has not exactly one cell tagged ``parameters``, or a line of that
-            cell is not of the form that this module's docstring gives.
+            cell is not of this module's form.
     """
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -138,15 +134,13 @@ def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str,
     """Every parameter of a table's notebook at ``tier``, with ``name=value`` settings applied.
 
     Raises:
-        BadInput: the table does not run at this tier, or a setting has an unknown name, a wrong type or a value out
-            of range; the message names what is expected.
+        BadInput: the table does not run at this tier, or a setting has an unknown name, a wrong type or value.
     """
     if not table.notebook or tier not in table.tiers:
         needs = table.not_at.get(tier) or "its notebook is not built yet"
         where = f"; it runs at {', '.join(table.tiers)}" if table.tiers else ""
         raise BadInput(f"{table.id} does not run at tier {tier}{where}. It needs: {needs}")
     known = declared(root() / table.notebook)
-    values = {name: parameter.default for name, parameter in known.items()}
     given: dict[str, Any] = {"tier": tier} | table.tiers[tier].parameters
     for setting in settings:
         name, sign, text = setting.partition("=")
@@ -154,20 +148,17 @@ def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str,
             raise BadInput(f"--set {setting}: expected name=value")
         if name == "tier":
             raise BadInput("--set tier=...: use --tier")
-        if name == "recipes" and name not in known and table.networks(tier):
-            raise BadInput(_declared_networks(table, tier))
         if name not in known:
+            if name == "recipes" and table.networks(tier):
+                rows = "; ".join(f"{row}: {declared.network}" for row, declared in table.networks(tier).items())
+                raise BadInput(
+                    f"--set recipes=...: {table.id} measures the networks that mdrepro/papers/*.yaml declares for its "
+                    f"rows at tier {tier}: expected {rows}; scored by "
+                    f"{' and '.join(table.tiers[tier].scorers) or 'published weights'}"
+                )
             raise unknown(f"parameter of {table.id}", name, (item for item in known if item != "tier"))
         given[name] = known[name].parse(text)
     if strange := set(given) - set(known):
         raise BadInput(f"{table.id}: tier {tier} sets unknown parameters: {', '.join(sorted(strange))}")
-    return values | {name: known[name].check(value) for name, value in given.items()}
-
-
-def _declared_networks(table: Table, tier: Tier) -> str:
-    """Why a table's recipes cannot be set: the rows that its data declare."""
-    rows = "; ".join(f"{row}: {declared.network}" for row, declared in table.networks(tier).items())
-    return (
-        f"--set recipes=...: {table.id} measures the networks that mdrepro/papers/*.yaml declares for its rows at tier "
-        f"{tier}: expected {rows}; scored by {' and '.join(table.tiers[tier].scorers) or 'published weights'}"
-    )
+    defaults = {name: parameter.default for name, parameter in known.items()}
+    return defaults | {name: known[name].check(value) for name, value in given.items()}

@@ -1,16 +1,15 @@
 """Which tables run and which checkpoints are trained, and why.
 
 A fingerprint (code, parameters, inputs, recipes, the paper's cells) decides whether a run is still good; Snakemake
-(`execute`) schedules what is not. Both see the same facts: the fingerprint is among the rule's ``params``. Checkpoints
-that a due table's rows take (declared in ``mdrepro/papers``) and that are neither trained here nor published are rules
-of the same workflow, before the table's.
+(`execute`) schedules what is not. Checkpoints that a due table's rows take (declared in ``mdrepro/papers``) and that
+are neither trained here nor published are rules of the same workflow, before the table's.
 """
 
 import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from mdrepro.core.paths import relative, root, run_dir
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
 from mdrepro.reproduce.workflow import results
-from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes, fingerprint
-from mdrepro.reproduce.workflow.notebook import failed_dir
+from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes, fingerprint, first_three
+from mdrepro.reproduce.workflow.notebook import ERROR, RESULT, failed_dir
 from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.reproduce.workflow.verify import problems
 from mdrepro.training.runs.scratch import from_scratch
@@ -28,15 +27,18 @@ MODULES = "mdrepro.reproduce.workflow"
 """Where the programs that the rules run are."""
 
 
+def _rule(name: str, inputs: Sequence[str], output: str, threads: int, program: str, *arguments: str) -> dict[str, Any]:
+    command = shlex.join([sys.executable, "-m", f"{MODULES}.{program}", *arguments])
+    params = {"command": command}
+    return {"name": name, "inputs": list(inputs), "output": output, "threads": threads, "params": params}
+
+
 @dataclass(frozen=True)
 class Job:
     """One table's run.
 
-    Args:
-        table, tier, notebook, parameters, threads: what is run, and how.
-        fingerprint: of what the run would rest on.
-        reasons: why it has to run; empty where it is up to date.
-        origin: when, and from which commit, the last good run was made.
+    ``reasons``: why it has to run; empty where it is up to date. ``origin``: when and from which commit the last good
+    run was made.
     """
 
     table: str
@@ -51,42 +53,30 @@ class Job:
     @property
     def output(self) -> str:
         """The result file, relative to the root."""
-        return (run_dir(self.tier, self.table) / "result.json").relative_to(root()).as_posix()
+        return (run_dir(self.tier, self.table) / RESULT).relative_to(root()).as_posix()
 
     def explain(self) -> str:
         """Why it runs or is skipped, in one line."""
         if self.reasons:
-            more = f" (and {len(self.reasons) - 3} more)" if len(self.reasons) > 3 else ""
-            return f"{self.table}: runs: {'; '.join(self.reasons[:3])}{more}"
+            return f"{self.table}: runs: {first_three(self.reasons)}"
         return f"{self.table}: skipped: up to date, {self.origin}"
 
     def as_dict(self) -> dict[str, Any]:
         """What the job's program reads (`mdrepro.reproduce.workflow.notebook`)."""
-        row = asdict(self) | {"from_scratch": from_scratch()}
-        return {name: value for name, value in row.items() if name not in ("threads", "reasons", "origin")}
+        fields = ("table", "tier", "notebook", "parameters", "fingerprint")
+        return {name: getattr(self, name) for name in fields} | {"from_scratch": from_scratch()}
 
     def rule(self, inputs: Sequence[str], file: Path) -> dict[str, Any]:
         """The Snakemake rule: it needs the notebook and ``inputs``, and reads the job from ``file``."""
         hashes = {kind: value for kind, value in self.fingerprint.items() if kind != "parameters"}
         params = {"parameters": json.dumps(self.parameters, sort_keys=True), "code": json.dumps(hashes, sort_keys=True)}
-        return {
-            "name": self.table,
-            "inputs": [self.notebook, *inputs],
-            "output": self.output,
-            "threads": self.threads,
-            "params": params | {"command": shlex.join([sys.executable, "-m", f"{MODULES}.notebook", relative(file)])},
-        }
+        job = _rule(self.table, [self.notebook, *inputs], self.output, self.threads, "notebook", relative(file))
+        return job | {"params": params | job["params"]}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A recipe that has to be trained.
-
-    Args:
-        recipe, tier: which.
-        output: its record, relative to the root.
-        parents: those of its parents that have to be trained first.
-    """
+    """A recipe that has to be trained, its record's path relative to the root, and the parents to train first."""
 
     recipe: str
     tier: str
@@ -100,14 +90,8 @@ class Checkpoint:
 
     def rule(self, inputs: Sequence[str]) -> dict[str, Any]:
         """The Snakemake rule: it needs ``inputs``, its parents' records."""
-        command = [sys.executable, "-m", f"{MODULES}.training", self.recipe]
-        return {
-            "name": self.recipe,
-            "inputs": list(inputs),
-            "output": self.output,
-            "threads": 1,
-            "params": {"command": shlex.join([*command, *(["--from-scratch"] if from_scratch() else [])])},
-        }
+        options = ["--from-scratch"] if from_scratch() else []
+        return _rule(self.recipe, inputs, self.output, 1, "training", self.recipe, *options)
 
 
 def recipes(jobs: Sequence[Job]) -> list[str]:
@@ -131,24 +115,19 @@ def checkpoints(names: Sequence[str], *, locally: bool = False) -> list[Checkpoi
     from mdrepro.training.recipes import registry
     from mdrepro.training.runs import dependencies, store
 
-    due = dependencies.missing(names, locally=locally)
-    rows = [registry.get(name) for name in due]
-    return [
-        Checkpoint(
-            row.name,
-            row.tier,
-            relative(store.folder(row) / store.RECORD),
-            tuple(sorted(set(row.parent_names.values()) & set(due))),
-        )
-        for row in rows
-    ]
+    found = []
+    for name in (due := dependencies.missing(names, locally=locally)):
+        row = registry.get(name)
+        parents = tuple(sorted(set(row.parent_names.values()) & set(due)))
+        found.append(Checkpoint(name, row.tier, relative(store.folder(row) / store.RECORD), parents))
+    return found
 
 
 def reasons_to_run(table: str, tier: Tier, now: Fingerprint) -> tuple[list[str], str]:
     """Why a table's last run is not good for the fingerprint ``now`` (empty where it is), and the run's origin."""
-    path = run_dir(tier, table) / "result.json"
+    path = run_dir(tier, table) / RESULT
     if not path.is_file():
-        failed = (failed_dir(tier, table) / "error.json").is_file()
+        failed = (failed_dir(tier, table) / ERROR).is_file()
         return ["its last run did not finish" if failed else "it has no run yet"], ""
     if damage := problems(path):
         return [f"its run is damaged: {damage[0]}"], ""
@@ -175,14 +154,11 @@ def plan(
         now = fingerprint(table, values)
         results.published_result(tier, table.id)  # an edited one is an error now, not after the run
         reasons, origin = reasons_to_run(table.id, tier, now)
-        if from_scratch() and now["recipes"] and not reasons and not _was_from_scratch(table.id, tier):
-            reasons = ["--from-scratch was given, and its run may have taken published checkpoints"]
+        if from_scratch() and now["recipes"] and not reasons:
+            last = results.read(run_dir(tier, table.id) / RESULT)
+            if not last["provenance"].get("from_scratch"):
+                reasons = ["--from-scratch was given, and its run may have taken published checkpoints"]
         reasons = ["--force was given", *reasons] if force else reasons
         assert table.notebook
         jobs.append(Job(table.id, tier, table.notebook, values, now, table.threads, tuple(reasons), origin))
     return jobs
-
-
-def _was_from_scratch(table: str, tier: Tier) -> bool:
-    result = results.run_result(tier, table)
-    return bool(result and result["provenance"].get("from_scratch"))

@@ -1,6 +1,8 @@
 """Recomputes every hash and verdict of published results and local runs."""
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,9 @@ from mdrepro.core.files import sha256
 from mdrepro.core.paths import published, relative, root, run_dir, runs
 from mdrepro.core.provenance import locate
 from mdrepro.papers import ledger
-from mdrepro.papers.schema import TIERS, Tier, network_name
+from mdrepro.papers.schema import TIERS, Table, Tier, network_name
 from mdrepro.reproduce.workflow import results
-from mdrepro.reproduce.workflow.fingerprint import changes, fingerprint
+from mdrepro.reproduce.workflow.fingerprint import changes, fingerprint, first_three
 
 NETWORKS = "networks"
 """In the provenance: what made each row. Results of before this field lack it."""
@@ -25,15 +27,15 @@ def problems(path: Path) -> list[str]:
         place = run_dir(tier, table.id) / "result.json", published(tier) / f"{table.id}.json"
         if path not in place:
             return [f"{relative(path)}: is a result of {table.id} at tier {tier} and does not belong here"]
-        checks = _hashes(path, result), _judgements(path, result, table, tier), _networks(path, result, table, tier)
-        return [problem for found in checks for problem in found]
+        own = chain(_origin(path, result), _judgements(result, table, tier), _networks(result, table, tier))
+        return [*_changed_files(path, result), *(f"{relative(path)}: {problem}" for problem in own)]
     except BadInput as error:
         return [str(error)]
     except (KeyError, TypeError, AttributeError) as error:
         return [f"{relative(path)}: a field is missing or of the wrong type ({error})"]
 
 
-def _hashes(path: Path, result: results.Result) -> list[str]:
+def _changed_files(path: Path, result: results.Result) -> list[str]:
     found = []
     for name, expected in result["files"].items():
         file = path.parent / name
@@ -41,57 +43,51 @@ def _hashes(path: Path, result: results.Result) -> list[str]:
             found.append(f"{relative(file)}: is gone; {relative(path)} names it")
         elif sha256(file) != expected:
             found.append(f"{relative(file)}: was changed after {relative(path)} was written")
+    return found
+
+
+def _origin(path: Path, result: results.Result) -> Iterator[str]:
     origin = result["provenance"]
     for name, expected in origin["inputs"].items():
         input_file = locate(name)
         if input_file is None:
-            found.append(f"{relative(path)}: its input {name} is gone")
+            yield f"its input {name} is gone"
         elif sha256(input_file) != expected:
-            found.append(f"{relative(path)}: its input {name} is not the one that was measured")
-    local = path.is_relative_to(runs())
-    for name, entry in origin["checkpoints"].items():
+            yield f"its input {name} is not the one that was measured"
+    for name, entry in origin["checkpoints"].items() if path.is_relative_to(runs()) else ():
         file = root() / entry["path"]
-        if local and (not file.is_file() or sha256(file) != entry["sha256"]):
-            found.append(f"{relative(path)}: its checkpoint {name} ({entry['path']}) is gone or changed")
-    return found
+        if not file.is_file() or sha256(file) != entry["sha256"]:
+            yield f"its checkpoint {name} ({entry['path']}) is gone or changed"
 
 
-def _judgements(path: Path, result: results.Result, table: ledger.Table, tier: Tier) -> list[str]:
-    found = []
+def _judgements(result: results.Result, table: Table, tier: Tier) -> Iterator[str]:
     if not table.notebook or not (root() / table.notebook).is_file():
-        found.append(f"{relative(path)}: its notebook {table.notebook} is gone")
+        yield f"its notebook {table.notebook} is gone"
     for row in result["rows"]:
         now = results.judged(table, tier, row)
         for field in ("paper_value", "paper_confidence", "verdict"):
             if now[field] != row[field]:
-                found.append(
-                    f"{relative(path)}: {row['row']}/{row['column']}: {field} is {row[field]!r}, "
-                    f"recomputed {now[field]!r}"
-                )
+                yield f"{row['row']}/{row['column']}: {field} is {row[field]!r}, recomputed {now[field]!r}"
     if results.judged_claims(table, result["rows"]) != result["claims"]:
-        found.append(f"{relative(path)}: a claim's verdict is not the recomputed one")
-    return found
+        yield "a claim's verdict is not the recomputed one"
 
 
-def _networks(path: Path, result: results.Result, table: ledger.Table, tier: Tier) -> list[str]:
+def _networks(result: results.Result, table: Table, tier: Tier) -> Iterator[str]:
     """Rows with a number that the network declared for them did not make, by what was recorded of it."""
-    found = []
     origin = result["provenance"]
     measured = {row["row"] for row in result["rows"] if row["value"] is not None}
     for row, declared in table.networks(tier).items() if NETWORKS in origin else ():
-        made = origin[NETWORKS].get(row)
         if row not in measured:
             continue
+        made = origin[NETWORKS].get(row)
         by = made and network_name(made["recipe"], made.get("decoder"), made.get("removed", ""))
-        if made is None or by != declared.network:
-            name = by or "nothing that is recorded"
-            found.append(f"{relative(path)}: row {row} was made by {name}: expected {declared.network}")
+        if by != declared.network:
+            yield f"row {row} was made by {by or 'nothing that is recorded'}: expected {declared.network}"
             continue
         for recipe in declared.recipes:
             folder = Path(origin["checkpoints"].get(recipe, {}).get("path", "")).parent.name
             if folder not in (recipe, f"{recipe}-{made['keys'].get(recipe)}"):
-                found.append(f"{relative(path)}: row {row} rests on {recipe}, whose checkpoint is not recorded")
-    return found
+                yield f"row {row} rests on {recipe}, whose checkpoint is not recorded"
 
 
 def notes(result: results.Result) -> list[str]:
@@ -102,25 +98,18 @@ def notes(result: results.Result) -> list[str]:
     if NETWORKS not in origin and table.networks(ledger.check_tier(result["tier"])):
         found.append("made before results recorded which network made each row: only that its checkpoints were loaded")
     since = changes(origin["fingerprint"], fingerprint(table, origin["parameters"]))
-    if since:
-        found.append(
-            f"since then: {'; '.join(since[:3])}" + (f" (and {len(since) - 3} more)" if len(since) > 3 else "")
-        )
-    return found
-
-
-def counts(result: results.Result) -> dict[str, dict[str, int]]:
-    """How often each verdict was given, to cells and to claims."""
-    return {
-        "verdicts": dict(sorted(Counter(row["verdict"] for row in result["rows"]).items())),
-        "claims": dict(sorted(Counter(claim["verdict"] for claim in result["claims"]).items())),
-    }
+    return [*found, f"since then: {first_three(since)}"] if since else found
 
 
 def _one(path: Path) -> dict[str, Any]:
     found = problems(path)
     entry: dict[str, Any] = {"file": relative(path), "ok": not found, "problems": found}
-    return entry if found else entry | counts(results.read(path)) | {"notes": notes(results.read(path))}
+    if found:
+        return entry
+    result = results.read(path)
+    for name, judged in (("verdicts", result["rows"]), ("claims", result["claims"])):
+        entry[name] = dict(sorted(Counter(one["verdict"] for one in judged).items()))
+    return entry | {"notes": notes(result)}
 
 
 def files(tier: Tier) -> list[tuple[str, str, Path]]:
@@ -144,8 +133,6 @@ def verify(tier: Tier | None = None) -> dict[str, Any]:
             entry = _one(path)
             ok = ok and entry["ok"]
             key = name if tier else f"{each}/{name}"
-            table = tables.setdefault(key, {"tier": each})
-            table.setdefault("verdicts", entry.get("verdicts", {}))
-            table.setdefault("claims", entry.get("claims", {}))
-            table[kind] = entry
+            counts = {name: entry.get(name, {}) for name in ("verdicts", "claims")}
+            tables.setdefault(key, {"tier": each} | counts)[kind] = entry
     return {"ok": ok, "tables": tables}
