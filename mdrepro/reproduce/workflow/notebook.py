@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import file_hashes, replacing_folder, swap, write_json
+from mdrepro.core.files import replacing_folder, swap, write_json
 from mdrepro.core.paths import root, run_dir
 from mdrepro.core.prefixed import Prefixed
 from mdrepro.core.provenance import state
@@ -49,7 +49,7 @@ def failure_record(error: str, message: str, **more: Any) -> dict[str, Any]:
 
 
 def _engine(progress: Prefixed) -> str:
-    """Register a papermill engine that prints which cell it starts, and return its name."""
+    """The name of a papermill engine, registered here, that prints which cell it starts."""
     from papermill.engines import NBClientEngine, papermill_engines
 
     class Engine(NBClientEngine):
@@ -70,8 +70,7 @@ def _engine(progress: Prefixed) -> str:
     return "mdrepro"
 
 
-def _plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _keep_partial(folder: Path, job: dict[str, Any], error: dict[str, Any]) -> None:
@@ -84,14 +83,10 @@ def _keep_partial(folder: Path, job: dict[str, Any], error: dict[str, Any]) -> N
 
 def _describe(error: "PapermillExecutionError") -> dict[str, Any]:
     """A failed cell as JSON: kind, message, source and the end of the traceback."""
-    return failure_record(
-        error.ename,
-        _plain(error.evalue),
-        bad_input=error.ename == BadInput.__name__,
-        cell=error.exec_count,
-        source=error.source,
-        traceback="\n".join(map(_plain, error.traceback))[-TRACEBACK:],
-    )
+    traceback = COLOUR.sub("", "\n".join(error.traceback))[-TRACEBACK:]
+    cell = {"cell": error.exec_count, "source": error.source, "traceback": traceback}
+    bad_input = error.ename == BadInput.__name__
+    return failure_record(error.ename, COLOUR.sub("", error.evalue), bad_input=bad_input, **cell)
 
 
 def run(job: dict[str, Any]) -> Path:
@@ -103,8 +98,7 @@ def run(job: dict[str, Any]) -> Path:
 
     Raises:
         papermill.PapermillExecutionError: a cell failed; the partial copy is kept.
-        RuntimeError: the notebook ended without recording a result, or what it rests on changed while it ran; the
-            partial copy is kept.
+        RuntimeError: it ended without recording a result, or what it rests on changed while it ran; likewise.
     """
     import papermill
 
@@ -131,10 +125,8 @@ def run(job: dict[str, Any]) -> Path:
             )
             if not (folder / RESULT).is_file():
                 raise RuntimeError(f"{job['notebook']} ended without calling record(...)")
-            if since := changes(job["fingerprint"], fingerprint(ledger.find(table), job["parameters"])):
-                raise RuntimeError(
-                    f"changed while it ran, so the numbers belong to no one state: {'; '.join(since[:3])}"
-                )
+            if since := "; ".join(changes(job["fingerprint"], fingerprint(ledger.find(table), job["parameters"]))[:3]):
+                raise RuntimeError(f"changed while it ran, so the numbers belong to no one state: {since}")
         except papermill.PapermillExecutionError as error:
             _keep_partial(folder, job, _describe(error))
             raise
@@ -160,17 +152,15 @@ def _set_environment(job: dict[str, Any], folder: Path) -> None:
 
 def _finish(folder: Path, job: dict[str, Any]) -> None:
     """Take this machine's paths out of the executed notebook and seal it into the result."""
-    path = folder / NOTEBOOK
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook = json.loads((folder / NOTEBOOK).read_text(encoding="utf-8"))
     notebook["metadata"].get("papermill", {}).update(input_path=job["notebook"], output_path=NOTEBOOK)
-    write_json(path, notebook)
+    write_json(folder / NOTEBOOK, notebook)
     result = results.read(folder / RESULT)
-    files = file_hashes(folder, [*result["files"], NOTEBOOK])
-    write_json(folder / RESULT, results.seal(result | {"files": files}))
+    results.write(folder / RESULT, result, folder, [*result["files"], NOTEBOOK])
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job in the file named by the only argument; the exit code is 0, 1 (failed) or 2 (bad input)."""
+    """Run the job in the named file; the exit code is 0, 1 (failed) or 2 (bad input)."""
     follow()
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     try:

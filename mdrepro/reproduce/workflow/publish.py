@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import file_hashes, replacing, write_json
+from mdrepro.core.files import replacing
 from mdrepro.core.paths import published, run_dir
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
@@ -34,11 +34,6 @@ def _check(name: str, tier: Tier) -> results.Result:
     return result
 
 
-def _place(source: Path, target: Path) -> None:
-    with replacing(target) as aside:
-        shutil.copyfile(source, aside)
-
-
 def publish(names: Sequence[str], tier: Tier) -> list[Path]:
     """Publish runs, all or none; return the files written.
 
@@ -58,8 +53,8 @@ def _publish(name: str, tier: Tier, result: results.Result) -> list[Path]:
     for old in set(before["files"] if before else ()) - set(targets.values()):
         (folder / old).unlink(missing_ok=True)
     for source, target in targets.items():
-        _place(run / source, folder / target)
+        with replacing(folder / target) as aside:
+            shutil.copyfile(run / source, aside)
     origin = result["provenance"] | {"notebook_sha256": result["files"]["notebook.ipynb"]}
-    sealed = results.seal(result | {"provenance": origin, "files": file_hashes(folder, list(targets.values()))})
-    write_json(folder / f"{name}.json", sealed)
-    return [folder / target for target in targets.values()] + [folder / f"{name}.json"]
+    results.write(folder / f"{name}.json", result | {"provenance": origin}, folder, targets.values())
+    return [folder / target for target in (*targets.values(), f"{name}.json")]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mdrepro.core import plotting
-from mdrepro.core.files import file_hashes, replacing_folder, write_json
+from mdrepro.core.files import replacing_folder
 from mdrepro.core.paths import root, runs
 from mdrepro.core.provenance import Input, provenance, state
 from mdrepro.evaluation.rows import Row
@@ -33,11 +33,8 @@ class RowMaker(Protocol):
     """What made a table's rows: `mdrepro.evaluation.experiment.Experiment`, by its interface alone, so that tables
     without networks do not rest on the code that trains them."""
 
-    @property
-    def table(self) -> str: ...
-
-    @property
-    def tier(self) -> Tier: ...
+    table: str
+    tier: Tier
 
     def credits(
         self, measured: Collection[str], parameters: Mapping[str, Any]
@@ -57,12 +54,11 @@ class Recorded:
 
     def _repr_html_(self) -> str:
         table = ledger.find(self.result["table"])
-        head = ("row", "column", "ours", "paper", "verdict")
+        header = "".join(f"<th>{name}</th>" for name in ("row", "column", "ours", "paper", "verdict"))
         lines = []
         for row in self.result["rows"]:
             cells = (row["row"], row["column"], ours(table, row), paper(row), row["verdict"])
-            lines.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
-        header = "".join(f"<th>{name}</th>" for name in head)
+            lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
         claims = "".join(
             "<li><b>{}</b>: {} ({})</li>".format(*(html.escape(claim[key]) for key in ("verdict", "id", "numbers")))
             for claim in self.result["claims"]
@@ -89,11 +85,11 @@ def complete(table: Table, rows: Sequence[Row]) -> list[Row]:
         ValueError: a row or column that the table does not declare, or a cell given twice.
     """
     keys = [(row.row, row.column) for row in rows]
-    for row in rows:
-        if row.row not in table.rows or row.column not in table.columns:
-            raise ValueError(f"{table.id} declares no cell {row.row}/{row.column}")
-        if keys.count((row.row, row.column)) > 1:
-            raise ValueError(f"{row.row}/{row.column} is given twice")
+    for row, column in keys:
+        if row not in table.rows or column not in table.columns:
+            raise ValueError(f"{table.id} declares no cell {row}/{column}")
+        if keys.count((row, column)) > 1:
+            raise ValueError(f"{row}/{column} is given twice")
     reason = "this notebook does not measure it"
     missing = [Row.absent(cell.row, cell.column, reason) for cell in table.cells if (cell.row, cell.column) not in keys]
     order = {name: index for index, name in enumerate([*table.rows, *table.columns])}
@@ -125,8 +121,7 @@ def record(
 ) -> Recorded:
     """Judge ``rows`` against the paper and write ``result.json``, ``result.csv`` and ``figures/`` (PNG and SVG).
 
-    In a batch run the files go to the run's folder; in JupyterLab to ``papermill_runs/interactive/<table>/``,
-    so that exploring never replaces a batch run.
+    In a batch run the files go to the run's folder; in JupyterLab to ``papermill_runs/interactive/<table>/``.
 
     Args:
         table: the table's name in ``mdrepro/papers``.
@@ -136,9 +131,6 @@ def record(
         checkpoints: trained weights that the run made or took, by name; not of tables that declare networks.
         experiment: of those: what made their rows, from which the checkpoints are taken.
         parameters: the notebook's parameters; None reads them from the running notebook.
-
-    Returns:
-        The record, which shows itself as a table in a notebook.
 
     Raises:
         ValueError: rows outside the table's declaration, a number that is not finite, or a row with a number that the
@@ -201,6 +193,4 @@ def _write(folder: Path, result: results.Result, figures: Mapping[str, "Figure"]
     names = ["result.csv"]
     for name, figure in figures.items():
         names += [f"figures/{path.name}" for path in plotting.save(figure, folder / "figures" / name)]
-    sealed = results.seal(result | {"files": file_hashes(folder, names)})
-    write_json(folder / "result.json", sealed)
-    return sealed
+    return results.write(folder / "result.json", result, folder, names)

@@ -2,12 +2,12 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import digest
+from mdrepro.core.files import digest, file_hashes, write_json
 from mdrepro.core.paths import published, relative, run_dir
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Table, Tier
@@ -31,17 +31,21 @@ def judged(table: Table, tier: Tier, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def judged_claims(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Every claim of the table with its verdict on ``rows`` and the numbers behind it."""
-    claims = []
-    for claim in table.claims:
-        verdict, numbers = ledger.judge_claim(claim, rows, table.on_pictures)
-        claims.append({"id": claim.id, "verdict": verdict.value, "numbers": numbers})
-    return claims
+    judged = ((claim.id, *ledger.judge_claim(claim, rows, table.on_pictures)) for claim in table.claims)
+    return [{"id": name, "verdict": verdict.value, "numbers": numbers} for name, verdict, numbers in judged]
 
 
 def seal(result: Result) -> Result:
     """``result`` with ``sha256`` over all its other fields."""
     body = {key: value for key, value in result.items() if key != "sha256"}
     return body | {"sha256": digest(body)}
+
+
+def write(path: Path, result: Result, folder: Path, names: Iterable[str]) -> Result:
+    """Write a result with the hashes of its files in ``folder``, sealed; return it as written."""
+    sealed = seal(result | {"files": file_hashes(folder, names)})
+    write_json(path, sealed)
+    return sealed
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
