@@ -18,33 +18,33 @@ if TYPE_CHECKING:
 def number(value: float, digits: int) -> str:
     """``value`` with ``digits`` significant digits, never fewer than its whole part; counts without decimals."""
     if value == int(value) and abs(value) < 1e15:
-        return f"{value:,.0f}".replace("-", MINUS)
-    size = math.floor(math.log10(abs(value))) if value else 0
-    if not -6 <= size < 15:
-        return f"{value:.{digits - 1}e}".replace("-", MINUS)
-    return f"{value:,.{decimals(value, digits)}f}".replace("-", MINUS)
+        form = ",.0f"
+    else:
+        form = f",.{decimals(value, digits)}f" if -6 <= _size(value) < 15 else f".{digits - 1}e"
+    return f"{value:{form}}".replace("-", MINUS)
 
 
 def decimals(value: float, digits: int) -> int:
     """How many decimals ``digits`` significant digits of ``value`` take."""
-    return max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
+    return max(0, digits - 1 - _size(value))
+
+
+def _size(value: float) -> int:
+    return math.floor(math.log10(abs(value))) if value else 0
 
 
 def ours(table: Table, row: Mapping[str, Any]) -> str:
     """Our number with its interval and unit, or a dash."""
-    unit = "" if row["value"] is None else row["unit"]
-    return " ".join(part for part in (_value(table, row), _interval(table, row), unit) if part)
+    return " ".join(filter(None, _measured(table, row)))
 
 
-def _value(table: Table, row: Mapping[str, Any]) -> str:
-    return NONE if row["value"] is None else number(row["value"], table.columns[row["column"]].digits)
-
-
-def _interval(table: Table, row: Mapping[str, Any]) -> str:
-    if row["value"] is None or row["ci_low"] is None:
-        return ""
+def _measured(table: Table, row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Value, interval and unit."""
+    if row["value"] is None:
+        return NONE, "", ""
     digits = table.columns[row["column"]].digits
-    return f"[{number(row['ci_low'], digits)}, {number(row['ci_high'], digits)}]"
+    ends = "" if row["ci_low"] is None else f"[{number(row['ci_low'], digits)}, {number(row['ci_high'], digits)}]"
+    return number(row["value"], digits), ends, row["unit"]
 
 
 def paper(row: Mapping[str, Any]) -> str:
@@ -56,9 +56,8 @@ def paper(row: Mapping[str, Any]) -> str:
 
 def verdict_counts(result: results.Result) -> str:
     """For example "12 reproduced, 3 differs"."""
-    names = [verdict.value for verdict in Verdict]
     counts = Counter(row["verdict"] for row in result["rows"])
-    return ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
+    return ", ".join(f"{counts[name]} {name}" for name in Verdict if counts[name])
 
 
 def verdicts(table: Table, result: results.Result, published: results.Result | None, *, whole: bool = False) -> str:
@@ -75,8 +74,7 @@ def verdicts(table: Table, result: results.Result, published: results.Result | N
         key = (row["row"], row["column"])
         agrees, digits = agreement.get(key), table.columns[row["column"]].digits
         beside = ("", "") if agrees is None else (number(before[key], digits), "agrees" if agrees else "DIFFERS")
-        unit = "" if row["value"] is None else row["unit"]
-        lines.append((*key, _value(table, row), _interval(table, row), unit, paper(row), row["verdict"], *beside))
+        lines.append((*key, *_measured(table, row), paper(row), row["verdict"], *beside))
     parts = [paragraph(f"{table.id} ({result['tier']}): {verdict_counts(result)}"), columns(lines)]
     if hidden := [row for row in rows if row not in shown]:
         good = sum(agreement.get((row["row"], row["column"])) is True for row in hidden)

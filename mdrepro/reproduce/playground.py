@@ -4,6 +4,7 @@ import functools
 import io
 import time
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import torch
@@ -18,7 +19,6 @@ from mdrepro.training.recipes import registry
 from mdrepro.training.runs import pipelines, store
 
 ZOOM = 2
-MOST = 8
 PALE = "color: #5b6470; font-size: 90%"
 
 
@@ -68,13 +68,13 @@ class Playground:
         self.steps = widgets.IntSlider(1, 1, 50, description="steps", **slow)
         self.guidance = widgets.FloatSlider(1.0, min=1.0, max=14.0, step=0.5, description="guidance", **slow)
         self.seed = widgets.IntSlider(0, 0, 999, description="seed", **slow)
-        self.count = widgets.IntSlider(4, 1, MOST, description="images", **slow)
+        self.count = widgets.IntSlider(4, 1, 8, description="images", **slow)
         self.picture = widgets.Image(format="png")
         self.message = widgets.HTML()
         self._quiet = False
         self.model.observe(lambda _: self._begin(), "value")
         for control in (self.caption, self.steps, self.guidance, self.seed, self.count):
-            control.observe(lambda _: self._changed(), "value")
+            control.observe(self._changed, "value")
         self._begin()
 
     @property
@@ -93,27 +93,24 @@ class Playground:
         self._quiet = False
         self.draw()
 
-    def _changed(self) -> None:
+    def _changed(self, _: object) -> None:
         if not self._quiet:
             self.draw()
 
     def images(self) -> Tensor:
         """Images of the caption as the widgets stand: uint8, (count, 3, 64, 64); image i starts from noise i."""
-        name = self.model.value
         return generate.images(
-            self.pipelines(name),
+            self.pipelines(self.model.value),
             [self.caption.value] * self.count.value,
             steps=self.steps.value,
             guidance=self.guidance.value,
-            sampler=kinds.kind_of(registry.get(name)).sampler,
+            sampler=kinds.kind_of(registry.get(self.model.value)).sampler,
             seed=self.seed.value,
             batch=self.count.value,
         )
 
     def draw(self) -> None:
-        """Sample the images and show them, or the reason why not."""
-        from html import escape
-
+        """Sample the images and show them with what the reader finds in each, or the reason why not."""
         if unknown := unknown_words(self.caption.value):
             known = ", ".join(word for word in shapes.VOCABULARY if word.isalnum())
             message = f"not a word of these captions: {', '.join(unknown)}. Known: {known}"
@@ -121,17 +118,9 @@ class Playground:
             return
         began = time.perf_counter()
         images = self.images()
-        seconds = time.perf_counter() - began
+        lines = [f"{(time.perf_counter() - began) / len(images) * 1000:.0f} ms per image"]
         self.picture.value = png(images)
-        time_taken = f"{seconds / len(images) * 1000:.0f} ms per image"
-        lines = [time_taken, *(self._seen(images) if self.reader else [])]
-        self.message.value = "".join(f'<p style="{PALE}; margin: 0">{escape(line)}</p>' for line in lines)
-
-    def _seen(self, images: Tensor) -> list[str]:
-        """What the reader finds in each image."""
-        assert self.reader is not None
-        lines = []
-        for number, reading in enumerate(self.reader.read(images), start=1):
+        for number, reading in enumerate(self.reader.read(images) if self.reader else (), start=1):
             things = ", ".join(f"{thing.size} {thing.colour} {thing.shape}" for thing, *_ in reading.things)
             lines.append(f"image {number}, as the reader sees it: {things or 'nothing'} on {reading.background}")
-        return lines
+        self.message.value = "".join(f'<p style="{PALE}; margin: 0">{escape(line)}</p>' for line in lines)

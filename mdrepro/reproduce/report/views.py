@@ -6,12 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from mdrepro.core.console import MINUS
 from mdrepro.core.files import sha256
 from mdrepro.core.paths import published as published_in
 from mdrepro.core.paths import root, run_dir
-from mdrepro.papers import ledger
 from mdrepro.papers.schema import CONFIRMED, TIERS, Cell, Claim, Column, Table, Tier, Tolerance, Verdict
 from mdrepro.reproduce.formatting import decimals, number
 from mdrepro.reproduce.workflow import results
@@ -60,7 +61,7 @@ def tolerance(value: Tolerance, unit: str = "") -> str:
     """A tolerance in words, for example "±1 %" or "±0.5 dB"."""
     if not value.absolute and (value.relative or 0) < 1e-7:
         return "none, exact"
-    return f"±{value.relative * 100:.6g} %" if value.relative is not None else f"±{value.absolute:g} {unit}".strip()
+    return str(value) if value.absolute is None else f"{value} {unit}".strip()
 
 
 def portable(text: str) -> str:
@@ -74,7 +75,7 @@ def portable(text: str) -> str:
 
 @dataclass
 class Notes(Generic[T]):
-    """Footnotes of a table: equal items share one mark, a number or a letter."""
+    """Footnotes of a table: equal items share one mark: 1, 2, 3 …, or with ``letters`` a … z, aa, ab …"""
 
     prefix: str
     letters: bool = False
@@ -84,18 +85,16 @@ class Notes(Generic[T]):
         """The mark of ``item``, added when new."""
         if item not in self.items:
             self.items.append(item)
-        return self.label(self.items.index(item))
+        return self._label(self.items.index(item))
 
-    def label(self, index: int) -> str:
-        """1, 2, 3 …, or a … z, aa, ab …"""
+    def _label(self, index: int) -> str:
         if not self.letters:
             return str(index + 1)
-        letter = chr(ord("a") + index % 26)
-        return letter if index < 26 else self.label(index // 26 - 1) + letter
+        return (self._label(index // 26 - 1) if index >= 26 else "") + ascii_lowercase[index % 26]
 
     def listed(self) -> list[tuple[str, T]]:
         """Every mark with its item, in order."""
-        return [(self.label(index), item) for index, item in enumerate(self.items)]
+        return [(self._label(index), item) for index, item in enumerate(self.items)]
 
 
 class PaperNote(NamedTuple):
@@ -140,9 +139,9 @@ class ClaimView(NamedTuple):
 
 @dataclass
 class RunView:
-    """One table at one tier: the local run where there is one, else the published result.
+    """One table at one tier: the local run where there is one, else the published result (``origin``).
 
-    ``origin`` is "local" or "published"; ``where_reasons`` has the cells by mark of a reason and row.
+    ``where_reasons`` has the cells by mark of a reason and row.
     """
 
     table: Table
@@ -154,12 +153,10 @@ class RunView:
     figures: list[str]
     counts: dict[str, int]
     claims: list[ClaimView]
-    cells: dict[str, dict[str, CellView]] = field(default_factory=dict)
-    where_reasons: dict[str, dict[str, list[str]]] = field(
-        default_factory=lambda: defaultdict(lambda: defaultdict(list))
-    )
 
     def __post_init__(self) -> None:
+        self.cells: dict[str, dict[str, CellView]] = {}
+        self.where_reasons: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self.protocols = Notes[str](f"{self.slug}-how", letters=True)
         self.reasons = Notes[str](f"{self.slug}-why")
         self.sources = Notes[PaperNote](f"{self.slug}-source")
@@ -193,8 +190,8 @@ class RunView:
     @property
     def is_published(self) -> bool:
         """Whether this very run is the published one."""
-        runs = [run and (run["provenance"].get("created"), run["rows"]) for run in (self.result, self.published)]
-        return runs[0] == runs[1]
+        own, other = (run and (run["provenance"].get("created"), run["rows"]) for run in (self.result, self.published))
+        return own == other
 
     @property
     def comparable(self) -> list[Column]:
@@ -207,7 +204,9 @@ class RunView:
         same = self.comparable
         other = [column for column in self.table.columns.values() if column not in same]
         if not same:
-            small = "small networks; " if self.tier == "quick" and not _full_size(self.table) else ""
+            tiers = self.table.tiers  # with equal parameters quick runs networks of the published size
+            full = self.tier != "quick" or ("quick" in tiers and tiers["quick"] == tiers.get("paper"))
+            small = "" if full else "small networks; "
             return f"{small}not the paper's protocol. Claims are tested, cells are not compared with the paper's."
         if not other:
             return "the paper's protocol in every column."
@@ -216,32 +215,24 @@ class RunView:
         return f"the paper's protocol in {_names(same)} only; the other columns cannot be compared."
 
 
-def _full_size(table: Table) -> bool:
-    """Whether the quick tier runs with the paper tier's own parameters, on networks of the published size."""
-    if "quick" not in table.tiers or "paper" not in table.tiers:
-        return False
-    return table.tiers["quick"] == table.tiers["paper"]
-
-
 def _names(columns: list[Column]) -> str:
     return ", ".join(column.title for column in columns)
 
 
-def paper_text(cell: Cell | None) -> str:
-    """The paper's figure as published; "" where the paper has no such cell."""
-    if cell is None or cell.value is None:
-        return (cell.text or "not found") if cell else ""
-    return f"{cell.value:.10g}".replace("-", "−") + (f" ({cell.text})" if cell.text else "")
+def paper_text(cell: Cell) -> str:
+    """The paper's figure as published."""
+    if cell.value is None:
+        return cell.text or "not found"
+    return f"{cell.value:.10g}".replace("-", MINUS) + (f" ({cell.text})" if cell.text else "")
 
 
 def _cell(
     view: RunView, row: str, name: str, measured: dict[str, Any] | None, how: dict[str, tuple[str, ...]]
 ) -> CellView:
     """One cell; its notes are added to those of ``view``."""
-    spec, column = view.table.cell(row, name), view.table.columns[name]
-    cell = CellView(paper=paper_text(spec))
+    spec, column, cell = view.table.cell(row, name), view.table.columns[name], CellView()
     if spec:
-        cell.confidence = spec.confidence
+        cell.paper, cell.confidence = paper_text(spec), spec.confidence
         cell.source = view.sources.mark(PaperNote(spec.confidence, spec.source, spec.note))
     if measured is None:
         return cell
@@ -250,19 +241,15 @@ def _cell(
         cell.reason = view.reasons.mark(measured["reason"])
         view.where_reasons[cell.reason][view.table.rows[row]].append(column.title)
         return cell
-    cell.value, cell.n, cell.protocol = (
-        number(measured["value"], column.digits),
-        measured["n"],
-        portable(measured["protocol"]),
-    )
+    cell.value, cell.n = number(measured["value"], column.digits), measured["n"]
+    cell.protocol = portable(measured["protocol"])
     cell.how = tuple(view.protocols.mark(note) for note in how.get(measured["protocol"], ()))
     if measured["ci_low"] is not None:
         digits = decimals(measured["value"], column.digits)
-        ends = (f"{measured[end]:,.{digits}f}".replace("-", "−") for end in ("ci_low", "ci_high"))
-        cell.interval = f"[{', '.join(ends)}]"
+        cell.interval = f"[{measured['ci_low']:,.{digits}f}, {measured['ci_high']:,.{digits}f}]".replace("-", MINUS)
     if spec and spec.value and measured["verdict"] in COMPARED:
         off = (measured["value"] / spec.value - 1) * 100
-        cell.delta = f"{off:+.2g} %".replace("-", "−") if off else "equal"
+        cell.delta = f"{off:+.2g} %".replace("-", MINUS) if off else "equal"
     return cell
 
 
@@ -273,16 +260,16 @@ def shared_clauses(protocols: Iterable[str]) -> dict[str, tuple[str, ...]]:
     combine one clause a row with one a column needs rows + columns notes, not rows × columns.
     """
     clauses = {text: tuple(dict.fromkeys(text.split("; "))) for text in dict.fromkeys(protocols) if text}
-    where: dict[str, list[str]] = {}
+    where = defaultdict[str, list[str]](list)
     for text, parts in clauses.items():
         for part in parts:
-            where.setdefault(part, []).append(text)
+            where[part].append(text)
     notes = {}
     for text, parts in clauses.items():
-        groups: dict[tuple[str, ...], list[str]] = {}
+        groups = defaultdict[tuple[str, ...], list[str]](list)
         for part in parts:
-            groups.setdefault(tuple(where[part]), []).append(part)
-        notes[text] = tuple("; ".join(group) for group in groups.values())
+            groups[tuple(where[part])].append(part)
+        notes[text] = tuple(map("; ".join, groups.values()))
     return notes
 
 
@@ -294,12 +281,9 @@ def _warnings(table: Table, result: results.Result, rows: list[dict[str, Any]], 
         if not path.is_file() or sha256(path) != digest:
             words.append(f"{name} is gone or was changed after it was recorded. Run mdrepro verify.")
     recorded = {(row["row"], row["column"]): row["verdict"] for row in result["rows"]}
-    moved = [row for row in rows if recorded[(row["row"], row["column"])] != row["verdict"]]
-    if moved:
-        words.append(
-            f"The papers' data or tolerances changed since this run: {len(moved)} verdicts were recomputed. "
-            f"Run mdrepro reproduce {table.id}."
-        )
+    if moved := sum(recorded[row["row"], row["column"]] != row["verdict"] for row in rows):
+        changed = f"The papers' data or tolerances changed since this run: {moved} verdicts were recomputed."
+        words.append(f"{changed} Run mdrepro reproduce {table.id}.")
     if lost := len(result["rows"]) - len(rows):
         words.append(f"{lost} recorded numbers belong to cells that the table no longer declares; they are left out.")
     return words
@@ -314,30 +298,24 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
     known = [row for row in result["rows"] if row["row"] in table.rows and row["column"] in table.columns]
     rows = [results.judged(table, tier, row) for row in known]
     counts = Counter(row["verdict"] for row in rows)
-    claims = {claim["id"]: claim for claim in results.judged_claims(table, rows)}
     prefix = "" if local else f"{table.id}-"
     figures = {Path(name).stem.removeprefix(prefix) for name in result.get("files", {}) if name.startswith("figures/")}
-    view = RunView(
-        table,
-        tier,
-        "local" if local else "published",
-        result,
-        published,
-        _warnings(table, result, rows, run_dir(tier, table.id) if local else published_in(tier)),
-        sorted(figures),
-        {name: counts[name] for name in VERDICTS if counts[name]},
-        [ClaimView(one, claims[one.id]["verdict"], claims[one.id]["numbers"].split("; ")) for one in table.claims],
-    )
+    origin, place = ("local", run_dir(tier, table.id)) if local else ("published", published_in(tier))
+    warnings = _warnings(table, result, rows, place)
+    shown = {name: counts[name] for name in VERDICTS if counts[name]}
+    judged = results.judged_claims(table, rows)
+    claims = [ClaimView(c, j["verdict"], j["numbers"].split("; ")) for c, j in zip(table.claims, judged, strict=True)]
+    view = RunView(table, tier, origin, result, published, warnings, sorted(figures), shown, claims)
     by_key = {(row["row"], row["column"]): row for row in rows}
     how = shared_clauses(row["protocol"] for row in rows)
     for row in table.rows:
         view.cells[row] = {name: _cell(view, row, name, by_key.get((row, name)), how) for name in table.columns}
-    for earlier in published["rows"] if local and published else ():
-        row, name = earlier["row"], earlier["column"]
-        if (measured := by_key.get((row, name))) and earlier["value"] is not None:
-            cell, column = view.cells[row][name], table.columns[name]
-            cell.published = number(earlier["value"], column.digits)
-            cell.agrees = ledger.agrees(column, measured["value"], earlier["value"])
+    agreement = results.agreement(table, rows, published if local else None)
+    for earlier in published["rows"] if published else ():
+        key = row, name = earlier["row"], earlier["column"]
+        if key in agreement and earlier["value"] is not None:
+            cell = view.cells[row][name]
+            cell.published, cell.agrees = number(earlier["value"], table.columns[name].digits), agreement[key]
     return view
 
 
