@@ -4,6 +4,8 @@ import functools
 import importlib.util
 import os
 import platform
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,18 @@ def core_numbers() -> list[int]:
 def cores() -> int:
     """How many processor cores this process may use."""
     return len(core_numbers())
+
+
+def peak_memory() -> int:
+    """Bytes of memory, the most that this process held.
+
+    A process that another starts inherits that one's ``ru_maxrss`` on Linux; ``VmHWM`` is its own.
+    """
+    try:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @functools.cache

@@ -33,9 +33,7 @@ def schedule(scheduler: Scheduler) -> dict[str, Any]:
     """The fields of `solvers.Schedule` for a scheduler of diffusers.
 
     DDIM and re-noising go over as they are. Others that solve the same equation become DDIM with trailing spacing.
-
-    Raises:
-        BadInput: LCM's scheduler, a threshold on pixels, or a noise schedule that DDIM cannot take over.
+    Raises BadInput for LCM's scheduler, a threshold on pixels, or a noise schedule that DDIM cannot take over.
     """
     name = type(scheduler).__name__
     if isinstance(scheduler, RenoisingScheduler):
@@ -62,7 +60,6 @@ def write(model: Model, files: Mapping[str, Path], folder: Path, precision: str,
     Args:
         model: a checkpoint's.
         files: of each component, as they will lie beside the two.
-        precision: of the files.
         head: metadata.
 
     Raises:
@@ -72,9 +69,8 @@ def write(model: Model, files: Mapping[str, Path], folder: Path, precision: str,
     assert pipeline is not None
     tokenizer = pipeline.tokenizer
     if not isinstance(tokenizer, TokenizersBackend):
-        raise BadInput(
-            f"{type(tokenizer).__name__} has no tokenizer.json: expected a tokenizer of the tokenizers library"
-        )
+        name = type(tokenizer).__name__
+        raise BadInput(f"{name} has no tokenizer.json: expected a tokenizer of the tokenizers library")
     special = (tokenizer.eos_token, tokenizer.bos_token)
     description = dict(head) | {
         "format": FORMAT,
@@ -98,14 +94,9 @@ def write(model: Model, files: Mapping[str, Path], folder: Path, precision: str,
 
 
 def compare_images(model: Model, bundle: Path, prompt: str = PROMPT, threads: int | None = None) -> dict[str, Any]:
-    """How far the runner's image, and its latents after every step, are from those of the PyTorch pipeline.
+    """How far a bundle's image, and its latents after every step, are from those of the PyTorch pipeline.
 
     Both start from the same noise and take the checkpoint's own steps and guidance.
-
-    Args:
-        model: a checkpoint's.
-        bundle: its bundle.
-        prompt: of the image.
 
     Returns:
         ``prompt``, ``steps`` (a `Parity` after each) and ``image``, of pixels in 0..1.

@@ -1,15 +1,18 @@
-"""Export as the command line does it: plain functions behind ``mdrepro export``."""
+"""Export as ``mdrepro export`` does it."""
 
+import contextlib
+import errno
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import BadInput, unknown
-from mdrepro.core.files import swap
+from mdrepro.core.files import swap, unfinished
 from mdrepro.core.provenance import state
-from mdrepro.export import bundle, components, files, parity
+from mdrepro.export import bundle, components, parity
 from mdrepro.export.components import COMPONENTS, Component, Model
 from mdrepro.export.coreml import CoreML
 from mdrepro.export.litert import LiteRT
@@ -19,6 +22,7 @@ from mdrepro.export.target import Target
 TARGETS: dict[str, Target] = {target.name: target for target in (LiteRT(), CoreML())}
 """Formats by name."""
 PACKAGES = ("torch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "coremltools")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def export(
@@ -37,15 +41,14 @@ def export(
     """Export components of a model, each checked against PyTorch before it is written.
 
     Args:
-        name: as in `components.find`.
+        name, resolution, decoder: as in `components.find`.
         out: a folder; files are called ``unet-fp16.tflite``, and ones of the same name are replaced.
         target: a key of `TARGETS`.
         wanted: components; none for all three. All three of a checkpoint to LiteRT make a bundle for the runner.
         precisions: of weights, those that the target has.
-        resolution, decoder: as in `components.find`.
         branches: as in `Model.component`.
         threads: of the exported network while it is compared; None for all cores.
-        plain: leave all layers to the converter; see `mdrepro.export.target.Target.export`.
+        plain: leave all layers to the converter, to see what writing them again saves.
 
     Returns:
         what was written, as JSON values: for each file its hash, size, parity, operations, seconds and peak memory.
@@ -64,16 +67,18 @@ def export(
     kinds = list(dict.fromkeys(precisions))
     if not kinds:
         raise BadInput(f"precision: expected one or more of {', '.join(form.precisions)}")
+    if strange := [kind for kind in kinds if kind not in form.precisions]:
+        raise unknown("precision", strange[0], form.precisions)
     model = components.find(name, resolution, decoder)
     head = _head(model, target)
     report: dict[str, Any] = {"model": model.name, "target": target, "weights": model.weights, "files": []}
-    files.room(out, 0)
-    with files.aside(out) as unfinished:
-        ready = unfinished / "ready"
+    _make_room(out, 0)
+    with _aside(out) as aside:
+        ready = aside / "ready"
         ready.mkdir()
         for one in selected:
             component = model.component(one, branches)
-            files.room(unfinished, sum(form.check(component, kind) for kind in kinds))
+            _make_room(aside, sum(form.check(component, kind) for kind in kinds))
             report["files"] += _export(form, component, kinds, ready, head, threads, plain)
         if form.bundles and len(selected) == len(COMPONENTS) and model.pipeline is not None:
             report["bundles"] = [_bundle(model, ready, kind, head, threads) for kind in kinds]
@@ -82,25 +87,42 @@ def export(
     return report
 
 
+def _make_room(folder: Path, needed: int) -> None:
+    """Make a folder. Raises BadInput if it cannot be made or has no room for so many bytes."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
+    if free < needed:
+        raise BadInput(
+            f"{folder} has {free / 1e9:.2f} GB free, and {needed / 1e9:.2f} GB are needed meanwhile: free some, or "
+            "choose another folder"
+        )
+
+
+@contextlib.contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside ``folder``, gone afterwards. Raises BadInput where the disk filled up meanwhile."""
+    try:
+        with unfinished(folder / "export") as hidden:
+            hidden.mkdir()
+            yield hidden
+    except OSError as error:
+        if error.errno in FULL:
+            raise BadInput(f"{folder}: no space left; nothing was written") from error
+        raise
+
+
 def _head(model: Model, target: str) -> dict[str, Any]:
     """Metadata of every file."""
     versions = {}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    now = state()
-    return {
-        "model": model.name,
-        "target": target,
-        "weights": model.weights,
-        "licence": model.licence,
-        "resolution": model.resolution,
-        "commit": now["commit"],
-        "dirty": now["dirty"],
-        "versions": versions,
-    }
+    described = {name: getattr(model, name) for name in ("weights", "licence", "resolution")}
+    commit = {name: value for name, value in state().items() if name in ("commit", "dirty")}
+    return {"model": model.name, "target": target} | described | commit | {"versions": versions}
 
 
 def _export(

@@ -8,14 +8,14 @@
 
 All but the tokens are float32. The batch of the denoiser is the number of guidance branches: 2 with the negative prompt
 first, or 1; that of the text encoder is always 1. A denoiser that takes the guidance scale as an input has one branch
-and one input more, guidance (1,). The autoencoder's scaling factor and pixel range are inside the
-decoder, so that nobody can forget them.
+and one input more, guidance (1,). The autoencoder's scaling factor and pixel range are inside the decoder.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ Inputs = dict[str, Tensor]
 
 
 class TextEncoderModule(nn.Module):
-    """Tokens to text features: all positions or the registers alone, as `mdrepro.models.text.encode`."""
+    """Tokens to text features, as `mdrepro.models.text.encode`."""
 
     def __init__(self, network: TextEncoder) -> None:
         super().__init__()
@@ -55,27 +55,18 @@ class TextEncoderModule(nn.Module):
 
 
 class DenoiserModule(nn.Module):
-    """One evaluation of the denoiser, at one timestep for all of the batch."""
+    """One evaluation of the denoiser, at one timestep, and where it takes it at one guidance scale, for the batch."""
 
     def __init__(self, network: Denoiser) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.width = network, guidance_width(network)
 
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Inputs:
-        time_b = timestep.expand(sample.shape[0])
-        return {"prediction": self.network(sample, time_b, encoder_hidden_states, return_dict=False)[0]}
-
-
-class GuidedDenoiserModule(nn.Module):
-    """A denoiser that takes the guidance scale w as an input, (1,), and so has one branch."""
-
-    def __init__(self, network: Denoiser, width: int) -> None:
-        super().__init__()
-        self.network, self.width = network, width
-
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, guidance: Tensor) -> Inputs:
-        w_bc = guidance_embedding(guidance, self.width)
-        outputs = self.network(sample, timestep, encoder_hidden_states, return_dict=False, timestep_cond=w_bc)
+    def forward(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, guidance: Tensor | None = None
+    ) -> Inputs:
+        time_b = timestep.expand(sample.shape[0]) if guidance is None else timestep
+        w_bc = None if guidance is None or self.width is None else guidance_embedding(guidance, self.width)
+        outputs = self.network(sample, time_b, encoder_hidden_states, return_dict=False, timestep_cond=w_bc)
         return {"prediction": outputs[0]}
 
 
@@ -85,7 +76,7 @@ class DecoderModule(nn.Module):
     def __init__(self, vae: Autoencoder) -> None:
         super().__init__()
         self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
-        self.convention, self.signed = _Convention(vae.config), latents.model_range(vae) == "-1..1"
+        self.convention, self.signed = SimpleNamespace(config=vae.config), latents.model_range(vae) == "-1..1"
 
     def forward(self, latent: Tensor) -> Inputs:
         z_bchw = latents.unscale(self.convention, latent)
@@ -94,13 +85,6 @@ class DecoderModule(nn.Module):
         pixels_bchw = self.decoder(z_bchw)
         unit_bchw = pixels_bchw * 0.5 + 0.5 if self.signed else pixels_bchw
         return {"image": unit_bchw.permute(0, 2, 3, 1).clamp(0, 1)}
-
-
-@dataclass
-class _Convention:
-    """The configuration of an autoencoder without its weights."""
-
-    config: Config
 
 
 @dataclass(frozen=True)
@@ -112,8 +96,7 @@ class Component:
         module: takes inputs by name and returns a dictionary; in eval mode, float32, on the CPU.
         draw: inputs of the file's shapes from a number; those of different numbers differ.
         output: name of the output.
-        config: the network's configuration, as JSON values.
-        facts: what else the file says of itself.
+        config, facts: the network's configuration and what else the file says of itself, as JSON values.
     """
 
     name: str
@@ -126,19 +109,14 @@ class Component:
 
     @property
     def parameters(self) -> int:
-        """Weights, in numbers."""
+        """How many weights."""
         return sum(p.numel() for p in self.module.parameters())
 
-    def run(self, inputs: Inputs) -> Tensor:
-        """PyTorch's output for inputs."""
-        with torch.inference_mode():
-            output: Tensor = self.module(**inputs)[self.output]
-        return output
-
+    @torch.inference_mode()
     def reference(self, number: int) -> Tensor:
         """PyTorch's output for ``draw(number)``, computed once however many files are compared with it."""
         if number not in self._computed:
-            self._computed[number] = self.run(self.draw(number))
+            self._computed[number] = self.module(**self.draw(number))[self.output]
         return self._computed[number]
 
 
@@ -148,12 +126,12 @@ class Model:
 
     Args:
         name: as on the command line.
-        weights, licence: where the weights come from, and their licence.
+        weights: where they come from.
         guidance: that it is meant to be run with; 1 is none.
         pipeline: of a checkpoint; None for random weights.
         text_encoder, unet, vae: make that network, in eval mode, float32.
         tokens, features: of a prompt, and how many of them the denoiser takes.
-        factor: image pixels a latent pixel.
+        factor: image pixels per latent pixel.
         resolution: image side, px.
     """
 
@@ -174,7 +152,6 @@ class Model:
         """One of `COMPONENTS`.
 
         Args:
-            name: which.
             branches: batch of the denoiser, 1 or 2; None for 2 where the model is run with guidance, 1 elsewhere.
 
         Raises:
@@ -196,9 +173,8 @@ class Model:
     def _side(self, multiple: int) -> int:
         step = self.factor * multiple
         if not 0 < self.resolution <= LARGEST or self.resolution % step:
-            raise BadInput(
-                f"{self.name} cannot be exported at {self.resolution} px: expected a multiple of {step} up to {LARGEST}"
-            )
+            multiple_of = f"expected a multiple of {step} up to {LARGEST}"
+            raise BadInput(f"{self.name} cannot be exported at {self.resolution} px: {multiple_of}")
         return self.resolution // self.factor
 
 
@@ -231,8 +207,7 @@ def _unet(network: Denoiser, side: int, branches: int, features: int) -> Compone
         } | guidance
 
     facts = {"branches": branches, "features": features}
-    module = DenoiserModule(network) if width is None else GuidedDenoiserModule(network, width)
-    return Component("unet", module.eval(), draw, "prediction", _plain(dict(config)), facts)
+    return Component("unet", DenoiserModule(network).eval(), draw, "prediction", _plain(dict(config)), facts)
 
 
 def _decoder(vae: Autoencoder, side: int) -> Component:

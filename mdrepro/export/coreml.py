@@ -1,9 +1,8 @@
 """A component as a Core ML package, through ``torch.export`` and coremltools.
 
 ``fp32`` computes in float32. The others compute in float16, but for the embedding of time, whose sines would be of
-angles up to 999 rounded to halves; of them ``int8`` has linear weights, one scale for each output channel, and
-``palette8`` weights of 256 values for each tensor. A package runs on macOS alone: elsewhere `mdrepro.export.mil`
-reads its program and computes what it says.
+angles up to 999 rounded to halves; ``int8`` has linear weights, one scale per output channel, ``palette8`` 256 values
+per tensor. A package runs on macOS alone: elsewhere `mdrepro.export.mil` computes its program.
 """
 
 import hashlib
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mdrepro.core.errors import unknown
 from mdrepro.core.files import sha256
 from mdrepro.export import mil, parity
 from mdrepro.export.components import Component
@@ -27,8 +25,7 @@ from mdrepro.export.parity import Parity
 from mdrepro.export.stages import Stages
 from mdrepro.export.target import refusing
 
-Model = Any
-"""A model of coremltools, which has no types."""
+Model = Any  # of coremltools, which has no types
 EXACT = ("sin", "cos")
 """Operations that stay in float32, with what leads to them."""
 ANGLES = ("mul", "add", "sub", "real_div", "expand_dims", "squeeze", "reshape", "tile", "concat", "cast")
@@ -42,9 +39,6 @@ class CoreML:
     precisions: Mapping[str, int] = MappingProxyType({"fp32": 4, "fp16": 2, "int8": 1, "palette8": 1})
 
     def check(self, component: Component, precision: str) -> int:
-        """See `Target.check`."""
-        if precision not in self.precisions:
-            raise unknown("precision", precision, self.precisions)
         return component.parameters * 3 * self.precisions[precision] + 2**26
 
     def export(
@@ -57,7 +51,6 @@ class CoreML:
         *,
         plain: bool = False,
     ) -> Iterator[tuple[str, Path]]:
-        """See `Target.export`."""
         tools = needed("coremltools")
         with stages.stage("converting"):
             program = torch.export.export(component.module, (), kwargs=component.draw(0)).run_decompositions({})
@@ -69,8 +62,8 @@ class CoreML:
                 if precision == "fp32":
                     model = _convert(component, program, tools.precision.FLOAT32)
                 else:
-                    kept = tools.transform.FP16ComputePrecision(op_selector=_may_be_half)
-                    halves = halves or _convert(component, program, kept)
+                    half = tools.transform.FP16ComputePrecision(op_selector=_may_be_half)
+                    halves = halves or _convert(component, program, half)
                     model = _smaller(halves, precision)
                 _describe(model, dict(metadata) | {"precision": precision})
                 model.save(str(file))
@@ -78,7 +71,6 @@ class CoreML:
             yield precision, file
 
     def measure(self, file: Path, component: Component, threads: int | None = None) -> Parity:
-        """See `Target.measure`. Run by Core ML on macOS; elsewhere the program is computed by `mdrepro.export.mil`."""
         program = mil.Program(file)
         program.check(component)
         if sys.platform != "darwin":
@@ -88,7 +80,7 @@ class CoreML:
         return parity.measure(component, lambda inputs: model.predict(dict(inputs))[component.output])
 
     def describe(self, file: Path) -> dict[str, Any]:
-        """See `Target.describe`; the hash is over program and weights, and ``checked`` says what computed it."""
+        """As `Target` says; the hash is over program and weights, and ``checked`` says what computed it."""
         parts = sorted((part for part in file.rglob("*") if part.is_file()), key=lambda part: part.suffix == ".json")
         checked = "Core ML" if sys.platform == "darwin" else "its program, computed by mdrepro: Core ML is on macOS"
         digest = hashlib.sha256("".join(map(sha256, parts[:2])).encode()).hexdigest()
@@ -107,14 +99,10 @@ def _without_aliases(program: torch.export.ExportedProgram) -> None:
 
 def _may_be_half(operation: mil.Operation) -> bool:
     """Whether an operation may compute in float16: not sines, nor what their angles come from."""
-    return not _towards_a_sine(operation)
-
-
-def _towards_a_sine(operation: mil.Operation) -> bool:
     if operation.op_type in EXACT:
-        return True
+        return False
     users = (user for result in operation.outputs for user in result.child_ops)
-    return operation.op_type in ANGLES and any(map(_towards_a_sine, users))
+    return operation.op_type not in ANGLES or all(map(_may_be_half, users))
 
 
 def _convert(component: Component, program: torch.export.ExportedProgram, precision: object) -> Model:

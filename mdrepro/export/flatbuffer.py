@@ -1,8 +1,7 @@
-"""``.tflite`` files read and written as data: what goes in and out, which operations, what they say of themselves.
+"""``.tflite`` files read and written as data, without torch: inputs, outputs, operations, metadata.
 
-A file is a flatbuffer, small, with the weights behind it: buffers of a kilobyte or more lie after the flatbuffer and
-are named in it by place and size, so that no file is too large for it and none is held in memory. Importing this module
-imports neither torch nor a converter.
+A file is a small flatbuffer with the weights behind it: buffers of a kilobyte or more lie after the flatbuffer, which
+names their offsets and sizes, so that no file is too large for it and none is held in memory.
 """
 
 import json
@@ -26,8 +25,7 @@ METADATA = "mdrepro"
 OUTSIDE = 1024
 """Buffers of so many bytes or more lie behind the flatbuffer."""
 ALIGNED = 64
-Generated = Any
-"""An object of the classes that flatc generated, which have no types."""
+Generated = Any  # an object of the classes that flatc generated, which have no types
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,12 @@ class Port:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a file holds.
+    """What a file of ``size`` bytes holds.
 
     Args:
         inputs, outputs: of its one signature, in alphabetical order.
-        operations: how often each operation occurs.
+        operations: how often each occurs.
         metadata: ours; empty in a file that is not.
-        size: bytes.
     """
 
     inputs: tuple[Port, ...]
@@ -78,40 +75,29 @@ def read(path: str | os.PathLike[str]) -> Summary:
         NotAttempted: ai-edge-litert is not installed.
     """
     file = Path(path)
-    with _mapped(file) as view:
-        schema = needed("ai_edge_litert.schema_py_generated")
-        try:
-            model = schema.Model.GetRootAs(view, 0)
-            _check_buffers(model, len(view))
-            operations = Counter(_operations(model, schema))
-            inputs, outputs = _ports(model, schema)
-            summary = Summary(inputs, outputs, dict(operations.most_common()), _metadata(model), len(view))
-        except (struct.error, IndexError, TypeError, ValueError, OverflowError, AttributeError, MemoryError) as error:
-            raise BadInput(f"{file} is cut off or damaged: export it again") from error
+    view, schema = _mapped(file), needed("ai_edge_litert.schema_py_generated")
+    try:
+        model = schema.Model.GetRootAs(view, 0)
+        _check_buffers(model, len(view))
+        operations = Counter(_operations(model, schema))
+        inputs, outputs = _ports(model, schema)
+        summary = Summary(inputs, outputs, dict(operations.most_common()), _metadata(model), len(view))
+    except (struct.error, IndexError, TypeError, ValueError, OverflowError, AttributeError, MemoryError) as error:
+        raise BadInput(f"{file} is cut off or damaged: export it again") from error
     if not inputs:
         raise BadInput(f"{file} has no signature, or several: expected a file of `mdrepro export`")
     return summary
 
 
-class _mapped:
-    """``with _mapped(file) as view:`` the bytes of a ``.tflite`` file, without reading them."""
-
-    def __init__(self, file: Path) -> None:
-        try:
-            with open(file, "rb") as opened:
-                head = opened.read(8)
-                self.view = None if len(head) < 8 else mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise BadInput(f"{file} cannot be read ({error.strerror})") from error
-        if head[4:] != b"TFL3":
-            raise BadInput(f"{file} is no .tflite file: expected a file of `mdrepro export --target litert`")
-
-    def __enter__(self) -> mmap.mmap:
-        assert self.view is not None
-        return self.view
-
-    def __exit__(self, *_: object) -> None:
-        """The mapping is closed with the last array that looks into it."""
+def _mapped(file: Path) -> mmap.mmap:
+    """The bytes of a ``.tflite`` file, not read; the mapping is closed with the last array that looks into it."""
+    try:
+        with open(file, "rb") as opened:
+            if opened.read(8)[4:] == b"TFL3":
+                return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read ({error.strerror})") from error
+    raise BadInput(f"{file} is no .tflite file: expected a file of `mdrepro export --target litert`")
 
 
 def _check_buffers(model: Generated, size: int) -> None:
@@ -124,7 +110,7 @@ def _check_buffers(model: Generated, size: int) -> None:
 
 
 def _operations(model: Generated, schema: ModuleType) -> Iterator[str]:
-    names = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+    names = _numbers(schema.BuiltinOperator)
     for part in range(model.SubgraphsLength()):
         graph = model.Subgraphs(part)
         for index in range(graph.OperatorsLength()):
@@ -136,18 +122,22 @@ def _operations(model: Generated, schema: ModuleType) -> Iterator[str]:
 def _ports(model: Generated, schema: ModuleType) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     if model.SignatureDefsLength() != 1:
         return (), ()
-    signature, kinds = model.SignatureDefs(0), vars(schema.TensorType).items()
+    signature, types = model.SignatureDefs(0), _numbers(schema.TensorType)
     graph = model.Subgraphs(signature.SubgraphIndex())
-    types = {number: name.lower() for name, number in kinds if isinstance(number, int)}
 
     def port(entry: Generated) -> Port:
         tensor = graph.Tensors(entry.TensorIndex())
         shape = tuple(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))
-        return Port(entry.Name().decode(), shape, types[tensor.Type()])
+        return Port(entry.Name().decode(), shape, types[tensor.Type()].lower())
 
     inputs = [port(signature.Inputs(index)) for index in range(signature.InputsLength())]
     outputs = [port(signature.Outputs(index)) for index in range(signature.OutputsLength())]
     return tuple(sorted(inputs, key=lambda p: p.name)), tuple(sorted(outputs, key=lambda p: p.name))
+
+
+def _numbers(enumeration: type) -> dict[int, str]:
+    """Names by number of an enumeration that flatc generated."""
+    return {number: name for name, number in vars(enumeration).items() if isinstance(number, int)}
 
 
 def _metadata(model: Generated) -> dict[str, Any]:
@@ -164,8 +154,7 @@ def rewrite(
     """Write a file again, with metadata of ours and its weights outside of the flatbuffer.
 
     Args:
-        source: a ``.tflite`` file.
-        target: another path.
+        source, target: a ``.tflite`` file, and another path.
         metadata: JSON values; they take the place of ours in ``source``.
         change: is given the file as a ``ModelT`` to alter in place.
 
@@ -173,20 +162,21 @@ def rewrite(
         BadInput: ``source`` cannot be read.
         OSError: ``target`` cannot be written.
     """
-    schema = needed("ai_edge_litert.schema_py_generated")
-    with _mapped(source) as view:
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(view, 0))
-        for buffer in model.buffers:
-            if buffer.data is None and buffer.offset > 1:
-                buffer.data = np.frombuffer(view, np.uint8, buffer.size, buffer.offset)
-                buffer.offset = buffer.size = 0
-        if change is not None:
-            change(model)
-        kept = [entry for entry in model.metadata or [] if entry.name != METADATA.encode()]
-        model.buffers.append(schema.BufferT(data=np.frombuffer(_json(metadata), np.uint8)))
-        model.metadata = [*kept, schema.MetadataT(name=METADATA, buffer=len(model.buffers) - 1)]
-        model.description = f"{metadata['model']} {metadata['component']} by mdrepro"
-        _write(model, target, inside={entry.buffer for entry in model.metadata})
+    schema, view = needed("ai_edge_litert.schema_py_generated"), _mapped(source)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(view, 0))
+    for buffer in model.buffers:
+        if buffer.data is None and buffer.offset > 1:
+            buffer.data = np.frombuffer(view, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    if change is not None:
+        change(model)
+    kept = [entry for entry in model.metadata or [] if entry.name != METADATA.encode()]
+    model.buffers.append(
+        schema.BufferT(data=np.frombuffer(json.dumps(metadata, ensure_ascii=False).encode(), np.uint8))
+    )
+    model.metadata = [*kept, schema.MetadataT(name=METADATA, buffer=len(model.buffers) - 1)]
+    model.description = f"{metadata['model']} {metadata['component']} by mdrepro"
+    _write(model, target, inside={entry.buffer for entry in model.metadata})
 
 
 def _write(model: Generated, target: Path, inside: set[int]) -> None:
@@ -203,10 +193,10 @@ def _write(model: Generated, target: Path, inside: set[int]) -> None:
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     head = builder.Output()
-    packed, place = schema.Model.GetRootAs(head, 0), _aligned(len(head))
+    packed, offset = schema.Model.GetRootAs(head, 0), _aligned(len(head))
     for index, data in outside.items():
-        tools.update_packed_buffer(packed.Buffers(index), place, len(data))
-        place = _aligned(place + len(data))
+        tools.update_packed_buffer(packed.Buffers(index), offset, len(data))
+        offset = _aligned(offset + len(data))
     with open(target, "wb") as file:
         file.write(head)
         for data in outside.values():
@@ -214,9 +204,5 @@ def _write(model: Generated, target: Path, inside: set[int]) -> None:
             file.write(data.data)
 
 
-def _aligned(place: int) -> int:
-    return -(-place // ALIGNED) * ALIGNED
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNED) * ALIGNED

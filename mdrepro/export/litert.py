@@ -1,9 +1,8 @@
 """A component as a LiteRT file: converted by litert-torch, its layers rewritten, its weights shrunk.
 
-fp16 and int8 are of weights alone: the operations compute in float32 on a processor and in float16 where a phone's
-delegate chooses to. int8 has one scale for each output channel. int8-dynamic multiplies in 8-bit integers: an input is
-made smaller while the network runs, by its own range ("dynamic range" in LiteRT's words), in convolutions over all
-channels and in linear layers; what is between them stays in floating point. See docs/export.md for what was measured.
+fp16 and int8 are of weights alone: operations compute in float32 on a processor, in float16 where a phone's delegate
+chooses to. int8 has one scale per output channel. int8-dynamic ("dynamic range" in LiteRT's words) multiplies in 8-bit
+integers, inputs scaled by their own range while the network runs, in linear layers and convolutions over all channels.
 """
 
 import contextlib
@@ -15,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
 from mdrepro.export import flatbuffer, parity
 from mdrepro.export.components import Component, Inputs
@@ -52,9 +51,6 @@ class LiteRT:
     precisions: Mapping[str, int] = MappingProxyType({"fp32": 4, "fp16": 2, "int8": 1, "int8-dynamic": 1})
 
     def check(self, component: Component, precision: str) -> int:
-        """See `Target.check`."""
-        if precision not in self.precisions:
-            raise unknown("precision", precision, self.precisions)
         if precision == "fp32" and component.parameters * self.precisions["fp32"] > LARGEST:
             raise BadInput(
                 f"{component.name} has {component.parameters / 1e6:.0f}M weights: in fp32 they are over 2 GB, more "
@@ -72,30 +68,27 @@ class LiteRT:
         *,
         plain: bool = False,
     ) -> Iterator[tuple[str, Path]]:
-        """See `Target.export`."""
         raw, head = folder / "raw.tflite", {**metadata, "layers": "the converter's" if plain else "written again"}
         with stages.stage("converting"):
             _convert(component, raw, component.module if plain else _Rewritten(component.module))
         for precision in precisions:
-            smaller, file = raw, folder / f"{component.name}-{precision}{self.suffix}"
+            source, file = raw, folder / f"{component.name}-{precision}{self.suffix}"
             with stages.stage(f"writing {precision}"):
                 if precision != "fp32":
-                    smaller = folder / f"raw-{precision}.tflite"
-                    _shrink(raw, smaller, precision)
-                flatbuffer.rewrite(smaller, file, head | {"precision": precision})
-                if smaller is not raw:
-                    smaller.unlink()
+                    source = folder / f"raw-{precision}.tflite"
+                    _shrink(raw, source, precision)
+                flatbuffer.rewrite(source, file, head | {"precision": precision})
+                if source is not raw:
+                    source.unlink()
             if precision == precisions[-1]:
                 raw.unlink()
             yield precision, file
 
     def measure(self, file: Path, component: Component, threads: int | None = None) -> Parity:
-        """See `Target.measure`."""
         network = LiteRTNetwork(file, threads)
         return parity.measure(component, lambda inputs: network(**inputs)[component.output])
 
     def describe(self, file: Path) -> dict[str, Any]:
-        """See `Target.describe`."""
         return flatbuffer.read(file).describe() | {"sha256": sha256(file)}
 
 
@@ -136,10 +129,10 @@ def _shrink(source: Path, target: Path, precision: str) -> None:
 
 @contextlib.contextmanager
 def _of_two_dimensions() -> Iterator[None]:
-    """Inside it, weights of several dimensions come to the quantizer as rows, one an output channel.
+    """Inside it, weights of several dimensions come to the quantizer as rows, one per output channel.
 
-    Of weights over 32 MB it takes a part at a time, and there (ai-edge-quantizer 0.10) a scale for each output channel
-    fits no convolution's weights.
+    Of weights over 32 MB ai-edge-quantizer 0.10 takes a part at a time, and then its scale per output channel fits no
+    convolution's weights.
     """
     module: Any = needed("ai_edge_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor")
     theirs = module.uniform_quantize

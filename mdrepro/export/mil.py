@@ -1,9 +1,8 @@
 """The program inside a Core ML package, read and computed without Core ML.
 
-Core ML runs on macOS alone, but a package can be read anywhere: names, shapes and types of inputs and outputs,
-operations, weights as they are stored. `Program` computes it with PyTorch, one operation after the other, each result
-in float32 or, where the program has float16, rounded to it, as Core ML's own engines do but for the order of sums. That
-finds a wrong conversion, a wrong weight and a wrong name; it tells nothing about speed.
+Core ML runs on macOS alone, but a package can be read anywhere. `Program` computes it with PyTorch, operation by
+operation, each result in float32 or, where the program has float16, rounded to it, as Core ML's own engines do but for
+the order of sums. That finds a wrong conversion, a wrong weight and a wrong name; it tells nothing about speed.
 """
 
 import json
@@ -23,8 +22,7 @@ from mdrepro.export.components import Component
 from mdrepro.export.flatbuffer import METADATA, Port, Summary
 from mdrepro.export.needs import needed
 
-Value = Any
-"""Of an argument: a tensor, a number, a string, a list of them; None where there is none."""
+Value = Any  # of an argument: a tensor, a number, a string, a list of them; None where there is none
 Values = Mapping[str, Value]
 """The arguments of an operation by name."""
 Array = NDArray[Any]
@@ -64,18 +62,18 @@ def read(path: Path) -> Summary:
         BadInput: it is no whole package with a program.
         NotAttempted: coremltools is not installed.
     """
-    spec = _spec(path)
+    return _summary(path, _spec(path))
 
+
+def _summary(path: Path, spec: Any) -> Summary:
     def ports(features: Iterable[Any]) -> tuple[Port, ...]:
         kinds = {feature.name: feature.type.multiArrayType for feature in features}
         return tuple(
             Port(name, tuple(kinds[name].shape), ARRAYS.get(kinds[name].dataType, "other")) for name in sorted(kinds)
         )
 
-    operations: Counter[str] = Counter()
-    for function in spec.mlProgram.functions.values():
-        for block in function.block_specializations.values():
-            operations.update(operation.type for operation in block.operations)
+    blocks = [b for function in spec.mlProgram.functions.values() for b in function.block_specializations.values()]
+    operations = Counter(operation.type for block in blocks for operation in block.operations)
     kept = {name: number for name, number in operations.most_common() if name != "const"}
     fields = spec.description.metadata.userDefined
     metadata = json.loads(fields[METADATA]) if METADATA in fields else {}
@@ -103,9 +101,9 @@ class Program:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.summary = path, read(path)
-        loader = needed("coremltools.converters.mil.frontend.milproto.load")
         spec = _spec(path)
+        self.path, self.summary = path, _summary(path, spec)
+        loader = needed("coremltools.converters.mil.frontend.milproto.load")
         weights = path / "Data" / "com.apple.CoreML" / "weights"
         try:
             program = loader.load(spec, spec.specificationVersion, str(weights))
@@ -209,23 +207,14 @@ def _layer_norm(a: Values) -> Tensor:
     return F.layer_norm(a["x"], a["x"].shape[-1:], a["gamma"], a["beta"], float(a["epsilon"]))
 
 
-def _batch_norm(a: Values) -> Tensor:
-    return F.batch_norm(a["x"], a["mean"], a["variance"], a["gamma"], a["beta"], eps=float(a["epsilon"]))
-
-
 def _slice(a: Values) -> Tensor:
-    x = a["x"]
-    begin, end = _list(a["begin"]), _list(a["end"])
-
-    def flags(name: str) -> list[bool]:
-        return [False] * x.ndim if a[name] is None else [bool(one) for one in a[name]]
-
+    x, begin, end = a["x"], _list(a["begin"]), _list(a["end"])
     strides = [1] * x.ndim if a["stride"] is None else _list(a["stride"])
-    first, last, squeezed = flags("begin_mask"), flags("end_mask"), flags("squeeze_mask")
+    given = (a["begin_mask"], a["end_mask"], a["squeeze_mask"])
+    masks = ([False] * x.ndim if mask is None else mask for mask in given)
     index: list[int | slice] = []
-    for axis in range(x.ndim):
-        whole = slice(None if first[axis] else begin[axis], None if last[axis] else end[axis], strides[axis])
-        index.append(begin[axis] if squeezed[axis] else whole)
+    for low, high, stride, first, last, squeezed in zip(begin, end, strides, *masks, strict=True):
+        index.append(low if squeezed else slice(None if first else low, None if last else high, stride))
     return x[tuple(index)]
 
 
@@ -236,10 +225,6 @@ def _split(a: Values) -> Sequence[Tensor]:
     return x.chunk(int(a["num_splits"]), axis)
 
 
-def _attention(a: Values) -> Tensor:
-    return F.scaled_dot_product_attention(a["query"], a["key"], a["value"], a.get("attn_mask"))
-
-
 def _cast(a: Values) -> Tensor:
     kinds = {"fp16": torch.float32, "fp32": torch.float32, "int32": torch.int32, "bool": torch.bool}
     return _tensor(a["x"]).to(kinds.get(a["dtype"], torch.int32))
@@ -247,16 +232,21 @@ def _cast(a: Values) -> Tensor:
 
 def _gather(a: Values) -> Tensor:
     x, indices, axis = a["x"], _tensor(a["indices"]).long(), int(a["axis"])
-    return (
-        x.index_select(axis, indices.reshape(-1)).unflatten(axis, indices.shape)
-        if indices.ndim
-        else x.select(axis, int(indices))
-    )
+    if not indices.ndim:
+        return x.select(axis, int(indices))
+    return x.index_select(axis, indices.reshape(-1)).unflatten(axis, indices.shape)
 
 
 def _upsample(a: Values) -> Tensor:
     factors = [float(a["scale_factor_height"]), float(a["scale_factor_width"])]
     return F.interpolate(a["x"], scale_factor=factors, mode="nearest")
+
+
+def _expand_dims(a: Values) -> Tensor:
+    axes = _list(a["axes"])
+    rank = a["x"].ndim + len(axes)
+    new, sides = {axis % rank for axis in axes}, iter(a["x"].shape)
+    return a["x"].reshape([1 if axis in new else next(sides) for axis in range(rank)])
 
 
 def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Values], Tensor]:
@@ -268,22 +258,11 @@ def _unary(function: Callable[[Tensor], Tensor]) -> Callable[[Values], Tensor]:
 
 
 OPERATIONS: Mapping[str, Callable[[Values], Tensor | Sequence[Tensor]]] = {
-    "add": _binary(torch.add),
-    "sub": _binary(torch.sub),
-    "mul": _binary(torch.mul),
+    **{name: _binary(getattr(torch, name)) for name in ("add", "sub", "mul", "pow", "maximum", "minimum")},
+    **{name: _unary(getattr(torch, name)) for name in ("exp", "sin", "cos", "sqrt", "square", "relu", "sigmoid")},
     "real_div": _binary(torch.div),
-    "pow": _binary(torch.pow),
-    "maximum": _binary(torch.maximum),
-    "minimum": _binary(torch.minimum),
     "greater_equal": _binary(torch.ge),
     "select": lambda a: torch.where(a["cond"].bool(), _tensor(a["a"]), _tensor(a["b"])),
-    "exp": _unary(torch.exp),
-    "sin": _unary(torch.sin),
-    "cos": _unary(torch.cos),
-    "sqrt": _unary(torch.sqrt),
-    "square": _unary(torch.square),
-    "relu": _unary(torch.relu),
-    "sigmoid": _unary(torch.sigmoid),
     "silu": _unary(F.silu),
     "rsqrt": lambda a: torch.rsqrt(a["x"] + float(a["epsilon"])),
     "gelu": lambda a: F.gelu(a["x"], approximate="none" if a["mode"] == "EXACT" else "tanh"),
@@ -291,11 +270,15 @@ OPERATIONS: Mapping[str, Callable[[Values], Tensor | Sequence[Tensor]]] = {
     "softmax": lambda a: a["x"].softmax(int(a["axis"])),
     "reduce_mean": lambda a: a["x"].mean(_list(a["axes"]), keepdim=bool(a["keep_dims"])),
     "layer_norm": _layer_norm,
-    "batch_norm": _batch_norm,
+    "batch_norm": lambda a: F.batch_norm(
+        a["x"], a["mean"], a["variance"], a["gamma"], a["beta"], eps=float(a["epsilon"])
+    ),
     "conv": _conv,
     "linear": lambda a: F.linear(a["x"], a["weight"], a["bias"]),
     "matmul": _matmul,
-    "scaled_dot_product_attention": _attention,
+    "scaled_dot_product_attention": lambda a: F.scaled_dot_product_attention(
+        a["query"], a["key"], a["value"], a["attn_mask"]
+    ),
     "upsample_nearest_neighbor": _upsample,
     "cast": _cast,
     "gather": _gather,
@@ -304,7 +287,7 @@ OPERATIONS: Mapping[str, Callable[[Values], Tensor | Sequence[Tensor]]] = {
     "slice_by_index": _slice,
     "reshape": lambda a: a["x"].reshape(_list(a["shape"])),
     "transpose": lambda a: a["x"].permute(_list(a["perm"])),
-    "expand_dims": lambda a: a["x"].reshape(_expanded(a["x"].shape, _list(a["axes"]))),
+    "expand_dims": _expand_dims,
     "squeeze": lambda a: a["x"].squeeze(_list(a["axes"])),
     "tile": lambda a: a["x"].repeat(_list(a["reps"])),
     "identity": _unary(torch.clone),
@@ -315,9 +298,3 @@ DECOMPRESSING = frozenset(
     {"constexpr_affine_dequantize", "constexpr_lut_to_dense", "constexpr_blockwise_shift_scale", "constexpr_cast"}
 )
 """Operations that make a weight out of how it is stored."""
-
-
-def _expanded(shape: Sequence[int], axes: Sequence[int]) -> list[int]:
-    rank = len(shape) + len(axes)
-    new, sides = {axis % rank for axis in axes}, iter(shape)
-    return [1 if axis in new else next(sides) for axis in range(rank)]

@@ -1,7 +1,7 @@
 """The parity check: an exported network is compared with PyTorch on the same inputs, and not written if too far off.
 
-PSNR is 20 log10(range / rms error) over all inputs that are compared, the range being that of PyTorch's output, its
-largest value less its smallest. An image's range is 1. PSNR is capped at `CAP` dB.
+PSNR is 20 log10(range / rms error) over all inputs that are compared, the range being the largest value of PyTorch's
+output less its smallest. An image's range is 1. PSNR is capped at `CAP` dB.
 """
 
 import math
@@ -23,8 +23,7 @@ CAP = 200.0
 DRAWS = 3
 """Inputs that a component is compared on."""
 
-Outputs = NDArray[Any]
-"""Of a network, any shape."""
+Outputs = NDArray[Any]  # of a network, any shape
 
 
 class GateMissed(RuntimeError):
@@ -37,8 +36,7 @@ class Parity:
 
     Args:
         psnr_db: see above.
-        max_error: the largest difference.
-        largest: the largest absolute value of PyTorch's output.
+        max_error, largest: the largest absolute difference, and absolute value of PyTorch's output.
         inputs: how many were compared.
     """
 
@@ -49,14 +47,8 @@ class Parity:
 
 
 def compare(reference: Sequence[Outputs], outputs: Sequence[Outputs], span: float | None = None) -> Parity:
-    """Compare outputs with reference outputs.
-
-    Args:
-        reference, outputs: one array for each input, in the same order.
-        span: the range; None for that of ``reference``.
-    """
-    left = np.concatenate([one.astype(np.float64).ravel() for one in reference])
-    right = np.concatenate([one.astype(np.float64).ravel() for one in outputs])
+    """Compare outputs with reference outputs, an array for each input; ``span`` None for the range of ``reference``."""
+    left, right = (np.concatenate([one.astype(np.float64).ravel() for one in many]) for many in (reference, outputs))
     difference = np.abs(left - right)
     error = float(np.sqrt(np.mean(difference**2)))
     whole = float(np.ptp(left)) if span is None else span
@@ -88,13 +80,7 @@ def gate_image(precision: str, psnr_db: float) -> None:
 
 
 def measure(component: "Component", run: Callable[[Mapping[str, Outputs]], Outputs], draws: int = DRAWS) -> Parity:
-    """A component's exported network against PyTorch.
-
-    Args:
-        component: the network.
-        run: the exported network: inputs by name to its output.
-        draws: how many inputs are compared.
-    """
+    """A component against its exported network, ``run`` with inputs by name, on as many ``draws`` of inputs."""
     numbers = range(1, draws + 1)
     inputs = [{name: value.numpy() for name, value in component.draw(number).items()} for number in numbers]
     return compare([component.reference(number).numpy() for number in numbers], [run(values) for values in inputs])

@@ -1,13 +1,11 @@
 """Layers written again for LiteRT: the same numbers with fewer operations, and feature maps that keep their layout.
 
-LiteRT's convolutions want channels last. What a converter makes of torch's own layers is right, but it turns feature
-maps round on the way into every group norm and out of it, copies queries, keys and weights around the two products of
-attention, and turns a picture twice where it becomes a sequence. The functions here say the same so that no feature map
-is ever turned, on tensors of four dimensions at most, in operations that mobile delegates have. `docs/export.md` has
-the counts before and after.
+LiteRT's convolutions want channels last. What a converter makes of torch's own layers is right, but it transposes
+feature maps into and out of every group norm, copies queries, keys and weights around the two products of attention,
+and transposes a picture twice where it becomes a sequence. The functions here compute the same without that, on tensors
+of four dimensions at most, in operations that mobile delegates have. `docs/export.md` has the counts before and after.
 
-They take effect inside ``with Reauthored():``, whatever class of layer calls them: this project's, diffusers' and
-transformers' alike.
+They take effect inside ``with Reauthored():``, whichever class calls them: this project's, diffusers' or transformers'.
 """
 
 import math
@@ -26,10 +24,9 @@ FAR = -30000.0
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """`torch.nn.functional.group_norm`, of (batch, channels, ...).
+    """`torch.nn.functional.group_norm`, of (batch, channels, ...), from each channel's mean and variance.
 
-    Each channel's mean and variance over the picture come first. What makes one gain and one offset a channel of them
-    is small, and repeats nothing to a channel's shape but in a sum or a product: XNNPACK leaves BROADCAST_TO to others.
+    Nothing is repeated to a channel's shape but in a sum or a product: XNNPACK leaves BROADCAST_TO to others.
     """
     x_bchw = input if input.ndim == 4 else input.flatten(2).unsqueeze(-1)
     batch, channels = input.shape[:2]
@@ -75,9 +72,11 @@ def attention(
 ) -> Tensor:
     """`torch.nn.functional.scaled_dot_product_attention` of (batch, heads, positions, channels), without dropout.
 
-    The scale goes to the queries, which are smaller than the weights; both products stay in four dimensions.
+    The queries are scaled, which are smaller than the weights; both products stay in four dimensions.
     """
-    product = _product()
+    # a b^T of four-dimensional tensors, of which LiteRT's converter makes one operation
+    from litert_torch.generative.custom_ops.bmm_4d import bmm_4d as product  # type: ignore[import-untyped]
+
     weights_bhnm = product(query * (query.shape[-1] ** -0.5 if scale is None else scale), key)
     if is_causal:
         attn_mask = torch.ones(weights_bhnm.shape[-2:], dtype=torch.bool).tril()
@@ -85,14 +84,8 @@ def attention(
         attn_mask = torch.zeros(attn_mask.shape).masked_fill(~attn_mask, FAR)
     if attn_mask is not None:
         weights_bhnm = weights_bhnm + attn_mask
-    return product(weights_bhnm.softmax(-1), value.transpose(-1, -2))
-
-
-def _product() -> Callable[[Tensor, Tensor], Tensor]:
-    """a b^T of four-dimensional tensors, of which LiteRT's converter makes one operation."""
-    from litert_torch.generative.custom_ops import bmm_4d  # type: ignore[import-untyped]
-
-    return bmm_4d.bmm_4d
+    output: Tensor = product(weights_bhnm.softmax(-1), value.transpose(-1, -2))
+    return output
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -117,25 +110,21 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     return input.reshape(wanted)
 
 
-LAYERS: Mapping[str, Mapping[Callable[..., Tensor], Callable[..., Tensor]]] = {
-    "group_norm": {F.group_norm: group_norm},
-    "layer_norm": {F.layer_norm: layer_norm},
-    "attention": {F.scaled_dot_product_attention: attention},
-    "pictures": {Tensor.flatten: flatten, Tensor.reshape: reshape, Tensor.view: reshape},
+LAYERS: Mapping[Callable[..., Tensor], Callable[..., Tensor]] = {
+    F.group_norm: group_norm,
+    F.layer_norm: layer_norm,
+    F.scaled_dot_product_attention: attention,
+    Tensor.flatten: flatten,
+    Tensor.reshape: reshape,
+    Tensor.view: reshape,
 }
-"""What is written again, by name: torch's functions and those that stand in for them."""
+"""torch's functions, and those that stand in for them."""
 
 
 class Reauthored(TorchFunctionMode):
-    """Inside it, those of `LAYERS` named (None: all) stand in for torch's."""
-
-    def __init__(self, names: tuple[str, ...] | None = None) -> None:
-        super().__init__()
-        self._layers: dict[Callable[..., Tensor], Callable[..., Tensor]] = {}
-        for name in LAYERS if names is None else names:
-            self._layers |= LAYERS[name]
+    """Inside it, those of `LAYERS` stand in for torch's."""
 
     def __torch_function__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return self._layers.get(func, func)(*args, **(kwargs or {}))
+        return LAYERS.get(func, func)(*args, **(kwargs or {}))

@@ -1,7 +1,7 @@
 """From a prompt to an image with three ``.tflite`` files, numpy and the tokenizer: no torch, no transformers.
 
 A folder of `mdrepro.export.bundle` holds the files, ``tokenizer.json`` and ``bundle-fp32.json``, which says how they go
-together. It is what an app on a phone does, in a page of Python, and gives the torch pipeline's image::
+together. It is what an app on a phone does, and gives the torch pipeline's image::
 
     images = Runner("bundle").images(["a red star"])  # uint8 (1, height, width, 3)
 """
@@ -32,11 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class LiteRTNetwork:
-    """One ``.tflite`` file, ready to run.
-
-    Args:
-        path: the file.
-        threads: of the processor; None for as many as there are cores.
+    """One ``.tflite`` file, ready to run on so many threads; None for as many as there are cores.
 
     Attributes:
         summary: what the file says of itself.
@@ -55,10 +51,8 @@ class LiteRTNetwork:
             interpreter.allocate_tensors()
             self._run = interpreter.get_signature_runner()
         except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise BadInput(
-                f"{path} cannot be run here ({reason}); it needs {', '.join(self.summary.operations)}"
-            ) from error
+            reason, needs = str(error).strip().partition("\n")[0], ", ".join(self.summary.operations)
+            raise BadInput(f"{path} cannot be run here ({reason}); it needs {needs}") from error
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """Outputs by name, for inputs by name. Raises BadInput for other names, shapes or types than the file has."""
@@ -93,16 +87,16 @@ class Runner:
         self.description = _read(file)
         self.schedule = Schedule.from_json(self.description["schedule"])
         self.tokenizer = _tokenizer(file.parent / self.description["tokenizer"]["file"])
-        networks = {
-            name: LiteRTNetwork(file.parent / name_of, threads) for name, name_of in self.description["files"].items()
-        }
-        self.text_encoder, self.unet, self.decoder = (networks[name] for name in ("text-encoder", "unet", "decoder"))
+        files = self.description["files"]
+        self.text_encoder, self.unet, self.decoder = (
+            LiteRTNetwork(file.parent / files[name], threads) for name in ("text-encoder", "unet", "decoder")
+        )
         ports = {port.name: port.shape for port in self.unet.summary.inputs}
         self.branches, self.latent = ports["sample"][0], ports["sample"][1:]
         self.takes_guidance = "guidance" in ports
 
     def tokens(self, prompt: str) -> NDArray[np.int32]:
-        """Token numbers of a prompt, (1, tokens). A longer one loses its last words, and keeps its end; a warning."""
+        """Token numbers of a prompt, (1, tokens). A longer one loses its last words, not its end token; a warning."""
         settings = self.description["tokenizer"]
         ids = self.tokenizer.encode(prompt).ids
         if settings["unknown"] in ids:
@@ -130,7 +124,6 @@ class Runner:
         """An image for each prompt, uint8 (prompts, height, width, 3).
 
         Args:
-            prompts: texts.
             negative_prompt: what guidance leads away from.
             steps, guidance: None for the checkpoint's own; guidance w is w v(text) - (w - 1) v(negative), 1 is none.
             seed: of the noise: that of image i depends on seed and i alone.
@@ -155,7 +148,8 @@ class Runner:
         null = self.encode(negative_prompt) if guidance != 1 and not self.takes_guidance else None
         images = []
         for index, prompt in enumerate(prompts):
-            drawn = _draw(seed, index, shape) if noise is None else noise[index].astype(np.float32)
+            rng = np.random.default_rng([seed, index])
+            drawn = rng.standard_normal(shape, np.float32) if noise is None else noise[index].astype(np.float32)
             text, x = self.encode(prompt), drawn[:1]
             for step, time in enumerate(times):
                 prediction = self.predict(x, time, text, null, guidance)
@@ -176,20 +170,14 @@ class Runner:
         if self.branches == 2:
             both = np.concatenate([texts[0], texts[-1]])
             out = self.unet(sample=np.concatenate([x, x]), timestep=now, encoder_hidden_states=both)["prediction"]
-            outs = [out[:1], out[1:]][-len(texts) :]
+            outs = [out[:1], out[1:]]
         else:
             outs = [self.unet(sample=x, timestep=now, encoder_hidden_states=one)["prediction"] for one in texts]
-        if null is None:
-            return outs[-1]
-        return outs[0] + np.float32(guidance) * (outs[1] - outs[0])
+        return outs[-1] if null is None else outs[0] + np.float32(guidance) * (outs[1] - outs[0])
 
     def decode(self, x: Array) -> NDArray[np.uint8]:
         """Pixels of a latent, uint8 (1, height, width, 3), rounded."""
         return (self.decoder(latent=x)["image"] * 255).round().astype(np.uint8)
-
-
-def _draw(seed: int, index: int, shape: tuple[int, ...]) -> Array:
-    return np.random.default_rng([seed, index]).standard_normal(shape, dtype=np.float32)
 
 
 def bundle_name(precision: str) -> str:
@@ -198,9 +186,7 @@ def bundle_name(precision: str) -> str:
 
 
 def _locate(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    bundles = sorted(path.glob(bundle_name("*")))
+    bundles = sorted(path.glob(bundle_name("*"))) if path.is_dir() else [path]
     if len(bundles) != 1:
         names = ", ".join(file.name for file in bundles) or "none"
         raise BadInput(f"{path} holds {names}: expected one {bundle_name('*')} of `mdrepro export`, or name the file")

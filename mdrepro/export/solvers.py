@@ -1,8 +1,8 @@
 """Samplers in numpy: DDIM (arXiv 2010.02502, eta 0) and UFOGen's re-noising (arXiv 2311.09257), as in PyTorch.
 
-Levels are alpha-bar of every timestep, as the checkpoint's scheduler had them: they are read from the file, so that no
-noise schedule is written a second time. With a = sqrt(alpha-bar) and s = sqrt(1 - alpha-bar), a prediction is noise e
-(``epsilon``), a e - s x0 (``v_prediction``) or x0 (``sample``). Importing this module imports numpy alone.
+Levels are alpha-bar of every timestep, read from the file as the checkpoint's scheduler had them. With
+a = sqrt(alpha-bar) and s = sqrt(1 - alpha-bar), a prediction is noise e (``epsilon``), a e - s x0 (``v_prediction``) or
+x0 (``sample``). Importing this module imports numpy alone.
 """
 
 from collections.abc import Sequence
@@ -16,25 +16,23 @@ from mdrepro.core.errors import BadInput, unknown
 
 Array = NDArray[Any]
 
-SAMPLERS = ("ddim", "renoise")
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-SPACINGS = ("trailing", "leading", "linspace")
+ALLOWED = {
+    "sampler": ("ddim", "renoise"),
+    "prediction": ("epsilon", "v_prediction", "sample"),
+    "spacing": ("trailing", "leading", "linspace"),
+}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How an image is sampled.
+    """How an image is sampled. Raises BadInput for a name that is not in `ALLOWED`.
 
     Args:
-        sampler: one of `SAMPLERS`.
-        prediction: what the denoiser gives, one of `PREDICTIONS`.
+        prediction: what the denoiser gives.
         levels: alpha-bar of every timestep, from the cleanest on.
         clean: alpha-bar after the last step, of DDIM.
-        spacing: of DDIM's steps, one of `SPACINGS`; ``leading`` adds ``offset``.
+        spacing: of DDIM's steps; ``leading`` adds ``offset``.
         clip: DDIM's x0 is clipped to -clip..clip; None for not at all.
-
-    Raises:
-        BadInput: an unknown name.
     """
 
     sampler: str
@@ -46,12 +44,8 @@ class Schedule:
     clip: float | None = None
 
     def __post_init__(self) -> None:
-        for kind, name, allowed in (
-            ("sampler", self.sampler, SAMPLERS),
-            ("prediction", self.prediction, PREDICTIONS),
-            ("spacing", self.spacing, SPACINGS),
-        ):
-            if name not in allowed:
+        for kind, allowed in ALLOWED.items():
+            if (name := getattr(self, kind)) not in allowed:
                 raise unknown(kind, name, allowed)
 
     @classmethod
@@ -83,13 +77,11 @@ class Schedule:
         return [int(t) for t in times]
 
     def step(self, x: Array, prediction: Array, times: Sequence[int], index: int, noise: Array | None) -> Array:
-        """From the level of ``times[index]`` to the next.
+        """Noisy latents x, any shape, from the level of ``times[index]`` to the next.
 
         Args:
-            x: noisy latents, any shape.
             prediction: the denoiser's, as x.
             times: of `timesteps`.
-            index: which of them x is at.
             noise: fresh, as x: needed by ``renoise`` before the last step.
         """
         a, s = self._level(times[index])

@@ -1,10 +1,9 @@
-"""Long work shown while it runs: the stage it is at, time and memory, with the converters' own output kept away."""
+"""Long work shown while it runs: its stage, time and memory, without the converters' own output."""
 
 import contextlib
 import io
 import logging
 import os
-import resource
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Self, TextIO
 import psutil
 
 from mdrepro.core.console import Progress
+from mdrepro.core.machine import peak_memory
 
 SECONDS = 0.5
 """Between two looks at the process's memory."""
@@ -31,11 +31,9 @@ class Stages:
         self.seconds: dict[str, float] = {}
         self.peak = 0
         self._title, self._count = title, count
-        self._process = psutil.Process()
 
     def __enter__(self) -> Self:
-        self._before = _largest()
-        self._screen: TextIO = _screen()
+        self._before, self._screen = peak_memory(), _screen()
         self._progress = Progress(self._title, self._count, "stages", file=self._screen)
         self._name, self._ended = "", threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -45,7 +43,7 @@ class Stages:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._watcher.join()
-        if (largest := _largest()) > self._before:
+        if (largest := peak_memory()) > self._before:
             self.peak = largest
         self._progress.close()
         self._screen.close()
@@ -60,15 +58,11 @@ class Stages:
         self._progress.advance()
 
     def _watch(self) -> None:
+        process = psutil.Process()
         while not self._ended.wait(SECONDS):
-            held = self._process.memory_info().rss
+            held = process.memory_info().rss
             self.peak = max(self.peak, held)
             self._progress.note(f"{self._name}, {held / 1e9:.1f} GB")
-
-
-def _largest() -> int:
-    """Bytes of memory, the most that this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _screen() -> TextIO:
@@ -87,11 +81,7 @@ def quiet() -> Iterator[None]:
         stream.flush()
     kept = os.dup(1), os.dup(2)
     logging.disable(logging.CRITICAL)
-    with (
-        open(os.devnull, "w") as sink,
-        contextlib.redirect_stdout(sink),
-        contextlib.redirect_stderr(sink),
-    ):
+    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
         try:
             for number in (1, 2):
                 os.dup2(sink.fileno(), number)

@@ -33,11 +33,7 @@ class Target(Protocol):
         """Whether `mdrepro.export.runner` makes images with its files."""
 
     def check(self, component: "Component", precision: str) -> int:
-        """Bytes of disk that an export needs meanwhile.
-
-        Raises:
-            BadInput: an unknown precision, or a network that is too large for it.
-        """
+        """Bytes of disk that an export needs meanwhile. Raises BadInput for a network that is too large."""
 
     def export(
         self,
@@ -56,8 +52,8 @@ class Target(Protocol):
             precisions: of its weights, keys of `precisions`.
             folder: for unfinished files alone.
             metadata: JSON values for the files.
-            stages: shows the progress: one stage for the conversion, and one for writing each precision.
-            plain: leave the layers to the converter, to see what writing them again saves.
+            stages: one stage for the conversion, and one for writing each precision.
+            plain: leave the layers to the converter.
 
         Yields:
             each precision with its file, in ``folder``.

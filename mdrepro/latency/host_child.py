@@ -4,10 +4,10 @@ Where ``request["served"]`` is set, it makes one run for every line that it read
 several such processes can take turns (`mdrepro.latency.host_torch`).
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def main(request: dict[str, Any], prepare: Prepare | None = None) -> dict[str, A
     first = _timed(run)
     for _ in range(request["warm_up"] - 1):
         _timed(run)
-    loading = _largest()
+    loading = machine.peak_memory()
     _forget()
     seconds: list[float] = []
     if request.get("served"):
@@ -55,7 +55,7 @@ def main(request: dict[str, Any], prepare: Prepare | None = None) -> dict[str, A
         "seconds": seconds,
         "load_before": load_before,
         "load_after": os.getloadavg()[0],
-        "peak_bytes": _largest(),
+        "peak_bytes": machine.peak_memory(),
         "loading_bytes": loading,
         "peak_gmacs": max(peak, _peak(request["side"])),
         "runtime": runtime,
@@ -104,25 +104,10 @@ def _values(random: "np.random.Generator", tensor: dict[str, Any]) -> "NDArray[n
     return random.standard_normal(shape).astype(kind)
 
 
-def _largest() -> int:
-    """Bytes of memory, the most that this process held, since `_forget` where the system can tell.
-
-    A process that another starts inherits that one's ``ru_maxrss`` on Linux; ``VmHWM`` is its own.
-    """
-    try:
-        with open("/proc/self/status", encoding="utf-8") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def _forget() -> None:
-    """Reset `_largest`, so that what loading needed for a moment is not in it."""
-    try:
-        with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
-            file.write("5")
-    except OSError:
-        pass
+    """Reset `machine.peak_memory` where the system can, so that what loading needed for a moment is not in it."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
+        file.write("5")
 
 
 def _peak(side: int, rounds: int = 5) -> float:

@@ -18,7 +18,7 @@ from mdrepro.export.components import Component
 from mdrepro.export.litert import LiteRT
 from mdrepro.export.runner import LiteRTNetwork
 from mdrepro.export.stages import quiet
-from tests.support.small_component import SHAPE, Fake, Small, component, draw, export, small
+from tests.support.small_component import SHAPE, Small, component, draw, export, small
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +155,6 @@ def test_over_two_gigabytes_in_fp32_is_refused() -> None:
     with pytest.raises(BadInput, match=r"over 2 GB.*expected fp16, int8, int8-dynamic"):
         LiteRT().check(huge, "fp32")
     assert LiteRT().check(huge, "fp16") > 4 * 625e6
-    with pytest.raises(BadInput, match="fp32, fp16, int8"):
-        LiteRT().check(huge, "fp8")
 
 
 def test_a_file_cut_off_is_refused(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -300,16 +298,21 @@ def test_a_missing_package_is_named(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_bad_arguments_are_named(network: Component, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(components, "find", lambda *_: Fake(network))
+def test_bad_arguments_are_named_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(components, "find", lambda *_: pytest.fail("loaded"))
     for options, says in (
         ({"target": "onnx"}, "litert, coreml"),
         ({"wanted": ["vae"]}, "text-encoder, unet, decoder"),
-        ({"wanted": ["unet"], "precisions": ["fp64"]}, "fp32, fp16, int8"),
-        ({"wanted": ["unet"], "precisions": []}, "expected one or more"),
+        (
+            {"wanted": ["unet"], "precisions": ["fp32", "fp8"]},
+            "unknown precision 'fp8'.*: fp32, fp16, int8, int8-dynamic",
+        ),
+        ({"target": "coreml", "precisions": ["int4"]}, "unknown precision 'int4'.*: fp32, fp16, int8, palette8"),
+        ({"wanted": ["unet"], "precisions": []}, "expected one or more of fp32, fp16, int8, int8-dynamic"),
     ):
         with pytest.raises(BadInput, match=says):
             commands.export("small", tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_quiet_keeps_what_c_writes(capfd: pytest.CaptureFixture[str]) -> None:

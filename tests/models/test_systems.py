@@ -85,7 +85,7 @@ def test_a_new_row_is_in_every_list(monkeypatch: pytest.MonkeyPatch, cli_run: An
     assert model.guidance == 3.0
     unet = model.component("unet")
     assert unet.draw(0)["sample"].shape == (2, 4, 8, 8)
-    assert unet.run(unet.draw(0)).shape == (2, 4, 8, 8)
+    assert unet.reference(0).shape == (2, 4, 8, 8)
     assert unet.parameters == cost.parts[1].params
 
     assert host_latency.select(["small", "half-decoder"]) == ["small", "half-decoder"]
