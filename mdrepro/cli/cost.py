@@ -23,6 +23,8 @@ def cost(
     as_json: Json = False,
 ) -> None:
     """Parameters, MACs and FLOPs of full-size networks, or of one image by a whole system."""
+    from mdrepro.metrics.cost import measure as costs
+    from mdrepro.metrics.cost.systems import measure_system
     from mdrepro.models import presets
     from mdrepro.models import systems as known
     from mdrepro.reproduce import formatting
@@ -30,15 +32,14 @@ def cost(
     if bool(models) == bool(systems):
         choices = f"networks ({', '.join(presets.names())}) or --system with one of {', '.join(known.whole())}"
         raise BadInput(f"name either {choices}")
-    if systems:
-        if resolution is not None or details:
-            raise BadInput("--resolution and --details are of networks, not of systems: leave them out")
-        _system_costs(systems, as_json)
-        return
-    from mdrepro.metrics.cost import measure as costs
-
+    if systems and (resolution is not None or details):
+        raise BadInput("--resolution and --details are of networks, not of systems: leave them out")
     checked = [presets.get(model).name for model in models or []]
-    if details:
+    if systems:
+        schedules = [each for name in systems for each in measure_system(name)]
+        plain = [each.as_dict() for each in schedules]
+        text = "\n\n".join(map(formatting.system_cost, schedules))
+    elif details:
         every = [costs.details(model, resolution) for model in checked]
         plain = [each.as_dict() for each in every]
         text = formatting.costs([each.cost for each in every]) + "\n\n" + formatting.cost_details(every)
@@ -47,17 +48,6 @@ def cost(
         plain = [each.as_dict() for each in counted]
         text = formatting.costs(counted)
     if as_json:
-        print_json(plain[0] if len(plain) == 1 else plain)
+        print_json(plain[0] if models and len(plain) == 1 else plain)
     else:
         print(text)
-
-
-def _system_costs(names: list[str], as_json: bool) -> None:
-    from mdrepro.metrics.cost.systems import measure_system
-    from mdrepro.reproduce import formatting
-
-    every = [measure_system(name) for name in names]
-    if as_json:
-        print_json([each.as_dict() for schedules in every for each in schedules])
-        return
-    print("\n\n".join(formatting.system_cost(each) for schedules in every for each in schedules))

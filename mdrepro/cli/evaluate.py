@@ -1,12 +1,13 @@
 """``mdrepro evaluate``: metrics of folders of images. Every command is a thin call into `mdrepro.metrics`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdrepro.cli.options import Json, print_json
 from mdrepro.core.errors import BadInput, NotAttempted
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Metrics of folders of images, each number with its protocol.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Metrics = Annotated[str | None, typer.Option("--metrics", help="Names, with commas between them.")]
 EncoderName = Annotated[str, typer.Option("--encoder", help="A row of `mdrepro evaluate encoders`.")]
 Weights = Annotated[str | None, typer.Option("--weights", help="The encoder's weights: a file, folder or hub name.")]
@@ -58,15 +58,14 @@ def reconstruction(
     from mdrepro.metrics.image import pairs
 
     wanted = _names(metrics)
+    head: dict[str, Any] = {"reference": str(reference), "reconstructions": str(folder)}
     if against:
         from mdrepro.metrics.image.peers import reconstruction as peers
 
-        compared, missing = peers.against(reference, folder, against, wanted)
-        _compared({"reference": str(reference), "reconstructions": str(folder)}, compared, missing, as_json)
+        _print_compared(head, *peers.against(reference, folder, against, wanted), as_json)
         return
     scores = pairs.evaluate(reference, folder, wanted, seed=seed)
-    head = {"reference": str(reference), "reconstructions": str(folder), "pairs": len(pairs.paired(reference, folder))}
-    _print(head, scores, as_json)
+    _print_scores(head | {"pairs": len(pairs.paired(reference, folder))}, scores, as_json)
     if wanted and any(score.value is None for score in scores):
         raise typer.Exit(1)
 
@@ -102,6 +101,7 @@ def image_sets(
     """
     from mdrepro.metrics.image import clip_score, encoders, sets
 
+    head: dict[str, Any] = {"real": str(real), "generated": str(generated)}
     if against:
         from mdrepro.metrics.image.peers import fid
 
@@ -109,8 +109,7 @@ def image_sets(
             raise BadInput(f"--against compares FID alone: expected --metrics fid and no captions, got {metrics}")
         ours = _encoder(encoder, weights, sha256, download, encoders.device(device))
         one = fid.against(real, generated, against, ours, sets.Options(few=few, batch=batch))
-        head = {"real": str(real), "generated": str(generated), "encoder": ours.record()}
-        _compared(head, [one], {}, as_json)
+        _print_compared(head | {"encoder": ours.record()}, [one], {}, as_json)
         return
     if scale not in clip_score.SCALES:
         raise BadInput(f"--scale {scale}: expected {', '.join(clip_score.SCALES)}")
@@ -129,8 +128,8 @@ def image_sets(
         judge = judge or _encoder(encoder, weights, sha256, download, on)
     how = sets.Options(few=few, resamples=resamples, seed=seed, scale=scale, batch=batch)
     scores = sets.evaluate(real, generated, wanted, encoder=main, clip=judge, captions=texts, options=how)
-    used = {"encoder": main.record() if main else None, "clip": judge.record() if judge else None}
-    _print({"real": str(real), "generated": str(generated), **used}, scores, as_json)
+    head |= {"encoder": main.record() if main else None, "clip": judge.record() if judge else None}
+    _print_scores(head, scores, as_json)
 
 
 @app.command()
@@ -160,19 +159,18 @@ def protocols(
     missing: dict[str, str] = {}
     asked = [("tf-exact", weights, sha256), *([(clip, clip_weights, clip_sha256)] if clip else [])]
     for name, source, digest in asked:
+        family = encoders.row(name).family
         try:
-            networks[encoders.row(name).family] = encoders.network(
-                name, source, sha256=digest, download=download, on=on
-            )
+            networks[family] = encoders.network(name, source, sha256=digest, download=download, on=on)
         except NotAttempted as error:
-            missing[encoders.row(name).family] = str(error)
+            missing[family] = str(error)
     if not networks:
         raise NotAttempted("; ".join(missing.values()))
     how = sets.Options(few=few, batch=batch)
     rows = conventions.matrix(real, generated, networks, captions=texts, options=how, device=on)
     if as_json:
         record = {"real": str(real), "generated": str(generated), "rows": [row.record() for row in rows]}
-        print(json.dumps(record | {"not_attempted": missing}, indent=1, ensure_ascii=False))
+        print_json(record | {"not_attempted": missing})
         return
     lines: list[tuple[str, ...]] = [("group", "convention", "value", "difference", "%")]
     for row in rows:
@@ -240,7 +238,7 @@ def list_encoders(as_json: Json = False) -> None:
 
     rows = [asdict(row) | {"default": DEFAULTS.get(row.family)} for row in ENCODERS.values()]
     if as_json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print_json(rows)
         return
     lines = [("encoder", "distance", "what", "--weights")]
     for row in rows:
@@ -249,37 +247,35 @@ def list_encoders(as_json: Json = False) -> None:
     print(columns(lines, indent=""))
 
 
-def _print(head: dict[str, Any], scores: Sequence["Score"], as_json: bool) -> None:
-    from mdrepro.core.console import columns
-
-    if as_json:
-        record = head | {"metrics": [score.record() for score in scores]}
-        print(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
-        return
-    print(columns([("metric", "value", ""), *(score.cells() for score in scores)], indent=""))
-    for protocol in dict.fromkeys(score.protocol for score in scores if score.value is not None):
-        print(f"  {protocol}")
+def _print_scores(head: dict[str, Any], scores: Sequence["Score"], as_json: bool) -> None:
+    lines = [("metric", "value", ""), *(score.cells() for score in scores)]
+    protocols = dict.fromkeys(score.protocol for score in scores if score.value is not None)
+    _print(head | {"metrics": [score.record() for score in scores]}, lines, protocols, as_json)
 
 
-def _compared(
+def _print_compared(
     head: dict[str, Any], comparisons: Sequence["Comparison"], missing: Mapping[str, str], as_json: bool
 ) -> None:
-    from mdrepro.core.console import columns
-
-    if as_json:
-        record = head | {"comparisons": [one.record() for one in comparisons], "not_attempted": missing}
-        print(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
-        return
     lines: list[tuple[str, ...]] = [("metric", "mdrepro", "other", "difference", "package")]
     for one in comparisons:
         theirs = "infinite" if one.theirs is None else f"{one.theirs:.7g}"
         difference = "" if one.difference is None else f"{one.difference:+.3g}"
         lines.append((one.metric, f"{one.ours:.7g}", theirs, difference, one.package))
+    notes = [f"{one.metric}: {one.verdict}" for one in comparisons]
+    notes += [f"{name}: not attempted: {reason}" for name, reason in missing.items()]
+    record = head | {"comparisons": [one.record() for one in comparisons], "not_attempted": missing}
+    _print(record, lines, notes, as_json)
+
+
+def _print(record: dict[str, Any], lines: Sequence[Sequence[str]], notes: Iterable[str], as_json: bool) -> None:
+    from mdrepro.core.console import columns
+
+    if as_json:
+        print(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
+        return
     print(columns(lines, indent=""))
-    for one in comparisons:
-        print(f"  {one.metric}: {one.verdict}")
-    for name, reason in missing.items():
-        print(f"  {name}: not attempted: {reason}")
+    for note in notes:
+        print(f"  {note}")
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -309,28 +305,28 @@ def _captions(file: Path | None, generated: Path) -> list[str] | None:
     from mdrepro.metrics.image import images
     from mdrepro.sampling.manifest import MANIFEST, Manifest
 
+    if file is None and not (generated / MANIFEST).is_file():
+        return None
+    files = images.files(generated)
     if file is None:
-        if not (generated / MANIFEST).is_file():
-            return None
-        prompts = {entry.file: entry.prompt for entry in Manifest.read(generated).images}
-        return [_caption(prompts, image.name, generated / MANIFEST) for image in images.files(generated)]
+        named: dict[str, str] | None = {entry.file: entry.prompt for entry in Manifest.read(generated).images}
+    else:
+        named = _named(file) if file.suffix.lower() == ".jsonl" else None
+    if named is not None:
+        if lacking := [image.name for image in files if image.name not in named]:
+            raise BadInput(
+                f"{file or generated / MANIFEST} has no caption for {lacking[0]}: one for each image is needed"
+            )
+        return [named[image.name] for image in files]
     from mdrepro.data.prompts import read
 
-    files = images.files(generated)
-    if file.suffix.lower() == ".jsonl" and (named := _named(file)) is not None:
-        return [_caption(named, image.name, file) for image in files]
+    assert file is not None
     texts = read(file)
     if len(texts) != len(files):
         raise BadInput(
             f"{generated} holds {len(files)} images, and {file} {len(texts)} captions: one for each is needed"
         )
     return texts
-
-
-def _caption(texts: dict[str, str], name: str, file: Path) -> str:
-    if name not in texts:
-        raise BadInput(f"{file} has no caption for {name}: one for each image is needed")
-    return texts[name]
 
 
 def _named(file: Path) -> dict[str, str] | None:

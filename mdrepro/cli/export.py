@@ -1,11 +1,12 @@
 """``mdrepro export``: a thin call into `mdrepro.export`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from mdrepro.cli.options import Json, print_json
 
 
 def export(
@@ -34,7 +35,7 @@ def export(
         bool,
         typer.Option("--plain", help="Leave LiteRT's layers to the converter, to see what writing them again saves."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write networks as files for phones, each checked against PyTorch first."""
     from mdrepro.export import commands
@@ -57,13 +58,12 @@ def export(
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     if as_json:
-        print(json.dumps(report, indent=1, ensure_ascii=False))
+        print_json(report)
     else:
-        print(summary(report))
+        _print(report)
 
 
-def summary(report: dict[str, Any]) -> str:
-    """A table of the files written, and how far each bundle's image is from PyTorch's."""
+def _print(report: dict[str, Any]) -> None:
     from mdrepro.core.console import columns
 
     lines = [("file", "MB", "operations", "PSNR dB", "s", "GB of memory")]
@@ -78,8 +78,7 @@ def summary(report: dict[str, Any]) -> str:
         )
         for entry in report["files"]
     ]
-    images = [
-        f"{entry['file']}: the image of {entry['prompt']!r} is {entry['image']['psnr_db']:.1f} dB from PyTorch's"
-        for entry in report.get("bundles", [])
-    ]
-    return "\n".join([columns(lines, indent=""), *images])
+    print(columns(lines, indent=""))
+    for entry in report.get("bundles", []):
+        psnr = entry["image"]["psnr_db"]
+        print(f"{entry['file']}: the image of {entry['prompt']!r} is {psnr:.1f} dB from PyTorch's")

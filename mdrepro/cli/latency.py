@@ -1,20 +1,16 @@
 """``mdrepro latency``: how long networks take, here or on a phone. Thin calls into `mdrepro.latency`."""
 
-import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdrepro.cli.options import Json, print_json
 from mdrepro.core.errors import BadInput, unknown
 
 if TYPE_CHECKING:
-    from mdrepro.latency.file_metadata import FileMetadata
     from mdrepro.latency.records import Record
-
-TARGETS = ("host", "android", "apple")
 
 
 def latency(
@@ -44,7 +40,7 @@ def latency(
     component: Annotated[str | None, typer.Option(help="text-encoder, unet, decoder, image, other; likewise.")] = None,
     device: Annotated[str | None, typer.Option(help="With --import: the device, if the report does not say.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the records there, as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Latency of networks on this host or an Android phone; a bundle for a phone elsewhere; others' reports."""
     from mdrepro.latency import file_metadata, records
@@ -58,7 +54,7 @@ def latency(
 
         print(f"{packing.write(named, bundle, metadata)}: on a machine with a phone: sh run.sh BENCHMARK_MODEL")
         return
-    state: list[dict[str, float]] = []
+    states: list[dict[str, float]] = []
     failed: dict[str, str] = {}
     if collect is not None:
         if model or component:
@@ -75,58 +71,40 @@ def latency(
         known["device"] = {"name": device} if device else None
         measured = [one for file in named for one in imports.read(kind, file, known)]
     elif where == "android":
-        measured = _on_android(named, metadata, accelerator or "cpu", threads, runs, tool, serial)
+        from mdrepro.latency import adb, android
+
+        phone = adb.phone(serial)
+        if tool is None:
+            raise BadInput("--tool is needed: benchmark_model for the phone")
+        measure = partial(
+            android.measure, tool=tool, phone=phone, accelerator=accelerator or "cpu", threads=threads or 4
+        )
+        measured = [measure(file, metadata=metadata(file), runs=runs) for file in named]
     elif where == "apple":
         from mdrepro.latency import apple
 
         measured = [apple.measure(file, accelerator or "all", metadata=metadata(file), runs=runs) for file in named]
     elif where == "host":
-        measured, state = _on_host(named, metadata, threads or 1, runs)
+        from mdrepro.latency import host
+
+        pairs = [host.measure(file, threads or 1, metadata=metadata(file), runs=runs) for file in named]
+        measured, states = [record for record, _ in pairs], [state for _, state in pairs]
     else:
-        raise unknown("value of --on", where, TARGETS)
+        raise unknown("value of --on", where, ("host", "android", "apple"))
     if out is not None:
         records.save(out, measured)
     if as_json:
         rows = [one.model_dump(mode="json", exclude_defaults=True) for one in measured]
-        print(json.dumps({"records": rows, "host": state, "failed": failed}, indent=1, ensure_ascii=False))
+        print_json({"records": rows, "host": states, "failed": failed})
     else:
-        _print(measured, state)
+        _print(measured, states)
         for name, why in failed.items():
             print(f"no result: {name}: {why}")
     if failed:
         raise typer.Exit(1)
 
 
-def _on_android(
-    files: list[Path],
-    metadata: "Callable[[Path], FileMetadata]",
-    accelerator: str,
-    threads: int | None,
-    runs: int,
-    tool: Path | None,
-    serial: str | None,
-) -> "list[Record]":
-    from mdrepro.latency import adb, android
-
-    attached = adb.phone(serial)
-    if tool is None:
-        raise BadInput("--tool is needed: benchmark_model for the phone")
-    return [
-        android.measure(file, tool, attached, accelerator, threads or 4, metadata=metadata(file), runs=runs)
-        for file in files
-    ]
-
-
-def _on_host(
-    files: list[Path], metadata: "Callable[[Path], FileMetadata]", threads: int, runs: int
-) -> "tuple[list[Record], list[dict[str, float]]]":
-    from mdrepro.latency import host
-
-    pairs = [host.measure(file, threads, metadata=metadata(file), runs=runs) for file in files]
-    return [record for record, _ in pairs], [state for _, state in pairs]
-
-
-def _print(measured: "list[Record]", state: list[dict[str, float]]) -> None:
+def _print(measured: "list[Record]", states: list[dict[str, float]]) -> None:
     """Measured and imported ones in tables of their own."""
     from mdrepro.core.console import columns
     from mdrepro.latency import records
@@ -144,6 +122,6 @@ def _print(measured: "list[Record]", state: list[dict[str, float]]) -> None:
         for one in rows:
             for note in one.notes:
                 print(f"  note: {one.model}: {note}")
-    for host in state:
+    for host in states:
         busy = f"load {host['load_before']:.2f} before, {host['load_after']:.2f} after"
         print(f"host: {busy}; a matrix product reaches {host['peak_gmacs']:.1f} GMAC/s")

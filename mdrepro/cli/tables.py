@@ -119,14 +119,15 @@ def reproduce(
             print("\n" + formatting.verdicts(ledger.find(job.table), result, results.published_result(tier, job.table)))
     errors = [execute.failure(tier, name) for name in failed]
     if report and len(failed) < len(jobs):
-        _report()
+        build_report()
     for trouble in errors:
         print(f"\nerror: {trouble['message']}", file=sys.stderr)
     if errors:
         raise typer.Exit(2 if all(trouble["bad_input"] for trouble in errors) else 1)
 
 
-def _report() -> None:
+def build_report() -> None:
+    """Build the report, a static site, from local runs and published results."""
     from mdrepro.core.paths import relative
     from mdrepro.reproduce.report import build as report
 
@@ -135,11 +136,6 @@ def _report() -> None:
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
-
-
-def build_report() -> None:
-    """Build the report, a static site, from local runs and published results."""
-    _report()
 
 
 def publish(tables: list[str], tier: TierOption = "quick") -> None:
