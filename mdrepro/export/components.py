@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.diffusion.guidance import guidance_embedding, guidance_width
-from mdrepro.diffusion.protocols import Config
 from mdrepro.models import autoencoders, latents, presets, systems, text
 from mdrepro.models.network import LARGEST, LATENT_FACTOR
 from mdrepro.models.protocols import Autoencoder, Denoiser, TextEncoder, TextToImage
