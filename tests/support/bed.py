@@ -14,7 +14,7 @@ from mdrepro.diffusion.noise import NoiseSchedule
 from mdrepro.training.engine.loop import LoopConfig, train
 from mdrepro.training.engine.objective import Objective
 from mdrepro.training.objectives.diffusion import Diffusion
-from tests.support import testbed
+from tests.support import testbed, tiny_pipeline
 
 RING = testbed.ring()
 NULL = RING.null_text
@@ -22,14 +22,7 @@ TRAINED_STEPS = 1000
 
 
 def scheduler(prediction_type: str = "v_prediction", **changes: Any) -> DDIMScheduler:
-    config = {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "clip_sample": False,
-        "timestep_spacing": "trailing",
-    }
-    return DDIMScheduler(**(config | {"prediction_type": prediction_type} | changes))
+    return tiny_pipeline.scheduler(prediction_type=prediction_type, **changes)
 
 
 def exact(prediction_type: str = "v_prediction") -> testbed.ExactDenoiser:

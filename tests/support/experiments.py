@@ -29,6 +29,7 @@ from mdrepro.training.runs import loaded, store
 from mdrepro.training.runs.store import Run
 from tests.support import tiny_pipeline as tiny
 from tests.support.checkout import REPOSITORY
+from tests.support.notebooks import run_cells
 
 N = 10
 """Images of a set, more than features."""
@@ -105,20 +106,12 @@ def resolved(table: str, tier: str) -> dict[str, Any]:
 
 def execute(table: str, tier: str, folder: Path, patch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
     """The result of a notebook's cells with ``changes`` of its parameters, recorded in ``folder`` as a batch run."""
-    spec = ledger.find(table)
-    assert spec.notebook
-    book = json.loads((REPOSITORY / spec.notebook).read_text())
     values = resolved(table, tier) | changes
     state = {"commit": None, "dirty": False, "changed_files": []}
     run = {"table": table, "prefix": sys.prefix, "parameters": values, "state": state, "fingerprint": {}}
     folder.mkdir(parents=True)
     patch.setenv(RUN, json.dumps(run | {"folder": str(folder)}))
-    scope: dict[str, Any] = {}
-    for cell in book["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), scope)
-            if "parameters" in cell["metadata"].get("tags", []):
-                scope |= values
+    run_cells(table, values)
     return json.loads((folder / "result.json").read_text())
 
 

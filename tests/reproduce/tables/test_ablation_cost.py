@@ -1,14 +1,12 @@
 """Rows, figure and notebook of table mobilediffusion-ablation-cost."""
 
 import functools
-import json
 import math
 
 import pytest
 import torch
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.paths import root
 from mdrepro.metrics.cost.closed_form import mobilediffusion_unet
 from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.models.mobilediffusion.unet import SD_VALUES, MobileDiffusionUNet
@@ -16,11 +14,11 @@ from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import ablation_cost
 from mdrepro.reproduce.tables.ablation_cost import RULES, TABLE, Change
 from mdrepro.reproduce.workflow.record import complete
+from tests.support.notebooks import recorded
 from tests.support.tiny_pipeline import UNET
 
 torch.set_num_threads(1)
 
-NOTEBOOK = root() / "notebooks/mobilediffusion/ablation_cost.ipynb"
 
 measured = functools.cache(lambda: ablation_cost.measure(list(RULES)))
 
@@ -146,17 +144,6 @@ def test_figure_marks_the_papers_figures():
 
 
 def test_notebook_runs_to_its_record(monkeypatch):
-    recorded = {}
-    monkeypatch.setattr(
-        "mdrepro.reproduce.workflow.record.record", lambda *args, **named: recorded.update(args=args, **named)
-    )
-    space: dict[str, object] = {}
-    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), space)
-            if "parameters" in cell["metadata"].get("tags", []):
-                space["rules"] = ["t3"]
-    table, rows = recorded["args"]
-    assert table == TABLE
+    rows, figures = recorded(TABLE, monkeypatch, rules=["t3"])
     assert {row.row for row in rows} == {"t3"}
-    assert list(recorded["figures"]) == ["ablation"]
+    assert figures == ["ablation"]

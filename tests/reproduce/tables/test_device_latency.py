@@ -1,6 +1,5 @@
 """Images composed of parts against sums by hand, claims, phones' records, figures and notebook."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from mdrepro.core.errors import BadInput, NotAttempted
-from mdrepro.core.paths import root
 from mdrepro.latency import host, host_torch, records
 from mdrepro.latency.records import Record
 from mdrepro.models import systems
@@ -22,8 +20,8 @@ from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Piece
 from mdrepro.reproduce.workflow.record import complete
 from tests.support.latencies import PEAK, by_work, claims, constant, measured, of_a_phone, stubbed, told, values
+from tests.support.notebooks import recorded
 
-NOTEBOOK = root() / "notebooks/mobilediffusion/device_latency.ipynb"
 TEN = constant(
     text_encoder=10, mobilediffusion=100, mobilediffusion_decoder_lite=30, mobilediffusion_decoder=50, sd15=300
 ) | constant(snapfusion=200, sd_decoder=70, snapfusion_decoder=20)
@@ -325,23 +323,12 @@ def test_images_at_50_8_and_1_steps() -> None:
 
 
 def test_notebook_runs_to_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded: dict[str, Any] = {}
-    monkeypatch.setattr(
-        "mdrepro.reproduce.workflow.record.record", lambda *args, **named: recorded.update(args=args, **named)
-    )
     monkeypatch.setattr(host_latency, "measure", stubbed)
     monkeypatch.setattr(host_latency, "keep", lambda *_: None)
     monkeypatch.setattr(device_latency, "prepare", lambda *_: None)
     monkeypatch.setattr(device_latency, "against_torch", lambda found, **named: [])
-    space: dict[str, object] = {}
-    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), space)
-            if "parameters" in cell["metadata"].get("tags", []):
-                space["resolution"] = 128
-    table, rows = recorded["args"]
-    assert table == TABLE
+    rows, figures = recorded(TABLE, monkeypatch, resolution=128)
     complete(ledger.find(TABLE), rows)
     assert {row.row for row in rows} == set(IMAGES)
-    assert list(recorded["figures"]) == ["work", "image"]
+    assert figures == ["work", "image"]
     assert claims(rows)["lite-decoder-halves-latency"] == "holds"

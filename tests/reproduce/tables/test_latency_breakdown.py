@@ -1,19 +1,15 @@
 """SnapFusion's breakdown on this machine: runs, totals, ratios and claims by hand, phones and notebook."""
 
-import json
-from typing import Any
-
 import pytest
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.paths import root
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import host_latency, latency_breakdown
 from mdrepro.reproduce.tables.latency_breakdown import IMAGES, NETWORKS, TABLE
 from mdrepro.reproduce.workflow.record import complete
 from tests.support.latencies import claims, constant, measured, of_a_phone, stubbed, values
+from tests.support.notebooks import recorded
 
-NOTEBOOK = root() / "notebooks/snapfusion/latency_breakdown.ipynb"
 ONCE = constant(text_encoder=10, sd_decoder=360, snapfusion_decoder=120)
 PAIRS = (
     ONCE
@@ -96,21 +92,10 @@ def test_networks_of_this_table_alone() -> None:
 
 @pytest.mark.parametrize("branches", [1, 2])
 def test_notebook_runs_to_its_record(monkeypatch: pytest.MonkeyPatch, branches: int) -> None:
-    recorded: dict[str, Any] = {}
-    monkeypatch.setattr(
-        "mdrepro.reproduce.workflow.record.record", lambda *args, **named: recorded.update(args=args, **named)
-    )
     monkeypatch.setattr(host_latency, "measure", stubbed)
     monkeypatch.setattr(host_latency, "keep", lambda *_: None)
-    space: dict[str, object] = {}
-    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), space)
-            if "parameters" in cell["metadata"].get("tags", []):
-                space |= {"resolution": 128, "branches": branches}
-    table, rows = recorded["args"]
-    assert table == TABLE
+    rows, figures = recorded(TABLE, monkeypatch, resolution=128, branches=branches)
     complete(ledger.find(TABLE), rows)
     assert {row.row for row in rows} >= set(IMAGES)
     assert values(rows)["host-sd15-unet", "batch"] == branches
-    assert list(recorded["figures"]) == ["work", "image"]
+    assert figures == ["work", "image"]

@@ -1,21 +1,19 @@
 """Rows, figure and notebook of table mobilediffusion-unet-cost."""
 
 import itertools
-import json
 
 import pytest
 from matplotlib.text import Annotation
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.paths import root
 from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.models import presets
 from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import unet_cost
 from mdrepro.reproduce.workflow.record import complete
+from tests.support.notebooks import recorded
 
 TABLE = "mobilediffusion-unet-cost"
-NOTEBOOK = root() / "notebooks/mobilediffusion/unet_cost.ipynb"
 
 SIZES = {  # million parameters, GMAC, GMAC without attention products
     "sd15": (859.5, 401.6, 338.6),
@@ -114,17 +112,6 @@ def test_figure_of_a_few_networks(names):
 
 
 def test_notebook_runs_to_its_record(monkeypatch):
-    recorded = {}
-    monkeypatch.setattr(
-        "mdrepro.reproduce.workflow.record.record", lambda *args, **named: recorded.update(args=args, **named)
-    )
-    space: dict[str, object] = {}
-    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), space)
-            if "parameters" in cell["metadata"].get("tags", []):
-                space["models"] = ["mobilediffusion-lite", "sd-decoder"]
-    table, rows = recorded["args"]
-    assert table == TABLE
+    rows, figures = recorded(TABLE, monkeypatch, models=["mobilediffusion-lite", "sd-decoder"])
     assert {row.row for row in rows} == {"mobilediffusion-lite", "sd-decoder"}
-    assert list(recorded["figures"]) == ["cost"]
+    assert figures == ["cost"]

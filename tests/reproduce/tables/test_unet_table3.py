@@ -1,12 +1,10 @@
 """Counts, rows, figure and notebook of table snapfusion-unet-table3."""
 
 import functools
-import json
 
 import pytest
 import torch
 
-from mdrepro.core.paths import root
 from mdrepro.metrics.cost.measure import measure
 from mdrepro.models import presets
 from mdrepro.papers import ledger
@@ -14,11 +12,11 @@ from mdrepro.papers.schema import Verdict
 from mdrepro.reproduce.tables import unet_table3
 from mdrepro.reproduce.tables.unet_table3 import Counted, Group
 from mdrepro.reproduce.workflow.record import complete
+from tests.support.notebooks import recorded
 
 torch.set_num_threads(1)
 
 TABLE = "snapfusion-unet-table3"
-NOTEBOOK = root() / "notebooks/snapfusion/unet_table3.ipynb"
 
 # SnapFusion's Table 3, typed in from the paper: row, side for 512 px, width, blocks of origin, blocks of ours.
 TABLE_3 = [
@@ -152,7 +150,7 @@ def test_every_cell_of_the_paper_is_measured():
     assert [key for key, verdict in verdicts.items() if verdict is not Verdict.REPRODUCED] == [("whole", "params_ours")]
 
 
-def test_rows_carry_units_and_protocols():
+def test_columns_have_units_and_rows_say_how_they_were_counted():
     rows = {(row.row, row.column): row for row in unet_table3.rows(everything())}
     units = {name: column.unit for name, column in ledger.find(TABLE).columns.items()}
     assert (units["macs_ours"], units["params_ours"]) == ("GMAC", "M")
@@ -200,17 +198,8 @@ def test_a_block_that_does_not_run_is_not_counted(monkeypatch):
 
 
 def test_notebook_runs_to_its_record(monkeypatch):
-    recorded = {}
-    monkeypatch.setattr(
-        "mdrepro.reproduce.workflow.record.record", lambda *args, **named: recorded.update(args=args, **named)
-    )
     small = Counted(dict.fromkeys(unet_table3.GROUPS, Group(1, 8, 8, 1, 1)), Group(), Group())
     monkeypatch.setattr(unet_table3, "count", lambda name: small)
-    space: dict[str, object] = {}
-    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), space)
-    table, rows = recorded["args"]
-    assert table == TABLE
+    rows, figures = recorded(TABLE, monkeypatch)
     assert len(rows) == 14 * (2 + 3 * 3) + 2 * 3 * 2
-    assert list(recorded["figures"]) == ["blocks"]
+    assert figures == ["blocks"]
