@@ -1,7 +1,7 @@
 """The two errors that end work early with a message for the user."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class BadInput(ValueError):
@@ -25,3 +25,16 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> BadInput:
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return BadInput(f"unknown {kind} {name!r}{hint}; allowed: {', '.join(choices) or 'none'}")
+
+
+def select_all(kind: str, wanted: Sequence[str], choices: Iterable[str]) -> list[str]:
+    """The choices that are wanted, ``all`` among them standing for every one; in their order, each once.
+
+    Raises:
+        BadInput: an unknown name of this ``kind`` of thing.
+    """
+    choices = list(choices)
+    for name in wanted:
+        if name not in ("all", *choices):
+            raise unknown(kind, name, choices)
+    return [name for name in choices if name in wanted or "all" in wanted]

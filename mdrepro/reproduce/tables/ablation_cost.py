@@ -2,27 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
 
 from mdrepro.core import plotting
-from mdrepro.core.errors import unknown
+from mdrepro.core.errors import select_all
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.cost import closed_form
 from mdrepro.metrics.cost.measure import measure_module
 from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.models import presets
 from mdrepro.models.mobilediffusion.unet import SD_VALUES, MobileDiffusionUNet
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from mdrepro.papers import ledger
 
 MODEL = "mobilediffusion"
 TABLE = "mobilediffusion-ablation-cost"
 
-LEVEL_T1: Mapping[str, Any] = MappingProxyType(
-    {"block_out_channels": (320, 640, 1280), "transformer_blocks": (3, 3, 3), "mid_transformer_blocks": 1}
-)
+LEVEL_T1: Mapping[str, Any] = {
+    "block_out_channels": (320, 640, 1280),
+    "transformer_blocks": (3, 3, 3),
+    "mid_transformer_blocks": 1,
+}
 """T1 turned back with the parameters level (371M): SD's width and its one block in the middle, and as many blocks
 after each ResNet of all three levels as bring the size nearest. SD's own one a ResNet gives a network of half the size
 (208M), against which the paper's change cannot be meant: "the parameter count stays level"."""
@@ -44,107 +47,82 @@ class Rule:
     adopted: bool = True
 
 
-RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "t1": Rule("transformers to the middle", LEVEL_T1),
-        "t2": Rule("no self-attention at high resolution", SD_VALUES["T2"]),
-        "t2-no-cross-attention": Rule(
-            "no attention at high resolution (not adopted)", {"cross_attention": (False, False, False)}, adopted=False
-        ),
-        "t3": Rule("key and value shared", SD_VALUES["T3"]),
-        "t4": Rule("swish for GELU", SD_VALUES["T4"]),
-        "t5": Rule("ReLU for softmax", {"attention": "softmax"}),
-        "t6": Rule("feed-forward ratio 3 for 4", SD_VALUES["T6"]),
-        "c1": Rule("separable convolutions", SD_VALUES["C1"]),
-        "c2": Rule("one ResNet a level", SD_VALUES["C2"]),
-    }
-)
-
-
+RULES: Mapping[str, Rule] = {
+    "t1": Rule("transformers to the middle", LEVEL_T1),
+    "t2": Rule("no self-attention at high resolution", SD_VALUES["T2"]),
+    "t2-no-cross-attention": Rule(
+        "no attention at high resolution (not adopted)", {"cross_attention": (False, False, False)}, adopted=False
+    ),
+    "t3": Rule("key and value shared", SD_VALUES["T3"]),
+    "t4": Rule("swish for GELU", SD_VALUES["T4"]),
+    "t5": Rule("ReLU for softmax", SD_VALUES["T5"]),
+    "t6": Rule("feed-forward ratio 3 for 4", SD_VALUES["T6"]),
+    "c1": Rule("separable convolutions", SD_VALUES["C1"]),
+    "c2": Rule("one ResNet a level", SD_VALUES["C2"]),
+}
 PATH = ("t1", "t2", "t3", "t6", "c1", "c2")
 """The rules that change size or cost, in the paper's order."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Size and cost of the networks before and after one rule."""
+    """Size and cost of the networks before and after one rule; ``resnets``: ResNet blocks of the final network."""
 
     rule: str
     before: Cost
     after: Cost
     resnets: int
-    """ResNet blocks of the final network."""
 
     @property
     def params(self) -> float:
         """Change in parameters, %."""
-        return 100 * (self.after.params / self.before.params - 1)
+        return _percent(self.before.params, self.after.params)
 
     @property
     def macs(self) -> float:
         """Change in multiply-accumulates, attention products included, %."""
-        return 100 * (self.after.macs / self.before.macs - 1)
+        return _percent(self.before.macs, self.after.macs)
+
+
+def _percent(before: int, after: int) -> float:
+    return 100 * (after / before - 1)
 
 
 def select(wanted: Sequence[str]) -> list[str]:
-    """Names of rules, ``all`` among them standing for every one; in table order.
-
-    Raises:
-        BadInput: an unknown rule.
-    """
-    for name in wanted:
-        if name != "all" and name not in RULES:
-            raise unknown("rule", name, RULES)
-    return [name for name in RULES if name in wanted or "all" in wanted]
+    """Names of rules, ``all`` among them standing for every one; in table order. Raises BadInput for an unknown one."""
+    return select_all("rule", wanted, RULES)
 
 
 def measure(names: Sequence[str]) -> list[Change]:
-    """Build, run and count the networks on either side of each rule, on the meta device.
-
-    Args:
-        names: rules, as `RULES` names them.
-    """
-    import torch
-
-    inputs = presets.get(MODEL).example_inputs()
-    resolution = presets.get(MODEL).resolution
-    final = {"attention": "relu"}
+    """Build, run and count the networks on either side of each of these rules, on the meta device."""
+    preset = presets.get(MODEL)
+    inputs, resnets = preset.example_inputs(), closed_form.mobilediffusion_unet({}).resnets
 
     def cost(changes: Mapping[str, Any]) -> Cost:
         with torch.device("meta"):
-            network = MobileDiffusionUNet(**(final | dict(changes)))
-        return measure_module(network, inputs, name=MODEL, resolution=resolution)
+            network = MobileDiffusionUNet(**({"attention": "relu"} | dict(changes)))
+        return measure_module(network, inputs, name=MODEL, resolution=preset.resolution)
 
-    ours = cost({})
-    resnets = closed_form.mobilediffusion_unet({}).resnets
-    found = []
+    ours, found = cost({}), []
     for name in names:
-        rule = RULES[name]
-        other = cost(rule.changes)
-        found.append(Change(name, *((other, ours) if rule.adopted else (ours, other)), resnets))
+        other = cost(RULES[name].changes)
+        found.append(Change(name, *((other, ours) if RULES[name].adopted else (ours, other)), resnets))
     return found
 
 
-def along_a_path(order: Sequence[str] = PATH) -> dict[str, tuple[float, float]]:
-    """Change in parameters and in MACs, %, where the rules are adopted one after the other, all turned back at first.
+def along_a_path() -> dict[str, tuple[float, float]]:
+    """Change in parameters and in MACs, %, where the rules of `PATH` are adopted in turn, all turned back at first.
 
     By the closed form, so the same counts as `measure`'s. No row of the table rests on it: which network the paper
     started from is not published.
-
-    Args:
-        order: names of adopted rules.
     """
-
-    def without(rules: Sequence[str]) -> closed_form.Tally:
-        changes: dict[str, Any] = {}
-        for name in rules:
-            changes |= RULES[name].changes
-        return closed_form.mobilediffusion_unet(changes)
-
-    networks = [without(order[adopted:]) for adopted in range(len(order) + 1)]
+    networks = []
+    for adopted in range(len(PATH) + 1):
+        changes = {field: value for name in PATH[adopted:] for field, value in RULES[name].changes.items()}
+        networks.append(closed_form.mobilediffusion_unet(changes))
     return {
-        name: (100 * (after.params / before.params - 1), 100 * (after.macs / before.macs - 1))
-        for name, before, after in zip(order, networks, networks[1:], strict=False)
+        name: (_percent(before.params, after.params), _percent(before.macs, after.macs))
+        for name, (before, after) in zip(PATH, pairwise(networks), strict=True)
     }
 
 
@@ -152,8 +130,7 @@ def rows(changes: Sequence[Change]) -> list[Row]:
     """Change in parameters and compute of each rule; ResNets before (SD-1.5) and after C2; why no run time is given."""
     found = []
     for change in changes:
-        rule = RULES[change.rule]
-        how = protocol(rule)
+        how = protocol(RULES[change.rule])
         found += [
             Row(change.rule, "compute_change", change.macs, f"MACs; {how}"),
             Row(change.rule, "params_change", change.params, f"parameters; {how}"),
@@ -185,10 +162,8 @@ def protocol(rule: Rule) -> str:
     )
 
 
-def figure(changes: Sequence[Change]) -> "Figure":
+def figure(changes: Sequence[Change]) -> Figure:
     """Change of each rule in parameters (left) and compute (right); black ticks are the paper's figures."""
-    from mdrepro.papers import ledger
-
     table = ledger.find(TABLE)
     names = [f"{change.rule.upper()[:2]}  {RULES[change.rule].title}" for change in changes]
     colours = [plotting.RED if RULES[change.rule].adopted else plotting.GREY for change in changes]

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
 
 from mdrepro.core import plotting
 from mdrepro.evaluation import networks, paired
@@ -12,34 +12,28 @@ from mdrepro.evaluation.protocol import Evaluation, Scored
 from mdrepro.evaluation.rows import Row
 from mdrepro.models.pipeline import MobileDiffusionPipeline
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 BASE = "base"
-TITLES: Mapping[str, str] = MappingProxyType(
-    {
-        "base": "base",
-        "t1": "T1 transformers to the middle",
-        "t1-narrow-input": "T1, input narrowed too",
-        "t2": "T2 no self-attention outside",
-        "t2-no-cross-attention": "no attention outside",
-        "t3": "T3 key = value",
-        "t4": "T4 swish",
-        "t5": "T5 ReLU attention",
-        "t6": "T6 feed-forward 3",
-        "c1": "C1 separable",
-        "c2": "C2 one ResNet a level",
-        "base-tuned": "base, trained on",
-    }
-)
+TITLES: Mapping[str, str] = {
+    "base": "base",
+    "t1": "T1 transformers to the middle",
+    "t1-narrow-input": "T1, input narrowed too",
+    "t2": "T2 no self-attention outside",
+    "t2-no-cross-attention": "no attention outside",
+    "t3": "T3 key = value",
+    "t4": "T4 swish",
+    "t5": "T5 ReLU attention",
+    "t6": "T6 feed-forward 3",
+    "c1": "C1 separable",
+    "c2": "C2 one ResNet a level",
+    "base-tuned": "base, trained on",
+}
 """Titles of the rows in the figure."""
 NOT_ADOPTED = ("t1-narrow-input", "t2-no-cross-attention")
-LEFT_OUT: Mapping[str, str] = MappingProxyType(
-    {
-        "c1-large-kernels": "nothing to act on at this size: the levels with separable convolutions have 4 x 4 and "
-        "2 x 2 latent pixels, and a kernel of 7 or 9 covers all of them"
-    }
-)
+LEFT_OUT: Mapping[str, str] = {
+    "c1-large-kernels": "nothing to act on at this size: the levels with separable convolutions have 4 x 4 and "
+    "2 x 2 latent pixels, and a kernel of 7 or 9 covers all of them"
+}
+SHOWN = (("fid_shapes", "FID[shapes], lower is better"), ("clip_shapes", "CLIP score[shapes]"))
 
 
 @dataclass(frozen=True)
@@ -52,8 +46,7 @@ class Size:
 
 def sizes(pipelines: Mapping[str, MobileDiffusionPipeline]) -> dict[str, Size]:
     """Size and cost of each row's denoiser; the pipelines by row."""
-    params = {row: sum(weight.numel() for weight in one.unet.parameters()) for row, one in pipelines.items()}
-    return {row: Size(params[row] / 1e6, networks.denoiser_gmacs(one)) for row, one in pipelines.items()}
+    return {row: Size(one.unet.num_parameters() / 1e6, networks.denoiser_gmacs(one)) for row, one in pipelines.items()}
 
 
 def rows(
@@ -62,34 +55,22 @@ def rows(
     """Quality, its difference from the base's on the same captions and noise, size and cost, and steps of fine-tuning.
 
     Args:
-        experiment: the rows.
-        measured: images by row.
-        sized: from `sizes`.
-        scored: what scored.
+        experiment, scored: the rows, and what scored.
+        measured, sized: images by row; from `sizes`.
     """
     cells = paired.rows(measured, scored, against=BASE)
     for row, size in sized.items():
         denoiser = f"denoiser of {experiment.setups[row].recipe}"
-        counted = (
-            f"{denoiser}; one evaluation, batch 1, 8 x 8 latent; torch's dispatcher counter, attention products "
-            "included"
-        )
-        cells += [
-            Row(row, "params", size.params, denoiser),
-            Row(row, "macs", size.gmacs, counted),
-        ]
-    recipes = {row: experiment.runs[experiment.setups[row].recipe].recipe for row in (BASE, "t5", "base-tuned")}
-    for row in ("t5", "base-tuned"):
-        protocol = f"{recipes[row].name}, after {recipes[BASE].loop.steps} of {recipes[BASE].name}"
-        steps = recipes[row].loop.steps
-        cells.append(Row(row, "finetuning_iterations", steps, protocol))
+        how = "one evaluation, batch 1, 8 x 8 latent; torch's dispatcher counter, attention products included"
+        cells += [Row(row, "params", size.params, denoiser), Row(row, "macs", size.gmacs, f"{denoiser}; {how}")]
+    base, *tuned = (experiment.runs[experiment.setups[row].recipe].recipe for row in (BASE, "t5", "base-tuned"))
+    for row, recipe in zip(("t5", "base-tuned"), tuned, strict=True):
+        protocol = f"{recipe.name}, after {base.loop.steps} of {base.name}"
+        cells.append(Row(row, "finetuning_iterations", recipe.loop.steps, protocol))
     return cells + [Row.absent(row, "fid_shapes", reason) for row, reason in LEFT_OUT.items()]
 
 
-SHOWN = (("fid_shapes", "FID[shapes], lower is better"), ("clip_shapes", "CLIP score[shapes]"))
-
-
-def figure(cells: Sequence[Row]) -> "Figure":
+def figure(cells: Sequence[Row]) -> Figure:
     """Quality against cost: FID[shapes] and CLIP score[shapes] over multiply-accumulates, with intervals."""
     cost = {cell.row: 1e3 * (cell.value or 0.0) for cell in cells if cell.column == "macs"}
     left, right = min(cost.values()), max(cost.values())

@@ -3,9 +3,9 @@
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from mdrepro.core import plotting
@@ -18,9 +18,6 @@ from mdrepro.metrics.bootstrap import cluster_interval
 from mdrepro.metrics.image import reconstruction
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.models.protocols import Autoencoder
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 ORIGINAL = "original"
 
@@ -44,12 +41,9 @@ def latent_side(tier: str) -> int:
 
 @torch.inference_mode()
 def latencies(decoders: Mapping[str, Autoencoder], latent: Tensor, rounds: int = 30) -> dict[str, float]:
-    """Milliseconds to decode one latent, the median over rounds; a round runs each decoder once.
+    """Milliseconds to decode one latent, (1, channels, height, width), by row: the median over rounds.
 
-    Args:
-        decoders: by row.
-        latent: one, (1, channels, height, width).
-        rounds: that count, after one that does not.
+    A round runs each decoder once; ``rounds`` of them count, after one that does not.
     """
     taken: dict[str, list[float]] = {row: [] for row in decoders}
     for _ in range(rounds + 1):
@@ -66,21 +60,17 @@ def rows(
     """Quality of each decoder and its difference from the original's, nearness of the images, parameters and latency.
 
     Args:
-        experiment: the rows.
+        experiment, scored: the rows, and what scored.
         measured: from `measure`, at one guidance scale.
         ms: from `latencies`.
-        scored: what scored.
     """
     cells = paired.rows(measured, scored, against=ORIGINAL)
     side, threads = latent_side(experiment.tier), torch.get_num_threads()
     for row, decoder in decoders(experiment).items():
-        params = vae.decoder_parameters(decoder) / 1e6
         name = f"decoder of {experiment.setups[row].decoder or 'the autoencoder that comes with the denoiser'}"
         timed = f"{name}; one latent of {side} x {side}, {threads} CPU threads, median; depends on the machine"
-        cells += [
-            Row(row, "params", params, name),
-            Row(row, "latency_ms", ms[row], timed),
-        ]
+        cells.append(Row(row, "params", vae.decoder_parameters(decoder) / 1e6, name))
+        cells.append(Row(row, "latency_ms", ms[row], timed))
         if row != ORIGINAL:
             near = cluster_interval([[value] for value in psnr(measured[row], measured[ORIGINAL])])
             protocol = f"mean over images of the PSNR of 8-bit RGB; {measured[row].description}; {SPREAD}"
@@ -99,22 +89,17 @@ Curve = dict[str, list[tuple[float, float, float]]]
 
 
 def curves(measured: Mapping[float, Mapping[str, Scored]], scored: Evaluation[Scored]) -> Curve:
-    """Fig. 8b: the two scores of each decoder over the guidance scale.
-
-    Args:
-        measured: from `measure`.
-        scored: what scored.
-    """
+    """Fig. 8b: the two scores of each decoder over the guidance scale, of what `measure` gave."""
     points: Curve = {}
     for guidance, by_row in sorted(measured.items()):
         for row, images in by_row.items():
             if row not in scored.best():
-                point = guidance, float(images.similarity.mean()), scored.distance(images)
-                points.setdefault(row, []).append(point)
+                scores = float(images.similarity.mean()), scored.distance(images)
+                points.setdefault(row, []).append((guidance, *scores))
     return points
 
 
-def curve_figure(curve: Curve, label: str = "[shapes]") -> "Figure":
+def curve_figure(curve: Curve, label: str = "[shapes]") -> Figure:
     """FID over CLIP score; each point is a guidance scale. ``label`` follows the scores' names."""
     with plotting.figure(size=(6, 4.2)) as (figure, (axis,)):
         for (row, points), colour in zip(curve.items(), (plotting.BLUE, plotting.ORANGE), strict=True):

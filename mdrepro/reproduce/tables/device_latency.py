@@ -2,72 +2,55 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from mdrepro.evaluation.rows import Row
-from mdrepro.latency import host, host_torch
+from mdrepro.latency import host_torch
 from mdrepro.latency.records import Record
-from mdrepro.metrics.bootstrap import Interval
-from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.reproduce.tables import host_latency, phones
-from mdrepro.reproduce.tables.host_latency import Image, Measurements, absent
+from mdrepro.reproduce.tables.host_latency import Image, Measurements, absent, around, combine
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Kept, Piece
 
 TABLE = "mobilediffusion-device-latency"
-IMAGES: Mapping[str, Image] = MappingProxyType(
-    {
-        "host-mobilediffusion-1": Image.of_system("mobilediffusion", 1),
-        "host-mobilediffusion-8": Image.of_system("mobilediffusion", 8),
-        "host-mobilediffusion-full-decoder-1": Image.of_system("mobilediffusion", 1, full_decoder=True),
-        "host-snapfusion-8": Image.of_system("snapfusion", 8),
-        "host-sd15-50": Image.of_system("sd15", 50),
-    }
-)
+IMAGES: Mapping[str, Image] = {
+    "host-mobilediffusion-1": Image.of_system("mobilediffusion", 1),
+    "host-mobilediffusion-8": Image.of_system("mobilediffusion", 8),
+    "host-mobilediffusion-full-decoder-1": Image.of_system("mobilediffusion", 1, full_decoder=True),
+    "host-snapfusion-8": Image.of_system("snapfusion", 8),
+    "host-sd15-50": Image.of_system("sd15", 50),
+}
 """Rows of this machine: how each makes an image."""
-EAGER = "host-mobilediffusion-eager"
+ONE_STEP, EAGER = "host-mobilediffusion-1", "host-mobilediffusion-eager"
 COMPARED = Piece("mobilediffusion")
 """The network that torch runs too."""
 INTEGER = "int8-dynamic"
 """The precision in which LiteRT runs it beside torch, in addition to the table's own."""
-PHONES: Mapping[str, phones.Place] = MappingProxyType(
-    {
-        "iphone15pro-mobilediffusion-1": phones.Place(
-            ("iphone15pro",), IMAGES["host-mobilediffusion-1"], "one step, no guidance"
-        ),
-        "galaxy-s24": phones.Place(
-            ("galaxys24", "galaxys23", "samsunggalaxys24", "samsunggalaxys23", "samsungs24", "samsungs23"),
-            IMAGES["host-mobilediffusion-1"],
-            "one step, no guidance",
-        ),
-    }
-)
-"""Rows of phones that measured records can fill: devices, letters and digits alone, and how the image is made."""
+_GALAXIES = ("galaxys24", "galaxys23", "samsunggalaxys24", "samsunggalaxys23", "samsungs24", "samsungs23")
+PHONES: Mapping[str, phones.Place] = {
+    row: phones.Place(devices, IMAGES[ONE_STEP], "one step, no guidance")
+    for row, devices in {"iphone15pro-mobilediffusion-1": ("iphone15pro",), "galaxy-s24": _GALAXIES}.items()
+}
+"""Rows of phones that measured records can fill."""
 
 
 def rows(measurements: Measurements) -> list[Row]:
     """Each image's parts and whole on this machine."""
     cells = []
     for row, image in IMAGES.items():
-        columns = {
-            "text_encoder_ms": (image.text_encoder, "one run"),
-            "decoder_ms": (image.decoder, "one run"),
-            "unet_ms_per_step": (image.unet, "one evaluation of one guidance branch, of which a guided step takes two"),
-        }
-        for column, (network, what) in columns.items():
-            one = measurements.get(Piece(network))
-            if one is None:
-                cells.append(absent(row, column, [network], measurements))
+        for column, network, what in (
+            ("text_encoder_ms", image.text_encoder, "one run"),
+            ("decoder_ms", image.decoder, "one run"),
+            ("unet_ms_per_step", image.unet, "one evaluation of one guidance branch, of which a guided step takes two"),
+        ):
+            if one := measurements.get(Piece(network)):
+                cells.append(Row.measured(row, column, combine([(1, one)]), f"{what}; {one.protocol}"))
             else:
-                cells.append(Row.measured(row, column, host_latency.combine([(1, one)]), f"{what}; {one.protocol}"))
+                cells.append(absent(row, column, [network], measurements))
         cells.append(Row(row, "steps", image.steps, image.schedule))
-        terms = host_latency.parts(image, measurements)
-        if terms is None:
-            cells.append(absent(row, "total_ms", image.counts(), measurements))
+        if terms := host_latency.parts(image, measurements):
+            cells.append(Row.measured(row, "total_ms", combine(terms), host_latency.sum_protocol(image, terms)))
         else:
-            cells.append(
-                Row.measured(row, "total_ms", host_latency.combine(terms), host_latency.sum_protocol(image, terms))
-            )
+            cells.append(absent(row, "total_ms", image.counts(), measurements))
     return cells
 
 
@@ -136,9 +119,15 @@ def against_torch(
             COMPARED.model, COMPARED.component, branches=1, resolution=resolution, compiled=way == "compiled"
         )
         reports = host_torch.alternate([*ours.values(), theirs], threads, runs=runs, most=most)
+        left, asked = reports[theirs.name], {"accelerator": f"CPU, {theirs.name}", "precision": "fp32"}
         for precision, kept in files.items():
-            pair = reports[ours[precision].name], reports[theirs.name]
-            compared.append(_torch(*pair, one.cost, kept, precision, theirs.name, threads, len(reports)))
+            right = reports[ours[precision].name]
+            ran, state = host_latency.record_of(
+                COMPARED, one.cost, [right], threads, file=kept.file, precision=precision
+            )
+            again, other = host_latency.record_of(COMPARED, one.cost, [left], threads, **asked)
+            ratio = host_torch.ratio(right, left)
+            compared.append(Torch(ran, again, (state, other), ratio, theirs.name, kept, len(reports)))
     return compared
 
 
@@ -156,57 +145,22 @@ def _wanted(ways: Sequence[str]) -> list[str]:
     return [way for way in ("eager", "compiled") if way in ways]
 
 
-def _torch(
-    ours: host.ProcessReport,
-    theirs: host.ProcessReport,
-    cost: Cost,
-    kept: Kept,
-    precision: str,
-    name: str,
-    threads: int,
-    processes: int,
-) -> Torch:
-    ran, state = host.record(
-        [ours],
-        threads,
-        file=kept.file,
-        model=COMPARED.model,
-        component="unet",
-        precision=precision,
-        macs=cost.macs,
-        resolution=cost.resolution,
-    )
-    again, other = host.record(
-        [theirs],
-        threads,
-        model=COMPARED.model,
-        component="unet",
-        accelerator=f"CPU, {name}",
-        precision="fp32",
-        macs=cost.macs,
-        resolution=cost.resolution,
-    )
-    return Torch(ran, again, (state, other), host_torch.ratio(ours, theirs), name, kept, processes)
-
-
 def torch_rows(compared: Sequence[Torch]) -> list[Row]:
     """Torch's own time, and LiteRT's as a part of it, in floating point and in integers; of eager torch."""
     cells: list[Row] = []
     for one in (one for one in compared if one.way == "eager torch"):
-        times, runs, integer = one.torch.times, one.torch.times.runs, one.litert.precision == INTEGER
+        times = one.torch.times
         assert times.low_ms is not None
         assert times.high_ms is not None
-        took = Interval(times.ms, min(times.low_ms, times.ms), max(times.high_ms, times.ms), runs)
-        part = Interval(one.ratio[0], min(one.ratio[1], one.ratio[0]), max(one.ratio[2], one.ratio[0]), runs)
-        protocol = f"median over rounds of LiteRT's time over eager torch's of the same round; {one.protocol}"
         if not cells:
+            took = around(times.ms, times.low_ms, times.high_ms, times.runs)
             cells.append(Row.measured(EAGER, "unet_ms_per_step", took, one.protocol))
-        column = "integer_share_of_eager" if integer else "share_of_eager"
-        cells.append(Row.measured("host-mobilediffusion-1", column, part, protocol))
+        column = "integer_share_of_eager" if one.litert.precision == INTEGER else "share_of_eager"
+        protocol = f"median over rounds of LiteRT's time over eager torch's of the same round; {one.protocol}"
+        cells.append(Row.measured(ONE_STEP, column, around(*one.ratio, times.runs), protocol))
     return cells
 
 
 def phone_rows(brought: Sequence[Record]) -> list[Row]:
     """What records measured on phones say of their rows."""
-    columns = ("text_encoder_ms", "unet_ms_per_step", "decoder_ms")
-    return phones.rows(brought, PHONES, columns, "total_ms")
+    return phones.rows(brought, PHONES, ("text_encoder_ms", "unet_ms_per_step", "decoder_ms"), "total_ms")

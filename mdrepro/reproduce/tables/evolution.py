@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, SymLogNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from mdrepro.core import plotting
 from mdrepro.evaluation import networks, paired
@@ -18,20 +22,12 @@ from mdrepro.models.snapfusion.blocks import KINDS
 from mdrepro.training.evolution.action_log import LATENCY, Round, read_log
 from mdrepro.training.runs.store import Run
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
-
 ROBUST, EVOLVED = "robust", "evolved-untrained"
-WITHOUT_ROBUST: Mapping[str, str] = MappingProxyType(
-    {
-        "robust-without-down-cross-attention": "standard-without-down-cross-attention",
-        EVOLVED: "evolved-without-robust-untrained",
-        "evolved": "evolved-without-robust",
-    }
-)
+WITHOUT_ROBUST: Mapping[str, str] = {
+    "robust-without-down-cross-attention": "standard-without-down-cross-attention",
+    EVOLVED: "evolved-without-robust-untrained",
+    "evolved": "evolved-without-robust",
+}
 """Rows of robust training, and those that came about without it in the same way."""
 
 
@@ -48,58 +44,47 @@ def logs(experiment: Experiment) -> dict[str, list[Round]]:
     }
 
 
-def latencies(run: Run) -> LatencyTable:
-    """The latency table that an evolution rests on."""
-    return LatencyTable.load(run.folder / LATENCY)
-
-
 def rows(experiment: Experiment, measured: Mapping[str, Scored], scored: Evaluation[Scored]) -> list[Row]:
     """Quality of every row and its difference from others', cost, latency, and how it was trained robustly.
 
     Args:
-        experiment: the rows.
+        experiment, scored: the rows, and what scored.
         measured: images by row.
-        scored: what scored.
     """
-    cells = paired.rows(measured, scored, against="standard")
+    cells, lacking = paired.rows(measured, scored, against="standard"), []
     for row, other in WITHOUT_ROBUST.items():
         if other in experiment.setups:
             cells.append(paired.distance(row, "fid_shapes_minus_without_robust", measured, other, scored))
-    lacking = [row for row in WITHOUT_ROBUST.values() if row not in experiment.setups]
-    cells += [Row.absent(row, scored.column("fid_shapes"), no_recipe(experiment.tier)) for row in lacking]
-    return cells + costs(experiment) + settings(run_of(experiment, ROBUST), run_of(experiment, EVOLVED))
+        else:
+            lacking.append(Row.absent(other, scored.column("fid_shapes"), no_recipe(experiment.tier)))
+    return cells + lacking + costs(experiment) + settings(run_of(experiment, ROBUST), run_of(experiment, EVOLVED))
 
 
 def costs(experiment: Experiment) -> list[Row]:
     """Cost of each row's network, and its latency by the table that the evolution rests on."""
     cells, evolved = [], run_of(experiment, EVOLVED)
-    table = latencies(evolved)
+    table = LatencyTable.load(evolved.folder / LATENCY)
     for row, setup in experiment.setups.items():
-        pipeline, network = experiment.pipeline(row), setup.network
-        gmacs, ms = networks.denoiser_gmacs(pipeline), table.total(pipeline.unet.layout)
-        counted = f"{network}; one evaluation, batch 1; torch's dispatcher counter, attention products included"
+        pipeline = experiment.pipeline(row)
+        counted = f"{setup.network}; one evaluation, batch 1; torch's dispatcher counter, attention products included"
         timed = (
-            f"{network}; batch {table.batch}, {table.host.threads} thread(s) of {table.host.machine}; sum of the "
+            f"{setup.network}; batch {table.batch}, {table.host.threads} thread(s) of {table.host.machine}; sum of the "
             f"latency table of {evolved.recipe.name}, medians of {table.whole.runs} runs"
         )
-        cells += [
-            Row(row, "macs", gmacs, counted),
-            Row(row, "latency_ms", ms, timed),
-        ]
+        cells.append(Row(row, "macs", networks.denoiser_gmacs(pipeline), counted))
+        cells.append(Row(row, "latency_ms", table.total(pipeline.unet.layout), timed))
     return cells
 
 
 def settings(robust: Run, evolved: Run) -> list[Row]:
     """How it was trained robustly, and on what an action was evaluated."""
-    share, steps = robust.recipe.options["skip_probability"], robust.recipe.loop.steps
-    captions = evolved.recipe.options["validation"]
     protocol = f"{robust.recipe.name}: a step leaves out each block with this probability"
     samples = "scenes of the validation split" if evolved.recipe.tier == "quick" else "held-out samples"
     loss = f"{evolved.recipe.name}: {samples}; the mean loss stands for the CLIP score"
     return [
-        Row("robust-recipe", "skip_probability", share, protocol),
-        Row("robust-recipe", "iterations", steps, protocol),
-        Row("action", "captions", captions, loss),
+        Row("robust-recipe", "skip_probability", robust.recipe.options["skip_probability"], protocol),
+        Row("robust-recipe", "iterations", robust.recipe.loop.steps, protocol),
+        Row("action", "captions", evolved.recipe.options["validation"], loss),
     ]
 
 
@@ -119,15 +104,8 @@ def log_table(log: Sequence[Round]) -> pd.DataFrame:
     return pd.DataFrame(lines).set_index("round")
 
 
-def log_figure(logs: Mapping[str, Sequence[Round]]) -> "Figure":
-    """Every block's score in every round, and its actions: − removed, + copied.
-
-    Args:
-        logs: action logs by title, side by side.
-    """
-    from matplotlib.colors import SymLogNorm
-    from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
-
+def log_figure(logs: Mapping[str, Sequence[Round]]) -> Figure:
+    """Every block's score in every round, and its actions: − removed, + copied; logs by title, side by side."""
     names = _ordered({c.block for log in logs.values() for entry in log for c in entry.candidates})
     scores = [c.score for log in logs.values() for entry in log for c in entry.candidates if c.score is not None]
     linear = sorted(map(abs, scores))[len(scores) // 2] or 1e-9
@@ -159,10 +137,8 @@ def _ticks(linear: float, bound: float) -> list[float]:
     return sorted([*(-power for power in shown), 0.0, *shown])
 
 
-def _scores(axis: "Axes", names: Sequence[str], log: Sequence[Round], norm: "Normalize") -> "AxesImage":
+def _scores(axis: Axes, names: Sequence[str], log: Sequence[Round], norm: Normalize) -> AxesImage:
     """One evolution as an image of scores (blocks x rounds) with its actions."""
-    from matplotlib.patheffects import withStroke
-
     grid = np.full((len(names), len(log)), np.nan)
     for column, entry in enumerate(log):
         for candidate in entry.candidates:

@@ -1,17 +1,15 @@
 """Figures of latencies on this machine: time against work, and what an image's time is spent on."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from mdrepro.core import plotting
 from mdrepro.models import presets
 from mdrepro.reproduce.tables.host_latency import Image, Measurements, combine, parts
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 KINDS = {
     "denoiser": ("Denoiser", "o", plotting.RED),
@@ -21,7 +19,7 @@ KINDS = {
 """Title, marker and colour."""
 
 
-def against_work(measurements: Measurements) -> "Figure":
+def against_work(measurements: Measurements) -> Figure:
     """Latency over multiply-accumulates, both logarithmic, each network a point.
 
     The lines are the peak of a matrix product on the same cores, the most that any process saw, and half of it.
@@ -32,8 +30,8 @@ def against_work(measurements: Measurements) -> "Figure":
         for one in shown:
             preset = presets.get(one.piece.network)
             _, marker, colour = KINDS[preset.kind]
-            low, high = one.record.times.p10_ms or one.ms, one.record.times.p90_ms or one.ms
-            ends = min(low, one.ms), max(high, one.ms)
+            times = one.record.times
+            ends = min(times.p10_ms or one.ms, one.ms), max(times.p90_ms or one.ms, one.ms)
             plotting.estimate(axis, one.gmacs, one.ms, *ends, colour=colour, marker=marker)
             title = "CLIP ViT-L/14" if preset.kind == "text encoder" else preset.title
             batch = f", batch {one.piece.branches}" if one.piece.branches > 1 else ""
@@ -53,28 +51,21 @@ def against_work(measurements: Measurements) -> "Figure":
     return drawn
 
 
-def _peaks(ax: "Axes", peak: float) -> None:
+def _peaks(ax: Axes, peak: float) -> None:
     """Lines of constant speed: the product's peak, a half and a quarter of it."""
-    limits = ax.get_xlim(), ax.get_ylim()
-    work = np.asarray(limits[0])
-    for part, style, words in (
-        (1, "-", f"a matrix product's {peak:.0f} GMAC/s"),
-        (2, "--", "half"),
-        (4, ":", "a quarter"),
-    ):
-        ax.plot(work, 1000 * part * work / peak, ls=style, color="0.55", lw=1.1, zorder=0, label=words)
-    ax.set(xlim=limits[0], ylim=limits[1])
+    limits = {"xlim": ax.get_xlim(), "ylim": ax.get_ylim()}
+    work = np.asarray(limits["xlim"])
+    labels = (f"a matrix product's {peak:.0f} GMAC/s", "half", "a quarter")
+    for part, style, label in zip((1, 2, 4), ("-", "--", ":"), labels, strict=True):
+        ax.plot(work, 1000 * part * work / peak, ls=style, color="0.55", lw=1.1, zorder=0, label=label)
+    ax.set(**limits)
 
 
-def of_an_image(images: Mapping[str, Image], measurements: Measurements) -> "Figure":
+def of_an_image(images: Mapping[str, Image], measurements: Measurements) -> Figure:
     """What one image's time is spent on, in per cent (left), and how long it takes (right, logarithmic).
 
-    Args:
-        images: by name; those of which a part was not measured are left out.
-        measurements: as measured.
+    Images of which a part was not measured are left out.
     """
-    from matplotlib.patches import Patch
-
     shown = [(image, terms) for image in images.values() if (terms := parts(image, measurements))]
     shown.sort(key=lambda each: combine(each[1]).value)
     size = (9, 1.5 + 0.5 * max(len(shown), 1))
@@ -87,13 +78,12 @@ def of_an_image(images: Mapping[str, Image], measurements: Measurements) -> "Fig
                 edge = "white" if share > 2 else colour
                 left.barh(place, share, left=start, color=colour, height=0.62, edgecolor=edge)
                 if share >= 9:
-                    middle = (start + share / 2, place)
-                    plotting.annotate(left, f"{share:.0f} %", middle, (0, 0), color="white")
+                    plotting.annotate(left, f"{share:.0f} %", (start + share / 2, place), (0, 0), color="white")
                 start += share
             right.plot(whole / 1000, place, "o", color="0.3", ms=8, mec="white")
             seconds = f"{whole / 1000:,.{0 if whole > 99_950 else 1}f} s"
             plotting.annotate(right, seconds, (whole / 1000, place), (8, 0))
-        kinds = [KINDS[name] for name in ("text encoder", "denoiser", "decoder")]
+        kinds = (KINDS[name] for name in ("text encoder", "denoiser", "decoder"))
         handles = [Patch(color=colour, label=title) for title, _, colour in kinds]
         left.set(xlim=(0, 100), xlabel="% of one image's time")
         left.set_yticks(range(len(shown)), [image.title for image, _ in shown])

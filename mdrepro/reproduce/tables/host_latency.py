@@ -5,13 +5,14 @@ run of the decoder, as in `mdrepro.models.systems`. Every part is measured alone
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-from mdrepro.core.errors import NotAttempted, unknown
+from mdrepro.core.errors import NotAttempted, select_all
 from mdrepro.core.paths import runs as runs_folder
 from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host, records
@@ -23,20 +24,15 @@ from mdrepro.models import presets, systems
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Kept, Piece
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 
 @dataclass(frozen=True)
 class Measured:
     """One network's latency here.
 
     Args:
-        piece: which network, at which batch.
-        cost: of it at batch 1.
-        record: the latency.
+        piece, cost: which network, at which batch; its cost at batch 1.
+        record, state: the latency, and how the machine was; see `mdrepro.latency.host.record`.
         times_ms: each run that counts.
-        state: how the machine was, see `mdrepro.latency.host.record`.
         kept: the file that ran.
         rounds: processes that ran it, one after the other.
     """
@@ -78,15 +74,13 @@ class Measured:
 
 
 Measurements = Mapping[Piece, Measured]
+Terms = Sequence[tuple[float, Measured]]
+"""Networks, each with how often it runs."""
 
 
-def select(wanted: Sequence[str], among: Sequence[str] | None = None) -> list[str]:
+def select(wanted: Sequence[str], among: Iterable[str] | None = None) -> list[str]:
     """Networks by preset, ``all`` standing for every one of ``among``; in their order, each once. Raises BadInput."""
-    among = tuple(systems.exports()) if among is None else among
-    for name in wanted:
-        if name != "all" and name not in among:
-            raise unknown("network to export", name, among)
-    return [name for name in among if name in wanted or "all" in wanted]
+    return select_all("network to export", wanted, systems.exports() if among is None else among)
 
 
 def pieces(networks: Iterable[str], branches: int = 1) -> list[Piece]:
@@ -110,8 +104,7 @@ def measure(
 
     Args:
         wanted: the networks.
-        precision: of the weights, one of `exported.ARITHMETIC`.
-        resolution: of the image, px.
+        precision, resolution: of the weights, one of `exported.ARITHMETIC`; of the image, px.
         threads: and cores that each process is pinned to.
         runs, seconds, most: of one network in one round, as for `mdrepro.latency.host.run`.
         rounds: what slows the machine for minutes meets not one network alone.
@@ -144,26 +137,21 @@ def measure(
             reports[piece].append(now)
             middle = 1000 * float(np.median(now["seconds"]))
             print(f"round {number}: {piece.title}: {middle:.4g} ms, {len(now['seconds'])} runs", flush=True)
-    return {piece: _measured(piece, costs[piece], kept[piece], reports[piece], threads, precision) for piece in wanted}
+    found = {}
+    for piece, cost in costs.items():
+        file, of_rounds = kept[piece], reports[piece]
+        record, state = record_of(piece, cost, of_rounds, threads, file=file.file, precision=precision)
+        times = tuple(1000 * each for one in of_rounds for each in one["seconds"])
+        found[piece] = Measured(piece, cost, record, times, state, file, rounds)
+    return found
 
 
-def _measured(
-    piece: Piece, cost: Cost, kept: Kept, reports: Sequence[host.ProcessReport], threads: int, precision: str
-) -> Measured:
-    component: Any = piece.component
-    record, state = host.record(
-        reports,
-        threads,
-        file=kept.file,
-        model=piece.model,
-        component=component,
-        precision=precision,
-        macs=piece.branches * cost.macs,
-        batch=piece.branches,
-        resolution=cost.resolution,
-    )
-    times = tuple(1000 * each for one in reports for each in one["seconds"])
-    return Measured(piece, cost, record, times, MappingProxyType(state), kept, len(reports))
+def record_of(
+    piece: Piece, cost: Cost, reports: Sequence[host.ProcessReport], threads: int, **fields: Any
+) -> tuple[Record, dict[str, float]]:
+    """The record of a network's runs, and how the machine was; ``fields`` as for `mdrepro.latency.host.record`."""
+    fields |= {"model": piece.model, "component": piece.component, "batch": piece.branches}
+    return host.record(reports, threads, macs=piece.branches * cost.macs, resolution=cost.resolution, **fields)
 
 
 def keep(table: str, measurements: Measurements) -> None:
@@ -210,29 +198,36 @@ class Image:
         return f"{self.steps} step{'s' * (self.steps > 1)}{' with guidance' if self.branches == 2 else ''}"
 
 
-def combine(terms: Sequence[tuple[float, Measured]]) -> Interval:
+def combine(terms: Terms) -> Interval:
     """A sum of medians with factors, and its interval from resampling each network's runs."""
-    value = sum(factor * one.ms for factor, one in terms)
-    drawn = sum(factor * host.medians(one.times_ms, seed) for seed, (factor, one) in enumerate(terms))
-    low, high = host.interval(np.asarray(drawn))
-    return Interval(value, min(low, value), max(high, value), min(len(one.times_ms) for _, one in terms))
+    return _interval(_sum(terms), _resampled(terms), terms)
 
 
-def quotient(above: Sequence[tuple[float, Measured]], below: Sequence[tuple[float, Measured]]) -> Interval:
+def quotient(above: Terms, below: Terms) -> Interval:
     """The ratio of two sums as `combine` makes them, of networks that were measured apart."""
-    left, right = combine(above), combine(below)
-    top = sum(factor * host.medians(one.times_ms, seed) for seed, (factor, one) in enumerate(above))
-    bottom = sum(factor * host.medians(one.times_ms, 100 + seed) for seed, (factor, one) in enumerate(below))
-    low, high = host.interval(np.asarray(top / bottom))
-    value = left.value / right.value
-    return Interval(value, min(low, value), max(high, value), min(left.n, right.n))
+    return _interval(_sum(above) / _sum(below), _resampled(above) / _resampled(below, 100), [*above, *below])
+
+
+def _sum(terms: Terms) -> float:
+    return sum(factor * one.ms for factor, one in terms)
+
+
+def _resampled(terms: Terms, seed: int = 0) -> NDArray[np.float64]:
+    drawn = [factor * host.medians(one.times_ms, number) for number, (factor, one) in enumerate(terms, seed)]
+    return np.sum(drawn, axis=0)
+
+
+def _interval(value: float, drawn: NDArray[np.float64], terms: Terms) -> Interval:
+    return around(value, *host.interval(drawn), min(len(one.times_ms) for _, one in terms))
+
+
+def around(value: float, low: float, high: float, runs: int) -> Interval:
+    """A value of so many runs with the interval that holds it."""
+    return Interval(value, min(low, value), max(high, value), runs)
 
 
 def parts(image: Image, measurements: Measurements) -> list[tuple[float, Measured]] | None:
-    """An image's networks with how often each runs; None where one was not measured.
-
-    A denoiser that was measured with both branches at once runs half as often.
-    """
+    """An image's networks with how often each runs, both branches at once half as often; None where one is missing."""
     terms: list[tuple[float, Measured]] = []
     for network, count in image.counts().items():
         one = measured(network, measurements, image.branches)
@@ -255,10 +250,7 @@ def absent(row: str, column: str, needed: Iterable[str], measurements: Measureme
     return Row.absent(row, column, f"not among `networks`: {missing}")
 
 
-SUM = "text encoder, denoiser and decoder measured alone, one after the other"
-
-
-def sum_protocol(image: Image, terms: Sequence[tuple[float, Measured]]) -> str:
+def sum_protocol(image: Image, terms: Terms) -> str:
     """How an image's time was composed, in a sentence."""
     counted = " + ".join(f"{factor:g} x {one.piece.title} ({one.ms:.4g} ms)" for factor, one in terms)
     return (
@@ -266,43 +258,37 @@ def sum_protocol(image: Image, terms: Sequence[tuple[float, Measured]]) -> str:
     )
 
 
-def summary(measurements: Measurements) -> "DataFrame":
+def summary(measurements: Measurements) -> pd.DataFrame:
     """All networks that were measured, for people."""
-    import pandas as pd
-
-    lines = []
-    for piece, one in measurements.items():
-        times = one.record.times
-        lines.append(
-            {
-                "network": piece.title,
-                "ms": one.ms,
-                "95 %": f"{times.low_ms:.4g} to {times.high_ms:.4g}",
-                "p90": times.p90_ms,
-                "runs": times.runs,
-                "first, ms": times.first_ms,
-                "load, ms": times.load_ms,
-                "GMAC": one.gmacs,
-                "GMAC/s": one.state["gmacs"],
-                "of a product's": one.state["share"],
-                "memory, MB": one.record.memory_mb,
-                "while loading, MB": one.state["loading_mb"],
-                "file, MB": one.kept.report["bytes"] / 1e6,
-                "dB from torch": one.kept.psnr_db,
-            }
-        )
+    lines = [
+        {
+            "network": piece.title,
+            "ms": one.ms,
+            "95 %": f"{one.record.times.low_ms:.4g} to {one.record.times.high_ms:.4g}",
+            "p90": one.record.times.p90_ms,
+            "runs": one.record.times.runs,
+            "first, ms": one.record.times.first_ms,
+            "load, ms": one.record.times.load_ms,
+            "GMAC": one.gmacs,
+            "GMAC/s": one.state["gmacs"],
+            "of a product's": one.state["share"],
+            "memory, MB": one.record.memory_mb,
+            "while loading, MB": one.state["loading_mb"],
+            "file, MB": one.kept.report["bytes"] / 1e6,
+            "dB from torch": one.kept.psnr_db,
+        }
+        for piece, one in measurements.items()
+    ]
     return pd.DataFrame(lines).set_index("network") if lines else pd.DataFrame()
 
 
-def at_steps(images: Iterable[Image], measurements: Measurements) -> "DataFrame":
+def at_steps(images: Iterable[Image], measurements: Measurements) -> pd.DataFrame:
     """Seconds for one image of each system at 50 and 8 guided steps and at one step without guidance."""
-    import pandas as pd
-
     lines: dict[str, dict[str, float]] = {}
     for image in images:
-        name = f"{image.unet} with {image.decoder}"
         for steps, branches in ((50, 2), (8, 2), (1, 1)):
-            now = Image(image.title, image.text_encoder, image.unet, image.decoder, steps, branches)
+            now = replace(image, steps=steps, branches=branches)
             if terms := parts(now, measurements):
-                lines.setdefault(name, {})[f"{now.schedule}, s"] = combine(terms).value / 1000
+                line = lines.setdefault(f"{image.unet} with {image.decoder}", {})
+                line[f"{now.schedule}, s"] = combine(terms).value / 1000
     return pd.DataFrame(lines).T

@@ -8,17 +8,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.paths import relative, root
 from mdrepro.evaluation.rows import Row
 from mdrepro.latency import records
 from mdrepro.latency.records import Record
 from mdrepro.models import systems
-from mdrepro.reproduce.tables.host_latency import Image
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from mdrepro.reproduce.tables.host_latency import Image, around
 
 NONE = "none"
 RESOLUTION = 512
@@ -44,24 +43,20 @@ class Place:
 
 def load(place: str) -> list[Record]:
     """Records of a file, or of all ``.json`` of a folder; none for ``none``. Raises BadInput."""
-    if place == NONE:
-        return []
-    path = Path(place)
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    if not files:
+    there = _listed(place)
+    if not there and place != NONE:
         raise BadInput(f"{place}: expected a file of latency records, or a folder that holds some (.json)")
-    return [one for file in files for one in records.load(file)]
+    return [one for file in there for one in records.load(file)]
 
 
 def files(place: str) -> list[tuple[str, Path]]:
     """What `load` reads, as inputs of a result: only files below the root, which have a name of no machine's own."""
-    from mdrepro.core.paths import relative, root
+    return [(relative(file), file) for file in _listed(place) if file.resolve().is_relative_to(root())]
 
-    if place == NONE:
-        return []
+
+def _listed(place: str) -> list[Path]:
     path = Path(place)
-    there = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    return [(relative(file), file) for file in there if file.resolve().is_relative_to(root())]
+    return [] if place == NONE else sorted(path.glob("*.json")) if path.is_dir() else [path]
 
 
 def bare(name: str) -> str:
@@ -72,20 +67,17 @@ def bare(name: str) -> str:
 def latest(brought: Iterable[Record], network: str, batch: int = 1) -> Record | None:
     """The last record of a network; a denoiser's at that batch.
 
-    The text encoder is one and the same in all systems. A record that says a resolution is of
-    `RESOLUTION`.
+    The text encoder is one and the same in all systems. A record that says a resolution is of `RESOLUTION`.
     """
     known = systems.exports()
     model, component = known[network]
-    models = {name for name, _ in known.values()} if component == "text-encoder" else {model}
-    there = [
-        one
-        for one in brought
-        if one.component == component
-        and one.model in models
-        and (component == "text-encoder" or one.resolution in (None, RESOLUTION))
-        and (component != "unet" or one.batch == batch)
-    ]
+    there = [one for one in brought if one.component == component]
+    if component == "text-encoder":
+        there = [one for one in there if one.model in {name for name, _ in known.values()}]
+    else:
+        there = [one for one in there if one.model == model and one.resolution in (None, RESOLUTION)]
+    if component == "unet":
+        there = [one for one in there if one.batch == batch]
     return there[-1] if there else None
 
 
@@ -94,12 +86,11 @@ def parts(brought: Sequence[Record], place: Place) -> list[Record | None]:
 
     Of several such pairs it is the one in which most of the three were measured, and of those the last.
     """
-    image = place.image
     here = [one for one in records.split(brought)["measured"] if bare(one.device.name) in place.devices]
     best: list[Record | None] = [None, None, None]
     for pair in dict.fromkeys((one.accelerator, one.precision) for one in reversed(here)):
         those = [one for one in here if (one.accelerator, one.precision) == pair]
-        there = [latest(those, name, place.batch) for name in (image.text_encoder, image.unet, image.decoder)]
+        there = [latest(those, name, place.batch) for name in place.image.counts()]
         if there.count(None) < best.count(None):
             best = there
     return best
@@ -117,9 +108,10 @@ def protocol(one: Record) -> str:
 
 def value(row: str, column: str, one: Record) -> Row:
     """A row of one record."""
-    low, high, ms = one.times.low_ms, one.times.high_ms, one.times.ms
-    ends = (min(low, ms), max(high, ms)) if low is not None and high is not None else (None, None)
-    return Row(row, column, ms, protocol(one), n=one.times.runs, ci_low=ends[0], ci_high=ends[1])
+    low, high, ms, runs = one.times.low_ms, one.times.high_ms, one.times.ms, one.times.runs
+    if low is None or high is None:
+        return Row(row, column, ms, protocol(one), n=runs)
+    return Row.measured(row, column, around(ms, low, high, runs), protocol(one))
 
 
 def rows(brought: Sequence[Record], places: Mapping[str, Place], columns: Sequence[str], whole: str) -> list[Row]:
@@ -133,23 +125,19 @@ def rows(brought: Sequence[Record], places: Mapping[str, Place], columns: Sequen
     """
     cells = []
     for row, place in places.items():
-        image = place.image
-        names = (image.text_encoder, image.unet, image.decoder)
         there = parts(brought, place)
         cells += [value(row, column, one) for column, one in zip(columns, there, strict=True) if one]
         if all(there):
-            counts = dict(image.counts())
-            counts[image.unet] //= place.batch
-            total = sum(counts[name] * one.times.ms for name, one in zip(names, there, strict=True) if one)
+            counts = place.image.counts()
+            counts[place.image.unet] //= place.batch
+            total = sum(count * one.times.ms for count, one in zip(counts.values(), there, strict=True) if one)
             text = f"sum of measured parts, {place.note}; {'; '.join(protocol(one) for one in there if one)}"
             cells.append(Row(row, whole, total / 1000 if whole.endswith("_s") else total, text))
     return cells
 
 
-def table(brought: Sequence[Record], origin: records.Origin) -> "DataFrame":
+def table(brought: Sequence[Record], origin: records.Origin) -> pd.DataFrame:
     """Records of one origin, for people; one line that says so where there are none."""
-    import pandas as pd
-
     lines = [
         {
             "device": one.device.name,

@@ -1,10 +1,9 @@
 """Table ``mobilediffusion-steps``: the same prompts and noise at 50, 8 and 1 steps; rows and figures."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from mdrepro.core import plotting
 from mdrepro.evaluation import networks
@@ -13,10 +12,7 @@ from mdrepro.evaluation.protocol import Evaluation, Scored, caption_count
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.image.statistics import Array
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-DIFFERENCES = MappingProxyType({"8-ddim": "fid_shapes_minus_8_ddim", "8-dpm++": "fid_shapes_minus_8_dpm"})
+DIFFERENCES = {"8-ddim": "fid_shapes_minus_8_ddim", "8-dpm++": "fid_shapes_minus_8_dpm"}
 """Undistilled rows of 8 steps, and the column of the distilled row's difference to each."""
 
 
@@ -31,8 +27,7 @@ def rows(measured: Mapping[str, Scored], scored: Evaluation[Scored], eight: Mapp
     """Quality with intervals, differences between rows on the same prompts and noise, and time.
 
     Args:
-        measured: images by row.
-        scored: what scored.
+        measured, scored: images by row, and what scored them.
         eight: from `eight_steps`.
     """
     cells = []
@@ -40,10 +35,8 @@ def rows(measured: Mapping[str, Scored], scored: Evaluation[Scored], eight: Mapp
         protocol = f"{caption_count(images, scored)}; {scored.scoring}"
         cells += scored.rows(row, images)
         if row in ("8", "1"):
-            pair = images, measured["50"]
-            cells += scored.accuracy_difference(
-                row, "attribute_accuracy_minus_50", *pair, f"paired with row 50; {protocol}"
-            )
+            pair, paired = (images, measured["50"]), f"paired with row 50; {protocol}"
+            cells += scored.accuracy_difference(row, "attribute_accuracy_minus_50", *pair, paired)
         for other in DIFFERENCES if row == "8" else ():
             before = f"paired with row {other}; {len(eight[other])} noises per caption; whole captions are drawn; "
             cells.append(scored.difference(row, DIFFERENCES[other], eight["8"], eight[other], protocol, before))
@@ -59,12 +52,11 @@ def compute(experiment: Experiment) -> list[Row]:
             f"{setup.recipe}: {setup.steps} steps x {branches} branches x {each:.4g} GMAC, counted at the dispatcher; "
             "text encoder and decoder left out"
         )
-        value = setup.steps * branches * each
-        cells.append(Row(row, "gmacs_per_image", value, protocol))
+        cells.append(Row(row, "gmacs_per_image", setup.steps * branches * each, protocol))
     return cells
 
 
-def quality_figure(cells: Sequence[Row]) -> "Figure":
+def quality_figure(cells: Sequence[Row]) -> Figure:
     """Attribute accuracy and FID[shapes] of each row, or CLIP score and FID, with intervals."""
     on_scenes = (("attribute_accuracy", "attribute accuracy"), ("fid_shapes", "FID[shapes]"))
     on_images = (("clip", "CLIP score"), ("fid", "FID"))

@@ -1,17 +1,16 @@
 """Table ``mobilediffusion-unet-cost``: rows and figure from measured costs."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import torch
+from matplotlib.figure import Figure
 
 from mdrepro.core import plotting
 from mdrepro.evaluation.rows import Row
-from mdrepro.metrics.cost.measure import Blocks, count_blocks
+from mdrepro.metrics.cost.measure import count_blocks
 from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.models import presets, systems
 from mdrepro.models.network import LATENT_FACTOR, Preset
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PAPERS = ("MobileDiffusion", "MobileDiffusion-Lite", "SnapFusion", "SnapFusion (Table 3)")
 """Titles of the two papers' own networks, drawn in colour."""
@@ -31,10 +30,9 @@ def rows(costs: Sequence[Cost]) -> list[Row]:
     """
     by_name = {cost.model: cost for cost in costs}
     table = [row for cost in costs for row in _rows(cost, presets.get(cost.model), by_name.get("sd15"))]
-    if set(SYSTEM) <= set(by_name):
+    if by_name.keys() >= set(SYSTEM):
         whole = sum(by_name[name].params for name in SYSTEM) / 1e6
-        how = f"sum of the parameters of {', '.join(SYSTEM)}"
-        table.append(Row("mobilediffusion-system", "params", whole, how))
+        table.append(Row("mobilediffusion-system", "params", whole, f"sum of the parameters of {', '.join(SYSTEM)}"))
     return table
 
 
@@ -48,24 +46,25 @@ def _rows(cost: Cost, preset: Preset, sd15: Cost | None) -> list[Row]:
         ("attention_share", 100 * cost.attention_share, "attention products / MACs"),
     ]
     if preset.kind == "denoiser":
-        blocks = _blocks(preset)
+        with torch.device("meta"):
+            blocks = count_blocks(preset.build())
         cells += [
             ("conv_blocks", blocks.resnets, "ResNet blocks of the built network"),
             ("self_attention_layers", blocks.self_attention, "self-attention layers of the built network"),
             ("cross_attention_layers", blocks.cross_attention, "cross-attention layers of the built network"),
         ]
         if sd15 and sd15 is not cost:
-            share = 100 * cost.macs / sd15.macs
-            cells += [("share_of_sd15", share, f"MACs / MACs of SD-1.5 at {sd15.resolution} px")]
-    shared = protocol(cost, preset)
+            how = f"MACs / MACs of SD-1.5 at {sd15.resolution} px"
+            cells.append(("share_of_sd15", 100 * cost.macs / sd15.macs, how))
+    shared = protocol(preset, cost.resolution)
     return [Row(cost.model, column, value, f"{how}; {shared}") for column, value, how in cells]
 
 
-def protocol(cost: Cost, preset: Preset) -> str:
+def protocol(preset: Preset, resolution: int) -> str:
     """How a network was built and run, in one sentence."""
-    side = cost.resolution // LATENT_FACTOR
+    side = resolution // LATENT_FACTOR
     text = f"{preset.context_tokens} text tokens of width {preset.context_width}"
-    latent = f"{cost.resolution} px ({side}x{side}x{preset.latent_channels} latent)"
+    latent = f"{resolution} px ({side}x{side}x{preset.latent_channels} latent)"
     given = {"text encoder": text, "decoder": latent, "denoiser": f"{latent}, {text}"}[preset.kind]
     return (
         f"{preset.network}, full size, on the meta device, one forward pass in eval mode without guidance, batch 1, "
@@ -73,25 +72,17 @@ def protocol(cost: Cost, preset: Preset) -> str:
     )
 
 
-def _blocks(preset: Preset) -> Blocks:
-    import torch
-
-    with torch.device("meta"):
-        return count_blocks(preset.build())
-
-
-def figure(costs: Sequence[Cost]) -> "Figure":
+def figure(costs: Sequence[Cost]) -> Figure:
     """MACs against parameters: denoisers left, image decoders right, the two papers' networks in colour.
 
-    Args:
-        costs: as for `rows`; a panel without networks stays empty.
+    A panel without networks stays empty; ``costs`` as for `rows`.
     """
     panels = {"denoiser": "Denoiser, one evaluation", "decoder": "Image decoder, one image"}
     with plotting.figure(1, 2, size=(9, 4.6), width_ratios=[4, 3]) as (drawn, axes):
         for axis, (kind, title) in zip(axes, panels.items(), strict=True):
             shown = [cost for cost in costs if presets.get(cost.model).kind == kind]
             shown.sort(key=lambda cost: presets.get(cost.model).title not in PAPERS)  # their labels are placed first
-            labels = [(_name(cost), _point(cost), _colour(cost)) for cost in shown]
+            labels = [(_name(cost), (cost.params / 1e6, cost.macs / 1e9), _colour(cost)) for cost in shown]
             for _, point, colour in labels:
                 axis.plot(*point, "o", ms=7.5, mec="white", color=colour)
             axis.set(xscale="log", yscale="log", xlabel="parameters, million")
@@ -106,10 +97,6 @@ def figure(costs: Sequence[Cost]) -> "Figure":
 
 def _colour(cost: Cost) -> str:
     return plotting.RED if presets.get(cost.model).title in PAPERS else plotting.GREY
-
-
-def _point(cost: Cost) -> tuple[float, float]:
-    return cost.params / 1e6, cost.macs / 1e9
 
 
 def _name(cost: Cost) -> str:

@@ -1,17 +1,21 @@
 """Table ``snapfusion-unet-table3``: blocks, parameters and MACs of each stage, counted in the built networks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from diffusers import Transformer2DModel
+from diffusers.models.resnet import ResnetBlock2D
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mdrepro.core import plotting
 from mdrepro.evaluation.rows import Row
 from mdrepro.models import presets
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-    from torch import nn
+from mdrepro.reproduce.tables import unet_cost
 
 NETWORKS = {"origin": "sd15", "ours": "snapfusion-table3", "table1": "snapfusion"}
 """Preset behind each group of columns. The baseline is diffusers' own class."""
@@ -39,10 +43,8 @@ class Group:
 
     Args:
         blocks: how many.
-        side: height and width of the feature map that they give, for a 512 px image.
-        width: channels of that map.
-        params: parameters of all of them.
-        macs: multiply-accumulates of all of them in one forward pass, attention products included.
+        side, width: height and width of the feature map that they give for a 512 px image, and its channels.
+        params, macs: of all of them; in one forward pass, attention products included.
     """
 
     blocks: int = 0
@@ -60,6 +62,11 @@ class Counted:
     rest: Group
     whole: Group
 
+    @property
+    def rows(self) -> dict[str, Group]:
+        """All of them by row."""
+        return {**self.groups, "rest": self.rest, "whole": self.whole}
+
 
 def count(name: str) -> Counted:
     """Count the blocks of a preset in one forward pass at batch 1, 512 px, on the meta device.
@@ -74,61 +81,42 @@ def count(name: str) -> Counted:
         ValueError: a stage without blocks, a block outside the stages of Table 3, or blocks of two sizes in one group:
             not a network of this build.
     """
-    import torch
-    from diffusers import Transformer2DModel
-    from diffusers.models.resnet import ResnetBlock2D
-    from torch import Tensor, nn
-    from torch.utils.flop_counter import FlopCounterMode
-
     preset = presets.get(name)
     with torch.device("meta"):
         network = preset.build()
     kinds = {Transformer2DModel: "cross-attention", ResnetBlock2D: "resnet"}
-    blocks = [(path, module) for path, module in network.named_modules() if type(module) in kinds]
-    given: dict[str, torch.Size] = {}
+    blocks = {path: module for path, module in network.named_modules() if type(module) in kinds}
+    shapes: dict[nn.Module, torch.Size] = {}
 
-    def watch(path: str, module: nn.Module) -> None:
-        def note(_: nn.Module, __: object, out: Tensor | tuple[Tensor]) -> None:
-            given[path] = (out[0] if isinstance(out, tuple) else out).shape
+    def note(module: nn.Module, _: object, out: Tensor | tuple[Tensor]) -> None:
+        shapes[module] = (out[0] if isinstance(out, tuple) else out).shape
 
+    for module in blocks.values():
         module.register_forward_hook(note)
-
-    for path, module in blocks:
-        watch(path, module)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(**preset.example_inputs())
     macs = {path: sum(by.values()) // 2 for path, by in counter.get_flop_counts().items()}
 
-    groups = dict.fromkeys(GROUPS, Group())
-    parents = {path: path.partition(".resnets")[0].partition(".attentions")[0] for path, _ in blocks}
+    parents = {path: path.partition(".resnets")[0].partition(".attentions")[0] for path in blocks}
     if missing := set(STAGES) - set(parents.values()):
         raise ValueError(f"{name}: no block of Table 3 in {', '.join(sorted(missing))}")
-    for path, module in blocks:
+    groups = dict.fromkeys(GROUPS, Group())
+    for path, module in blocks.items():
         stage = STAGES.get(parents[path])
-        if stage is None or path not in given:
+        if stage is None or module not in shapes:
             raise ValueError(f"{name}: {path} is no block of Table 3 that runs")
         row = f"{stage}-{kinds[type(module)]}"
-        _, width, side, _ = given[path]
-        if groups[row].blocks and (groups[row].side, groups[row].width) != (side, width):
+        group, (_, width, side, _) = groups[row], shapes[module]
+        if group.blocks and (group.side, group.width) != (side, width):
             raise ValueError(f"{name}: blocks of two sizes in {row}")
-        groups[row] = Group(
-            blocks=groups[row].blocks + 1,
-            side=side,
-            width=width,
-            params=groups[row].params + _params(module),
-            macs=groups[row].macs + macs[f"{type(network).__name__}.{path}"],
-        )
+        params, spent = group.params + _params(module), group.macs + macs[f"{type(network).__name__}.{path}"]
+        groups[row] = Group(group.blocks + 1, side, width, params, spent)
     whole = Group(blocks=len(blocks), params=_params(network), macs=counter.get_total_flops() // 2)
-    rest = replace(
-        whole,
-        blocks=0,
-        params=whole.params - sum(group.params for group in groups.values()),
-        macs=whole.macs - sum(group.macs for group in groups.values()),
-    )
-    return Counted(groups, rest, whole)
+    params, spent = (sum(getattr(group, field) for group in groups.values()) for field in ("params", "macs"))
+    return Counted(groups, Group(params=whole.params - params, macs=whole.macs - spent), whole)
 
 
-def _params(module: "nn.Module") -> int:
+def _params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -140,60 +128,38 @@ def rows(counted: Mapping[str, Counted]) -> list[Row]:
             ``table1``).
     """
     table = []
+    protocols = {ending: unet_cost.protocol(presets.get(name), 512) for ending, name in NETWORKS.items()}
     for row, group in counted["origin"].groups.items():
-        how = f"output of the blocks that ran; {_protocol('origin')}"
-        table += [
-            Row(row, column, value, how) for column, value in (("resolution", group.side), ("dimension", group.width))
-        ]
+        how = f"output of the blocks that ran; {protocols['origin']}"
+        table += [Row(row, "resolution", group.side, how), Row(row, "dimension", group.width, how)]
     for ending, network in counted.items():
-        shared = _protocol(ending)
-        for row, group in [*network.groups.items(), ("rest", network.rest), ("whole", network.whole)]:
+        for row, group in network.rows.items():
             cells: list[tuple[str, float, str]] = [
                 ("params", group.params / 1e6, "all parameters"),
                 ("macs", group.macs / 1e9, "torch's dispatcher counter, attention products included"),
             ]
-            if row not in ("rest", "whole"):
+            if row in GROUPS:
                 cells.append(("blocks", group.blocks, "modules of the built network that ran"))
-            table += [Row(row, f"{column}_{ending}", value, f"{how}; {shared}") for column, value, how in cells]
+            table += [
+                Row(row, f"{column}_{ending}", value, f"{how}; {protocols[ending]}") for column, value, how in cells
+            ]
     return table
 
 
-def _protocol(ending: str) -> str:
-    preset = presets.get(NETWORKS[ending])
-    return (
-        f"{preset.network}, full size, on the meta device, one forward pass in eval mode without guidance, batch 1, "
-        f"512 px (64x64x4 latent), 77 text tokens of width 768; {preset.source}"
-    )
-
-
-def frame(counted: Mapping[str, Counted]) -> "pd.DataFrame":
+def frame(counted: Mapping[str, Counted]) -> pd.DataFrame:
     """The table to look at: a line for each group, ``rest`` and ``whole``; parameters in millions, MACs in billions."""
-    import pandas as pd
-
-    lines = []
-    for row in [*GROUPS, "rest", "whole"]:
-        line: dict[str, Any] = {"row": row}
-        for ending, network in counted.items():
-            group = {**network.groups, "rest": network.rest, "whole": network.whole}[row]
-            if ending == "origin":
-                line |= {"resolution": group.side or "", "dimension": group.width or ""}
-            line |= {
-                f"blocks_{ending}": group.blocks if row != "rest" else "",
-                f"params_{ending}": round(group.params / 1e6, 1),
-                f"macs_{ending}": round(group.macs / 1e9, 1),
-            }
-        lines.append(line)
-    return pd.DataFrame(lines).set_index("row")
+    lines: dict[str, dict[str, object]] = {}
+    for ending, network in counted.items():
+        for row, group in network.rows.items():
+            line = lines.setdefault(row, {"row": row, "resolution": group.side or "", "dimension": group.width or ""})
+            line[f"blocks_{ending}"] = group.blocks if row != "rest" else ""
+            line[f"params_{ending}"] = round(group.params / 1e6, 1)
+            line[f"macs_{ending}"] = round(group.macs / 1e9, 1)
+    return pd.DataFrame(lines.values()).set_index("row")
 
 
-def figure(counted: Mapping[str, Counted]) -> "Figure":
-    """Blocks, parameters and MACs of each row of Table 3, one bar for each network.
-
-    Args:
-        counted: as for `rows`.
-    """
-    from matplotlib.ticker import MaxNLocator
-
+def figure(counted: Mapping[str, Counted]) -> Figure:
+    """Blocks, parameters and MACs of each row of Table 3, one bar for each network; ``counted`` as for `rows`."""
     titles = {"origin": "SD-1.5", "ours": "SnapFusion, Table 3", "table1": "variant that meets Table 1"}
     colours = {"origin": plotting.GREY, "ours": plotting.RED, "table1": (plotting.RED, 0.35)}
     panels = {"blocks": ("Blocks", 1.0), "params": ("Parameters, million", 1e6), "macs": ("GMAC, one evaluation", 1e9)}
@@ -207,12 +173,9 @@ def figure(counted: Mapping[str, Counted]) -> "Figure":
             plotting.title(axis, title)
             axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=field == "blocks"))
             axis.margins(y=0.02)
-        axes[0].set_yticks(range(len(GROUPS)), [_label(row) for row in GROUPS])
+        labels = [row.removesuffix("-resnet").removesuffix("-cross-attention").capitalize() for row in GROUPS]
+        kinds = ["ResNet" if row.endswith("-resnet") else "cross-attention" for row in GROUPS]
+        axes[0].set_yticks(range(len(GROUPS)), [", ".join(pair) for pair in zip(labels, kinds, strict=True)])
         axes[0].invert_yaxis()
         drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return drawn
-
-
-def _label(row: str) -> str:
-    kind = "ResNet" if row.endswith("-resnet") else "cross-attention"
-    return f"{row.removesuffix('-resnet').removesuffix('-cross-attention').capitalize()}, {kind}"

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,17 +23,16 @@ from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import store
 from mdrepro.training.runs.store import Run
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 NAMES = {"sd": "SD (4 channels)", "ours": "Ours (8 channels)", "ours-lite": "Ours-Lite"}
 COLOURS = {"sd": plotting.GREY, "ours": plotting.BLUE, "ours-lite": plotting.ORANGE}
-COLUMNS = ("psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")
+DEFINITIONS = {
+    "psnr": "PSNR of uint8 RGB, range 255",
+    "ssim": "SSIM of uint8 RGB, Gaussian window 11, sigma 1.5, population covariance, channels averaged",
+    "ms_ssim": "MS-SSIM of uint8 RGB, 5 scales, windows inside the image",
+}
 GAINS = (("ours", "sd"), ("ours-lite", "sd"), ("ours-lite", "ours"))
-ZOOM = (96, 48)  # px, width and height of the enlarged part
-
-Scores = dict[str, list[NDArray[np.float64]]]
-"""By metric, an array for each photograph with one number per tile."""
+SHOWN, ZOOM = 3, (96, 48)
+"""Of the figure: photographs at most; width and height of the enlarged part, px."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,17 @@ class Measured:
         recipe: how it was trained.
         params: parameters of its decoder.
         images: reconstructions, uint8 (tiles, 3, 256, 256) for each photograph.
-        scores: see :data:`Scores`.
-        reasons: why a metric was not attempted, by its column.
-        lpips: the protocol of LPIPS, by its column.
+        scores: by metric, an array for each photograph with one number per tile.
+        definitions: what was measured, by metric.
+        reasons: why a metric was not attempted.
     """
 
     recipe: Recipe
     params: int
     images: list[Tensor]
-    scores: Scores
+    scores: dict[str, list[NDArray[np.float64]]]
+    definitions: dict[str, str]
     reasons: dict[str, str]
-    lpips: dict[str, str]
 
 
 def originals(held_out: Sequence[photos.Photograph]) -> list[Tensor]:
@@ -70,14 +71,14 @@ def measure(runs: Mapping[str, Run], tiles: Sequence[Tensor]) -> dict[str, Measu
     """
     perceptual, reasons = _perceptual()
     metrics = {"psnr": reconstruction.psnr, "ssim": reconstruction.ssim, "ms_ssim": reconstruction.ms_ssim}
+    definitions = DEFINITIONS | {name: metric.protocol for name, metric in perceptual.items()}
     measured = {}
     for row, run in runs.items():
         model = run.load("vae")
         images = [_reconstructed(model, x) for x in tiles]
         pairs = list(zip(tiles, images, strict=True))
         scores = {name: [metric(x, y).numpy() for x, y in pairs] for name, metric in (metrics | perceptual).items()}
-        lpips = {column: metric.protocol for column, metric in perceptual.items()}
-        measured[row] = Measured(run.recipe, vae.decoder_parameters(model), images, scores, reasons, lpips)
+        measured[row] = Measured(run.recipe, vae.decoder_parameters(model), images, scores, definitions, reasons)
     return measured
 
 
@@ -88,18 +89,23 @@ def rows(measured: Mapping[str, Measured], split: photos.Split) -> list[Row]:
         training = _training(ours, split)
         exact = f"Decoder of the measured network, without the 1x1 convolution on the latent; {training}"
         cells.append(Row(row, "params", ours.params / 1e6, exact))
-        for column in COLUMNS:
-            cells.append(_quality(row, column, ours, f"{_measuring(column, ours, split)}; {training}"))
+        for column in (*DEFINITIONS, "lpips_alex", "lpips_vgg"):
+            protocol = f"{_measuring(column, ours, split)}; {training}"
+            if reason := ours.reasons.get(column):
+                cells.append(Row(row, column, None, protocol, reason=reason))
+            else:
+                cells.append(Row.measured(row, column, bootstrap.cluster_interval(ours.scores[column]), protocol))
     for row, other in GAINS:
+        ours, training = measured[row], _training(measured[row], split)
         for column in ("psnr", "ssim"):
-            gain = bootstrap.paired_interval(measured[row].scores[column], measured[other].scores[column])
+            gain = bootstrap.paired_interval(ours.scores[column], measured[other].scores[column])
             what = f"{column.upper()} of {row} minus {other} on the same tiles, bootstrap of the differences"
-            protocol = f"{what}; {_measuring(column, measured[row], split)}; {_training(measured[row], split)}"
+            protocol = f"{what}; {_measuring(column, ours, split)}; {training}"
             cells.append(Row.measured(row, f"{column}_gain_over_{other}", gain, protocol))
     return cells
 
 
-def loss_figure(runs: Mapping[str, Run]) -> "Figure":
+def loss_figure(runs: Mapping[str, Run]) -> Figure:
     """Training error of each autoencoder over all of its runs that are on this machine."""
     with plotting.figure(size=(6, 3)) as (figure, (axis,)):
         for row, run in runs.items():
@@ -118,17 +124,12 @@ def loss_figure(runs: Mapping[str, Run]) -> "Figure":
     return figure
 
 
-def reconstructions_figure(
-    measured: Mapping[str, Measured], split: photos.Split, tiles: Sequence[Tensor], most: int = 3
-) -> "Figure":
+def reconstructions_figure(measured: Mapping[str, Measured], split: photos.Split, tiles: Sequence[Tensor]) -> Figure:
     """Originals beside reconstructions, and below each the part with the most contrast, enlarged.
 
-    Of each photograph the tile with the most contrast is shown, with its own PSNR; at most ``most`` photographs.
+    Of each photograph the tile with the most contrast is shown, with its own PSNR.
     """
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-    from matplotlib.patches import Rectangle
-
-    count = min(most, len(tiles))
+    count = min(SHOWN, len(tiles))
     columns = ["original", *measured]
     heights, width = [1, ZOOM[1] / ZOOM[0]] * count, 9.0
     size = (width, width / len(columns) * (sum(heights) + 0.16 * count))
@@ -156,7 +157,7 @@ def reconstructions_figure(
     return figure
 
 
-def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> "Figure":
+def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> Figure:
     """PSNR against decoder parameters with 95 % intervals, and the gains photograph by photograph."""
     with plotting.figure(1, 2, size=(9, 3.8), width_ratios=[1, 1.25]) as (figure, (left, right)):
         for row, ours in measured.items():
@@ -202,26 +203,13 @@ def _reconstructed(model: vae.Autoencoder, tiles: Tensor) -> Tensor:
     return photos.to_uint8(torch.cat(one_by_one)).contiguous()
 
 
-def _quality(row: str, column: str, measured: Measured, protocol: str) -> Row:
-    if column in measured.reasons:
-        reason = measured.reasons[column]
-        return Row(row, column, None, protocol, reason=reason)
-    return Row.measured(row, column, bootstrap.cluster_interval(measured.scores[column]), protocol)
-
-
 def _measuring(column: str, measured: Measured, split: photos.Split) -> str:
-    definition = {
-        "psnr": "PSNR of uint8 RGB, range 255",
-        "ssim": "SSIM of uint8 RGB, Gaussian window 11, sigma 1.5, population covariance, channels averaged",
-        "ms_ssim": "MS-SSIM of uint8 RGB, 5 scales, windows inside the image",
-    }
-    what = definition.get(column, measured.lpips.get(column, column))
     tiles = sum(len(image) for image in measured.images)
     names = ", ".join(p.name for p in split.held_out[:12]) + (", ..." if len(split.held_out) > 12 else "")
     return (
-        f"{what}; mean over each photograph's tiles, then over photographs: {tiles} tiles of {photos.TILE} px from "
-        f"{len(split.held_out)} held-out photographs ({names}; {split.rule}); 95 % percentile bootstrap over "
-        f"photographs, {bootstrap.RESAMPLES} resamples"
+        f"{measured.definitions.get(column, column)}; mean over each photograph's tiles, then over photographs: "
+        f"{tiles} tiles of {photos.TILE} px from {len(split.held_out)} held-out photographs ({names}; {split.rule}); "
+        f"95 % percentile bootstrap over photographs, {bootstrap.RESAMPLES} resamples"
     )
 
 
