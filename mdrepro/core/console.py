@@ -6,6 +6,7 @@ to import, and cuts names in their middle; it is loaded for the live lines of wh
 """
 
 import datetime
+import io
 import os
 import re
 import shutil
@@ -61,11 +62,9 @@ def minus(text: str) -> str:
 
 
 def paragraph(text: str, indent: str = "", *, hanging: int = 4, mark: str = "") -> str:
-    """A text, wrapped on a terminal.
+    """A text without line breaks, wrapped on a terminal, ``indent`` before each line.
 
     Args:
-        text: without line breaks.
-        indent: before each line.
         hanging: spaces before all lines but the first.
         mark: the verdict in the text, shown in its colour.
     """
@@ -81,11 +80,7 @@ def columns(lines: Sequence[Sequence[str]], indent: str = "  ") -> str:
 
     Columns that are empty in every row are left out. On a terminal that is too narrow cells are wrapped, texts of
     several words first; rows that begin with the same cell share a heading; and where even that does not fit, a row
-    becomes a block of ``name  value`` lines.
-
-    Args:
-        lines: the header, then the rows, all of equal length.
-        indent: before each line.
+    becomes a block of ``name  value`` lines. ``lines``: the header, then the rows, all of equal length.
     """
     table = [[cell.replace("-", MINUS) if NUMBER.fullmatch(cell) else cell for cell in line] for line in lines]
     kept = [index for index in range(len(table[0])) if len(table) == 1 or any(row[index] for row in table[1:])]
@@ -126,13 +121,11 @@ def _fitted(table: list[list[str]], room: int | None) -> list[str]:
     if _total(widths) <= room:
         return [_line(line, widths, right, header=line is table[0]) for line in table]
     left = min(max(map(len, table[0])), room // 2 - 1)
-    return ["", *(_block(table[0], row, left, room) for row in table[1:])]
-
-
-def _block(head: list[str], row: list[str], left: int, room: int) -> str:
-    """One row as ``name  value`` lines, and an empty line."""
-    pairs = ((name, cell) for name, cell in zip(head, row, strict=True) if cell)
-    return "\n".join(_line(pair, [left, room - left - 2], [False, False]) for pair in pairs) + "\n"
+    texts = [""]
+    for row in table[1:]:
+        pairs = (pair for pair in zip(table[0], row, strict=True) if pair[1])
+        texts.append("\n".join(_line(pair, [left, room - left - 2], [False, False]) for pair in pairs) + "\n")
+    return texts
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool], header: bool = False) -> str:
@@ -184,22 +177,14 @@ class Progress:
 
     Args:
         title: what runs.
-        total: how many things there are to do.
+        total, done: how many things there are to do; how many were done before, by earlier runs.
         unit: what is counted.
-        done: how many were done before, by earlier runs.
         show: False for a process that stays silent.
         file: where it is shown; None for standard error.
     """
 
     def __init__(
-        self,
-        title: str,
-        total: int,
-        unit: str = "",
-        *,
-        done: int = 0,
-        show: bool = True,
-        file: TextIO | None = None,
+        self, title: str, total: int, unit: str = "", *, done: int = 0, show: bool = True, file: TextIO | None = None
     ) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, done
         self._before, self._show, self._file, self._note = done, show, file, ""
@@ -239,7 +224,7 @@ class Progress:
         if new and passed:
             left = datetime.timedelta(seconds=round((self.total - self.done) * passed / new))
             facts += [f"{new / passed:.3g} {self.unit}/s", f"{left} left"]
-        return ", ".join([*facts, self._note] if self._note else facts)
+        return ", ".join(filter(None, [*facts, self._note]))
 
     def _update(self) -> None:
         if self._task is not None and _live is not None:
@@ -284,3 +269,24 @@ def _screen(file: TextIO) -> "rich.progress.Progress":
         transient=True,
         redirect_stdout=sys.stdout.isatty(),
     )
+
+
+class Prefixed(io.TextIOBase):
+    """Passes whole lines on to ``stream``, each after ``[name] ``: jobs that run side by side share one terminal.
+
+    Empty lines are dropped; ``\\r`` ends a line too.
+    """
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self.prefix, self.stream, self.rest = f"[{name}] ", stream, ""
+
+    def write(self, text: str) -> int:
+        *lines, self.rest = re.split(r"[\r\n]", self.rest + text)
+        for line in lines:
+            if line.strip():
+                self.stream.write(self.prefix + line.rstrip() + "\n")
+        self.stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()

@@ -30,12 +30,9 @@ def sha256(path: Path) -> str:
 
 
 def digest(value: Any, *, compact: bool = True) -> str:
-    """SHA-256 of a JSON value, independent of key order.
+    """SHA-256 of a JSON value, independent of key order, of its text without spaces or with them.
 
-    Args:
-        value: what JSON can hold.
-        compact: hash the text without spaces; with spaces the hash is another. Each kind of key stays with its form,
-            because keys of published checkpoints and of stored features must not change.
+    Each kind of key stays with its form: keys of published checkpoints and of stored features must not change.
     """
     separators = (",", ":") if compact else None
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=separators).encode()).hexdigest()
@@ -93,15 +90,10 @@ def replacing_folder(final: Path) -> Iterator[Path]:
         swap(aside, final)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes beside ``path`` and rename them into place."""
-    with replacing(path) as aside:
-        aside.write_bytes(content)
-
-
 def write_text(path: Path, text: str) -> None:
     """Write text in UTF-8 beside ``path`` and rename it into place."""
-    write_bytes(path, text.encode())
+    with replacing(path) as aside:
+        aside.write_bytes(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

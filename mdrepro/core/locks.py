@@ -11,10 +11,9 @@ from mdrepro.core.errors import BadInput
 
 @contextmanager
 def hold(file: Path, *, busy: Callable[[], None] | None = None, refuse: str = "") -> Iterator[None]:
-    """Hold the lock ``file`` inside the block; its folder is created where it is missing.
+    """Hold the lock ``file`` inside the block; its folder is created where it is missing, and it stays afterwards.
 
     Args:
-        file: the lock file, which stays there afterwards.
         busy: called once when another process holds the lock, before waiting for it.
         refuse: raise an error with this message instead of waiting.
 

@@ -98,18 +98,12 @@ def estimate(
 def annotate(
     axis: "Axes", text: str, point: tuple[float, float], offset: tuple[float, float], **options: Any
 ) -> "Annotation":
-    """Text beside a point, aligned to the side on which it stands.
+    """Text beside a point in data, aligned to the side on which it stands.
 
-    Args:
-        axis: where.
-        text: what.
-        point: in data.
-        offset: right and up, points (1/72 inch).
-        options: of matplotlib's ``Text``.
+    ``offset``: right and up, points (1/72 inch). ``options``: of matplotlib's ``Text``.
     """
-    return axis.annotate(
-        text, point, offset, textcoords="offset points", **{"fontsize": "small", **_alignment(*offset), **options}
-    )
+    options = {"fontsize": "small", **_alignment(*offset), **options}
+    return axis.annotate(text, point, offset, textcoords="offset points", **options)
 
 
 def _alignment(right: float, up: float) -> dict[str, str]:
@@ -122,9 +116,7 @@ def _alignment(right: float, up: float) -> dict[str, str]:
 def label_points(axis: "Axes", labels: Sequence[tuple[str, tuple[float, float], Any]]) -> None:
     """Write each point's name beside it, at the first place where it meets no point, no name, no legend, no border.
 
-    Args:
-        axis: finished but for the names: its limits stay.
-        labels: name, point in data, and colour of each.
+    The axis is finished but for the names: its limits stay. ``labels``: name, point in data, and colour of each.
     """
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
@@ -174,13 +166,7 @@ def image_grid(
     captions: Sequence[str],
     framed: Mapping[str, Sequence[bool]] | None = None,
 ) -> "Figure":
-    """Images in a row per name and a column per caption.
-
-    Args:
-        rows: by name, images (height, width, 3), as many as captions.
-        captions: stand above the columns.
-        framed: by name, which images get a frame.
-    """
+    """Images (height, width, 3) in a row per name and a column per caption; ``framed``: which of them get a frame."""
     size = (1.45 * len(captions), 1.45 * len(rows) + 0.8)
     with figure(len(rows), len(captions), size=size, grid="none") as (drawn, axes):
         for line, (name, images) in enumerate(rows.items()):

@@ -63,11 +63,6 @@ def locate(name: str) -> Path | None:
     return path if path and path.exists() else None
 
 
-def hashes(inputs: Sequence[Input]) -> dict[str, str]:
-    """SHA-256 of each input, by name."""
-    return {name: sha256(path) for name, path in inputs}
-
-
 def provenance(
     parameters: Mapping[str, Any], inputs: Sequence[Input] = (), checkpoints: Mapping[str, Path] | None = None
 ) -> dict[str, Any]:
@@ -83,7 +78,7 @@ def provenance(
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "lock_sha256": sha256(lock) if lock.is_file() else None,
-        "inputs": hashes(inputs),
+        "inputs": {name: sha256(path) for name, path in inputs},
         "checkpoints": {
             name: {"path": relative(path), "sha256": sha256(path)} for name, path in (checkpoints or {}).items()
         },

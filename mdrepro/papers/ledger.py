@@ -5,21 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mdrepro.core.errors import unknown
-from mdrepro.papers.schema import (
-    CONFIRMED,
-    TIERS,
-    Claim,
-    ClaimVerdict,
-    Column,
-    Condition,
-    Paper,
-    Table,
-    Tier,
-    Verdict,
-)
+from mdrepro.papers import schema
+from mdrepro.papers.schema import CONFIRMED, TIERS, Claim, ClaimVerdict, Column, Paper, Table, Tier, Verdict
 
 PAPERS = ("mobilediffusion", "snapfusion")
 Interval = tuple[float, float, float]
@@ -33,13 +21,7 @@ _DECIDED = {
 @functools.cache
 def papers() -> dict[str, Paper]:
     """Both papers, validated. Raises pydantic's ValidationError where the data are inconsistent."""
-    folder = Path(__file__).parent
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loaded = {}
-    for name in PAPERS:
-        text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
-        loaded[name] = Paper.model_validate(yaml.load(text, Loader=loader))
-    return loaded
+    return {name: Paper.read(Path(__file__).with_name(f"{name}.yaml")) for name in PAPERS}
 
 
 def tables(*, planned: bool = False) -> dict[str, Table]:
@@ -100,9 +82,8 @@ def agrees(column: Column, value: float | None, published: float | None) -> bool
 
 
 def _interval(row: Mapping[str, Any]) -> Interval:
-    low, high = row["ci_low"], row["ci_high"]
     value = row["value"]
-    return (value, value, value) if low is None else (low, value, high)
+    return (value, value, value) if row["ci_low"] is None else (row["ci_low"], value, row["ci_high"])
 
 
 def judge_claim(
@@ -111,10 +92,8 @@ def judge_claim(
     """The verdict on a claim from result rows (mappings as in result.json), and the numbers behind it in words.
 
     Args:
-        claim: of a table.
-        rows: what was measured, or not attempted.
-        on_pictures: of the table; see `Table.on_pictures`. It holds where rows have its columns of pictures and none of
-            those of scenes.
+        claim, rows: of a table: what was measured, or not attempted.
+        on_pictures: see `Table.on_pictures`. It holds where rows have its columns of pictures and none of scenes.
     """
     measured = {f"{row['row']}/{row['column']}": row for row in rows if row["value"] is not None}
     verdicts, words = [], []
@@ -135,7 +114,7 @@ def judge_claim(
     return verdict, "; ".join(words)
 
 
-def _conditions(claim: Claim, measured: set[str], on_pictures: Mapping[str, str]) -> list[Condition]:
+def _conditions(claim: Claim, measured: set[str], on_pictures: Mapping[str, str]) -> list[schema.Condition]:
     """A claim's conditions on the columns that were measured: all as they are, where no other can be judged."""
     if not measured & set(on_pictures.values()) or measured & set(on_pictures):
         return list(claim.conditions)

@@ -5,9 +5,11 @@
 
 import enum
 import operator
-from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Tier = Literal["quick", "proxy", "paper"]
@@ -54,18 +56,31 @@ class ClaimVerdict(enum.StrEnum):
     NOT_ATTEMPTED = "not attempted"
 
 
-class _Data(BaseModel):
+class Data(BaseModel):
+    """Checked fields that do not change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """The content of a YAML file, validated. Raises pydantic's ValidationError where it is inconsistent."""
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        return cls.model_validate(yaml.load(file.read_text(encoding="utf-8"), Loader=loader))
 
-class Tolerance(_Data):
+
+def repeated(names: Sequence[str]) -> str:
+    """The names that stand there more than once, sorted, with commas."""
+    return ", ".join(sorted({name for name in names if names.count(name) > 1}))
+
+
+class Tolerance(Data):
     """How far a number may lie from its reference: relative (a fraction) or absolute (in the column's unit)."""
 
     relative: float | None = Field(default=None, ge=0)
     absolute: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> "Tolerance":
+    def _one_of_both(self) -> Self:
         if (self.relative is None) == (self.absolute is None):
             raise ValueError("a tolerance is either relative or absolute")
         return self
@@ -80,14 +95,14 @@ class Tolerance(_Data):
         return f"±{self.relative * 100:g} %" if self.relative is not None else f"±{self.absolute:g}"
 
 
-class Source(_Data):
+class Source(Data):
     """Where a figure was read."""
 
     what: str
     url: str = ""
 
 
-class Column(_Data):
+class Column(Data):
     """One column: what is measured, in which unit, and how near counts as the same.
 
     ``tolerance`` judges against the paper's cell, ``rerun`` against our own published number.
@@ -105,7 +120,7 @@ class Column(_Data):
     protocol: str = ""
 
 
-class Cell(_Data):
+class Cell(Data):
     """One published figure. ``value`` is None where the paper says it in words (``text``) or it was not found."""
 
     row: Name
@@ -120,7 +135,7 @@ class Cell(_Data):
     note: str = ""
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Cell":
+    def _consistent(self) -> Self:
         if (self.confidence == "not found") != (self.value is None and not self.text):
             raise ValueError(f"{self.row}/{self.column}: a cell has a value or a text, or is 'not found'")
         if self.confidence != "not found" and not self.source:
@@ -128,16 +143,11 @@ class Cell(_Data):
         return self
 
 
-_OPERATORS: dict[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    ">": operator.gt,
-    "<=": operator.le,
-    "<": operator.lt,
-}
+_OPERATORS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 CellKey = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+@-]*/[a-z][a-z0-9_]*$")]
 
 
-class Condition(_Data):
+class Condition(Data):
     """``left op right * factor + margin``; a side is ``row/column`` of the claim's table, or a number on the right."""
 
     left: CellKey
@@ -181,7 +191,7 @@ class Condition(_Data):
         return f"{self.left} {self.op} {right}"
 
 
-class Claim(_Data):
+class Claim(Data):
     """A sentence of the paper that a measurement can contradict: all ``conditions`` must hold."""
 
     id: Name
@@ -198,7 +208,7 @@ def network_name(recipe: str, decoder: str | None, removed: str) -> str:
     return (f"{decoder}, latents of {recipe}" if decoder else recipe) + (f", removed: {removed}" if removed else "")
 
 
-class DeclaredSetup(_Data):
+class DeclaredSetup(Data):
     """How a row's images are made at a tier: the only place that says so."""
 
     recipe: Name
@@ -226,7 +236,7 @@ class DeclaredSetup(_Data):
         return network_name(self.recipe, self.decoder, self.removed)
 
 
-class TierRun(_Data):
+class TierRun(Data):
     """What a table's notebook runs with at a tier."""
 
     parameters: dict[str, Parameter] = {}
@@ -242,7 +252,7 @@ class TierRun(_Data):
         return tuple(dict.fromkeys([*self.scorers, *(name for row in self.networks.values() for name in row.recipes)]))
 
 
-class Table(_Data):
+class Table(Data):
     """One published table or figure and the notebook that reproduces it (None: not built yet)."""
 
     id: Name
@@ -268,12 +278,11 @@ class Table(_Data):
     """Cores that one run asks the scheduler for."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Table":
-        keys = [(cell.row, cell.column) for cell in self.cells]
-        if twice := sorted({f"{row}/{column}" for row, column in keys if keys.count((row, column)) > 1}):
-            raise ValueError(f"{self.id}: cells given twice: {', '.join(twice)}")
-        wanted = {f"{row}/{column}" for row, column in keys}
-        wanted |= {cell for claim in self.claims for condition in claim.conditions for cell in condition.cells()}
+    def _consistent(self) -> Self:
+        keys = [f"{cell.row}/{cell.column}" for cell in self.cells]
+        if twice := repeated(keys):
+            raise ValueError(f"{self.id}: cells given twice: {twice}")
+        wanted = {*keys, *(cell for claim in self.claims for one in claim.conditions for cell in one.cells())}
         known = {f"{row}/{column}" for row in self.rows for column in self.columns}
         if unknown := sorted(wanted - known):
             raise ValueError(f"{self.id}: cells outside the declared rows and columns: {', '.join(unknown)}")
@@ -307,7 +316,7 @@ class Table(_Data):
         return next((cell for cell in self.cells if (cell.row, cell.column) == (row, column)), None)
 
 
-class Paper(_Data):
+class Paper(Data):
     """One paper: its sources, its tables and its claims."""
 
     id: Name
@@ -319,7 +328,7 @@ class Paper(_Data):
     tables: tuple[Table, ...]
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Paper":
+    def _consistent(self) -> Self:
         for table in self.tables:
             if not table.id.startswith(f"{self.id}-"):
                 raise ValueError(f"{table.id}: a table is named after its paper and notebook: {self.id}-...")
@@ -330,7 +339,6 @@ class Paper(_Data):
             for key in {source.split(":")[0] for source in cited}:
                 if key not in self.sources:
                     raise ValueError(f"{table.id}: unknown source {key!r}; known are {', '.join(self.sources)}")
-        claims = [claim.id for table in self.tables for claim in table.claims]
-        if twice := sorted({claim for claim in claims if claims.count(claim) > 1}):
-            raise ValueError(f"{self.id}: claims given twice: {', '.join(twice)}")
+        if twice := repeated([claim.id for table in self.tables for claim in table.claims]):
+            raise ValueError(f"{self.id}: claims given twice: {twice}")
         return self

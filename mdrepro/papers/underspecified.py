@@ -5,22 +5,17 @@ The entries stand in ``docs/underspecified.yaml``; the report shows them as a pa
 
 import functools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from mdrepro.papers.schema import Confidence, Name
+from mdrepro.papers.schema import Confidence, Data, Name, repeated
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "underspecified.yaml"
 Topic = Literal["UNet", "autoencoder", "text encoder", "training", "sampling", "evolution", "evaluation"]
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Alternative(_Data):
+class Alternative(Data):
     """Another choice with the size and cost that MobileDiffusion's UNet would have.
 
     ``config`` is what differs from the defaults of `mdrepro.models.mobilediffusion.unet.MobileDiffusionUNet`.
@@ -34,7 +29,7 @@ class Alternative(_Data):
     """GMAC of one evaluation at 512 px, attention products included."""
 
 
-class Entry(_Data):
+class Entry(Data):
     """One value that a paper leaves out, or gives twice and differently."""
 
     id: Name
@@ -52,21 +47,19 @@ class Entry(_Data):
     alternatives: tuple[Alternative, ...] = ()
 
 
-class Register(_Data):
+class Register(Data):
     """All entries, in the order of the page."""
 
     entries: tuple[Entry, ...]
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Register":
-        names = [entry.id for entry in self.entries]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"entries given twice: {', '.join(twice)}")
+    def _consistent(self) -> Self:
+        if twice := repeated([entry.id for entry in self.entries]):
+            raise ValueError(f"entries given twice: {twice}")
         return self
 
 
 @functools.cache
 def register() -> Register:
     """The register, validated. Raises pydantic's ValidationError where it is inconsistent."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return Register.model_validate(yaml.load(FILE.read_text(encoding="utf-8"), Loader=loader))
+    return Register.read(FILE)

@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mdrepro.core.console import Prefixed
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, swap, write_json
 from mdrepro.core.paths import root, run_dir
-from mdrepro.core.prefixed import Prefixed
 from mdrepro.core.provenance import state
 from mdrepro.core.watchdog import follow
 from mdrepro.papers import ledger

@@ -7,9 +7,9 @@ each line; Snakemake gives it one thread.
 import sys
 from collections.abc import Sequence
 
+from mdrepro.core.console import Prefixed
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.paths import relative, runs
-from mdrepro.core.prefixed import Prefixed
 from mdrepro.core.watchdog import follow
 from mdrepro.reproduce.workflow import execute, plan
 from mdrepro.training.runs.scratch import ignore_published
