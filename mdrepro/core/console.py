@@ -272,7 +272,7 @@ def _screen(file: TextIO) -> "rich.progress.Progress":
 
 
 class Prefixed(io.TextIOBase):
-    """Passes whole lines on to ``stream``, each after ``[name]`` and a space: jobs that run side by side share one terminal.
+    """Passes whole lines on to ``stream``, each after its name in brackets: jobs side by side share one terminal.
 
     Empty lines are dropped; ``\\r`` ends a line too.
     """
