@@ -176,7 +176,7 @@ def as_features(features: Features) -> Array:
     Raises:
         BadInput: not two-dimensional, or not finite; the message names the first such image.
     """
-    values = features.detach().cpu().numpy() if isinstance(features, Tensor) else features
+    values = features.detach().cpu().double().numpy() if isinstance(features, Tensor) else features
     x_nd = np.asarray(values, np.float64)
     if x_nd.ndim != 2:
         raise BadInput(f"features have shape {x_nd.shape}: expected (images, width)")

@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 
 from mdrepro.core.errors import BadInput
-from mdrepro.metrics.image.statistics import Convention, Statistics
+from mdrepro.metrics.image.statistics import Convention, Statistics, as_features
 
 INCEPTION = Convention("inception, pool3", "ab" * 32, "299 px, bilinear")
 FAR = 2.0**17
@@ -52,6 +52,8 @@ def test_tensors_of_any_type_are_summed_in_float64():
     expected = Statistics.of(x.double().numpy())
     np.testing.assert_allclose(got.covariance, expected.covariance, rtol=1e-12)
     assert got.covariance.dtype == np.float64
+    half = x.bfloat16()
+    np.testing.assert_array_equal(as_features(half), half.double().numpy())
 
 
 def test_adding_leaves_what_was_given_and_taken_alone():
