@@ -129,10 +129,10 @@ class Experiment:
 
     def _load(self, setup: Setup) -> MobileDiffusionPipeline:
         if setup.decoder:
-            same = (p for (name, _, removed), p in self._pipelines.items() if (name, removed) == (setup.recipe, ""))
-            whole = next(same, None)
-            decoder = self.runs[setup.decoder].load("vae")
-            return networks.with_decoder(whole or networks.pipeline(setup.recipe), decoder)
+            wanted = setup.recipe, setup.removed
+            same = (p for (recipe, _, removed), p in self._pipelines.items() if (recipe, removed) == wanted)
+            whole = next(same, None) or self._load(replace(setup, decoder=""))
+            return networks.with_decoder(whole, self.runs[setup.decoder].load("vae"))
         run = self.runs.get(setup.recipe)
         pipeline = networks.pipeline(PUBLISHED if run is None else run.recipe.name)
         if setup.removed:
@@ -174,9 +174,17 @@ class Experiment:
         return measured | dict(scored.best())
 
     def decoded(self, scored: Evaluation[Scored], *, seed: int, guidance: float) -> dict[str, Scored]:
-        """Images of all rows, which differ in their decoder alone, from the same latents; errors as for `images`."""
-        pipelines = {row: self._credited(row, scored) for row in self.setups}
+        """Images of all rows from the same latents.
+
+        Raises:
+            BadInput: the rows differ in more than their decoder; or as `images`.
+        """
         setups = {row: self._guided(row, guidance) for row in self.setups}
+        if len({replace(setup, decoder="") for setup in setups.values()}) > 1:
+            raise BadInput(
+                f"{self.table}: rows {', '.join(setups)} share latents: expected to differ in their decoder alone"
+            )
+        pipelines = {row: self._credited(row, scored) for row in self.setups}
         return scored.decoded(pipelines, setups, seed) | dict(scored.best())
 
     def curves(

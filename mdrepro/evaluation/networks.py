@@ -99,20 +99,29 @@ def denoiser_gmacs(pipeline: MobileDiffusionPipeline) -> float:
 
 
 def latents(
-    pipeline: TextToImage, texts: Sequence[str], *, steps: int, guidance: float, seed: int, batch: int = 50
+    pipeline: TextToImage,
+    texts: Sequence[str],
+    *,
+    steps: int,
+    guidance: float,
+    seed: int,
+    sampler: str | None = "ddim",
+    batch: int = 50,
 ) -> Tensor:
-    """Scaled latents of captions by DDIM, (n, channels, height, width).
+    """Scaled latents of captions, (n, channels, height, width).
 
     Each begins with the noise that `generate.images` begins with.
 
     Args:
-        pipeline: of the denoiser; its decoder is not used, and its scheduler becomes DDIM.
+        pipeline: of the denoiser; its decoder is not used, and its scheduler becomes the sampler's.
         texts: captions, one latent each.
         steps, guidance: of the sampler.
         seed: of the noise.
+        sampler: a name in `mdrepro.diffusion.samplers.SAMPLERS`; None for the pipeline's own scheduler.
         batch: latents at once.
     """
-    pipeline.scheduler = scheduler_for("ddim", pipeline.scheduler)
+    if sampler is not None:
+        pipeline.scheduler = scheduler_for(sampler, pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=True)
 
     def sample(first: int) -> Tensor:

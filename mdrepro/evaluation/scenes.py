@@ -245,8 +245,7 @@ class Scenes:
     ) -> dict[str, SceneImages]:
         """Images by row of pipelines that differ in their decoder alone; their latents are made once."""
         first = next(iter(pipelines))
-        steps, guidance = setups[first].steps, setups[first].guidance
-        latents = networks.latents(pipelines[first], self.captions, steps=steps, guidance=guidance, seed=seed)
+        latents = networks.latents(pipelines[first], self.captions, seed=seed, **setups[first].sampling)
         return {
             row: score(setups[row].describe(seed), decode(pipeline.vae, latents), self.scenes, self.scorers)
             for row, pipeline in pipelines.items()

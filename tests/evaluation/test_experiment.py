@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mdrepro.reproduce.workflow.record import record
 from mdrepro.training.recipes import registry
 from mdrepro.training.runs import loaded, store
 from tests.support.checkout import REPOSITORY
-from tests.support.experiments import VALUES, N, execute, experiment, plant, resolved
+from tests.support.experiments import VALUES, Denoiser, N, execute, experiment, plant, resolved
 
 QUALITY = [table.id for table in ledger.tables().values() if table.networks("quick")]
 STEPS = "mobilediffusion-steps"
@@ -126,6 +127,23 @@ def test_a_network_that_is_replaced_in_memory_is_refused(monkeypatch: pytest.Mon
     made.pipeline("8").components["unet"] = made.pipeline("50").unet
     with pytest.raises(BadInput, match=r"row 8 .* denoiser is of shapes-base .*: expected shapes-8 "):
         made.images("8", evaluation, seed=0)
+
+
+def test_blocks_are_removed_whatever_the_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    replayed: list[Any] = []
+    plant(monkeypatch, tmp_path, "none")
+    monkeypatch.setattr(Denoiser, "replay", lambda unet, actions: replayed.append((unet, *actions)))
+    made = experiment("snapfusion-decoder")
+    monkeypatch.setattr(networks, "REMOVALS", {"a block": lambda _: ["mid 1"]})
+    half = made.setups["half-width"]
+    made.setups |= {
+        "half-width": replace(half, removed="a block"),
+        "third": replace(half, removed="a block", decoder=""),
+        "fourth": half,
+    }
+    unets = {row: made.pipeline(row).unet for row in made.setups}
+    assert replayed == [(unets["half-width"], "remove mid 1"), (unets["third"], "remove mid 1")]
+    assert unets["fourth"] is unets["original"] is not unets["half-width"]
 
 
 @pytest.fixture

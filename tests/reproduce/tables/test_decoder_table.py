@@ -1,5 +1,6 @@
 """Table of the half-width decoder: latents as `generate` makes them, sizes by the closed form, PSNR by scikit-image."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
+from mdrepro.core.errors import BadInput
 from mdrepro.core.paths import root
 from mdrepro.data.shapes import Shapes, render
 from mdrepro.evaluation import networks
@@ -54,6 +56,38 @@ def test_latents_are_those_that_images_are_made_of() -> None:
         )
         assert torch.equal(quality.decode(pipe.vae, made[w], batch=2), wanted)
     assert not torch.equal(made[2.0], made[4.0])
+
+
+@pytest.mark.parametrize("sampler", ["euler", None])
+def test_latents_are_of_the_named_sampler(sampler: str | None) -> None:
+    short: dict[str, Any] = {"steps": 2, "guidance": 2.0, "sampler": sampler, "seed": 7}
+    pipe = tiny.pipeline()
+    made = networks.latents(pipe, tiny.PROMPTS[:2], **short)
+    assert torch.equal(quality.decode(pipe.vae, made), generate.images(tiny.pipeline(), tiny.PROMPTS[:2], **short))
+
+
+def test_rows_that_share_latents_have_one_sampler_and_differ_in_their_decoder_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    samplers = []
+
+    def latents(*_: Any, sampler: str, **__: Any) -> Tensor:
+        samplers.append(sampler)
+        return torch.zeros(3, 8, 8, 8)
+
+    monkeypatch.setattr(networks, "latents", latents)
+    trained(monkeypatch, tmp_path)
+    made = experiment(NAME, steps=9)
+    evaluation = made.evaluation("shapes", 3)
+    made.setups = {row: replace(setup, sampler="euler") for row, setup in made.setups.items()}
+    made.decoded(evaluation, seed=4, guidance=3.0)
+    assert samplers == ["euler"]
+    for change in ({"sampler": "ddim"}, {"steps": 8}, {"removed": list(networks.REMOVALS)[1]}):
+        last = made.setups["half-width"]
+        made.setups["half-width"] = replace(last, **change)
+        with pytest.raises(BadInput, match="original, half-width share latents: expected to differ in their"):
+            made.decoded(evaluation, seed=4, guidance=3.0)
+        made.setups["half-width"] = last
 
 
 def test_half_of_the_width_is_the_recipe_and_a_quarter_of_the_parameters(decoders: dict[str, Any]) -> None:
