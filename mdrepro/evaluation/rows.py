@@ -1,9 +1,10 @@
 """One measured (or not attempted) number, as notebooks hand it to ``record``."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from mdrepro.metrics.bootstrap import Interval
+if TYPE_CHECKING:
+    from mdrepro.metrics.bootstrap import Interval
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Row:
             raise ValueError(f"{self.row}/{self.column}: {self.value} is outside {low}..{high}")
 
     @classmethod
-    def measured(cls, row: str, column: str, interval: Interval, protocol: str) -> Self:
+    def measured(cls, row: str, column: str, interval: "Interval", protocol: str) -> Self:
         """A row of an estimate with its interval and number of samples."""
         one = interval
         return cls(row, column, one.value, protocol, n=one.n, ci_low=one.low, ci_high=one.high)
