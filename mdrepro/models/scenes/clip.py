@@ -35,7 +35,7 @@ class SceneClip(SafeModelMixin, ConfigMixin):
         encoder = text.small_encoder(self.tokenizer, width=width, layers=layers, heads=heads)
         self.text, self.image = TextTower(encoder, features), ImageTower(features, image_width)
 
-    def of(self, towers: Mapping[str, nn.Module]) -> "SceneClip":
+    def with_towers(self, towers: Mapping[str, nn.Module]) -> "SceneClip":
         """Itself, with the weights of the trained towers ``text`` and ``image``, in eval mode."""
         self.text.load_state_dict(towers["text"].state_dict())
         self.image.load_state_dict(towers["image"].state_dict())

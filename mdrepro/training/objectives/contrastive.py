@@ -134,7 +134,7 @@ def _build_clip(inputs: Inputs) -> Training:
     clip = SceneClip(**inputs.recipe.network)
     widths = {name: clip.config[name] for name in ("features", "image_width")}
     objective = Contrastive(clip.tokenizer, clip.text.encoder, **widths, **inputs.options)
-    return Training(objective, inputs.examples(), lambda networks: {"clip": clip.of(networks)})
+    return Training(objective, inputs.examples(), lambda networks: {"clip": clip.with_towers(networks)})
 
 
 register(
