@@ -17,10 +17,9 @@ PUBLISHED = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": Fa
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    return tmp_path / "hub" / "checkpoints"
+def cache(cache):
+    cache.mkdir(parents=True)
+    return cache
 
 
 @pytest.fixture

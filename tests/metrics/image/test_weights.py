@@ -17,18 +17,6 @@ from mdrepro.metrics.image.catalogue import ENCODERS, INCEPTION, INCEPTION_SCRIP
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2)}
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """An empty torch.hub cache; a test says what its downloads give."""
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-
-    def refuse(*_, **__):
-        raise AssertionError("tried to download")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    return tmp_path / "hub" / "checkpoints"
-
-
 def published(path):
     return WeightsFile(("weights.pth", "other.pth"), "https://example.org/weights.pth", sha256(path))
 
@@ -165,6 +153,8 @@ def test_folders_from_the_hub_are_held_to_the_hash_that_they_carry(tmp_path):
     (blobs / digest).write_bytes(content[:-1] + b"x")
     with pytest.raises(BadInput, match="is damaged: its SHA-256 is"):
         weights.network(folder, None, "org/name")
+    with pytest.raises(BadInput, match="is damaged: its SHA-256 is"):
+        weights.check(folder / "model.safetensors", "", None)
     with pytest.raises(BadInput, match=r"holds no weights: expected a folder with model.safetensors"):
         weights.network(blobs, None, "blobs")
 
