@@ -34,7 +34,7 @@ class Setup:
     Args:
         recipe: of the denoiser's checkpoint, or `mdrepro.papers.schema.PUBLISHED`.
         steps: of the sampler.
-        sampler: a name in `mdrepro.sampling.generate.SAMPLERS`; None for the checkpoint's own.
+        sampler: a name in `mdrepro.diffusion.samplers.SAMPLERS`; None for the checkpoint's own.
         guidance: w; 1 is none.
         scales: guidance scales of the row's curve, rising; none where it is no curve.
         decoder: the recipe whose decoder stands for the checkpoint's own; "" for none.

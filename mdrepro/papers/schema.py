@@ -215,7 +215,7 @@ class DeclaredSetup(Data):
     """Of the denoiser's checkpoint, or `PUBLISHED`."""
     steps: Annotated[int, Field(ge=1)] | Reference
     sampler: str
-    """A name in `mdrepro.sampling.generate.SAMPLERS`, or ``own``: the checkpoint's own."""
+    """A name in `mdrepro.diffusion.samplers.SAMPLERS`, or ``own``: the checkpoint's own."""
     guidance: Annotated[float, Field(ge=1)] | Reference
     """w; 1 is none."""
     scales: Reference | None = None
