@@ -14,8 +14,7 @@ from typing import Any
 from mdrepro.core.machine import hardware
 from mdrepro.core.paths import relative, root
 from mdrepro.data import coco, folders
-from mdrepro.metrics.image.backbones import BACKBONES
-from mdrepro.metrics.image.catalogue import INCEPTION, VIT_G
+from mdrepro.metrics.image.catalogue import BACKBONES, INCEPTION, VIT_G
 from mdrepro.papers.schema import TIERS, Tier
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")

@@ -1,4 +1,4 @@
-"""Encoders of images and where their weights are published, as data. Importing this module imports no torch."""
+"""Encoders of images, and where weights of metrics are published, as data. Importing this module imports no torch."""
 
 from dataclasses import dataclass
 
@@ -24,19 +24,19 @@ INCEPTION = WeightsFile(
     "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
 )
 """The Inception of FID as a state dict; pytorch-fid and torch-fidelity publish the same bytes under two names."""
-
 INCEPTION_SCRIPT = WeightsFile(
     ("inception-2015-12-05.pt",),
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
     "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
 )
 """The same network as a TorchScript program, which is what clean-fid runs in its mode ``clean``."""
-
 TORCHVISION = WeightsFile(
     ("inception_v3_google-0cc3c7bd.pth",),
     "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
     "0cc3c7bd",
 )
+BACKBONES = {"alex": ("alexnet", "alexnet-owt-7be5be79.pth"), "vgg": ("vgg16", "vgg16-397923af.pth")}
+"""For each net of LPIPS: torchvision's model and the file of its weights, which carries the start of its SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,14 @@ class EncoderRow:
 
 
 _STATE, _FOLDER = "a state dict (.pth, .safetensors), or torch.hub's cache", "a folder, or a name on the hub"
-_FID, _CLIP = ("inception", "FID"), ("clip", "CLIP-FID")
-_SCRIPT = f"{_STATE}, or clean-fid's TorchScript file"
-_OPEN = "MODEL/TAG as open_clip lists them, or MODEL=FILE"
+_SCRIPT, _OPEN = f"{_STATE}, or clean-fid's TorchScript file", "MODEL/TAG as open_clip lists them, or MODEL=FILE"
+_FID, _CLIP, _VISION = ("inception", "FID"), ("clip", "CLIP-FID"), ("torchvision", "FD-torchvision")
 _ROWS = (
     EncoderRow("tf-exact", *_FID, "tf-exact", "Inception of FID, as torch-fidelity", _STATE, INCEPTION),
     EncoderRow("clean", *_FID, "clean", "Inception of FID, as clean-fid's mode clean", _SCRIPT, INCEPTION),
     EncoderRow("legacy-pytorch", *_FID, "legacy-pytorch", "Inception of FID, as pytorch-fid", _STATE, INCEPTION),
     EncoderRow("torchmetrics", *_FID, "torchmetrics", "Inception of FID, as torchmetrics", _STATE, INCEPTION),
-    EncoderRow(
-        "torchvision", "torchvision", "FD-torchvision", "torchvision", "torchvision's Inception v3", _STATE, TORCHVISION
-    ),
+    EncoderRow("torchvision", *_VISION, "torchvision", "torchvision's Inception v3", _STATE, TORCHVISION),
     EncoderRow("dinov2", "dinov2", "FD-DINOv2", "dinov2", "DINOv2's class token, as dgm-eval", _FOLDER),
     EncoderRow("clip", *_CLIP, "own", "CLIP of transformers with its image processor", _FOLDER),
     EncoderRow("clip-clean", *_CLIP, "clip-clean", "CLIP of transformers, images as clean-fid", _FOLDER),

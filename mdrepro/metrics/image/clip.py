@@ -1,7 +1,7 @@
 """CLIP from transformers and from open_clip: features of images and of texts (`mdrepro.metrics.image.encoders`).
 
-Texts of more tokens than the network takes are cut so that the end token stays, where CLIP reads its feature; how many
-were cut is steps.
+Texts of more tokens than the network takes are cut so that the end token stays, where CLIP reads its feature; `Texts`
+counts them.
 """
 
 import importlib
@@ -96,8 +96,7 @@ def open_clip(source: str, sha256: str | None, download: bool) -> Network:
     name, _, tag = (name, "", "") if file else source.rpartition("/")
     if name not in package.list_models():
         raise unknown("model of open_clip", name, package.list_models())
-    path = weights.place_of(file) if file else _cached(package, name, tag, download)
-    assert path is not None
+    path = weights.file_of(file) if file else _cached(package, name, tag, download)
     if not path.is_file():
         raise BadInput(f"{path} is no file of weights")
     checked = replace(weights.check(path, "", sha256), name=source)

@@ -4,7 +4,9 @@ An encoder prepares one image at a time, which threads do ahead, and turns a bat
 shared by several encoders, so that a matrix of conventions loads it once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,25 +22,23 @@ from mdrepro.metrics.image.statistics import Convention
 
 @dataclass(frozen=True)
 class Encoder:
-    """A network and a convention of preparing images for it.
-
-    Args:
-        row: its row in `ENCODERS`.
-        network: the weights.
-        device: where it runs.
-    """
+    """A network on its device, and a convention of preparing images for it: a row of `ENCODERS`."""
 
     row: EncoderRow
     network: Network
     device: torch.device
 
+    def _preparation(self) -> tuple[Callable[[Tensor], Tensor], str]:
+        if self.row.resize == "own":
+            assert self.network.prepare is not None
+            return self.network.prepare
+        resize = RESIZES[self.row.resize]
+        return partial(resize, size=self.network.size), f"{self.network.size} px, {resize.what}"
+
     @property
     def preparation(self) -> str:
         """How images are prepared, for people."""
-        if self.row.resize == "own":
-            assert self.network.prepare is not None
-            return self.network.prepare[1]
-        return f"{self.network.size} px, {RESIZES[self.row.resize].what}"
+        return self._preparation()[1]
 
     @property
     def convention(self) -> Convention:
@@ -47,10 +47,7 @@ class Encoder:
 
     def prepare(self, x_3hw: Tensor) -> Tensor:
         """A uint8 image (3, h, w) as float32 (3, size, size)."""
-        if self.row.resize == "own":
-            assert self.network.prepare is not None
-            return self.network.prepare[0](x_3hw)
-        return RESIZES[self.row.resize](x_3hw, self.network.size)
+        return self._preparation()[0](x_3hw)
 
     @torch.inference_mode()
     def __call__(self, x_bchw: Tensor) -> Tensor:
@@ -125,13 +122,9 @@ def network(
 ) -> Network:
     """The network of an encoder, for encoders of its family. Arguments and errors as `load`."""
     which = row(name)
-    source = source or DEFAULTS.get(which.family)
-    if which.family == "clip":
-        loaded = clip.transformers_clip(source or "", sha256, download)
-    elif which.family == "open-clip":
-        loaded = clip.open_clip(source or "", sha256, download)
-    elif which.family == "dinov2":
-        loaded = networks.dinov2(source or "", sha256, download)
+    if which.family in DEFAULTS:
+        kinds = {"clip": clip.transformers_clip, "open-clip": clip.open_clip, "dinov2": networks.dinov2}
+        loaded = kinds[which.family](source or DEFAULTS[which.family], sha256, download)
     elif which.family == "shapes":
         loaded = networks.scene_reader(source, sha256)
     else:

@@ -52,13 +52,8 @@ class Network:
     module: nn.Module = field(default_factory=nn.Identity)
 
 
-def folder(source: str, download: bool) -> Path:
-    """The folder of a transformers model: itself, or where the hub's cache has it.
-
-    Raises:
-        BadInput: a folder without configuration.
-        NotAttempted: it is neither a folder nor in the cache, and was not to be, or could not be, downloaded.
-    """
+def _folder(source: str, download: bool) -> Path:
+    """The folder of a transformers model: itself, or where the hub's cache has it."""
     from huggingface_hub import snapshot_download
 
     if Path(source).is_dir():
@@ -86,10 +81,10 @@ def pretrained(kind: Any, source: str, sha256: str | None, download: bool, lacks
         lacks: what to say where weights are missing; {} stands for how many.
 
     Raises:
-        BadInput: no weights, pickles, others than ``sha256``, or not all that the class has.
-        NotAttempted: see `folder`.
+        BadInput: no configuration or weights, pickles, others than ``sha256``, or not all that the class has.
+        NotAttempted: it is neither a folder nor in the cache, and was not to be, or could not be, downloaded.
     """
-    path = folder(source, download)
+    path = _folder(source, download)
     refuse_pickles(path)
     checked = weights.network(path, sha256, source)
     with bars.hidden():
@@ -101,7 +96,7 @@ def pretrained(kind: Any, source: str, sha256: str | None, download: bool, lacks
 
 def inception_v3(which: EncoderRow, source: str | None, sha256: str | None, download: bool) -> Network:
     assert which.file is not None
-    path = weights.place_of(source)
+    path = None if source is None else weights.file_of(source)
     tensorflow = which.family == "inception"
     if path is not None and path.is_file() and weights.is_script(path):
         if which.name != "clean":
@@ -137,9 +132,9 @@ def dinov2(source: str, sha256: str | None, download: bool) -> Network:
     def features(x_bchw: Tensor) -> Tensor:
         return model(pixel_values=x_bchw).last_hidden_state[:, 0]
 
-    shape = model.config
-    what = f"DINOv2 of {shape.num_hidden_layers} layers, width {shape.hidden_size}, class token"
-    return Network(what, checked, 224, model.config.hidden_size, features, module=model)
+    width = model.config.hidden_size
+    what = f"DINOv2 of {model.config.num_hidden_layers} layers, width {width}, class token"
+    return Network(what, checked, 224, width, features, module=model)
 
 
 def scene_reader(source: str | None, sha256: str | None) -> Network:
@@ -148,14 +143,12 @@ def scene_reader(source: str | None, sha256: str | None) -> Network:
     if source is None or not Path(source).is_dir():
         raise BadInput(f"--weights {source}: expected the folder of a scene reader, as `mdrepro train` makes it")
     checked = weights.network(Path(source), sha256, Path(source).name)
-    reader = SceneReader.from_pretrained(source)
+    model = SceneReader.from_pretrained(source)
 
     def prepare(x_3hw: Tensor) -> Tensor:
         if x_3hw.shape[1:] != (SIZE, SIZE):
             raise BadInput(f"an image is {tuple(x_3hw.shape[1:])} px: the scene reader takes {SIZE} x {SIZE} alone")
         return x_3hw
 
-    own = (prepare, f"{SIZE} px as they are")
-    return Network(
-        "scene reader, mean features", checked, SIZE, reader.config.width, reader.features, own, module=reader
-    )
+    what, own = "scene reader, mean features", (prepare, f"{SIZE} px as they are")
+    return Network(what, checked, SIZE, model.config.width, model.features, own, module=model)

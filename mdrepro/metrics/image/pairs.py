@@ -9,7 +9,7 @@ from torch import Tensor
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.metrics.bootstrap import cluster_interval
 from mdrepro.metrics.image import images, reconstruction
-from mdrepro.metrics.image.backbones import BACKBONES
+from mdrepro.metrics.image.catalogue import BACKBONES
 from mdrepro.metrics.image.scores import Score
 
 Metric = Callable[[Tensor, Tensor], Tensor]

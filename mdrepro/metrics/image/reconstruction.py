@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mdrepro.core.errors import NotAttempted
 from mdrepro.core.files import sha256
-from mdrepro.metrics.image.backbones import BACKBONES
+from mdrepro.metrics.image.catalogue import BACKBONES
 
 DATA_RANGE = 255.0
 SIGMA, WINDOW = 1.5, 11

@@ -4,7 +4,6 @@ import hashlib
 import re
 import urllib.error
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ STATE_DICTS = (".bin", ".pth", ".pt", ".safetensors")
 
 @dataclass(frozen=True)
 class Checked:
-    """A file of weights whose hash is known, or several of one network.
+    """A file of weights whose hash is known, or a folder with those of one network.
 
     Args:
         path: the file, or the folder.
@@ -47,9 +46,8 @@ def find(file: WeightsFile, path: Path | None, *, sha256: str | None = None, dow
 
     Args:
         file: the published one.
-        path: where it lies; None for torch.hub's cache.
+        path: where it lies; None for torch.hub's cache, into which ``download`` gets it where it is not there.
         sha256: of the file at ``path``, for one that is not the published one.
-        download: get it into the cache where it is not there.
 
     Raises:
         BadInput: no file at ``path``, or its SHA-256 is neither the published one nor ``sha256``.
@@ -67,9 +65,9 @@ def check(path: Path, published: str, given: str | None) -> Checked:
     """A file whose SHA-256 is ``given``, or else begins with ``published``: any, where that is "".
 
     Raises:
-        BadInput: another file, or a ``given`` that is no hash.
+        BadInput: another or a damaged file, or a ``given`` that is no hash.
     """
-    digest = sha256(path)
+    digest = _digest(path)
     if given is not None:
         _agree(path, digest, given)
     elif not digest.startswith(published):
@@ -83,22 +81,15 @@ def check(path: Path, published: str, given: str | None) -> Checked:
 def network(folder: Path, given: str | None, name: str) -> Checked:
     """The safetensors files of a folder that transformers or diffusers saved, by one hash.
 
-    Files in the hub's cache are called by their SHA-256 there, and are held to it.
-
     Raises:
-        BadInput: no such file; one that is not what the hub published; or another SHA-256 than ``given``.
+        BadInput: no such file; one that is damaged; or another SHA-256 than ``given``.
     """
     files = sorted(file for file in folder.iterdir() if NETWORK.fullmatch(file.name))
     if not files:
         raise BadInput(
             f"{folder} holds no weights: expected a folder with model.safetensors, as save_pretrained writes"
         )
-    digests = []
-    for file in files:
-        digests.append(sha256(file))
-        stored = file.resolve().name
-        if re.fullmatch(r"[0-9a-f]{64}", stored) and stored != digests[-1]:
-            raise BadInput(f"{file} is damaged: its SHA-256 is {digests[-1]}, not {stored}; delete it and get it again")
+    digests = [_digest(file) for file in files]
     pairs = "".join(f"{file.name} {digest}\n" for file, digest in zip(files, digests, strict=True))
     whole = digests[0] if len(files) == 1 else hashlib.sha256(pairs.encode()).hexdigest()
     if given is not None:
@@ -138,6 +129,14 @@ def is_script(path: Path) -> bool:
         return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
 
 
+def _digest(file: Path) -> str:
+    """SHA-256 of a file; the hub's cache calls files by theirs, and such a file must match its name."""
+    digest, stored = sha256(file), file.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", stored) and stored != digest:
+        raise BadInput(f"{file} is damaged: its SHA-256 is {digest}, not {stored}; delete it and get it again")
+    return digest
+
+
 def _agree(path: Path, digest: str, given: str) -> None:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", given):
         raise BadInput(f"--sha256 {given}: expected 64 hexadecimal digits")
@@ -158,10 +157,8 @@ def _downloaded(file: WeightsFile, download: bool) -> Path:
     return target
 
 
-def place_of(weights: str | None, suffixes: Sequence[str] = STATE_DICTS) -> Path | None:
+def file_of(weights: str) -> Path:
     """``--weights`` as the path of a file. Raises BadInput for another suffix."""
-    if weights is None:
-        return None
-    if Path(weights).suffix not in suffixes:
-        raise BadInput(f"--weights {weights}: expected a file that ends in {', '.join(suffixes)}")
+    if Path(weights).suffix not in STATE_DICTS:
+        raise BadInput(f"--weights {weights}: expected a file that ends in {', '.join(STATE_DICTS)}")
     return Path(weights)
