@@ -1,8 +1,8 @@
 """Reconstruction metrics of two folders: image by image, paired by name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -19,20 +19,10 @@ PROTOCOLS = {
     "ssim": "SSIM of 8-bit RGB: Gaussian window 11 px, sigma 1.5, population covariance, windows inside, RGB mean",
     "ms-ssim": "MS-SSIM of 8-bit RGB over five scales, windows as of SSIM, all inside",
 }
-LEAST = reconstruction.WINDOW * 2 ** (len(reconstruction.MS_WEIGHTS) - 1)
-"""Pixels of the shorter side that MS-SSIM needs: halved four times, it holds the window."""
-
-
-def _ms_ssim(x: Tensor, y: Tensor, **options: Any) -> Tensor:
-    if min(x.shape[2:]) < LEAST:
-        raise ValueError(f"MS-SSIM needs at least {LEAST} px, got {x.shape[3]} x {x.shape[2]}")
-    return reconstruction.ms_ssim(x, y, **options)
-
-
 SIMPLE: dict[str, Metric] = {
     "psnr": reconstruction.psnr,
     "ssim": reconstruction.ssim,
-    "ms-ssim": _ms_ssim,
+    "ms-ssim": reconstruction.ms_ssim,
 }
 NAMES = {"psnr": "PSNR", "ssim": "SSIM", "ms-ssim": "MS-SSIM"} | {f"lpips-{net}": f"LPIPS ({net})" for net in BACKBONES}
 METRICS = tuple(NAMES)
@@ -51,22 +41,13 @@ def paired(reference: Path, folder: Path) -> list[tuple[Path, Path]]:
     return [(file, sides[1][name]) for name, file in sides[0].items()]
 
 
-def evaluate(
-    reference: Path,
-    folder: Path,
-    metrics: Sequence[str] | None = None,
-    *,
-    readers: int = images.READERS,
-    seed: int = 0,
-) -> list[Score]:
+def evaluate(reference: Path, folder: Path, metrics: Sequence[str] | None = None, *, seed: int = 0) -> list[Score]:
     """Scores of reconstructions against their originals.
 
     Args:
-        reference: the folder of originals.
-        folder: that of the reconstructions, with the same names and sizes; pairs may differ in size.
+        reference, folder: of originals and reconstructions, with the same names and sizes; pairs may differ in size.
         metrics: of `METRICS`. None for all: those whose weights are missing, or whose window does not fit, then have
             no value and a reason.
-        readers: threads that read ahead.
         seed: of the bootstrap over images.
 
     Raises:
@@ -81,22 +62,18 @@ def evaluate(
     ready, reasons = measures(wanted)
     protocols = PROTOCOLS | {n: one.protocol for n, one in ready.items() if isinstance(one, reconstruction.Lpips)}
     values: dict[str, list[float]] = {name: [] for name in ready}
-    for pair, (x, y) in zip(pairs, images.ahead(pairs, read, readers=readers), strict=True):
-        for name in values.keys() - reasons.keys():
-            try:
-                values[name].append(float(ready[name](x[None], y[None])))
-            except ValueError as error:
-                if metrics:
-                    raise BadInput(f"{pair[0]}: {error}") from error
-                reasons[name] = f"{pair[0].name}: {error}"
+
+    def measure(name: str, x: Tensor, y: Tensor) -> None:
+        values[name].append(float(ready[name](x, y)))
+
+    run(pairs, ready, measure, reasons, strict=bool(metrics))
     return [_score(name, values.get(name, []), protocols.get(name, ""), reasons.get(name, ""), seed) for name in wanted]
 
 
 def measures(metrics: Sequence[str], strict: bool = False) -> tuple[dict[str, Metric], dict[str, str]]:
     """The metrics ready to measure, and why those of LPIPS are not whose weights are missing.
 
-    Raises:
-        NotAttempted: weights are missing and ``strict`` is set.
+    Raises NotAttempted where weights are missing and ``strict`` is set.
     """
     ready, reasons = dict[str, Metric](), dict[str, str]()
     for name in metrics:
@@ -109,18 +86,40 @@ def measures(metrics: Sequence[str], strict: bool = False) -> tuple[dict[str, Me
     return ready, reasons
 
 
+def run(
+    pairs: Sequence[tuple[Path, Path]],
+    names: Iterable[str],
+    measure: Callable[[str, Tensor, Tensor], None],
+    reasons: dict[str, str],
+    *,
+    strict: bool,
+) -> None:
+    """Give all pairs, uint8 (1, 3, h, w), to metrics by name; of one that raises ValueError the reason is kept.
+
+    Raises BadInput where a metric cannot take a pair and ``strict`` is set, or a pair cannot be read.
+    """
+    for pair, (x, y) in zip(pairs, images.ahead(pairs, read), strict=True):
+        for name in set(names) - reasons.keys():
+            try:
+                measure(name, x[None], y[None])
+            except ValueError as error:
+                if strict:
+                    raise BadInput(f"{pair[0]}: {error}") from error
+                reasons[name] = f"{pair[0].name}: {error}"
+
+
 def _score(name: str, values: Sequence[float], protocol: str, reason: str, seed: int) -> Score:
-    unit = "dB" if name == "psnr" else ""
     finite = [value for value in values if value != float("inf")]
     if name == "psnr" and len(finite) < len(values):
         protocol += f"; {len(values) - len(finite)} of {len(values)} pairs are identical and left out"
         reason = "" if finite else "all pairs are identical: PSNR is infinite"
+    score = partial(Score, name, NAMES[name], protocol=protocol, unit="dB" if name == "psnr" else "")
     if reason:
-        return Score(name, NAMES[name], None, 0, protocol, unit=unit, reason=reason)
+        return score(None, 0, reason=reason)
     if len(finite) < 2:
-        return Score(name, NAMES[name], finite[0], 1, protocol, unit=unit)
+        return score(finite[0], 1)
     mean = cluster_interval([[value] for value in finite], seed=seed, resamples=RESAMPLES)
-    return Score(name, NAMES[name], mean.value, len(finite), protocol, low=mean.low, high=mean.high, unit=unit)
+    return score(mean.value, mean.n, low=mean.low, high=mean.high)
 
 
 def read(pair: tuple[Path, Path]) -> tuple[Tensor, Tensor]:
@@ -132,7 +131,7 @@ def read(pair: tuple[Path, Path]) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _by_stem(side: Path) -> Mapping[str, Path]:
+def _by_stem(side: Path) -> dict[str, Path]:
     by_stem: dict[str, Path] = {}
     for file in images.files(side):
         if file.stem in by_stem:

@@ -5,7 +5,6 @@ SSIM is the published one (Wang et al. 2004): Gaussian window, sigma 1.5, 11 x 1
 mean over RGB channels and over all windows that lie inside the image.
 """
 
-import os
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from mdrepro.core.errors import NotAttempted
 from mdrepro.core.files import sha256
+from mdrepro.metrics.image import weights
 from mdrepro.metrics.image.catalogue import BACKBONES
 
 DATA_RANGE = 255.0
@@ -23,10 +23,7 @@ MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, five 
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE) over all pixels and channels. Returns float64 (n,).
-
-    Equal images give infinity.
-    """
+    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE), infinite for equal images. Returns float64 (n,)."""
     x, y = _pair(x, y)
     return 10 * torch.log10(DATA_RANGE**2 / (x - y).square().mean(dim=(1, 2, 3)))
 
@@ -43,7 +40,6 @@ def ssim(
     """Structural similarity in [-1, 1]. Returns float64 (n,). The defaults are the published metric.
 
     Args:
-        x, y: the images.
         uniform: a uniform window of this width, px, in place of the Gaussian one (scikit-image's default is 7).
         sample: covariances over n - 1 of a window's n pixels (scikit-image's default).
         mirror: take windows beyond the border too, on mirrored pixels (torchmetrics).
@@ -62,17 +58,17 @@ def ms_ssim(x: Tensor, y: Tensor, *, mirror_last_scale: bool = False, data_range
     Channels are averaged at each scale before scales are combined; a negative mean counts as zero.
 
     Args:
-        x, y: the images.
         mirror_last_scale: take windows beyond the border of the coarsest scale too, on mirrored pixels. Published
             MS-SSIM does not; torchmetrics 1.9 does, and then the two agree.
         data_range: as for `ssim`, at each scale.
 
     Raises:
-        ValueError: an image is smaller than 161 px, so that the coarsest scale does not hold the window.
+        ValueError: an image is smaller than 176 px, so that the coarsest scale does not hold the window.
     """
     x, y = _pair(x, y)
-    if min(x.shape[2:]) <= (WINDOW - 1) * 2 ** (len(MS_WEIGHTS) - 1):
-        raise ValueError(f"MS-SSIM needs at least {(WINDOW - 1) * 16 + 1} px, got {tuple(x.shape[2:])}")
+    least = WINDOW * 2 ** (len(MS_WEIGHTS) - 1)
+    if min(x.shape[2:]) < least:
+        raise ValueError(f"MS-SSIM needs at least {least} px, got {x.shape[3]} x {x.shape[2]}")
     product = torch.ones(len(x), dtype=x.dtype)
     for scale, weight in enumerate(MS_WEIGHTS):
         last = scale == len(MS_WEIGHTS) - 1
@@ -85,19 +81,14 @@ def ms_ssim(x: Tensor, y: Tensor, *, mirror_last_scale: bool = False, data_range
 class Lpips:
     """LPIPS 0.1 of the lpips package, with a backbone file that torchvision has put on this machine.
 
-    Nothing is downloaded and nothing is unpickled but tensors.
-
-    Args:
-        net: "alex" or "vgg"; the two are different numbers.
-
-    Raises:
-        NotAttempted: the backbone's file is not in torch.hub's cache, or cannot be read as its weights.
+    Nothing is downloaded and nothing is unpickled but tensors. The nets "alex" and "vgg" give different numbers. Raises
+    NotAttempted where the backbone's file is not in torch.hub's cache, or cannot be read as its weights.
     """
 
     def __init__(self, net: str) -> None:
         self.net = net
         model, name = BACKBONES[net]
-        self.path = Path(torch.hub.get_dir()) / "checkpoints" / name
+        self.path = weights.cache() / name
         get = f"python -c \"import torchvision; torchvision.models.{model}(weights='IMAGENET1K_V1')\""
         if not self.path.is_file():
             raise NotAttempted(f"LPIPS ({net}) needs {name} in {_shown(self.path.parent)}; get it with: {get}")
@@ -123,12 +114,12 @@ class Lpips:
         return torch.cat([self._model(a[None], b[None]).flatten() for a, b in zip(x, y, strict=True)]).double()
 
 
-def _lpips_with(net: str, weights: dict[str, Tensor]) -> nn.Module:
+def _lpips_with(net: str, state: dict[str, Tensor]) -> nn.Module:
     import lpips
 
     with torch.random.fork_rng(devices=[]):
         model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # its own loading would unpickle, and download
-    backbone = {key: weights[f"features.{key.split('.', 1)[1]}"] for key in model.net.state_dict()}
+    backbone = {key: state[f"features.{key.split('.', 1)[1]}"] for key in model.net.state_dict()}
     model.net.load_state_dict(backbone)
     return model.eval()
 
@@ -181,5 +172,5 @@ def _blur(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _shown(folder: Path) -> str:
-    home = os.path.expanduser("~")
-    return str(folder).replace(home, "~", 1) if str(folder).startswith(home + os.sep) else str(folder)
+    home = Path.home()
+    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)

@@ -97,7 +97,7 @@ def test_equal_images_are_perfect(pairs):
         (psnr, torch.zeros(1, 1, 8, 8).byte(), torch.zeros(1, 1, 8, 8).byte(), "uint8"),
         (psnr, torch.zeros(1, 3, 8, 8).byte(), torch.zeros(1, 3, 8, 9).byte(), "differ"),
         (ssim, torch.zeros(1, 3, 10, 64).byte(), torch.zeros(1, 3, 10, 64).byte(), "11 px"),
-        (ms_ssim, torch.zeros(1, 3, 160, 200).byte(), torch.zeros(1, 3, 160, 200).byte(), "161 px"),
+        (ms_ssim, torch.zeros(1, 3, 175, 200).byte(), torch.zeros(1, 3, 175, 200).byte(), "176 px"),
     ],
 )
 def test_refuses_what_it_cannot_measure(metric, x, y, message):

@@ -3,33 +3,24 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
-from mdrepro.metrics.image import images, pairs
+from mdrepro.metrics.image import pairs
 from mdrepro.metrics.image.peers.comparison import Comparison, compare
 
 TOLERANCES = {"psnr": 1e-5, "ssim": 1e-5, "ms-ssim": 1e-5, "lpips-alex": 1e-4, "lpips-vgg": 1e-4}
 """Relative differences that count as none."""
 
 
-class Peer(Protocol):
-    """A metric of another package, fed pair by pair with uint8 images (1, 3, h, w)."""
-
-    def update(self, x: Tensor, y: Tensor) -> None:
-        """Take in the original ``x`` and its reconstruction ``y``."""
-
-    def compute(self) -> tuple[float, float]:
-        """The number of all pairs, and the same in float64 where the package lets one choose."""
-
-
 class _PerPair:
-    """Mean of a function of two images."""
+    """Mean of a function of two uint8 images (1, 3, h, w): the original and its reconstruction."""
 
     def __init__(self, measure: Callable[[Tensor, Tensor], float]) -> None:
         self.measure = measure
@@ -39,6 +30,7 @@ class _PerPair:
         self.values.append(float(self.measure(x, y)))
 
     def compute(self) -> tuple[float, float]:
+        """The number of all pairs, and the same in float64: these packages let one choose no data type."""
         mean = sum(self.values) / len(self.values)
         return mean, mean
 
@@ -61,41 +53,34 @@ class _OfTorchmetrics:
         return values[0], values[-1]
 
 
-def _scikit_image(metric: str) -> Peer:
+def _scikit_image(metric: str) -> _PerPair:
     from skimage import metrics
 
-    def pixels(image: Tensor) -> Any:
-        return image[0].permute(1, 2, 0).numpy()
-
-    if metric == "psnr":
-        return _PerPair(lambda x, y: metrics.peak_signal_noise_ratio(pixels(x), pixels(y)))
-    return _PerPair(lambda x, y: metrics.structural_similarity(pixels(x), pixels(y), channel_axis=-1))
+    ssim = partial(metrics.structural_similarity, channel_axis=-1)
+    function = metrics.peak_signal_noise_ratio if metric == "psnr" else ssim
+    return _PerPair(lambda x, y: function(*(image[0].permute(1, 2, 0).numpy() for image in (x, y))))
 
 
-def _torchmetrics_of(metric: str) -> Peer:
+def _torchmetrics(metric: str) -> _OfTorchmetrics:
     from torchmetrics import image
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     if metric.startswith("lpips"):
-        return _OfTorchmetrics(
-            lambda: LearnedPerceptualImagePatchSimilarity(metric.removeprefix("lpips-")), signed=True
-        )
-    if metric == "psnr":
-        return _OfTorchmetrics(lambda: image.PeakSignalNoiseRatio(data_range=1.0))
-    if metric == "ssim":
-        return _OfTorchmetrics(image.StructuralSimilarityIndexMeasure)
-    return _OfTorchmetrics(image.MultiScaleStructuralSimilarityIndexMeasure)
+        net = metric.removeprefix("lpips-")
+        return _OfTorchmetrics(partial(LearnedPerceptualImagePatchSimilarity, net), signed=True)
+    makers = {
+        "psnr": partial(image.PeakSignalNoiseRatio, data_range=1.0),
+        "ssim": image.StructuralSimilarityIndexMeasure,
+        "ms-ssim": image.MultiScaleStructuralSimilarityIndexMeasure,
+    }
+    return _OfTorchmetrics(makers[metric])
 
 
-def _lpips(metric: str) -> Peer:
+def _lpips(metric: str) -> _PerPair:
     import lpips
 
     model = lpips.LPIPS(net=metric.removeprefix("lpips-"), verbose=False)
-
-    @torch.inference_mode()
-    def measure(x: Tensor, y: Tensor) -> float:
-        return float(model(*(image.float() / 127.5 - 1 for image in (x, y))))
-
+    measure = torch.inference_mode()(lambda x, y: float(model(*(image.float() / 127.5 - 1 for image in (x, y)))))
     return _PerPair(measure)
 
 
@@ -114,30 +99,19 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     _RANGE: {"data_range": None},
 }
 """Arguments of our metric under each convention."""
-
-
-@dataclass(frozen=True)
-class Peers:
-    """One package: its metrics by name, and the conventions in which each may differ from ours."""
-
-    make: Callable[[str], Peer]
-    conventions: Mapping[str, Sequence[str]]
-
-
-PACKAGES: Mapping[str, Peers] = {
-    "scikit-image": Peers(_scikit_image, {"psnr": (_INFINITE,), "ssim": (_UNIFORM, _SAMPLE)}),
-    "torchmetrics": Peers(
-        _torchmetrics_of,
-        {
-            "psnr": (_POOLED,),
-            "ssim": (_MIRRORED, _RANGE),
-            "ms-ssim": (_MIRRORED_LAST, _RANGE),
-            "lpips-alex": (),
-            "lpips-vgg": (),
-        },
-    ),
-    "lpips": Peers(_lpips, {"lpips-alex": (), "lpips-vgg": ()}),
+_MEASURED = {
+    "psnr": (_POOLED,),
+    "ssim": (_MIRRORED, _RANGE),
+    "ms-ssim": (_MIRRORED_LAST, _RANGE),
+    "lpips-alex": (),
+    "lpips-vgg": (),
 }
+PACKAGES: Mapping[str, tuple[Callable[[str], _PerPair | _OfTorchmetrics], Mapping[str, Sequence[str]]]] = {
+    "scikit-image": (_scikit_image, {"psnr": (_INFINITE,), "ssim": (_UNIFORM, _SAMPLE)}),
+    "torchmetrics": (_torchmetrics, _MEASURED),
+    "lpips": (_lpips, {"lpips-alex": (), "lpips-vgg": ()}),
+}
+"""What makes a package's metric, and by metric the conventions in which it may differ from ours."""
 
 
 @dataclass
@@ -157,10 +131,8 @@ class _Ours:
                 options = {key: value for name in names for key, value in _CHANGES.get(name, {}).items()}
                 self.values.setdefault(names, []).append(float(self.measure(x, y, **options)))
 
-    def numbers(self) -> dict[tuple[str, ...], float]:
-        return {names: self._number(names, values) for names, values in self.values.items()}
-
-    def _number(self, names: tuple[str, ...], values: Sequence[float]) -> float:
+    def number(self, names: tuple[str, ...]) -> float:
+        values = self.values[names]
         if _POOLED in names:
             errors = [size * 10 ** (-value / 10) for size, value in zip(self.sizes, values, strict=True)]
             return -10 * math.log10(sum(errors) / sum(self.sizes)) if any(errors) else math.inf
@@ -189,29 +161,25 @@ def against(
     """
     if package not in PACKAGES:
         raise unknown("package", package, PACKAGES)
-    peers = PACKAGES[package]
+    make, conventions = PACKAGES[package]
     for name in metrics or ():
-        if name not in peers.conventions:
-            raise BadInput(f"{package} has no {name} to compare: expected {', '.join(peers.conventions)}")
+        if name not in conventions:
+            raise BadInput(f"{package} has no {name} to compare: expected {', '.join(conventions)}")
     files = pairs.paired(reference, folder)
-    measures, reasons = pairs.measures(metrics or list(peers.conventions), strict=bool(metrics))
+    measures, reasons = pairs.measures(metrics or list(conventions), strict=bool(metrics))
     if not measures:
         raise NotAttempted("; ".join(reasons.values()))
-    ours = [_Ours(name, measure, peers.conventions[name]) for name, measure in measures.items()]
-    theirs = {one.metric: peers.make(one.metric) for one in ours}
-    for pair, (x, y) in zip(files, images.ahead(files, pairs.read), strict=True):
-        for one in list(ours):
-            try:
-                one.update(x[None], y[None])
-            except ValueError as error:
-                if metrics:
-                    raise BadInput(f"{pair[0]}: {error}") from error
-                reasons[one.metric] = f"{pair[0].name}: {error}"
-                ours.remove(one)
-                continue
-            theirs[one.metric].update(x[None], y[None])
+    ours = {name: _Ours(name, measure, conventions[name]) for name, measure in measures.items()}
+    theirs = {name: make(name) for name in ours}
+
+    def update(name: str, x: Tensor, y: Tensor) -> None:
+        ours[name].update(x, y)
+        theirs[name].update(x, y)
+
+    pairs.run(files, ours, update, reasons, strict=bool(metrics))
     compared = []
-    for one in ours:
-        value, exact = theirs[one.metric].compute()
-        compared.append(compare(one.metric, package, one.numbers(), value, TOLERANCES[one.metric], exact))
+    for name in [name for name in ours if name not in reasons]:
+        numbers = {names: ours[name].number(names) for names in ours[name].values}
+        value, exact = theirs[name].compute()
+        compared.append(compare(name, package, numbers, value, TOLERANCES[name], exact))
     return compared, reasons
