@@ -5,17 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A published file of weights.
+    """A published file of weights."""
 
-    Args:
-        names: what packages call it in torch.hub's cache.
-        url: where they get it from.
-        sha256: of the file: 64 digits, or the first 8 where no more is published.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # what packages call it in torch.hub's cache
     url: str
-    sha256: str
+    sha256: str  # 64 digits, or the first 8 where no more is published
 
 
 INCEPTION = WeightsFile(
@@ -41,25 +35,15 @@ BACKBONES = {"alex": ("alexnet", "alexnet-owt-7be5be79.pth"), "vgg": ("vgg16", "
 
 @dataclass(frozen=True)
 class EncoderRow:
-    """An encoder that features of images may come from.
+    """An encoder that features of images may come from."""
 
-    Args:
-        name: for ``--encoder``.
-        family: the network that it runs, which a matrix of conventions loads once.
-        label: what its Fréchet distance is called; other metrics carry it in brackets.
-        resize: name in `mdrepro.metrics.image.resizing.RESIZES`, or ``own``: the network's package prepares images.
-        what: for people: network, layer and convention.
-        source: what ``--weights`` takes, and what stands for it when it is left out.
-        file: its published weights, where these are one file.
-    """
-
-    name: str
-    family: str
-    label: str
-    resize: str
-    what: str
-    source: str
-    file: WeightsFile | None = None
+    name: str  # for ``--encoder``
+    family: str  # the network that it runs, which a matrix of conventions loads once
+    label: str  # what its Fréchet distance is called; other metrics carry its name in brackets
+    resize: str  # a name in `resizing.RESIZES`, or ``own``: the network's package prepares images
+    what: str  # for people: network, layer and convention
+    source: str  # what ``--weights`` takes, and what stands for it when it is left out
+    file: WeightsFile | None = None  # its published weights, where these are one file
 
 
 _STATE, _FOLDER = "a state dict (.pth, .safetensors), or torch.hub's cache", "a folder, or a name on the hub"

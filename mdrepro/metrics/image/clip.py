@@ -18,20 +18,13 @@ from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.metrics.image import weights
 from mdrepro.metrics.image.networks import Network, Texts, pretrained
 
-BATCH = 64
-"""Texts at once."""
+BATCH = 64  # texts at once
 VITS = {768: "B", 1024: "L", 1280: "H", 1408: "g", 1664: "bigG"}
 """Letters of vision transformers, by width."""
 
 
 def transformers_clip(source: str, sha256: str | None, download: bool) -> Network:
-    """A CLIP model that transformers saved, with its image processor and tokenizer.
-
-    Args:
-        source: a folder, or a name on the hub.
-        sha256: of its weights, if they must be those.
-        download: get it from the hub.
-    """
+    """A CLIP model that transformers saved, with its image processor and tokenizer; see `networks.pretrained`."""
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
     lacks = "a whole CLIP: {} weights are missing"
@@ -39,34 +32,21 @@ def transformers_clip(source: str, sha256: str | None, download: bool) -> Networ
     processor, tokenizer = AutoImageProcessor.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     most = model.config.text_config.max_position_embeddings
 
-    def image_features(x_bchw: Tensor) -> Tensor:
-        return model.get_image_features(pixel_values=x_bchw).pooler_output
-
     def tokens(texts: Sequence[str]) -> tuple[dict[str, Tensor], int]:
         lengths = [len(ids) for ids in tokenizer(list(texts), verbose=False).input_ids]
         ready = tokenizer(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
         inputs = {name: ready[name].to(model.device) for name in ("input_ids", "attention_mask")}
         return inputs, sum(length > most for length in lengths)
 
-    def text_features(inputs: dict[str, Tensor]) -> Tensor:
-        return model.get_text_features(**inputs).pooler_output
-
     def prepare(x_3hw: Tensor) -> Tensor:
         return processor(images=[x_3hw], return_tensors="pt")["pixel_values"][0]
 
     shape = model.config.vision_config
-    size = shape.image_size
+    size, width = shape.image_size, model.config.projection_dim
+    what = f"CLIP ViT-{VITS.get(shape.hidden_size, shape.hidden_size)}/{shape.patch_size}, transformers"
     own = (prepare, f"{size} px, {type(processor).__name__} of transformers: {_steps(processor)}")
-    return Network(
-        f"CLIP ViT-{VITS.get(shape.hidden_size, shape.hidden_size)}/{shape.patch_size}, transformers",
-        checked,
-        size,
-        model.config.projection_dim,
-        image_features,
-        own,
-        _in_batches(tokens, text_features, most),
-        model,
-    )
+    texts = _in_batches(tokens, lambda inputs: model.get_text_features(**inputs).pooler_output, most)
+    return Network(what, checked, size, width, lambda x: model.get_image_features(x).pooler_output, own, texts, model)
 
 
 def _steps(processor: Any) -> str:
@@ -79,10 +59,7 @@ def _steps(processor: Any) -> str:
 def open_clip(source: str, sha256: str | None, download: bool) -> Network:
     """A CLIP model of open_clip, with its transform and tokenizer.
 
-    Args:
-        source: ``MODEL/TAG``, both as `open_clip.list_pretrained` names them, or ``MODEL=FILE`` with a state dict.
-        sha256: of its weights, if they must be those.
-        download: get them from where open_clip gets them.
+    ``source``: ``MODEL/TAG``, both as `open_clip.list_pretrained` names them, or ``MODEL=FILE`` with a state dict.
 
     Raises:
         BadInput: no such model, tag or file.
@@ -113,13 +90,10 @@ def open_clip(source: str, sha256: str | None, download: bool) -> Network:
         ids = tokenizer(list(texts))
         return ids.to(next(model.parameters()).device), sum(len(tokenizer.encode(text)) + 2 > most for text in texts)
 
-    def prepare(x_3hw: Tensor) -> Tensor:
-        return transform(vision.to_pil_image(x_3hw))
-
     side = model.visual.image_size
     size = side[0] if isinstance(side, tuple) else side
     steps = " ".join(str(step) for step in transform.transforms if not callable(getattr(step, "__code__", None)))
-    own = (prepare, f"{size} px, open_clip's transform: {steps}")
+    own = (lambda x_3hw: transform(vision.to_pil_image(x_3hw)), f"{size} px, open_clip's transform: {steps}")
     width = int(model.encode_text(tokenizer(["a"])).shape[1])
     texts = _in_batches(tokens, model.encode_text, most)
     return Network(f"CLIP {name}, open_clip", checked, size, width, model.encode_image, own, texts, model)
@@ -132,18 +106,18 @@ def _cached(package: Any, name: str, tag: str, download: bool) -> Path:
     get = f"get it with --download, or name a file: --weights {name}=FILE"
     settings = package.pretrained.get_pretrained_cfg(name, tag)
     try:
-        if not download and settings.get("hf_hub"):
-            from huggingface_hub import try_to_load_from_cache
-
-            hub = settings["hf_hub"].rstrip("/")
-            kept = (try_to_load_from_cache(hub, end) for end in ("open_clip_model.safetensors", "model.safetensors"))
-            checked = next((path for path in kept if isinstance(path, str)), None)
-            if checked is None:
-                raise FileNotFoundError(f"{hub} is not in the hub's cache")
-            return Path(checked)
-        if not download:
+        if download:
+            return Path(package.download_pretrained(settings, prefer_hf_hub=True))
+        if not settings.get("hf_hub"):
             raise FileNotFoundError("it was not to be downloaded")
-        return Path(package.download_pretrained(settings, prefer_hf_hub=True))
+        from huggingface_hub import try_to_load_from_cache
+
+        hub = settings["hf_hub"].rstrip("/")
+        kept = (try_to_load_from_cache(hub, end) for end in ("open_clip_model.safetensors", "model.safetensors"))
+        path = next((path for path in kept if isinstance(path, str)), None)
+        if path is None:
+            raise FileNotFoundError(f"{hub} is not in the hub's cache")
+        return Path(path)
     except Exception as error:  # the clients of hub and servers raise many kinds
         reason = str(error).strip().partition("\n")[0]
         raise NotAttempted(f"the weights {name}/{tag} of open_clip are not here ({reason}); {get}") from error

@@ -36,13 +36,9 @@ SCALES = {"cosine": Scale(1, "never"), "hessel": Scale(2.5, "image"), "torchmetr
 
 
 def cosines(images: Features, texts: Features) -> NDArray[np.float64]:
-    """cos(image i, text i), float64 (n,).
+    """cos(image i, text i), float64 (n,), of features (n, width) each.
 
-    Args:
-        images, texts: features, (n, width) each.
-
-    Raises:
-        BadInput: shapes differ, or a feature is zero or not finite.
+    Raises BadInput where shapes differ, or a feature is zero or not finite.
     """
     one, two = as_features(images), as_features(texts)
     if one.shape != two.shape:
@@ -54,15 +50,9 @@ def cosines(images: Features, texts: Features) -> NDArray[np.float64]:
 
 
 def clip_score(values: NDArray[np.float64], scale: str = "cosine", *, seed: int = 0) -> Interval:
-    """The score of a set with its bootstrap interval over images.
+    """The score of a set by its cosines (n,) and a row of `SCALES`, with its bootstrap interval over images.
 
-    Args:
-        values: cosines, (n,).
-        scale: a row of `SCALES`.
-        seed: of the bootstrap.
-
-    Raises:
-        BadInput: an unknown scale, or fewer than 2 images.
+    Raises BadInput for an unknown scale, or fewer than 2 images.
     """
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)

@@ -19,6 +19,8 @@ from mdrepro.metrics.image.networks import Network
 from mdrepro.metrics.image.resizing import RESIZES
 from mdrepro.metrics.image.statistics import Convention
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -79,7 +81,7 @@ def row(name: str) -> EncoderRow:
 def device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one. Raises BadInput for what is not there."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda") if torch.cuda.is_available() else CPU
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -89,12 +91,7 @@ def device(name: str) -> torch.device:
 
 
 def load(
-    name: str,
-    source: str | None = None,
-    *,
-    sha256: str | None = None,
-    download: bool = False,
-    on: torch.device | None = None,
+    name: str, source: str | None = None, *, sha256: str | None = None, download: bool = False, on: torch.device = CPU
 ) -> Encoder:
     """An encoder that is ready to run.
 
@@ -103,22 +100,17 @@ def load(
         source: its weights, as the row's ``source`` says; None for what usually stands for them.
         sha256: of a file that is not the published one.
         download: get weights that are not on this machine.
-        on: the device; the CPU by default.
+        on: the device.
 
     Raises:
         BadInput: an unknown name, weights of another hash, or no weights of this network.
         NotAttempted: weights or package are not on this machine; the message says how to get them.
     """
-    return Encoder(row(name), network(name, source, sha256=sha256, download=download, on=on), on or torch.device("cpu"))
+    return Encoder(row(name), network(name, source, sha256=sha256, download=download, on=on), on)
 
 
 def network(
-    name: str,
-    source: str | None = None,
-    *,
-    sha256: str | None = None,
-    download: bool = False,
-    on: torch.device | None = None,
+    name: str, source: str | None = None, *, sha256: str | None = None, download: bool = False, on: torch.device = CPU
 ) -> Network:
     """The network of an encoder, for encoders of its family. Arguments and errors as `load`."""
     which = row(name)
@@ -129,5 +121,5 @@ def network(
         loaded = networks.scene_reader(source, sha256)
     else:
         loaded = networks.inception_v3(which, source, sha256, download)
-    loaded.module.eval().to(on or torch.device("cpu"))
+    loaded.module.eval().to(on)
     return loaded

@@ -24,12 +24,7 @@ BLOCK = 512
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features of a set of images under one encoder.
-
-    Args:
-        statistics: of all of them.
-        features: float32 (n, width), in order of the files; None where they were not kept.
-    """
+    """Statistics of a set of images under one encoder, and its features, float32 (n, width), where they were kept."""
 
     statistics: Statistics
     features: Tensor | None = None
@@ -53,7 +48,7 @@ def extract(
     Args:
         files: as `mdrepro.metrics.image.images.files` gives them.
         encoders: what to run.
-        keep: the encoders whose single features are wanted.
+        keep: the encoders whose single features are wanted, in order of the files.
         batch: images that run at once; the features do not depend on it beyond float32's rounding.
         readers: threads that read and prepare ahead.
 
@@ -73,10 +68,15 @@ def extract(
 
     ready = images.ahead(files, prepared, readers=readers, depth=2 * batch)
     while part := list(islice(ready, batch)):
-        names = [file for file, _ in part]
         for name, encoder in encoders.items():
             features = encoder(torch.stack([tensors[name] for _, tensors in part]))
-            _check(features, names, encoder)
+            broken = ~features.isfinite().all(dim=1)
+            if broken.any():
+                file, _ = part[int(broken.int().argmax())]
+                raise BadInput(
+                    f"{encoder.row.name} gives features that are not finite for {file}: look at that image and at the "
+                    "weights"
+                )
             waiting[name].append(features)
             if name in kept:
                 kept[name].append(features)
@@ -87,12 +87,3 @@ def extract(
         if rest:
             sums[name].add(torch.cat(rest))
     return {name: FeatureSet(sums[name], torch.cat(kept[name]) if kept.get(name) else None) for name in encoders}
-
-
-def _check(features: Tensor, files: Sequence[Path], encoder: Encoder) -> None:
-    broken = ~features.isfinite().all(dim=1)
-    if broken.any():
-        file = files[int(broken.int().argmax())]
-        raise BadInput(
-            f"{encoder.row.name} gives features that are not finite for {file}: look at that image and at the weights"
-        )

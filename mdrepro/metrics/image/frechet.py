@@ -26,13 +26,10 @@ POINTS = 15  # Chong and Forsyth's number of set sizes
 
 @dataclass(frozen=True)
 class Distance:
-    """A Fréchet distance and what it rests on.
+    """The squared Fréchet distance, as FID is given, and the images of both sets.
 
-    Args:
-        value: the squared distance, as FID is given.
-        n_reference, n: images of the two sets.
-        biased: a set is too small for a covariance of full rank, and the override was used: not to be compared with
-            distances of other numbers of images.
+    ``biased``: a set is too small for a covariance of full rank, and the override was used; distances of other numbers
+    of images are then not comparable.
     """
 
     value: float
@@ -66,14 +63,10 @@ def frechet_distance(mean1: Array, covariance1: Array, mean2: Array, covariance2
 
 
 def distance(reference: Statistics, statistics: Statistics, *, few: bool = False) -> Distance:
-    """The Fréchet distance of two sets of features.
+    """The Fréchet distance of two sets of features of one convention.
 
-    Args:
-        reference, statistics: of one convention.
-        few: take sets of fewer images than features + 1, and stamp the number as biased.
-
-    Raises:
-        BadInput: conventions or widths differ, or a set is too small (the message states the least number).
+    Raises BadInput where conventions or widths differ, or a set has fewer images than features + 1 (the message states
+    the least number). With ``few`` such sets are taken, and the number is stamped as biased.
     """
     biased = _check(reference, statistics, few)
     value = frechet_distance(reference.mean, reference.covariance, statistics.mean, statistics.covariance)
@@ -81,58 +74,37 @@ def distance(reference: Statistics, statistics: Statistics, *, few: bool = False
 
 
 def distance_interval(
-    reference: Statistics,
-    features: Features,
-    *,
-    few: bool = False,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    reference: Statistics, features: Features, *, few: bool = False, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
-    """Bootstrap interval of `distance`, by drawing images with replacement; the reference stays as it is.
+    """95 % bootstrap interval of `distance`, by drawing images with replacement; the reference stays as it is.
 
     A resample repeats images, which raises its distance: plain percentiles almost never cover the true value (in 5 of
     100 trials with 200 images of 32 features). The resampled distances are therefore moved to have the measured one as
     their mean: the interval is of the distance that other sets of this many images from the same sampler show, and
     covered it in 97 to 99 of 100 trials.
 
-    Args:
-        reference: statistics that the distance is to.
-        features: (n, width).
-        few, seed, resamples, level: as for `distance` and `mdrepro.metrics.bootstrap.cluster_interval`. A resample
-            costs one Gram matrix and the eigenvalues of min(n, width).
-
-    Raises:
-        BadInput: as `distance`.
+    Features are (n, width); other arguments and errors as for `distance` and `bootstrap.cluster_interval`. A resample
+    costs one Gram matrix and the eigenvalues of min(n, width).
     """
     x_nd = as_features(features)
     value = distance(reference, Statistics.of(x_nd, reference.convention), few=few).value
     drawn = distances_of_resamples(reference, x_nd, draws(len(x_nd), resamples, seed))
-    return centred_interval(value, drawn, len(x_nd), level)
+    return centred_interval(value, drawn, len(x_nd))
 
 
-def infinity(
-    reference: Statistics, features: Features, *, points: int = POINTS, least: int | None = None, seed: int = 0
-) -> Extrapolation:
+def infinity(reference: Statistics, features: Features, *, points: int = POINTS, seed: int = 0) -> Extrapolation:
     """FD-infinity (Chong and Forsyth 2020, arXiv 1911.07023): the distance without the bias of the number of images.
 
-    The bias is C/N to first order: distances of random subsets at ``points`` sizes from ``least`` to all, equally far
-    apart, are fitted by a line in 1/N, whose value at 1/N = 0 is given. The reference's own bias stays.
+    The bias is C/N to first order: distances of random subsets at ``points`` sizes, equally far apart from a tenth of n
+    (as 5,000 of 50,000 in the paper), and width + 1 at least, to all, are fitted by a line in 1/N, whose value at
+    1/N = 0 is given. The reference's own bias stays.
 
-    Args:
-        reference: statistics that the distance is to.
-        features: (n, width).
-        points: subsets, at least 2.
-        least: size of the smallest; None for a tenth of n (as 5,000 of 50,000 in the paper), and width + 1 at least.
-        seed: of the subsets.
-
-    Raises:
-        BadInput: fewer than 2 x ``least`` images, or as `distance`.
+    Raises BadInput for fewer than 2 ``points``, fewer than 2 x (width + 1) images, or as `distance`.
     """
     x_nd = as_features(features)
     n, width = x_nd.shape
-    least = max(n // 10, width + 1) if least is None else least
-    if points < 2 or least <= width or n < 2 * least:
+    least = max(n // 10, width + 1)
+    if points < 2 or n < 2 * least:
         raise BadInput(
             f"FD-infinity with {points} subsets of {least} to {n} images of {width} features: needed are 2 subsets or "
             f"more, {width + 1} images or more in the smallest, and twice as many in all"
@@ -153,25 +125,19 @@ def draws(n: int, resamples: int, seed: int) -> Array:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
 
 
-def centred_interval(value: float, drawn: Array, n: int, level: float = LEVEL) -> Interval:
-    """The percentile interval of resampled values (resamples,), moved so that their mean is ``value``."""
-    low, high = np.quantile(drawn - drawn.mean(), [(1 - level) / 2, (1 + level) / 2])
+def centred_interval(value: float, drawn: Array, n: int) -> Interval:
+    """The 95 % percentile interval of resampled values (resamples,), moved so that their mean is ``value``."""
+    low, high = np.quantile(drawn - drawn.mean(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, value + float(low), value + float(high), n)
 
 
 def distances_of_resamples(reference: Statistics, features: Features, counts: ArrayLike) -> Array:
-    """Distances to ``reference`` of sets that hold image i of ``features`` ``counts[., i]`` times.
+    """Distances to ``reference``, (resamples,), of sets that hold image i of ``features`` ``counts[., i]`` times.
 
     With A A^T the reference's covariance, only the covariance of the projected features x A is needed, or their Gram
     matrix where that is smaller: they are projected once.
 
-    Args:
-        reference: with statistics of 2 images or more.
-        features: (n, width).
-        counts: (resamples, n), whole numbers, at least 2 images in each row.
-
-    Returns:
-        (resamples,).
+    Features are (n, width), counts (resamples, n) whole numbers, with at least 2 images in each row.
     """
     x_nd, counts_rn = as_features(features), np.asarray(counts, np.float64)
     covariance = reference.covariance
@@ -212,7 +178,7 @@ def _check(reference: Statistics, statistics: Statistics, few: bool) -> bool:
     reference.convention.agree(statistics.convention)
     if reference.width != statistics.width:
         raise BadInput(f"features of width {reference.width} and {statistics.width} cannot be compared")
-    least = max(reference.least, 2)
+    least = max(reference.width + 1, 2)
     small = min(reference.n, statistics.n)
     if small < least and not few:
         raise BadInput(

@@ -33,15 +33,13 @@ EXPECTED = "expected PNG, JPEG and WebP files with 8 bits a channel and no trans
 def files(folder: str | os.PathLike[str]) -> list[Path]:
     """The images of a folder, by name. Subfolders, hidden files and files that are no pictures are passed over.
 
-    Raises:
-        BadInput: no folder, no images, or pictures of other formats.
+    Raises BadInput for no folder, no images, or pictures of other formats.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder: a folder of images is needed")
     present = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    images = [file for file in present if file.suffix.lower() in FORMATS]
-    other = [file for file in present if file.suffix.lower() in OTHERS]
+    images, other = ([file for file in present if file.suffix.lower() in kinds] for kinds in (FORMATS, OTHERS))
     if other:
         raise BadInput(f"{folder} holds {len(other)} pictures of other formats, such as {other[0].name}: {EXPECTED}")
     if not images:
@@ -53,8 +51,7 @@ def files(folder: str | os.PathLike[str]) -> list[Path]:
 def read(file: Path) -> Tensor:
     """A file's pixels, uint8 (3, h, w).
 
-    Raises:
-        BadInput: unreadable, cut short, of another format, of more than 8 bits, or somewhere transparent.
+    Raises BadInput where it is unreadable, cut short, of another format, of more than 8 bits, or somewhere transparent.
     """
     try:
         with Image.open(file, formats=sorted(set(FORMATS.values()))) as picture:

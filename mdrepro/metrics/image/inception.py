@@ -6,6 +6,7 @@ and the normalisation behind it are one convolution here, folded in float64, and
 that is nearly twice as fast as the same weights in torch-fidelity, and agrees to float32's rounding.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -47,14 +48,10 @@ BLOCKS = {"5b": _A, "5c": _A, "5d": _A, "6a": _B, "6b": _C, "6c": _C, "6d": _C, 
 
 
 class Inception(nn.Module):
-    """Features (n, 2048) of float images (n, 3, 299, 299).
+    """Features (n, 2048) of float images (n, 3, 299, 299), with FID's pools or torchvision's.
 
-    Args:
-        weights: a state dict under torchvision's names; what the features do not need is left out.
-        tensorflow: FID's pools; False for torchvision's.
-
-    Raises:
-        BadInput: weights are missing or of other shapes.
+    The state dict has torchvision's names; what the features do not need is left out. Raises BadInput where weights are
+    missing or of other shapes.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], *, tensorflow: bool = True) -> None:
@@ -66,15 +63,13 @@ class Inception(nn.Module):
                 weight, bias = _folded(weights, name)
                 self.register_buffer(_key(name, "weight"), weight.contiguous(memory_format=torch.channels_last))
                 self.register_buffer(_key(name, "bias"), bias)
-            with torch.device("meta"):
-                shape = tuple(torch.func.functional_call(self, self._on_meta(), torch.zeros(1, 3, SIZE, SIZE)).shape)
+            buffers = {name: value.to("meta") for name, value in self.named_buffers()}
+            x = torch.zeros(1, 3, SIZE, SIZE, device="meta")
+            shape = tuple(torch.func.functional_call(self, buffers, x).shape)
         except (KeyError, RuntimeError, ValueError) as error:
             raise BadInput(f"these are not the weights of an Inception v3: {error}") from error
         if shape != (1, WIDTH):
             raise BadInput(f"these weights give {shape[1]} features: an Inception v3 gives {WIDTH}")
-
-    def _on_meta(self) -> dict[str, Tensor]:
-        return {name: value.to("meta") for name, value in self.named_buffers()}
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         x = x_bchw.contiguous(memory_format=torch.channels_last)
@@ -108,12 +103,12 @@ def _key(name: str, part: str) -> str:
 
 def _names(blocks: Mapping[str, Sequence[Branch]]) -> list[str]:
     """All convolutions, by their names in a state dict."""
-    steps = [f"Conv2d_{name}" for name in STEM if not name.startswith("max")]
+    steps = [("Conv2d_", step) for step in STEM]
     for block, branches in blocks.items():
-        for step in (step for branch in branches for step in branch):
-            steps += [f"Mixed_{block}.{name}" for name in ((step,) if isinstance(step, str) else step)]
-    names = [step.partition("/")[0] for step in steps]
-    return [name for name in names if name.rpartition(".")[2] not in ("max", "mean")]
+        for step in itertools.chain(*branches):
+            steps += [(f"Mixed_{block}.", name) for name in ((step,) if isinstance(step, str) else step)]
+    names = [(prefix, step.partition("/")[0]) for prefix, step in steps]
+    return [prefix + name for prefix, name in names if name not in ("max", "mean")]
 
 
 def _folded(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:

@@ -5,18 +5,18 @@ eq. 3): means of k over pairs of different images of one set, less twice the mea
 the number of images and may be slightly negative. All in float64.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdrepro.core.errors import BadInput
-from mdrepro.metrics.image.statistics import Array, Features, as_features
+from mdrepro.metrics.image.statistics import Array, Features, as_pair
 
 SUBSETS, SUBSET_SIZE, SEED = 100, 1000, 2020  # torch-fidelity's defaults
 DEGREE, SHIFT = 3, 1.0
-ROWS = 1024
-"""Rows of a kernel matrix that are in memory at once."""
+ROWS = 1024  # of a kernel matrix, in memory at once
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,11 @@ class BlockEstimate:
 
 
 def kernel_distance(first: Features, second: Features) -> float:
-    """The unbiased estimate from all pairs of images; see this module's text.
+    """The unbiased estimate from all pairs of images of two sets, (n1, width) and (n2, width).
 
-    Args:
-        first, second: features (n1, width) and (n2, width).
-
-    Raises:
-        BadInput: fewer than 2 images, another width, or values that are not finite.
+    Raises BadInput for fewer than 2 images, two widths, or values that are not finite.
     """
-    x, y = _pair(first, second, 2)
-    return float(weighted(x, y, np.ones((1, len(x))), np.ones((1, len(y))))[0])
+    return _single(*_pair(first, second, 2))
 
 
 def block_kernel_distance(
@@ -50,37 +45,31 @@ def block_kernel_distance(
     The subsets are those of torch-fidelity for (first, second) with ``rng_seed=seed``, and those of clean-fid for
     (second, first) after ``numpy.random.seed(seed)``.
 
-    Args:
-        first, second: features (n1, width) and (n2, width).
-        subsets, size: how many, and images in each; at most n1 and n2.
-        seed: of the draw.
-
-    Raises:
-        BadInput: fewer images than ``size``, or as `kernel_distance`.
+    Raises BadInput for fewer images than ``size``, or as `kernel_distance`.
     """
     if subsets < 1 or size < 2:
         raise BadInput(f"{subsets} subsets of {size} images: expected 1 or more of 2 or more")
     x, y = _pair(first, second, size)
     rng = np.random.RandomState(seed)
-    indices = [[rng.choice(len(z), size, replace=False) for z in (x, y)] for _ in range(subsets)]
+    drawn = [[rng.choice(len(z), size, replace=False) for z in (x, y)] for _ in range(subsets)]
     if len(x) * len(y) <= subsets * size**2:  # every pair once is less work than every subset's pairs
-        values = weighted(
-            x, y, *(_indicators([pair[side] for pair in indices], len(z)) for side, z in enumerate((x, y)))
-        )
+        of_x, of_y = zip(*drawn, strict=True)
+        values = weighted(x, y, _indicators(of_x, len(x)), _indicators(of_y, len(y)))
     else:
-        ones = np.ones((1, size))
-        values = np.array([weighted(x[i], y[j], ones, ones)[0] for i, j in indices])
+        values = np.array([_single(x[i], y[j]) for i, j in drawn])
     return BlockEstimate(float(values.mean()), float(values.std()), subsets, size)
+
+
+def _single(x: Array, y: Array) -> float:
+    """The unbiased distance of two sets that hold each image once."""
+    return float(weighted(x, y, np.ones((1, len(x))), np.ones((1, len(y))))[0])
 
 
 def weighted(x: Array, y: Array, counts_x: Array, counts_y: Array) -> Array:
     """The unbiased distance of sets that hold image i of x ``counts_x[., i]`` times, likewise of y: (sets,).
 
-    Pairs of an image with itself, or with its own repetition, are left out. A single row of counts serves all sets.
-
-    Args:
-        x, y: (n1, width) and (n2, width).
-        counts_x, counts_y: (sets, n1) and (sets, n2), or (1, n).
+    Pairs of an image with itself, or with its own repetition, are left out. With x, y (n1, width) and (n2, width),
+    counts are (sets, n1) and (sets, n2); a single row serves all sets.
     """
     within = _within(x, counts_x) + _within(y, counts_y)
     sizes = counts_x.sum(axis=1) * counts_y.sum(axis=1)
@@ -105,7 +94,7 @@ def _sum_of_pairs(x: Array, y: Array, counts_x: Array, counts_y: Array) -> Array
     return total
 
 
-def _indicators(indices: list[NDArray[np.intp]], n: int) -> Array:
+def _indicators(indices: Sequence[NDArray[np.intp]], n: int) -> Array:
     rows = np.zeros((len(indices), n))
     for row, members in zip(rows, indices, strict=True):
         row[members] = 1
@@ -113,9 +102,7 @@ def _indicators(indices: list[NDArray[np.intp]], n: int) -> Array:
 
 
 def _pair(first: Features, second: Features, least: int) -> tuple[Array, Array]:
-    x, y = as_features(first), as_features(second)
-    if x.shape[1] != y.shape[1]:
-        raise BadInput(f"features of width {x.shape[1]} and {y.shape[1]} cannot be compared")
+    x, y = as_pair(first, second)
     if min(len(x), len(y)) < least:
         raise BadInput(f"at least {least} images in each set are needed, got {len(x)} and {len(y)}")
     return x, y

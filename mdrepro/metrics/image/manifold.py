@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrepro.core.errors import BadInput
-from mdrepro.metrics.image.statistics import Array, Features, as_features
+from mdrepro.metrics.image.statistics import Array, Features, as_pair
 
 NEIGHBOUR = 3  # the paper's k
-ROWS = 1024
-"""Rows of a matrix of distances that are in memory at once."""
+ROWS = 1024  # of a matrix of distances, in memory at once
 
 
 @dataclass(frozen=True)
@@ -30,18 +29,12 @@ class PrecisionRecall:
 
 
 def precision_recall(real: Features, generated: Features, *, k: int = NEIGHBOUR) -> PrecisionRecall:
-    """Precision and recall, eq. 2 of the paper.
+    """Precision and recall, eq. 2 of the paper, of features (n1, width) and (n2, width).
 
-    Args:
-        real, generated: features (n1, width) and (n2, width).
-        k: the neighbour, itself not counted, that a ball reaches to.
-
-    Raises:
-        BadInput: k or fewer images, widths that differ, or values that are not finite.
+    A ball reaches to the ``k``-th neighbour, the image itself not counted. Raises BadInput for k or fewer images, two
+    widths, or values that are not finite.
     """
-    x, y = as_features(real), as_features(generated)
-    if x.shape[1] != y.shape[1]:
-        raise BadInput(f"features of width {x.shape[1]} and {y.shape[1]} cannot be compared")
+    x, y = as_pair(real, generated)
     if not 1 <= k < min(len(x), len(y)):
         raise BadInput(f"k is {k}: expected 1 to one less than the images of each set ({len(x)} and {len(y)})")
     x, y = x - x.mean(axis=0), y - x.mean(axis=0)

@@ -31,25 +31,18 @@ class Texts:
 class Network:
     """Weights that are loaded.
 
-    Args:
-        what: name of network and layer.
-        weights: its file, checked.
-        size: height and width of its input, px.
-        width: of its features.
-        features: from prepared images (b, 3, size, size) to (b, width).
-        prepare: its package's own preparation of a uint8 image (3, h, w), and its description.
-        texts: from texts to features, for CLIP.
-        module: what ``to`` moves to a device.
+    ``features``: from prepared images (b, 3, size, size) to (b, width). ``prepare``: its package's own preparation of a
+    uint8 image (3, h, w), and its description.
     """
 
-    what: str
+    what: str  # network and layer
     weights: Checked
-    size: int
-    width: int
+    size: int  # height and width of its input, px
+    width: int  # of its features
     features: Callable[[Tensor], Tensor]
     prepare: tuple[Callable[[Tensor], Tensor], str] | None = None
-    texts: Callable[[Sequence[str]], Texts] | None = None
-    module: nn.Module = field(default_factory=nn.Identity)
+    texts: Callable[[Sequence[str]], Texts] | None = None  # for CLIP
+    module: nn.Module = field(default_factory=nn.Identity)  # what ``to`` moves to a device
 
 
 def _folder(source: str, download: bool) -> Path:
@@ -72,13 +65,9 @@ def _folder(source: str, download: bool) -> Path:
 
 
 def pretrained(kind: Any, source: str, sha256: str | None, download: bool, lacks: str) -> tuple[Path, Checked, Any]:
-    """A transformers model with its folder and its checked weights.
+    """A transformers model of a class ``kind``, from a folder or a name on the hub: its folder, weights and itself.
 
-    Args:
-        kind: its class.
-        source, sha256: a folder or a name on the hub; the weights' hash, if they must be those.
-        download: get it from the hub.
-        lacks: what to say where weights are missing; {} stands for how many.
+    ``lacks``: what to say where weights are missing; {} stands for how many.
 
     Raises:
         BadInput: no configuration or weights, pickles, others than ``sha256``, or not all that the class has.
@@ -129,12 +118,9 @@ def dinov2(source: str, sha256: str | None, download: bool) -> Network:
 
     _, checked, model = pretrained(Dinov2Model, source, sha256, download, "DINOv2's weights: {} are missing")
 
-    def features(x_bchw: Tensor) -> Tensor:
-        return model(pixel_values=x_bchw).last_hidden_state[:, 0]
-
     width = model.config.hidden_size
     what = f"DINOv2 of {model.config.num_hidden_layers} layers, width {width}, class token"
-    return Network(what, checked, 224, width, features, module=model)
+    return Network(what, checked, 224, width, lambda x_bchw: model(x_bchw).last_hidden_state[:, 0], module=model)
 
 
 def scene_reader(source: str | None, sha256: str | None) -> Network:

@@ -12,14 +12,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
+from torchvision.transforms import InterpolationMode as Mode  # type: ignore[import-untyped]
+from torchvision.transforms import functional as vision
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 TENSORFLOW = ((128 / 255,) * 3, (128 / 255,) * 3)
 HALF = ((0.5,) * 3, (0.5,) * 3)
 
-BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
+BICUBIC = Image.Resampling.BICUBIC
 
 
 def tensorflow(x_3hw: Tensor, size: int) -> Tensor:
@@ -35,10 +36,9 @@ def tensorflow(x_3hw: Tensor, size: int) -> Tensor:
     return x
 
 
-def torch_bilinear(x_3hw: Tensor, size: int, *, antialias: bool) -> Tensor:
-    """PyTorch's bilinear with half a pixel's shift (``align_corners=False``)."""
-    x = F.interpolate(x_3hw[None].float(), (size, size), mode="bilinear", align_corners=False, antialias=antialias)
-    return x[0]
+def torch_bilinear(x_3hw: Tensor, size: int, *, antialias: bool = False) -> Tensor:
+    """PyTorch's bilinear with half a pixel's shift."""
+    return F.interpolate(x_3hw[None].float(), (size, size), mode="bilinear", antialias=antialias)[0]
 
 
 def pillow_float(x_3hw: Tensor, size: int) -> Tensor:
@@ -52,43 +52,33 @@ def pillow_squashed(x_3hw: Tensor, size: int) -> Tensor:
     return vision.pil_to_tensor(vision.to_pil_image(x_3hw).resize((size, size), BICUBIC)).float()
 
 
-def pillow_cropped(x_3hw: Tensor, size: int, *, shorter: int | None = None, filter: int = BICUBIC) -> Tensor:
+def pillow_cropped(x_3hw: Tensor, size: int, shorter: int | None = None, mode: Mode = Mode.BICUBIC) -> Tensor:
     """Pillow with antialiasing on 8 bits: the shorter side to ``shorter`` px, then the middle ``size`` px."""
-    mode = vision.InterpolationMode.BICUBIC if filter == BICUBIC else vision.InterpolationMode.BILINEAR
     picture = vision.resize(vision.to_pil_image(x_3hw), shorter or size, mode)
     return vision.pil_to_tensor(vision.center_crop(picture, size)).float()
 
 
 @dataclass(frozen=True)
 class Resize:
-    """One convention.
-
-    Args:
-        to: from a uint8 image and a size to float32 (3, size, size) in 0 to 255.
-        norm: mean and standard deviation of the channels, as of images in [0, 1].
-        what: for people, without the size.
-    """
+    """One convention: ``to`` is from a uint8 image and a size to float32 (3, size, size) in 0 to 255."""
 
     to: Callable[[Tensor, int], Tensor]
-    norm: tuple[tuple[float, ...], tuple[float, ...]]
-    what: str
+    norm: tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of the channels, as of images in [0, 1]
+    what: str  # for people, without the size
 
     def __call__(self, x_3hw: Tensor, size: int) -> Tensor:
         mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in self.norm)
         return (self.to(x_3hw, size) - mean) / std
 
 
+_ANTIALIASED = partial(torch_bilinear, antialias=True)
 RESIZES = {
     "tf-exact": Resize(tensorflow, TENSORFLOW, "TensorFlow 1 bilinear, no antialiasing, (x - 128) / 128"),
     "clean": Resize(pillow_float, TENSORFLOW, "Pillow bicubic in float32, antialiased, (x - 128) / 128"),
-    "legacy-pytorch": Resize(
-        partial(torch_bilinear, antialias=False), HALF, "PyTorch bilinear, no antialiasing, x / 127.5 - 1"
-    ),
-    "torchmetrics": Resize(
-        partial(torch_bilinear, antialias=True), TENSORFLOW, "PyTorch bilinear, antialiased, (x - 128) / 128"
-    ),
+    "legacy-pytorch": Resize(torch_bilinear, HALF, "PyTorch bilinear, no antialiasing, x / 127.5 - 1"),
+    "torchmetrics": Resize(_ANTIALIASED, TENSORFLOW, "PyTorch bilinear, antialiased, (x - 128) / 128"),
     "torchvision": Resize(
-        partial(pillow_cropped, shorter=342, filter=BILINEAR),
+        partial(pillow_cropped, shorter=342, mode=Mode.BILINEAR),
         HALF,  # ImageNet's norm, which torchvision's network itself turns into this one
         "Pillow bilinear on 8 bits to 342 px, centre crop, x / 127.5 - 1",
     ),

@@ -21,17 +21,11 @@ from mdrepro.models.scenes.reader import Reading
 
 
 def clip_cosines(clip: SceneClip, pixels: Tensor, captions: Sequence[str]) -> NDArray[np.float64]:
-    """CLIP score[shapes]: cos(image i, caption i), float64 (n,).
+    """CLIP score[shapes]: cos(image i, caption i), float64 (n,), of uint8 images (n, 3, 64, 64).
 
-    Args:
-        clip: comparable with itself alone.
-        pixels: uint8 (n, 3, 64, 64).
-        captions: n texts.
-
-    Raises:
-        BadInput: other images, or another number of them than of captions.
+    Raises BadInput for other images, or another number of them than of captions.
     """
-    return cosines(clip.image_features(pixels).double().numpy(), clip.text_features(captions).double().numpy())
+    return cosines(clip.image_features(pixels), clip.text_features(captions))
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,6 @@ class Judgement:
     relation: tuple[bool, ...]
 
     def attributes(self) -> tuple[bool, ...]:
-        """All of them."""
         return (self.background, self.count, *self.colour, *self.shape, *self.size, *self.relation)
 
 
@@ -57,15 +50,9 @@ def judge(graph: Graph, reading: Reading) -> Judgement:
     least as much as it is higher or lower, "above" likewise.
     """
     count = len(graph.things)
-    padded: list[tuple[Thing, float, float] | None] = [*reading.things, *[None] * count]
-    seen = padded[: max(count, len(reading.things))]
-    best: Judgement | None = None
-    for chosen in itertools.permutations(seen, count):
-        judgement = _matched(graph, reading, chosen)
-        if best is None or sum(judgement.attributes()) > sum(best.attributes()):
-            best = judgement
-    assert best is not None
-    return best
+    seen: list[tuple[Thing, float, float] | None] = [*reading.things, *[None] * (count - len(reading.things))]
+    judgements = (_matched(graph, reading, chosen) for chosen in itertools.permutations(seen, count))
+    return max(judgements, key=lambda one: sum(one.attributes()))
 
 
 def _matched(graph: Graph, reading: Reading, chosen: Sequence[tuple[Thing, float, float] | None]) -> Judgement:
@@ -74,20 +61,15 @@ def _matched(graph: Graph, reading: Reading, chosen: Sequence[tuple[Thing, float
 
     def right(attribute: str) -> tuple[bool, ...]:
         return tuple(
-            found is not None and getattr(found[0], attribute) == getattr(said, attribute) for said, found in pairs
+            seen is not None and getattr(seen[0], attribute) == getattr(said, attribute) for said, seen in pairs
         )
 
-    return Judgement(
-        background=reading.background == graph.background,
-        count=len(reading.things) == len(graph.things),
-        colour=right("colour"),
-        shape=right("shape"),
-        size=right("size"),
-        relation=tuple(
-            first in places and second in places and _holds(places[first], relation, places[second])
-            for first, relation, second in sorted(graph.relations)
-        ),
+    relations = (
+        first in places and second in places and _holds(places[first], relation, places[second])
+        for first, relation, second in sorted(graph.relations)
     )
+    background, count = reading.background == graph.background, len(reading.things) == len(graph.things)
+    return Judgement(background, count, right("colour"), right("shape"), right("size"), tuple(relations))
 
 
 def _holds(first: tuple[float, float], relation: str, second: tuple[float, float]) -> bool:

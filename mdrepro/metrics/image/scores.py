@@ -6,34 +6,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Score:
-    """One metric of one set of images.
+    """One metric of one set of images."""
 
-    Args:
-        metric: its name on the command line.
-        name: what to call the number; only FID's network gives an "FID".
-        value: None where it was not measured; ``reason`` says why.
-        low, high: the 95 % bootstrap interval over images, where there is one.
-        unit: dB, or nothing.
-        n: images it rests on, ``n_reference`` those of the other side.
-        biased: too few images, and the override was used: not comparable with numbers of other sets.
-        protocol: all else that the number depends on.
-        reason: why there is none.
-    """
-
-    metric: str
-    name: str
-    value: float | None
-    n: int
-    protocol: str
-    n_reference: int | None = None
-    low: float | None = None
+    metric: str  # its name on the command line
+    name: str  # what to call the number; only FID's network gives an "FID"
+    value: float | None  # None where it was not measured
+    n: int  # images it rests on
+    protocol: str  # all else that it depends on
+    n_reference: int | None = None  # images of the other side
+    low: float | None = None  # the 95 % bootstrap interval over images, where there is one
     high: float | None = None
-    unit: str = ""
-    biased: bool = False
-    reason: str = ""
+    unit: str = ""  # dB, or nothing
+    biased: bool = False  # too few images, and the override was used: not comparable with numbers of other sets
+    reason: str = ""  # why there is no value
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
         return asdict(self)
 
     def cells(self) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mdrepro.core.errors import BadInput, unknown
@@ -14,25 +15,17 @@ from mdrepro.metrics.image.statistics import Statistics
 
 METRICS = ("fid", "kid", "fd-infinity", "precision", "recall", "clip-score")
 SINGLE = ("kid", "fd-infinity", "precision", "recall")
-"""Metrics that need each generated image's features; those of the reference need all of them but FD-infinity."""
+"""Metrics that need each generated image's features; all of them but FD-infinity need each real image's too."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure.
+    """How to measure; ``batch`` and ``readers`` as for `mdrepro.metrics.image.features.extract`."""
 
-    Args:
-        few: take sets that are too small, and mark the numbers.
-        resamples: of the bootstrap of FID; 0 for no interval, as 2,048 features take a second each.
-        seed: of all draws.
-        scale: of the CLIP score, a row of `SCALES`.
-        batch, readers: as `mdrepro.metrics.image.features.extract`.
-    """
-
-    few: bool = False
-    resamples: int = 0
-    seed: int = 0
-    scale: str = "cosine"
+    few: bool = False  # take sets that are too small, and mark the numbers
+    resamples: int = 0  # of the bootstrap of FID; 0 for no interval, as 2,048 features take a second each
+    seed: int = 0  # of all draws
+    scale: str = "cosine"  # of the CLIP score, a row of `SCALES`
     batch: int = features.BATCH
     readers: int = images.READERS
 
@@ -52,10 +45,8 @@ def evaluate(
     Args:
         real: a folder, or a file of statistics (`Statistics.save`), which serves FID and FD-infinity alone; None where
             only the CLIP score is wanted.
-        generated: the folder.
-        metrics: of `METRICS`.
-        encoder: whose features all metrics but the CLIP score compare.
-        clip: whose features the CLIP score compares; a CLIP.
+        generated, metrics: the folder, and which of `METRICS`.
+        encoder, clip: whose features the CLIP score compares (clip, a CLIP), and all other metrics (encoder).
         captions: one for each generated image, in the order of the files' names.
         options: how to measure.
 
@@ -71,26 +62,21 @@ def evaluate(
     files = images.files(generated)
     encoders: dict[str, Encoder] = {}
     if "clip-score" in wanted:
-        captions, clip = check_captions(captions, clip, len(files), generated)
-        encoders["clip"] = clip
-    reference = None
+        captions, encoders["clip"] = check_captions(captions, clip, len(files), generated)
+    reference, main = None, "clip" if encoder is encoders.get("clip") else "compared"
     if compared:
         if encoder is None or real is None:
             raise BadInput(f"{', '.join(compared)}: an encoder and real images are needed")
-        encoders["clip" if encoder is clip else "compared"] = encoder
+        encoders[main] = encoder
         reference = _reference(real, encoder, compared, len(files), how)
     single = [name for name in encoders if name == "clip" or how.resamples or set(compared) & set(SINGLE)]
     extracted = features.extract(files, encoders, keep=single, batch=how.batch, readers=how.readers)
     scores: dict[str, Score] = {}
-    if encoder is not None and reference is not None:
-        ours = extracted.get("compared", extracted.get("clip"))
-        assert ours is not None
-        scores = {name: MEASURES[name](encoder, reference, ours, how) for name in compared}
-    if "clip" in encoders and captions is not None and "clip-score" in wanted:
-        scores["clip-score"] = clip_scores(encoders["clip"], extracted["clip"], captions, [how.scale], how.seed)[
-            how.scale
-        ]
-    return [scores[name] for name in wanted]
+    if reference is not None:
+        scores = {name: MEASURES[name](encoders[main], reference, extracted[main], how) for name in compared}
+    if "clip-score" in wanted:
+        scores |= clip_scores(encoders["clip"], extracted["clip"], captions or (), [how.scale], how.seed)
+    return [scores[how.scale if name == "clip-score" else name] for name in wanted]
 
 
 def clip_scores(
@@ -100,21 +86,12 @@ def clip_scores(
     assert clip.network.texts is not None
     texts = clip.network.texts(captions)
     values = cosines(images.array(), texts.features)
+    cut = f"; {texts.cut} captions cut to {texts.tokens} tokens, end token kept" if texts.cut else ""
     scores = {}
     for scale in scales:
-        interval = clip_score(values, scale, seed=seed)
-        cut = f"; {texts.cut} captions cut to {texts.tokens} tokens, end token kept" if texts.cut else ""
-        details = f"{SCALES[scale].what}; {protocol(clip)}{cut}"
-        scores[scale] = Score(
-            "clip-score",
-            f"CLIP score ({scale})",
-            interval.value,
-            interval.n,
-            details,
-            None,
-            interval.low,
-            interval.high,
-        )
+        one = clip_score(values, scale, seed=seed)
+        details, name = f"{SCALES[scale].what}; {protocol(clip)}{cut}", f"CLIP score ({scale})"
+        scores[scale] = Score("clip-score", name, one.value, one.n, details, low=one.low, high=one.high)
     return scores
 
 
@@ -136,21 +113,16 @@ def _reference(real: Path, encoder: Encoder, metrics: Sequence[str], n: int, how
 
 def check_numbers(metrics: Sequence[str], encoder: Encoder, n_real: int, n: int, how: Options) -> None:
     """Before hours of work: whether the sets are large enough. Raises BadInput that states the least number."""
-    width = encoder.network.width
-    least = {
-        "fid": 2 if how.few else width + 1,
-        "kid": 2 if how.few else kernel.SUBSET_SIZE,
-        "precision": manifold.NEIGHBOUR + 1,
-        "recall": manifold.NEIGHBOUR + 1,
-        "fd-infinity": 2 * (width + 1),
-    }
+    width, few = encoder.network.width, "; --few takes fewer, and marks the number"
+    least = {"fid": width + 1, "kid": kernel.SUBSET_SIZE, "fd-infinity": 2 * (width + 1)}
     for name in metrics:
-        small = n if name == "fd-infinity" else min(n_real, n)
-        if small < least[name]:
-            override = "; --few takes fewer, and marks the number" if name in ("fid", "kid") and not how.few else ""
+        marked = name in ("fid", "kid")
+        needed = 2 if marked and how.few else least.get(name, manifold.NEIGHBOUR + 1)
+        sets, small = ("", n) if name == "fd-infinity" else (" in each set", min(n_real, n))
+        if small < needed:
             raise BadInput(
-                f"{name} of {width} features needs at least {least[name]} images"
-                f"{'' if name == 'fd-infinity' else ' in each set'}, got {n_real} real and {n} generated{override}"
+                f"{name} of {width} features needs at least {needed} images{sets}, got {n_real} real and {n} generated"
+                f"{few if marked and not how.few else ''}"
             )
     if "fd-infinity" in metrics and n_real < width + 1:
         raise BadInput(f"fd-infinity needs at least {width + 1} real images, got {n_real}")
@@ -188,10 +160,6 @@ def _fid(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Op
     return Score("fid", encoder.row.label, distance.value, *sizes, low, high, biased=distance.biased)
 
 
-def _bracket(name: str, encoder: Encoder) -> str:
-    return name if encoder.row.label == "FID" else f"{name} ({encoder.row.name})"
-
-
 def _kid(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:
     x, y = reference.array(), generated.array()
     small = min(len(x), len(y)) < kernel.SUBSET_SIZE
@@ -200,7 +168,8 @@ def _kid(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Op
     else:
         blocks = kernel.block_kernel_distance(x, y)
         value, draw = blocks.mean, f"{blocks.subsets} subsets of {blocks.size}, standard deviation {blocks.std:.4g}"
-    name, details = _bracket("KID", encoder), f"{draw}; {protocol(encoder)}"
+    name = "KID" if encoder.row.label == "FID" else f"KID ({encoder.row.name})"
+    details = f"{draw}; {protocol(encoder)}"
     return Score("kid", name, value, len(y), details, len(x), biased=small)
 
 
@@ -211,20 +180,16 @@ def _infinity(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, ho
     return Score("fd-infinity", name, line.value, generated.statistics.n, details, reference.statistics.n)
 
 
-def _manifold(which: str) -> Callable[[Encoder, FeatureSet, FeatureSet, Options], Score]:
-    def measure(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:
-        x, y = reference.array(), generated.array()
-        both = manifold.precision_recall(x, y)
-        name, details = f"{which} ({encoder.row.name})", f"k = {both.k}; {protocol(encoder)}"
-        return Score(which, name, getattr(both, which), both.n, details, both.n_real)
-
-    return measure
+def _manifold(which: str, encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:
+    both = manifold.precision_recall(reference.array(), generated.array())
+    name, details = f"{which} ({encoder.row.name})", f"k = {both.k}; {protocol(encoder)}"
+    return Score(which, name, getattr(both, which), both.n, details, both.n_real)
 
 
 MEASURES: Mapping[str, Callable[[Encoder, FeatureSet, FeatureSet, Options], Score]] = {
     "fid": _fid,
     "kid": _kid,
     "fd-infinity": _infinity,
-    "precision": _manifold("precision"),
-    "recall": _manifold("recall"),
+    "precision": partial(_manifold, "precision"),
+    "recall": partial(_manifold, "recall"),
 }

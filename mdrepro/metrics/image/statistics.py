@@ -8,6 +8,7 @@ Golub and LeVeque's update (1979): with d = m2 - m1 and n = n1 + n2,
 which loses no digits to a mean that is large beside the spread, as raw sums of products do.
 """
 
+import functools
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -29,12 +30,9 @@ FORMAT = "mdrepro feature statistics 1"
 
 @dataclass(frozen=True)
 class Convention:
-    """Network, weights and preparation behind features; only features of one convention are comparable.
+    """Network and layer, SHA-256 of its weights, and how images reach it (size, filter, range).
 
-    Args:
-        encoder: name of the network and layer.
-        weights_sha256: SHA-256 of its weights.
-        preprocessing: how images reach it (size, filter, range).
+    Only features of one convention are comparable.
     """
 
     encoder: str = ""
@@ -50,26 +48,20 @@ class Convention:
 
 
 class Statistics:
-    """Streaming statistics of features, (n, width).
+    """Streaming statistics of features, (n, width), from a number, mean (width,) and scatter (width, width) on.
 
-    Args:
-        convention: of the features.
-        n, mean, scatter: where to start: number, mean (width,) and sum of centred outer products (width, width);
-            from a covariance it is ``(n - 1) * covariance``. Nothing by default.
+    From a covariance the scatter is ``(n - 1) * covariance``.
     """
 
     def __init__(
         self,
         convention: Convention | None = None,
         n: int = 0,
-        mean: Array | None = None,
-        scatter: Array | None = None,
+        mean: ArrayLike = (),
+        scatter: ArrayLike = np.empty((0, 0)),
     ) -> None:
         self.convention = convention or Convention()
-        self.n = n
-        self._mean = np.zeros(0) if mean is None else np.asarray(mean, np.float64)
-        width = len(self._mean)
-        self._scatter = np.zeros((width, width)) if scatter is None else np.asarray(scatter, np.float64)
+        self.n, self._mean, self._scatter = n, np.asarray(mean, np.float64), np.asarray(scatter, np.float64)
 
     @classmethod
     def of(cls, features: Features, convention: Convention | None = None) -> Self:
@@ -82,10 +74,7 @@ class Statistics:
         parts = list(parts)
         if not parts:
             raise BadInput("no statistics to combine: at least one is needed")
-        whole = cls(parts[0].convention)
-        for part in parts:
-            whole.merge(part)
-        return whole
+        return functools.reduce(cls.merge, parts, cls(parts[0].convention))
 
     @property
     def width(self) -> int:
@@ -93,13 +82,7 @@ class Statistics:
         return len(self._mean)
 
     @property
-    def least(self) -> int:
-        """The least number of images that can give a covariance of full rank: width + 1."""
-        return self.width + 1
-
-    @property
     def mean(self) -> Array:
-        """(width,)."""
         return self._mean.copy()
 
     @property
@@ -110,16 +93,11 @@ class Statistics:
         return self._scatter / (self.n - 1)
 
     def add(self, features: Features) -> Self:
-        """Take in more images' features.
-
-        Raises:
-            BadInput: another shape or width, or values that are not finite.
-        """
+        """Take in more images' features. Raises BadInput for another shape or width, or values that are not finite."""
         x_nd = as_features(features)
         if not len(x_nd):
             return self
-        mean = x_nd.mean(axis=0)
-        centred = x_nd - mean
+        centred = x_nd - (mean := x_nd.mean(axis=0))
         self._join(len(x_nd), mean, centred.T @ centred)
         return self
 
@@ -171,11 +149,7 @@ class Statistics:
 
 
 def as_features(features: Features) -> Array:
-    """Features as float64 (n, width).
-
-    Raises:
-        BadInput: not two-dimensional, or not finite; the message names the first such image.
-    """
+    """Features as float64 (n, width). Raises BadInput where they are not two-dimensional or not finite."""
     values = features.detach().cpu().double().numpy() if isinstance(features, Tensor) else features
     x_nd = np.asarray(values, np.float64)
     if x_nd.ndim != 2:
@@ -187,3 +161,11 @@ def as_features(features: Features) -> Array:
             "look at that image, and run the encoder in float32"
         )
     return x_nd
+
+
+def as_pair(first: Features, second: Features) -> tuple[Array, Array]:
+    """Two sets of features, as `as_features` gives them. Raises BadInput where they differ in width."""
+    x, y = as_features(first), as_features(second)
+    if x.shape[1] != y.shape[1]:
+        raise BadInput(f"features of width {x.shape[1]} and {y.shape[1]} cannot be compared")
+    return x, y

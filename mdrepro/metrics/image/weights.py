@@ -21,19 +21,12 @@ STATE_DICTS = (".bin", ".pth", ".pt", ".safetensors")
 
 @dataclass(frozen=True)
 class Checked:
-    """A file of weights whose hash is known, or a folder with those of one network.
-
-    Args:
-        path: the file, or the folder.
-        sha256: of the file; of several, over their names and hashes.
-        published: whether it is the published file; None where no hash of one is known here.
-        name: for people and records.
-    """
+    """A file of weights whose hash is known, or a folder with those of one network."""
 
     path: Path
-    sha256: str
-    published: bool | None
-    name: str
+    sha256: str  # of the file; of several, over their names and hashes
+    published: bool | None  # whether it is the published file; None where no hash of one is known here
+    name: str  # for people and records
 
 
 def cache() -> Path:
@@ -42,12 +35,9 @@ def cache() -> Path:
 
 
 def find(file: WeightsFile, path: Path | None, *, sha256: str | None = None, download: bool = False) -> Checked:
-    """A published file of weights, or one that stands in for it.
+    """A published file of weights, or one at ``path`` of another ``sha256`` that stands in for it.
 
-    Args:
-        file: the published one.
-        path: where it lies; None for torch.hub's cache, into which ``download`` gets it where it is not there.
-        sha256: of the file at ``path``, for one that is not the published one.
+    Without a path it is looked for in torch.hub's cache, into which ``download`` gets it.
 
     Raises:
         BadInput: no file at ``path``, or its SHA-256 is neither the published one nor ``sha256``.
@@ -64,8 +54,7 @@ def find(file: WeightsFile, path: Path | None, *, sha256: str | None = None, dow
 def check(path: Path, published: str, given: str | None) -> Checked:
     """A file whose SHA-256 is ``given``, or else begins with ``published``: any, where that is "".
 
-    Raises:
-        BadInput: another or a damaged file, or a ``given`` that is no hash.
+    Raises BadInput for another or a damaged file, or a ``given`` that is no hash.
     """
     digest = _digest(path)
     if given is not None:
@@ -81,8 +70,7 @@ def check(path: Path, published: str, given: str | None) -> Checked:
 def network(folder: Path, given: str | None, name: str) -> Checked:
     """The safetensors files of a folder that transformers or diffusers saved, by one hash.
 
-    Raises:
-        BadInput: no such file; one that is damaged; or another SHA-256 than ``given``.
+    Raises BadInput for no such file, one that is damaged, or another SHA-256 than ``given``.
     """
     files = sorted(file for file in folder.iterdir() if NETWORK.fullmatch(file.name))
     if not files:
@@ -98,11 +86,7 @@ def network(folder: Path, given: str | None, name: str) -> Checked:
 
 
 def state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, through safetensors or torch's ``weights_only`` reader.
-
-    Raises:
-        BadInput: it holds anything else, or cannot be read.
-    """
+    """The tensors of a file, by safetensors or torch's ``weights_only`` reader. Raises BadInput for any other file."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

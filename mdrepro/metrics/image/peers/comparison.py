@@ -9,28 +9,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric here and in another package, on the same images.
+    """One metric here and in another package, on the same images."""
 
-    Args:
-        metric: its name on the command line.
-        package: the other package and its version.
-        ours, theirs: the two numbers; ``theirs`` is None where it is infinite.
-        agrees: whether they are the same up to rounding.
-        conventions: what explains the difference; none where there is no difference, or no explanation.
-        under: our number under these conventions.
-    """
-
-    metric: str
-    package: str
+    metric: str  # its name on the command line
+    package: str  # with its version
     ours: float
-    theirs: float | None
-    agrees: bool
-    conventions: tuple[str, ...] = ()
-    under: float | None = None
+    theirs: float | None  # None where it is infinite
+    agrees: bool  # up to rounding
+    conventions: tuple[str, ...] = ()  # what explains the difference; none where there is none, or no explanation
+    under: float | None = None  # our number under these conventions
 
     @property
     def difference(self) -> float | None:
-        """Theirs less ours; None where theirs is infinite."""
         return None if self.theirs is None else self.theirs - self.ours
 
     @property
@@ -44,7 +34,6 @@ class Comparison:
         return f"explained by {', and '.join(self.conventions)}{again}"
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
         names = ("metric", "package", "ours", "theirs", "difference", "agrees", "conventions", "under", "verdict")
         return {name: getattr(self, name) for name in names}
 
@@ -62,8 +51,7 @@ def compare(
     Args:
         metric, package: names; the version is added.
         numbers: ours by conventions, () for our own, in the order in which they are tried.
-        theirs: the package's.
-        tolerance: relative.
+        theirs, tolerance: the package's number, and the relative difference that counts as none.
         exact: theirs in float64, where the package usually computes in float32: rounding is then kept apart.
     """
     exact = theirs if exact is None else exact
@@ -72,17 +60,15 @@ def compare(
         return one == other or math.isclose(one, other, rel_tol=tolerance, abs_tol=1e-9)
 
     agrees = same(numbers[()], theirs)
-    found = None if agrees else next((names for names, value in numbers.items() if same(value, exact)), None)
-    under = None if found is None else numbers[found]
-    rounding = (
-        () if found is None or same(theirs, exact) else (f"rounding in float32 (in float64 it gives {exact:.7g})",)
-    )
-    return Comparison(
-        metric,
-        f"{package} {version(package)}",
-        numbers[()],
-        theirs if math.isfinite(theirs) else None,
-        agrees,
-        (*(found or ()), *rounding),
-        under if under is None or math.isfinite(under) else None,
-    )
+    explaining = None if agrees else next((names for names, value in numbers.items() if same(value, exact)), None)
+    conventions, under = explaining or (), None
+    if explaining is not None:
+        under = _finite(numbers[explaining])
+        if not same(theirs, exact):
+            conventions += (f"rounding in float32 (in float64 it gives {exact:.7g})",)
+    name = f"{package} {version(package)}"
+    return Comparison(metric, name, numbers[()], _finite(theirs), agrees, conventions, under)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -4,6 +4,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput, unknown
-from mdrepro.metrics.image import features, images, sets, weights
+from mdrepro.metrics.image import features, frechet, images, sets, weights
 from mdrepro.metrics.image.catalogue import ENCODERS
 from mdrepro.metrics.image.encoders import Encoder
 from mdrepro.metrics.image.peers.comparison import Comparison, compare
@@ -25,37 +26,29 @@ TOLERANCE = 1e-4
 
 
 def against(real: Path, generated: Path, package: str, encoder: Encoder, options: sets.Options) -> Comparison:
-    """FID of two folders here and in another package, with one file of weights.
+    """FID of two folders here, by FID's Inception under one convention of resizing, and in a package of `PACKAGES`.
 
-    Args:
-        real, generated: folders of images.
-        package: a key of `PACKAGES`.
-        encoder: ours: FID's Inception under one convention of resizing.
-        options: as for `mdrepro.metrics.image.sets.evaluate`.
-
-    Raises:
-        BadInput: an unknown package, no folders, another network than FID's, weights in a format that the package
-            does not read, or too few images.
+    Both take one file of weights. Raises BadInput for an unknown package, no folders, another network than FID's,
+    weights in a format that the package does not read, or too few images.
     """
     if package not in PACKAGES:
         raise unknown("package", package, PACKAGES)
-    if encoder.row.family != "inception":
-        names = ", ".join(row.name for row in ENCODERS.values() if row.family == "inception")
+    rows = [row for row in ENCODERS.values() if row.family == "inception"]
+    if encoder.row not in rows:
+        names = ", ".join(row.name for row in rows)
         raise BadInput(f"--against compares FID: --encoder must be one of {names}, not {encoder.row.name}")
     files = [images.files(folder) for folder in (real, generated)]
     sets.check_numbers(["fid"], encoder, len(files[0]), len(files[1]), options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package's, of its own code and of small sets
         theirs = PACKAGES[package](real, generated, encoder, options.batch)
-    rows = [encoder.row, *(row for row in ENCODERS.values() if row.family == "inception" and row != encoder.row)]
-    encoders = {row.name: Encoder(row, encoder.network, encoder.device) for row in rows}
+    encoders = {row.name: replace(encoder, row=row) for row in rows}
     sides = [features.extract(side, encoders, batch=options.batch, readers=options.readers) for side in files]
     numbers: dict[tuple[str, ...], float] = {}
-    for name, one in encoders.items():
-        score = sets.MEASURES["fid"](one, sides[0][name], sides[1][name], options)
-        assert score.value is not None
-        what = f"the resize of encoder {name} ({RESIZES[one.row.resize].what})"
-        numbers[() if one.row == encoder.row else (what,)] = score.value
+    for row in rows:
+        distance = frechet.distance(*(side[row.name].statistics for side in sides), few=options.few)
+        what = f"the resize of encoder {row.name} ({RESIZES[row.resize].what})"
+        numbers[() if row == encoder.row else (what,)] = distance.value
     return compare("fid", package, numbers, theirs, TOLERANCE)
 
 
@@ -63,7 +56,7 @@ def _torch_fidelity(real: Path, generated: Path, encoder: Encoder, batch: int) -
     import torch_fidelity
 
     with _state_dict(encoder) as path:
-        found = torch_fidelity.calculate_metrics(
+        numbers = torch_fidelity.calculate_metrics(
             input1=_dataset(real),
             input2=_dataset(generated),
             fid=True,
@@ -73,7 +66,7 @@ def _torch_fidelity(real: Path, generated: Path, encoder: Encoder, batch: int) -
             cache=False,
             verbose=False,
         )
-    return float(found["frechet_inception_distance"])
+    return float(numbers["frechet_inception_distance"])
 
 
 def _torchmetrics(real: Path, generated: Path, encoder: Encoder, batch: int) -> float:
@@ -119,7 +112,6 @@ PACKAGES: Mapping[str, Callable[[Path, Path, Encoder, int], float]] = {
     "torch-fidelity": _torch_fidelity,
     "torchmetrics": _torchmetrics,
 }
-"""FID of two folders by other packages."""
 
 
 def _dataset(folder: Path) -> "Dataset[Tensor]":
@@ -132,11 +124,11 @@ def _mixed(folder: Path) -> bool:
     """Whether images differ in size, so that they make no batch."""
     from PIL import Image
 
-    sizes = set()
-    for file in images.files(folder):
+    def size(file: Path) -> tuple[int, int]:
         with Image.open(file) as picture:
-            sizes.add(picture.size)
-    return len(sizes) > 1
+            return picture.size
+
+    return len({size(file) for file in images.files(folder)}) > 1
 
 
 @contextmanager
