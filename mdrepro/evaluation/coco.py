@@ -24,7 +24,7 @@ from mdrepro.data import coco, folders
 from mdrepro.data.coco import Chosen
 from mdrepro.evaluation import intervals
 from mdrepro.evaluation.intervals import SPREAD
-from mdrepro.evaluation.protocol import Setup
+from mdrepro.evaluation.protocol import Setup, caption_count
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.image import encoders, features, frechet, images, resizing, sets
@@ -53,26 +53,16 @@ class Reduced(Encoder):
 
     @property
     def preparation(self) -> str:
-        """How images are prepared, for people."""
         return f"{SIDE} x {SIDE} px by Pillow's bicubic on 8 bits, squashed; then {super().preparation}"
 
     def prepare(self, x_3hw: Tensor) -> Tensor:
-        """A uint8 image (3, h, w) as float32 (3, size, size)."""
         small = x_3hw if x_3hw.shape[1:] == (SIDE, SIDE) else resizing.pillow_squashed(x_3hw, SIDE).to(torch.uint8)
         return super().prepare(small)
 
 
 @dataclass(frozen=True)
 class CocoImages:
-    """Images on disk, with their features.
-
-    Args:
-        description: how they were made.
-        files: one per caption.
-        features: of FID, float32 (n, width).
-        similarity: cosines of image and caption, (n,).
-        seconds: of generation; None where some of the images were there before.
-    """
+    """`ScoredImages` on disk, one file per caption; no ``seconds`` where some of the images were there before."""
 
     description: str
     files: Sequence[Path]
@@ -81,65 +71,47 @@ class CocoImages:
     seconds: float | None = None
 
     def untimed(self) -> Self:
-        """The same without `seconds`."""
         return replace(self, seconds=None)
 
     def batches(self) -> Iterator[Tensor]:
-        """One image at a time."""
         return (images.read(file)[None] for file in self.files)
 
 
 @dataclass(frozen=True)
 class Coco:
-    """The `Evaluation` on a set of COCO's captions.
-
-    Args:
-        chosen: the captions.
-        reference: features of the whole validation set.
-        fid, clip: encoders of FID and of the CLIP score.
-        texts: the captions' features.
-        folder: below which images are kept.
-        few: take fewer images than FID needs, and mark the numbers.
-        resamples: of FID's bootstrap.
-        batch: images at once.
-    """
+    """The `Evaluation` on a set of COCO's captions."""
 
     chosen: Chosen
-    reference: Statistics
+    reference: Statistics  # of the whole validation set
     fid: Encoder
     clip: Encoder
-    texts: Texts
-    folder: Path
-    few: bool = False
-    resamples: int = RESAMPLES
-    batch: int = BATCH
+    texts: Texts  # the captions' features
+    folder: Path  # below which images are kept
+    few: bool = False  # take fewer images than FID needs, and mark the numbers
+    resamples: int = RESAMPLES  # of FID's bootstrap
+    batch: int = BATCH  # images at once
     label: str = ""
 
     @property
     def captions(self) -> Sequence[str]:
-        """One per image."""
         return self.chosen.captions
 
     @property
     def caption_set(self) -> str:
-        """Which captions these are."""
         return self.chosen.description
 
     @property
     def distance_to(self) -> str:
-        """What distances are to."""
         biased = "BIASED, fewer images than features: " if len(self.captions) <= self.fid.network.width else ""
         return f"{biased}Frechet distance to all {self.reference.n} pictures of {self.chosen.row.pictures.name}"
 
     @property
     def scoring(self) -> str:
-        """What scores."""
         cut = f", {self.texts.cut} captions cut to {self.texts.tokens} tokens" if self.texts.cut else ""
         return f"FID of {sets.protocol(self.fid)}; CLIP score of {sets.protocol(self.clip)}{cut}"
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """None: the published weights of others score."""
         return {}
 
     def column(self, name: str) -> str:
@@ -149,43 +121,35 @@ class Coco:
     def images(self, pipeline: TextToImage, setup: Setup, seed: int) -> CocoImages:
         """Images of the captions, made where they are missing, and scored.
 
-        Raises:
-            NotAttempted: other processes make a share of them, and are not done.
+        Raises NotAttempted where other processes make a share of them, and are not done.
         """
         settings = generate.settings(pipeline, self.captions, seed=seed, batch=self.batch, **setup.sampling)
-        folder = self.folder / _digest(settings)[:16]
+        folder = self.folder / digest(settings, compact=False)[:16]
         new, began = not (folder / SETTINGS).exists(), time.perf_counter()
         pipeline.to(self.fid.device)
         image_set = generate.generate(pipeline, self.captions, folder, seed=seed, batch=self.batch, **setup.sampling)
         pipeline.to("cpu")
         if not image_set.complete:
-            raise NotAttempted(
-                f"{paths.relative(folder)} has {len(image_set.images)} of {len(self.captions)} images: go on"
-            )
+            present = f"{len(image_set.images)} of {len(self.captions)} images"
+            raise NotAttempted(f"{paths.relative(folder)} has {present}: go on")
         return self.score(setup.describe(seed), image_set, time.perf_counter() - began if new else None)
 
     def features(self, pipeline: TextToImage, setup: Setup, seed: int) -> Array:
-        """Features of such images, (n, width)."""
         return self.images(pipeline, setup, seed).features
 
     def decoded(
         self, pipelines: Mapping[str, TextToImage], setups: Mapping[str, Setup], seed: int
     ) -> dict[str, CocoImages]:
-        """Images by row of pipelines that differ in their decoder alone, as `images` keeps them."""
         return {row: self.images(one, setups[row], seed).untimed() for row, one in pipelines.items()}
 
     def score(self, description: str, image_set: Manifest, seconds: float | None = None) -> CocoImages:
-        """Scores of a whole set of images, of the captions in their order.
-
-        Raises:
-            BadInput: images of other captions.
-        """
+        """Scores of a whole set of images. Raises BadInput where it is not of the captions in their order."""
         from safetensors.numpy import load_file, save_file
 
         if [entry.prompt for entry in image_set.images] != list(self.captions):
             raise BadInput(f"{paths.relative(image_set.folder)} holds images of other captions than {self.caption_set}")
         both = {"fid": self.fid, "clip": self.clip}
-        key = _digest([image_set.text(), *(asdict(one.convention) for one in both.values())])
+        key = digest([image_set.text(), *(asdict(one.convention) for one in both.values())], compact=False)
         kept = self.folder / "features" / f"{key[:16]}.safetensors"
         if not kept.is_file():
             extracted = features.extract(image_set.files, both, keep=list(both))
@@ -193,82 +157,64 @@ class Coco:
                 arrays = {name: one.features.numpy() for name, one in extracted.items() if one.features is not None}
                 save_file(arrays, aside)
         known = load_file(kept)
-        return CocoImages(
-            description, image_set.files, known["fid"], cosines(known["clip"], self.texts.features), seconds
-        )
+        similarity = cosines(known["clip"], self.texts.features)
+        return CocoImages(description, image_set.files, known["fid"], similarity, seconds)
 
     def best(self) -> dict[str, CocoImages]:
         """None: the pictures themselves are no images of the captions at the models' size."""
         return {}
 
     def rows(self, row: str, images: CocoImages) -> list[Row]:
-        """FID, CLIP score, and time where all images were made now."""
-        base = f"{images.description}; {len(images.files)} {self.caption_set}; {self.scoring}"
+        base = f"{caption_count(images, self)}; {self.scoring}"
         protocol = f"{self.distance_to}; {base}; 95 % bootstrap over images, {self.resamples} resamples"
-
-        def measure() -> Interval:
-            return frechet.distance_interval(self.reference, images.features, few=self.few, resamples=self.resamples)
-
+        clip = clip_score(images.similarity)
         cells = [
-            self._distance(row, self.column("fid_shapes"), measure, protocol),
-            Row.measured(
-                row, self.column("clip_shapes"), clip_score(images.similarity), f"mean cosine; {base}; {SPREAD}"
-            ),
+            self._distance(row, "fid_shapes", protocol, frechet.distance_interval, images.features),
+            Row.measured(row, self.column("clip_shapes"), clip, f"mean cosine; {base}; {SPREAD}"),
         ]
         if images.seconds is not None:
-            base = f"{base}; on {self.fid.device}, {self.batch} at once, decoder and text encoder included"
-            each = images.seconds / len(images.files)
-            cells.append(Row(row, "seconds_per_image", each, base))
+            how = f"{base}; on {self.fid.device}, {self.batch} at once, decoder and text encoder included"
+            cells.append(Row(row, "seconds_per_image", images.seconds / len(images.files), how))
         return cells
 
     def difference(self, row: str, column: str, first: Array, second: Array, description: str, before: str = "") -> Row:
-        """FID of ``first`` less that of ``second``; the same captions of both are drawn."""
-
-        def measure() -> Interval:
-            return intervals.distance_difference(self.reference, first, second, resamples=self.resamples, few=self.few)
-
         drawn = f"95 % bootstrap over captions, {self.resamples} resamples"
         protocol = f"{before}{self.distance_to}; {description}; {drawn}"
-        return self._distance(row, self.column(column), measure, protocol)
+        return self._distance(row, column, protocol, intervals.distance_difference, first, second)
 
-    def _distance(self, row: str, column: str, measure: Callable[[], Interval], protocol: str) -> Row:
+    def _distance(
+        self, row: str, column: str, protocol: str, measure: Callable[..., Interval], *features: Array
+    ) -> Row:
         """A cell of FID, or why there is none."""
         if reason := self._too_few():
-            return Row.absent(row, column, reason)
-        return Row.measured(row, column, measure(), protocol)
+            return Row.absent(row, self.column(column), reason)
+        measured = measure(self.reference, *features, resamples=self.resamples, few=self.few)
+        return Row.measured(row, self.column(column), measured, protocol)
 
     def _too_few(self) -> str:
         least = self.fid.network.width + 1
         few = len(self.captions) < least and not self.few
         return f"FID of {least - 1} features needs at least {least} images, got {len(self.captions)}" if few else ""
 
-    def _require_enough(self) -> None:
-        if reason := self._too_few():
-            raise BadInput(reason)
-
     def accuracy(self, row: str, images: CocoImages, protocol: str) -> list[Row]:
-        """Empty: the captions name no attributes."""
         return []
 
     def accuracy_difference(
         self, row: str, column: str, images: CocoImages, other: CocoImages, protocol: str
     ) -> list[Row]:
-        """Empty: the captions name no attributes."""
         return []
 
     def distance(self, images: CocoImages) -> float:
-        """FID; errors as `distances`."""
-        self._require_enough()
+        """FID. Raises BadInput for fewer captions than it needs."""
+        if reason := self._too_few():
+            raise BadInput(reason)
         statistics = Statistics.of(images.features, self.reference.convention)
         return frechet.distance(self.reference, statistics, few=self.few).value
 
     def distances(self, images: CocoImages, counts: Array) -> Array:
-        """To the whole validation set, which stays as it is.
-
-        Raises:
-            BadInput: fewer captions than FID needs.
-        """
-        self._require_enough()
+        """To the whole validation set, which stays as it is. Raises BadInput for fewer captions than FID needs."""
+        if reason := self._too_few():
+            raise BadInput(reason)
         return frechet.distances_of_resamples(self.reference, images.features, counts)
 
     def grid(self, measured: Mapping[str, CocoImages], count: int = 8) -> "Figure":
@@ -279,7 +225,6 @@ class Coco:
             with Image.open(file) as image:
                 return np.asarray(image.convert("RGB").resize((SIDE, SIDE)))
 
-        count = min(count, len(self.captions))
         files: dict[str, Sequence[Path]] = {"COCO": self.chosen.files} if self.chosen.files else {}
         files |= {row: images.files for row, images in measured.items()}
         rows = {row: [picture(file) for file in shown[:count]] for row, shown in files.items()}
@@ -306,16 +251,15 @@ def encoder(name: str, on: torch.device) -> Encoder:
         NotAttempted: package or weights are not here and cannot be had; the message says where to put them.
     """
     if name == FID:
-        folder, files, get = paths.root() / "data" / "weights", INCEPTION.names, INCEPTION.url
+        folder, files, get, what = paths.root() / "data/weights", INCEPTION.names, INCEPTION.url, "Inception of FID"
     else:
-        folder, files = folders.weights(VIT_G[0]), VIT_G[1]
+        folder, files, what = folders.weights(VIT_G[0]), VIT_G[1], "CLIP ViT-g/14"
         get = f"`hf download {VIT_G[0]} {files[0]} --local-dir {paths.relative(folder)}`"
     path = next((folder / file for file in files if (folder / file).is_file()), None)
     source = None if path is None else str(path) if name == FID else f"ViT-g-14={path}"
     try:
         ready = encoders.load(name, source, download=True, on=on)
     except NotAttempted as error:
-        what = "Inception of FID" if name == FID else "CLIP ViT-g/14"
         raise NotAttempted(
             f"evaluation on COCO needs the {what}: put {files[0]} into {paths.relative(folder)} ({get}). {error}"
         ) from error
@@ -325,16 +269,11 @@ def encoder(name: str, on: torch.device) -> Encoder:
 def statistics(chosen: Chosen, fid: Encoder) -> Statistics:
     """Features of all pictures of a validation set, computed once for an encoder and these files."""
     names = [(file.name, file.stat().st_size) for file in chosen.whole]
-    row = chosen.row.pictures.name
-    kept = paths.runs() / "coco" / f"{row}-{_digest([asdict(fid.convention), names])[:16]}.safetensors"
+    row, key = chosen.row.pictures.name, digest([asdict(fid.convention), names], compact=False)
+    kept = paths.runs() / "coco" / f"{row}-{key[:16]}.safetensors"
     if not kept.is_file():
         print(f"{row}: features of {len(names)} pictures, once", flush=True)
-        kept.parent.mkdir(parents=True, exist_ok=True)
         features.extract(chosen.whole, {FID: fid})[FID].statistics.save(kept)
     known = Statistics.load(kept)
     known.convention.agree(fid.convention)
     return known
-
-
-def _digest(value: object) -> str:
-    return digest(value, compact=False)

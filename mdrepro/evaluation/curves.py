@@ -5,6 +5,7 @@ neighbouring scales both are interpolated linearly. A resample draws captions, t
 that are compared, so that it has a common FID and a common CLIP score of its own.
 """
 
+import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -32,15 +33,10 @@ COLUMNS = (BEST_FID, BEST_CLIP, CLIP_AT_FID, FID_AT_CLIP)
 
 @dataclass(frozen=True)
 class Curve(Generic[Scored]):
-    """One model at rising guidance scales.
+    """One model at rising guidance scales w, with scored images at each, image i always of the same caption and noise.
 
-    Args:
-        description: how its images are made, without the guidance.
-        scales: w of each point, rising.
-        points: the images at each, scored; image i of all is of the same caption and noise.
-
-    Raises:
-        BadInput: scales that do not rise, fewer than two of them, or points that are not one per scale.
+    ``description``: how its images are made, without the guidance. Raises BadInput for scales that do not rise, fewer
+    than two of them, or points that are not one per scale.
     """
 
     description: str
@@ -48,7 +44,7 @@ class Curve(Generic[Scored]):
     points: tuple[Scored, ...]
 
     def __post_init__(self) -> None:
-        rising = all(first < second for first, second in zip(self.scales, self.scales[1:], strict=False))
+        rising = all(first < second for first, second in itertools.pairwise(self.scales))
         if not rising or len(self.scales) < 2 or len(self.points) != len(self.scales):
             raise BadInput(
                 f"{len(self.points)} points at guidance {self.scales}: expected two scales or more, each larger than "
@@ -64,13 +60,7 @@ class Curve(Generic[Scored]):
 
 @dataclass(frozen=True)
 class Levels:
-    """FID and CLIP score of a curve's points, (1 + resamples, scales) each; the first row is as measured.
-
-    Args:
-        description, scales: as in `Curve`.
-        n: captions.
-        fid, clip: the values.
-    """
+    """FID and CLIP score of a curve's points over n captions, (1 + resamples, scales); the first row is as measured."""
 
     description: str
     scales: tuple[float, ...]
@@ -87,27 +77,20 @@ def counts(n: int, resamples: int) -> Array:
 def levels(curves: Mapping[Key, Curve[Scored]], scored: Evaluation[Scored]) -> dict[Key, Levels]:
     """FID and CLIP score of all points of all curves, as measured and in resamples of their captions.
 
-    A curve that stands under several names is measured once.
-
-    Args:
-        curves: of the captions of ``scored``, by name.
-        scored: what scores.
-
-    Raises:
-        BadInput: another number of captions in one of them, or as ``scored.distances``.
+    A curve that stands under several names is measured once. Raises BadInput for another number of captions in one of
+    them, or as ``scored.distances``.
     """
     n = len(scored.captions)
     sizes = {len(images.similarity) for curve in curves.values() for images in curve.points}
     if sizes != {n}:
         raise BadInput(f"curves of {sorted(sizes)} captions: expected {n}, those of the evaluation")
     drawn = counts(n, scored.resamples)
-
-    def level(curve: Curve[Scored]) -> Levels:
-        fid = [scored.distances(images, drawn) for images in curve.points]
-        clip = [drawn @ images.similarity / n for images in curve.points]
-        return Levels(curve.description, curve.scales, n, np.stack(fid, axis=1), np.stack(clip, axis=1))
-
-    measured = {id(curve): level(curve) for curve in {id(curve): curve for curve in curves.values()}.values()}
+    measured: dict[int, Levels] = {}
+    for curve in curves.values():
+        if id(curve) not in measured:
+            fid = np.stack([scored.distances(images, drawn) for images in curve.points], axis=1)
+            clip = np.stack([drawn @ images.similarity / n for images in curve.points], axis=1)
+            measured[id(curve)] = Levels(curve.description, curve.scales, n, fid, clip)
     return {name: measured[id(curve)] for name, curve in curves.items()}
 
 
@@ -142,11 +125,7 @@ def lowest_fid(fid_rk: Array, clip_rk: Array, at_least_r: Array) -> Array:
 
 
 def compare(panel: Mapping[str, Levels]) -> dict[str, dict[str, Array]]:
-    """The values of `COLUMNS` for each curve of a panel, as measured and in resamples, (1 + resamples,) each.
-
-    Args:
-        panel: the curves that are compared, by row.
-    """
+    """The values of `COLUMNS` for each curve that is compared, as measured and in resamples, (1 + resamples,) each."""
     fid, clip = common_fid(panel.values()), common_clip(panel.values())
     return {
         row: {
@@ -171,10 +150,7 @@ def interval(values: Array, n: int) -> Interval:
 def rows(panel: Mapping[str, Levels], scored: Evaluation[Scored], against: Mapping[tuple[str, str], str]) -> list[Row]:
     """Cells of the curves of a panel: `COLUMNS`, and ratios, ``..._ratio``, of two curves in the same resamples.
 
-    Args:
-        panel: the curves that are compared, by row.
-        scored: what scored.
-        against: the row that a row and column is divided by, where both rows are of this panel.
+    ``against``: the row that a row and column is divided by, where both rows are of this panel.
     """
     fid, clip = common_fid(panel.values())[0], common_clip(panel.values())[0]
     others = ", ".join(panel)

@@ -37,16 +37,10 @@ OWN = "own"
 
 
 def rows_of(table: str, tier: str, **parameters: Parameter) -> "Experiment":
-    """The rows of a table at a tier.
+    """The rows of a table at a tier, with those of the notebook's parameters that the YAML's rows refer to.
 
-    Args:
-        table: its name.
-        tier: of the run.
-        parameters: those of the notebook that the YAML's rows refer to, all of them.
-
-    Raises:
-        BadInput: an unknown table or tier, one without declared networks, a parameter that is missing, that no row
-            refers to or that has a wrong value, or a row of the YAML with an unknown recipe, sampler or removal.
+    Raises BadInput for an unknown table or tier, one without declared networks, a parameter that is missing, wrong or
+    of no row, or a row of the YAML with an unknown recipe, sampler or removal.
     """
     spec, known = ledger.find(table), ledger.check_tier(tier)
     if strange := sorted(set(parameters) - references(spec, known)):
@@ -61,11 +55,7 @@ def references(table: Table, tier: Tier) -> set[str]:
 
 
 class Experiment:
-    """The rows of a table at a tier, and what made them.
-
-    Args:
-        table, tier: which.
-        parameters: the notebook's, at least those that the rows refer to.
+    """The rows of a table at a tier, and what made them, by the parameters of its notebook.
 
     Attributes:
         setups: how each row's images are made.
@@ -95,15 +85,24 @@ class Experiment:
         """Where each network comes from."""
         import pandas as pd
 
-        return pd.DataFrame([_summary(run) for run in self.runs.values()]).set_index("recipe")
+        rows = [
+            {
+                "recipe": run.record["recipe"],
+                "parameters (M)": round(run.record["parameters"] / 1e6, 3),
+                "steps": run.record["steps"],
+                "trained (min)": round(run.record["seconds"] / 60, 1),
+                "commit": (run.record["commit"] or "none")[:10]
+                + (" with local changes" if run.record["dirty"] else ""),
+                "from": paths.relative(run.folder),
+            }
+            for run in self.runs.values()
+        ]
+        return pd.DataFrame(rows).set_index("recipe")
 
     def evaluation(self, name: str, images: int, *, prompts: str = DRAWN) -> Scenes | Coco:
-        """What a notebook's parameter ``evaluation`` names.
+        """What a notebook's parameter ``evaluation`` names: `SHAPES`, or a set of `mdrepro.data.coco.SETS`.
 
-        Args:
-            name: `SHAPES`, or a set of `mdrepro.data.coco.SETS`.
-            images: how many captions; of a set that has fewer, all.
-            prompts: of COCO: a file of captions, or `DRAWN`.
+        ``images``: how many captions; of a set that has fewer, all. ``prompts``: a file of COCO captions, or `DRAWN`.
 
         Raises:
             BadInput: an unknown name, more captions than there are, or scenes where the table declares no scorers.
@@ -132,7 +131,7 @@ class Experiment:
             wanted = setup.recipe, setup.removed
             same = (p for (recipe, _, removed), p in self._pipelines.items() if (recipe, removed) == wanted)
             whole = next(same, None) or self._load(replace(setup, decoder=""))
-            return networks.with_decoder(whole, self.runs[setup.decoder].load("vae"))
+            return type(whole)(**whole.components | {"vae": self.runs[setup.decoder].load("vae")})
         run = self.runs.get(setup.recipe)
         pipeline = networks.pipeline(PUBLISHED if run is None else run.recipe.name)
         if setup.removed:
@@ -141,30 +140,23 @@ class Experiment:
         return pipeline
 
     def images(self, row: str, scored: Evaluation[Scored], *, seed: int, guidance: float | None = None) -> Scored:
-        """Images of the captions as the row declares them, scored.
+        """Images of the captions as the row declares them, or with another w, scored.
 
-        Args:
-            row: which.
-            scored: the captions, and what scores.
-            seed: of the noise.
-            guidance: w in place of the row's.
-
-        Raises:
-            BadInput: a network is not of the run that the row declares.
+        Raises BadInput where a network is not of the run that the row declares.
         """
-        pipeline = self._credited(row, scored)
-        return scored.images(pipeline, self._guided(row, guidance), seed)
+        setup = self.setups[row]
+        if guidance is not None:
+            setup = replace(setup, guidance=guidance)
+        return scored.images(self._credited(row, scored), setup, seed)
 
     def features(self, row: str, scored: Evaluation[Scored], *, seed: int) -> Array:
-        """Features of such images, (n, width); arguments and errors as for `images`."""
+        """Features of such images, (n, width); errors as for `images`."""
         return scored.features(self._credited(row, scored), self.setups[row], seed)
 
     def measure(self, scored: Evaluation[Scored], *, seed: int, timed: bool = True) -> dict[str, Scored]:
-        """Images of all rows from the same noise, and the reference images of the evaluation, by row.
+        """Images of all rows from the same noise, and the reference images, by row; errors as for `images`.
 
-        Args:
-            scored, seed: as for `images`, with its errors.
-            timed: keep how long each row's images took.
+        Without ``timed`` how long each row's images took is not kept.
         """
         measured: dict[str, Scored] = {}
         for row in self.setups:
@@ -176,10 +168,9 @@ class Experiment:
     def decoded(self, scored: Evaluation[Scored], *, seed: int, guidance: float) -> dict[str, Scored]:
         """Images of all rows from the same latents.
 
-        Raises:
-            BadInput: the rows differ in more than their decoder; or as `images`.
+        Raises BadInput where the rows differ in more than their decoder, or as `images`.
         """
-        setups = {row: self._guided(row, guidance) for row in self.setups}
+        setups = {row: replace(setup, guidance=guidance) for row, setup in self.setups.items()}
         if len({replace(setup, decoder="") for setup in setups.values()}) > 1:
             raise BadInput(
                 f"{self.table}: rows {', '.join(setups)} share latents: expected to differ in their decoder alone"
@@ -211,13 +202,8 @@ class Experiment:
     def point(self, row: str, traced: Mapping[str, Curve[Scored]], scored: Evaluation[Scored], *, seed: int) -> Scored:
         """Images of a row: the point of a curve of the same network, steps and sampler, or else made now.
 
-        Args:
-            row: which.
-            traced: curves by row, of the captions of ``scored`` and the same noise.
-            scored, seed: as for `images`.
-
-        Raises:
-            BadInput: the row's guidance is no scale of that curve; or as `images`.
+        Curves are by row, of the captions of ``scored`` and the same noise. Raises BadInput where the row's guidance is
+        no scale of that curve, or as `images`.
         """
         setup = replace(self.setups[row], scales=())
         for other, curve in traced.items():
@@ -225,10 +211,6 @@ class Experiment:
                 self._credited(row, scored)
                 return curve.point(setup.guidance)
         return self.images(row, scored, seed=seed)
-
-    def _guided(self, row: str, guidance: float | None) -> Setup:
-        setup = self.setups[row]
-        return setup if guidance is None else replace(setup, guidance=guidance)
 
     def _credited(self, row: str, scored: Evaluation[Scored]) -> MobileDiffusionPipeline:
         """The row's pipeline, after noting which runs its networks and the scorers were loaded from."""
@@ -256,14 +238,9 @@ class Experiment:
     def credits(
         self, measured: Collection[str], parameters: Mapping[str, Parameter]
     ) -> tuple[dict[str, dict[str, Any]], dict[str, Path]]:
-        """What made the measured rows: how and by which runs, by row, and the records of all these runs by recipe.
+        """What made the rows with a number: how and by which runs, by row, and the records of all these runs by recipe.
 
-        Args:
-            measured: rows with a number.
-            parameters: of the notebook.
-
-        Raises:
-            BadInput: a row is not made as the YAML declares it with these parameters, or no images of it were made.
+        Raises BadInput where a row is not made as the YAML declares it with these parameters, or no images of it were.
         """
         if self.setups != self.declared(parameters):
             raise BadInput(f"{self.table}: its rows were not made with the notebook's parameters as they are now")
@@ -271,31 +248,28 @@ class Experiment:
         if lacking := [row for row in declared if row not in self._credits]:
             raise BadInput(f"{self.table}: row {lacking[0]} has a number, and no images of it were made")
         runs = {run.recipe.name: run for row in declared for run in self._credits[row].values()}
-        rows = {row: _as_made(self.setups[row], self._credits[row].values()) for row in declared}
+        rows = {}
+        for row in declared:
+            fields = {name: value for name, value in vars(self.setups[row]).items() if value not in ("", ())}
+            keys = {run.recipe.name: run.record["key"] for run in self._credits[row].values()}
+            rows[row] = fields | {"network": self.setups[row].network, "keys": keys}
         return rows, {name: run.file for name, run in sorted(runs.items())}
-
-
-def _as_made(setup: Setup, runs: Iterable[Run]) -> dict[str, Any]:
-    """How images were made, as JSON values: the setup's fields, and the keys of the runs behind its networks."""
-    fields = {name: value for name, value in vars(setup).items() if value not in ("", ())}
-    return fields | {"network": setup.network, "keys": {run.recipe.name: run.record["key"] for run in runs}}
 
 
 def _setup(table: Table, row: str, declared: DeclaredSetup, parameters: Mapping[str, Parameter]) -> Setup:
     def value(declaration: float | str) -> Any:
         if not isinstance(declaration, str):
             return declaration
-        name = declaration.removeprefix("$")
-        if name not in parameters:
+        if (name := declaration.removeprefix("$")) not in parameters:
             raise BadInput(f"{table.id}: row {row} needs the notebook's parameter {name}")
         return parameters[name]
 
     for recipe in declared.recipes:
         registry.get(recipe)
-    if declared.sampler not in (*SAMPLERS, OWN):
-        raise unknown(f"sampler of {table.id}, row {row}", declared.sampler, [*SAMPLERS, OWN])
-    if declared.removed not in networks.REMOVALS:
-        raise unknown(f"removal of {table.id}, row {row}", declared.removed, networks.REMOVALS)
+    named = {"sampler": (declared.sampler, [*SAMPLERS, OWN]), "removal": (declared.removed, networks.REMOVALS)}
+    for kind, (name, choices) in named.items():
+        if name not in choices:
+            raise unknown(f"{kind} of {table.id}, row {row}", name, choices)
     return Setup(
         recipe=declared.recipe,
         steps=int(value(declared.steps)),
@@ -310,7 +284,7 @@ def _setup(table: Table, row: str, declared: DeclaredSetup, parameters: Mapping[
 def guidance_scales(texts: Sequence[str]) -> tuple[float, ...]:
     """Guidance scales from a notebook's parameter. Raises BadInput for what is no number from 1."""
     try:
-        scales = tuple(float(text) for text in texts)
+        scales = tuple(map(float, texts))
     except ValueError:
         scales = (0.0,)
     if not all(1 <= scale < float("inf") for scale in scales):
@@ -321,15 +295,3 @@ def guidance_scales(texts: Sequence[str]) -> tuple[float, ...]:
 def no_recipe(tier: str) -> str:
     """Why a row is left out."""
     return f"mdrepro train has no recipe of its network at tier {tier}"
-
-
-def _summary(run: Run) -> dict[str, Any]:
-    record = run.record
-    return {
-        "recipe": record["recipe"],
-        "parameters (M)": round(record["parameters"] / 1e6, 3),
-        "steps": record["steps"],
-        "trained (min)": round(record["seconds"] / 60, 1),
-        "commit": (record["commit"] or "none")[:10] + (" with local changes" if record["dirty"] else ""),
-        "from": paths.relative(run.folder),
-    }

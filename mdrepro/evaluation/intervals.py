@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mdrepro.metrics import bootstrap
 from mdrepro.metrics.bootstrap import Interval
@@ -19,11 +18,8 @@ def distance_difference(
 ) -> Interval:
     """Fréchet distance of ``first`` less that of ``second``, of the same captions and noises; captions are drawn.
 
-    Args:
-        reference: of real images.
-        first, second: features, (noises, captions, width); [k, i] of both began with the same noise.
-        resamples: of captions.
-        few: as for `mdrepro.metrics.image.frechet.distance`.
+    Features are (noises, captions, width); [k, i] of both began with the same noise.
+    ``few``: as for `mdrepro.metrics.image.frechet.distance`.
     """
     noises, captions, width = first.shape
     both = [x.reshape(noises * captions, width) for x in (first, second)]
@@ -33,23 +29,22 @@ def distance_difference(
     return frechet.centred_interval(ours - other, drawn[0] - drawn[1], noises * captions)
 
 
-def share(values: Sequence[Array], seed: int = 0) -> Interval:
+def share(values: Sequence[Array]) -> Interval:
     """Share of right attributes (1; 0 is wrong) over all images together, with a percentile bootstrap over images.
 
     An attribute counts as much as any other: images are weighed by their number of attributes.
     """
-    right, count = np.array([v.sum() for v in values]), np.array([len(v) for v in values])
-    return _ratio(right, count, seed)
+    return _ratio(np.array([v.sum() for v in values]), values)
 
 
-def share_difference(first: Sequence[Array], second: Sequence[Array], seed: int = 0) -> Interval:
+def share_difference(first: Sequence[Array], second: Sequence[Array]) -> Interval:
     """`share` of ``first`` less that of ``second``, of the same captions: the same images of both are drawn."""
-    right = np.array([a.sum() - b.sum() for a, b in zip(first, second, strict=True)])
-    return _ratio(right, np.array([len(v) for v in first]), seed)
+    return _ratio(np.array([a.sum() - b.sum() for a, b in zip(first, second, strict=True)]), first)
 
 
-def _ratio(right: Array, count: NDArray[np.int64], seed: int) -> Interval:
-    drawn = np.random.default_rng(seed).integers(len(right), size=(bootstrap.RESAMPLES, len(right)))
+def _ratio(right: Array, values: Sequence[Array]) -> Interval:
+    count = np.array([len(v) for v in values])
+    drawn = np.random.default_rng(0).integers(len(right), size=(bootstrap.RESAMPLES, len(right)))
     shares = right[drawn].sum(axis=1) / count[drawn].sum(axis=1)
     low, high = np.quantile(shares, [(1 - bootstrap.LEVEL) / 2, (1 + bootstrap.LEVEL) / 2])
     value = float(right.sum() / count.sum())

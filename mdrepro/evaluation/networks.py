@@ -1,7 +1,9 @@
 """Pipelines of rows: trained or published networks at the size of their pictures, changed as a row's setup says."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from mdrepro.metrics.cost.measure import measure_module
 from mdrepro.models import text
 from mdrepro.models.latents import factor
 from mdrepro.models.pipeline import MobileDiffusionPipeline
-from mdrepro.models.protocols import Autoencoder, TextToImage
+from mdrepro.models.protocols import TextToImage
 from mdrepro.models.snapfusion.blocks import KINDS, Layout
 from mdrepro.papers.schema import PUBLISHED
 from mdrepro.sampling import generate
@@ -23,22 +25,12 @@ from mdrepro.training.runs import pipelines
 from mdrepro.training.runs.model_folders import Pretrained
 
 
-def down_cross_attention(layout: Layout) -> list[str]:
-    """All cross-attention blocks of the down stages."""
+def _down(layout: Layout) -> list[str]:
     return [b.name for b in layout.blocks() if b.stage.startswith("down") and b.kind == "cross-attention"]
 
 
-def last_cross_attention(layout: Layout) -> list[str]:
-    """The last cross-attention block of each stage that has several."""
-    return _last(layout, "cross-attention")
-
-
-def last_resnets(layout: Layout) -> list[str]:
-    """The ResNets before the blocks of `last_cross_attention`: as many, at the same positions."""
-    return _last(layout, "resnet")
-
-
-def _last(layout: Layout, kind: str) -> list[str]:
+def _last(kind: str, layout: Layout) -> list[str]:
+    """Of the last pair, ResNet and cross-attention, of each stage that has several."""
     last = [stage[-1] for stage in layout.stages.values() if len(stage) > 1]
     return [b.name for blocks in last if {b.kind for b in blocks} == set(KINDS) for b in blocks if b.kind == kind]
 
@@ -46,9 +38,9 @@ def _last(layout: Layout, kind: str) -> list[str]:
 REMOVALS: Mapping[str, Callable[[Layout], list[str]]] = MappingProxyType(
     {
         "": lambda _: [],
-        "all cross-attention blocks of the down stages": down_cross_attention,
-        "the last cross-attention block of each stage that has several": last_cross_attention,
-        "the ResNet before the last cross-attention block of each stage that has several": last_resnets,
+        "all cross-attention blocks of the down stages": _down,
+        "the last cross-attention block of each stage that has several": partial(_last, "cross-attention"),
+        "the ResNet before the last cross-attention block of each stage that has several": partial(_last, "resnet"),
     }
 )
 """Names of the blocks that a setup removes, by what it says."""
@@ -81,11 +73,6 @@ def published() -> MobileDiffusionPipeline:
     )
 
 
-def with_decoder(pipeline: MobileDiffusionPipeline, decoder: Autoencoder) -> MobileDiffusionPipeline:
-    """The pipeline with another decoder."""
-    return type(pipeline)(**{**pipeline.components, "vae": decoder})
-
-
 def denoiser_gmacs(pipeline: MobileDiffusionPipeline) -> float:
     """Multiply-accumulates of one evaluation of the denoiser at its own size, batch 1, 10^9."""
     unet, tokens = pipeline.unet, text.encode(pipeline.tokenizer, pipeline.text_encoder, [""]).shape[1]
@@ -108,32 +95,15 @@ def latents(
     sampler: str | None = "ddim",
     batch: int = 50,
 ) -> Tensor:
-    """Scaled latents of captions, (n, channels, height, width).
+    """Scaled latents of captions, (n, channels, height, width), from the noise that `generate.images` begins with.
 
-    Each begins with the noise that `generate.images` begins with.
-
-    Args:
-        pipeline: of the denoiser; its decoder is not used, and its scheduler becomes the sampler's.
-        texts: captions, one latent each.
-        steps, guidance: of the sampler.
-        seed: of the noise.
-        sampler: a name in `mdrepro.diffusion.samplers.SAMPLERS`; None for the pipeline's own scheduler.
-        batch: latents at once.
+    Arguments are as there, but for DDIM as the default. The pipeline's scheduler becomes the sampler's.
     """
     if sampler is not None:
         pipeline.scheduler = scheduler_for(sampler, pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=True)
 
-    def sample(first: int) -> Tensor:
-        starts = generate.seeds(seed, len(texts))[first : first + batch]
-        generators = [torch.Generator().manual_seed(start) for start in starts]
-        latent: Tensor = pipeline(
-            list(texts[first : first + batch]),
-            generator=generators,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            output_type="latent",
-        ).images
-        return latent
-
-    return torch.cat([sample(first) for first in range(0, len(texts), batch)])
+    generators = [torch.Generator().manual_seed(start) for start in generate.seeds(seed, len(texts))]
+    options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "latent"}
+    batches = [slice(first, first + batch) for first in range(0, len(texts), batch)]
+    return torch.cat([pipeline(list(texts[one]), generator=generators[one], **options).images for one in batches])

@@ -9,13 +9,10 @@ from mdrepro.metrics import bootstrap
 
 
 def rows(measured: Mapping[str, Scored], scored: Evaluation[Scored], *, against: str) -> list[Row]:
-    """Quality of every row, and its difference from that of one of them, drawn in pairs.
+    """Quality of every row, and its difference from that of the row ``against``, drawn in pairs.
 
-    Args:
-        measured: by row; image i of each is of the same caption and noise.
-        scored: what scored.
-        against: the row compared with. The columns are, on scenes, ``fid_shapes_minus_...`` and
-            ``clip_shapes_minus_...`` of its name.
+    Image i of each row is of the same caption and noise. On scenes the columns of differences are
+    ``fid_shapes_minus_...`` and ``clip_shapes_minus_...`` of that row's name.
     """
     cells: list[Row] = []
     for row, images in measured.items():
@@ -30,14 +27,7 @@ def rows(measured: Mapping[str, Scored], scored: Evaluation[Scored], *, against:
 
 
 def distance(row: str, column: str, measured: Mapping[str, Scored], against: str, scored: Evaluation[Scored]) -> Row:
-    """FID of one row less that of another; the same images of both are drawn.
-
-    Args:
-        row, column: of the cell, named as on scenes.
-        measured: by row.
-        against: the other row.
-        scored: what scored.
-    """
+    """FID of one row less that of another; the same images of both are drawn. The column is named as on scenes."""
     first, second = measured[row], measured[against]
     pair = first.features[None], second.features[None]
     return scored.difference(row, column, *pair, _pair(first, against, scored))

@@ -6,7 +6,7 @@ Tables name columns as on scenes; `Evaluation.column` gives their names where th
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
 
@@ -17,14 +17,6 @@ from mdrepro.papers.schema import network_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-class Sampling(TypedDict):
-    """Steps, w and the sampler's name; None for the checkpoint's own."""
-
-    steps: int
-    guidance: float
-    sampler: str | None
 
 
 @dataclass(frozen=True)
@@ -55,8 +47,8 @@ class Setup:
         return network_name(self.recipe, self.decoder, self.removed)
 
     @property
-    def sampling(self) -> Sampling:
-        """What `mdrepro.sampling.generate` is given of it."""
+    def sampling(self) -> dict[str, Any]:
+        """Arguments of `mdrepro.sampling.generate`."""
         return {"steps": self.steps, "guidance": self.guidance, "sampler": self.sampler}
 
     @property
@@ -79,13 +71,10 @@ class ScoredImages(Protocol):
 
     @property
     def description(self) -> str: ...
-
     @property
     def features(self) -> Array: ...
-
     @property
     def similarity(self) -> Array: ...
-
     @property
     def seconds(self) -> float | None: ...
 
@@ -110,22 +99,16 @@ class Evaluation(Protocol[Scored]):
 
     @property
     def captions(self) -> Sequence[str]: ...
-
     @property
     def caption_set(self) -> str: ...
-
     @property
     def scoring(self) -> str: ...
-
     @property
     def networks(self) -> Mapping[str, nn.Module]: ...
-
     @property
     def distance_to(self) -> str: ...
-
     @property
     def resamples(self) -> int: ...
-
     @property
     def label(self) -> str: ...
 
@@ -141,13 +124,13 @@ class Evaluation(Protocol[Scored]):
     def decoded(
         self, pipelines: Mapping[str, TextToImage], setups: Mapping[str, Setup], seed: int
     ) -> dict[str, Scored]:
-        """Images by row of pipelines that differ in their decoder alone, from the same latents."""
+        """Images by row of pipelines and setups that differ in their decoder alone, from the same latents."""
 
     def best(self) -> Mapping[str, Scored]:
         """Reference images scored as if they were a row's, by row."""
 
     def rows(self, row: str, images: Scored) -> list[Row]:
-        """Cells of one row: Fréchet distance, CLIP score, and what else can be measured."""
+        """Cells of one row: Fréchet distance, CLIP score, accuracies, and time where all images were made now."""
 
     def difference(self, row: str, column: str, first: Array, second: Array, description: str, before: str = "") -> Row:
         """Fréchet distance of ``first`` less that of ``second``, (noises, captions, width) each, drawn in pairs.

@@ -12,8 +12,7 @@ class Row:
     """One cell of a table. Its unit is the column's in ``mdrepro/papers/*.yaml``, which no caller repeats.
 
     Args:
-        row: the paper's row, as named in ``mdrepro/papers/*.yaml``.
-        column: the column, as named there.
+        row, column: as named in ``mdrepro/papers/*.yaml``.
         value: the measured number in the column's unit; None when it was not attempted.
         protocol: how it was measured, in a sentence that lets another person repeat it.
         n: how many independent samples (photographs, images, runs) the number rests on; None when exact.
@@ -46,10 +45,8 @@ class Row:
     @classmethod
     def measured(cls, row: str, column: str, interval: "Interval", protocol: str) -> Self:
         """A row of an estimate with its interval and number of samples."""
-        one = interval
-        return cls(row, column, one.value, protocol, n=one.n, ci_low=one.low, ci_high=one.high)
+        return cls(row, column, interval.value, protocol, n=interval.n, ci_low=interval.low, ci_high=interval.high)
 
     @classmethod
     def absent(cls, row: str, column: str, reason: str) -> Self:
-        """A row that was not attempted."""
         return cls(row, column, None, "", reason=reason)

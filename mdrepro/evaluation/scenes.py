@@ -19,7 +19,7 @@ from mdrepro.core.errors import BadInput
 from mdrepro.data.shapes import Scene, Shapes, caption, render
 from mdrepro.evaluation import intervals, networks
 from mdrepro.evaluation.intervals import RESAMPLES, SPREAD
-from mdrepro.evaluation.protocol import Setup
+from mdrepro.evaluation.protocol import Setup, caption_count
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.image import frechet
 from mdrepro.metrics.image.clip_score import clip_score
@@ -42,14 +42,7 @@ BATCH = 50  # images at once
 
 @dataclass(frozen=True)
 class Scorers:
-    """The networks that score, and where they come from.
-
-    Args:
-        reader: finds objects.
-        clip: compares an image with its caption.
-        description: what they are.
-        weights: SHA-256 of the reader's weights, whose features make FID[shapes].
-    """
+    """The networks that score, what they are, and SHA-256 of the reader's weights, whose features make FID[shapes]."""
 
     reader: SceneReader
     clip: SceneClip
@@ -70,15 +63,9 @@ class Scorers:
 
 @dataclass(frozen=True)
 class SceneImages:
-    """Images of scenes, scored.
+    """`ScoredImages` of scenes, uint8 (n, 3, 64, 64), with what each shows of its caption.
 
-    Args:
-        description: how they were made.
-        images: uint8 (n, 3, 64, 64).
-        judgements: one per image.
-        features: of `SceneReader`, (n, width).
-        similarity: cosines of image and caption, of `SceneClip`, (n,).
-        seconds: of generation, the whole set; None where nothing was generated or that is not known.
+    Features are `SceneReader`'s, cosines `SceneClip`'s.
     """
 
     description: str
@@ -89,11 +76,9 @@ class SceneImages:
     seconds: float | None = None
 
     def untimed(self) -> Self:
-        """The same without `seconds`."""
         return replace(self, seconds=None)
 
     def batches(self) -> Iterator[Tensor]:
-        """All images at once."""
         yield self.images
 
     def attributes(self) -> list[Array]:
@@ -151,14 +136,8 @@ def distances_to_renders(images: Array, renders: Array, counts: Array) -> Array:
     """Fréchet distances of images to the renders of the same captions, (resamples,), both drawn ``counts`` times.
 
     On 400 validation captions shapes-8 (w 1.5) has 0.28 then, with a standard error of 0.06; to 3,000 renders of other
-    captions it has 2.6 with one of 1.4, and the 400 renders themselves have 2.1.
-
-    Args:
-        images, renders: features, (n, width) each.
-        counts: whole numbers, (resamples, n).
-
-    Raises:
-        BadInput: the two differ in shape, or fewer captions than features + 1.
+    captions it has 2.6 with one of 1.4, and the 400 renders themselves have 2.1. With features (n, width) of both,
+    counts are (resamples, n). Raises BadInput where the two differ in shape, or have fewer rows than features + 1.
     """
     x_nd, y_nd = as_features(images), as_features(renders)
     n, width = x_nd.shape
@@ -167,31 +146,19 @@ def distances_to_renders(images: Array, renders: Array, counts: Array) -> Array:
             f"features of {x_nd.shape} images and {y_nd.shape} renders: expected as many of both, and at least "
             f"{width + 1} of {width} features"
         )
-    pairs = np.concatenate([x_nd, y_nd], axis=1)
-    return np.array([_distance(pairs, row, width) for row in counts])
-
-
-def _distance(pairs: Array, counts_n: Array, width: int) -> float:
-    """The Fréchet distance of the first and the last ``width`` columns of rows drawn ``counts_n`` times."""
-    n = counts_n.sum()
-    mean = counts_n @ pairs / n
-    rows = (pairs - mean) * np.sqrt(counts_n)[:, None]
-    images, renders = rows[:, :width], rows[:, width:]
-    covariances = [part.T @ part / (n - 1) for part in (images, renders)]
-    return frechet.frechet_distance(mean[:width], covariances[0], mean[width:], covariances[1])
+    pairs, distances = np.concatenate([x_nd, y_nd], axis=1), []
+    for counts_n in counts:
+        n = counts_n.sum()
+        mean = counts_n @ pairs / n
+        rows = (pairs - mean) * np.sqrt(counts_n)[:, None]
+        covariances = [part.T @ part / (n - 1) for part in (rows[:, :width], rows[:, width:])]
+        distances.append(frechet.frechet_distance(mean[:width], covariances[0], mean[width:], covariances[1]))
+    return np.array(distances)
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """The `Evaluation` on scenes of the test split.
-
-    Args:
-        scorers: networks that were trained on renders.
-        scenes: one per image.
-        reference: of renders of other scenes.
-        renders: the scenes' own.
-        resamples: of curves.
-    """
+    """The `Evaluation` on scenes of the test split, with statistics of other scenes' renders, and the scenes' own."""
 
     scorers: Scorers
     scenes: Sequence[Scene]
@@ -210,31 +177,25 @@ class Scenes:
 
     @property
     def captions(self) -> list[str]:
-        """The scenes' own."""
         return prompts(self.scenes)
 
     @property
     def scoring(self) -> str:
-        """What scores."""
         return self.scorers.description
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Reader and CLIP."""
         return {"reader": self.scorers.reader, "clip": self.scorers.clip}
 
     def column(self, name: str) -> str:
-        """The name itself."""
         return name
 
     def images(self, pipeline: TextToImage, setup: Setup, seed: int) -> SceneImages:
-        """Images of the captions, scored and timed."""
         began = time.perf_counter()
         images = self._generate(pipeline, setup, seed)
         return score(setup.describe(seed), images, self.scenes, self.scorers, time.perf_counter() - began)
 
     def features(self, pipeline: TextToImage, setup: Setup, seed: int) -> Array:
-        """Features of such images; no other score is computed."""
         return features(self.scorers.reader, self._generate(pipeline, setup, seed))
 
     def _generate(self, pipeline: TextToImage, setup: Setup, seed: int) -> Tensor:
@@ -243,7 +204,6 @@ class Scenes:
     def decoded(
         self, pipelines: Mapping[str, TextToImage], setups: Mapping[str, Setup], seed: int
     ) -> dict[str, SceneImages]:
-        """Images by row of pipelines that differ in their decoder alone; their latents are made once."""
         first = next(iter(pipelines))
         latents = networks.latents(pipelines[first], self.captions, seed=seed, **setups[first].sampling)
         return {
@@ -256,19 +216,17 @@ class Scenes:
         return {"real": self.renders}
 
     def rows(self, row: str, images: SceneImages) -> list[Row]:
-        """FID[shapes], CLIP score[shapes], accuracies, and time where images were generated."""
-        base = f"{images.description}; {len(images.images)} {self.caption_set}; {self.scoring}"
+        base = f"{caption_count(images, self)}; {self.scoring}"
         distance = frechet.distance_interval(self.reference, images.features, resamples=RESAMPLES)
         cells = [
             Row.measured(row, "fid_shapes", distance, self._against(base)),
             Row.measured(row, "clip_shapes", clip_score(images.similarity), f"mean cosine; {base}; {SPREAD}"),
-            Row.measured(row, "attribute_accuracy", intervals.share(images.attributes()), f"{base}; {SPREAD}"),
+            *self.accuracy(row, images, f"{base}; {SPREAD}"),
             Row.measured(row, "scene_accuracy", intervals.share(images.scenes()), f"{base}; {SPREAD}"),
         ]
         if images.seconds is not None:
-            each = images.seconds / len(images.images)
-            base = f"{base}; {torch.get_num_threads()} CPU threads, decoder and text encoder included"
-            cells.append(Row(row, "seconds_per_image", each, base))
+            how = f"{base}; {torch.get_num_threads()} CPU threads, decoder and text encoder included"
+            cells.append(Row(row, "seconds_per_image", images.seconds / len(images.images), how))
         return cells
 
     def _against(self, base: str) -> str:
@@ -277,18 +235,15 @@ class Scenes:
         return f"Frechet distance to {renders}; {base}; {SPREAD}, {RESAMPLES} resamples"
 
     def difference(self, row: str, column: str, first: Array, second: Array, description: str, before: str = "") -> Row:
-        """See `intervals.distance_difference`."""
         paired = intervals.distance_difference(self.reference, first, second)
         return Row.measured(row, column, paired, before + self._against(description))
 
     def accuracy(self, row: str, images: SceneImages, protocol: str) -> list[Row]:
-        """See `intervals.share`."""
         return [Row.measured(row, "attribute_accuracy", intervals.share(images.attributes()), protocol)]
 
     def accuracy_difference(
         self, row: str, column: str, images: SceneImages, other: SceneImages, protocol: str
     ) -> list[Row]:
-        """See `intervals.share_difference`."""
         paired = intervals.share_difference(images.attributes(), other.attributes())
         return [Row.measured(row, column, paired, f"{protocol}; {SPREAD}")]
 
@@ -301,10 +256,7 @@ class Scenes:
         return distances_to_renders(images.features, self.renders.features, counts)
 
     def grid(self, measured: Mapping[str, SceneImages], count: int = 8) -> "Figure":
-        """The first captions' images, one column per caption, one line per row: same prompts, same noise.
-
-        Framed are images in which something is not what the caption says.
-        """
+        """The first captions' images, one line per row; framed where something is not what the caption says."""
         shown = measured.items()
         rows = {row: images.images[:count].permute(0, 2, 3, 1).numpy() for row, images in shown}
         wrong = {row: [not all(one.attributes()) for one in images.judgements[:count]] for row, images in shown}
