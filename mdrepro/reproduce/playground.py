@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import ipywidgets as widgets  # type: ignore[import-untyped]
 import torch
 from PIL import Image
 from torch import Tensor
@@ -56,8 +57,6 @@ class Playground:
         reader: str | None = "shapes-reader",
         caption: str = "a small red star left of a large blue circle on a white background",
     ) -> None:
-        import ipywidgets as widgets  # type: ignore[import-untyped]
-
         if not recipes:
             raise BadInput("no recipe: give names of trained denoisers; mdrepro train --list has them")
         self.pipelines = functools.cache(pipelines.load)
@@ -80,8 +79,6 @@ class Playground:
     @property
     def widget(self) -> Any:
         """All of it, for the notebook to show."""
-        import ipywidgets as widgets
-
         rows = ([self.model, self.seed], [self.steps, self.guidance, self.count])
         return widgets.VBox([self.caption, *(widgets.HBox(row) for row in rows), self.picture, self.message])
 

@@ -7,6 +7,7 @@ a copy. Docstrings are in Google's style, with reStructuredText's ``code`` and `
 import ast
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -17,8 +18,6 @@ from mdrepro.reproduce.report.render import SITE, sphinx
 
 PACKAGE = Path(__file__).resolve().parents[2]
 STAMP = "api.json"
-LEFT_OUT = ("cli",)
-"""Parts of the package that ``--help`` describes."""
 MARKUP = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
 PROPERTIES = {"property", "functools.cached_property", "cached_property"}
 Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -47,16 +46,17 @@ def build(strict: bool = False) -> Path:
 
 
 def pages() -> dict[str, str]:
-    """reStructuredText of each folder that holds modules, by file name; ``index.rst`` lists them."""
-    folders: dict[str, list[str]] = {}
-    for file in sorted(PACKAGE.rglob("*.py"), key=lambda file: (file.parent, file.stem != "__init__", file)):
-        name = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
-        folder = name if file.stem == "__init__" else name.rpartition(".")[0]
-        hidden = (file.stem.startswith("_") and file.stem != "__init__") or not (file.parent / "__init__.py").is_file()
-        if not hidden and file.relative_to(PACKAGE).parts[0] not in LEFT_OUT:
-            folders.setdefault(folder, []).append(
-                _Module(name, file.read_text(encoding="utf-8"), name == folder).text()
-            )
+    """reStructuredText of each folder that holds modules, by file name; ``index.rst`` lists them.
+
+    The command line is left out: ``--help`` describes it.
+    """
+    folders = defaultdict[str, list[str]](list)
+    for place in sorted({file.parent for file in PACKAGE.rglob("__init__.py")} - {PACKAGE / "cli"}):
+        folder = ".".join((PACKAGE.name, *place.relative_to(PACKAGE).parts))
+        modules = [file for file in sorted(place.glob("*.py")) if not file.stem.startswith("_")]
+        for file in (place / "__init__.py", *modules):
+            name = folder if file.stem == "__init__" else f"{folder}.{file.stem}"
+            folders[folder].append(_Module(name, file.read_text(encoding="utf-8"), name == folder).text())
     toc = [".. toctree::", "   :maxdepth: 1", "", *(f"   {folder}" for folder in folders), ""]
     index = "\n".join([*_heading("API reference", "="), *toc])
     return {f"{folder}.rst": "\n".join(parts) for folder, parts in folders.items()} | {"index.rst": index}
@@ -86,7 +86,7 @@ class _Module(ast.NodeTransformer):
         return "\n".join([*lines, *self._members(self.tree.body)])
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        """A name that is imported or defined here, as its full name."""
+        """As its full name, where it is imported or defined here."""
         return ast.parse(self.full.get(node.id, node.id), mode="eval").body
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
@@ -97,7 +97,7 @@ class _Module(ast.NodeTransformer):
             return node
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        """What a ``Literal`` lists are values, not types."""
+        """As it stands where it is a ``Literal``: what that lists are values, not types."""
         if ast.unparse(node.value).rpartition(".")[2] != "Literal":
             self.generic_visit(node)
         return node

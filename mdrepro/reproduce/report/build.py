@@ -10,14 +10,13 @@ import importlib.util
 import json
 import re
 import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import replacing_folder, sha256, write_json, write_text
-from mdrepro.core.paths import published, relative, run_dir, runs
+from mdrepro.core.files import replacing_folder, sha256, write_json
+from mdrepro.core.paths import published, relative, runs
 from mdrepro.papers import ledger, underspecified
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
 from mdrepro.reproduce.report import api, views
@@ -46,17 +45,14 @@ def build(out: Path | None = None, *, tier: str | None = None, strict: bool = Fa
             the report's packages are not installed.
         RuntimeError: Sphinx failed; the message is its output. An older report stays in place.
     """
-    final = _folder(out)
-    tiers = _tiers(tier)
+    final, tiers = _folder(out), _tiers(tier)
     if not stale(out, tier=tier):
         return final / "index.html"
     if missing := [name for module, name in NEEDS.items() if importlib.util.find_spec(module) is None]:
         raise BadInput(f"the report needs {', '.join(missing)}: install them with pip install -e '.[report]'")
     now = _inputs(tiers)
-    with replacing_folder(final) as folder, tempfile.TemporaryDirectory(prefix="mdrepro-report-") as scratch:
-        source = Path(scratch) / "source"
-        _Sources(source, folder, tiers).write()
-        sphinx(source, folder, strict=strict)
+    with replacing_folder(final) as folder:
+        sphinx(_Sources(folder, tiers).texts, folder, strict=strict)
         shutil.copytree(api.build(strict), folder / "api")
         write_json(folder / STAMP, now)
     return final / "index.html"
@@ -65,15 +61,13 @@ def build(out: Path | None = None, *, tier: str | None = None, strict: bool = Fa
 def stale(out: Path | None = None, *, tier: str | None = None) -> list[str]:
     """Why the report has to be built, in words; empty when nothing that it shows has changed.
 
-    Raises:
-        BadInput: ``out`` holds something else than a report, or the tier is unknown.
+    Arguments, and BadInput for them, as of `build`.
     """
-    final = _folder(out)
+    final, tiers = _folder(out), _tiers(tier)
     if not (final / "index.html").is_file() or not (final / STAMP).is_file():
         return ["there is no report yet"]
     try:
-        before = json.loads((final / STAMP).read_text(encoding="utf-8"))
-        return changes(before, _inputs(_tiers(tier)))
+        return changes(json.loads((final / STAMP).read_text(encoding="utf-8")), _inputs(tiers))
     except (ValueError, AttributeError):
         return [f"{STAMP} cannot be read"]
 
@@ -115,12 +109,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-class Part(NamedTuple):
-    """A section of a page: heading ("" for none), level 1 or 2, and its HTML."""
-
-    heading: str
-    level: int
-    body: str
+Part = tuple[str, int, str]
+"""A section of a page: heading ("" for none), level 1 or 2, and its HTML."""
 
 
 def _rst(text: str) -> str:
@@ -140,79 +130,72 @@ def _short(paper: Paper) -> str:
 
 
 class _Sources:
-    """Every page's source in ``source``, and in ``site`` the raw files that the pages link to."""
+    """Every page's source in ``texts``, and in ``site`` the raw files that the pages link to."""
 
-    def __init__(self, source: Path, site: Path, tiers: tuple[Tier, ...]) -> None:
+    def __init__(self, site: Path, tiers: tuple[Tier, ...]) -> None:
         import jinja2
 
-        self.source, self.site, self.papers = source, site, ledger.papers()
+        self.site, self.papers = site, ledger.papers()
+        self.texts: dict[str, str] = {}
         loader = jinja2.FileSystemLoader(SITE / "templates")
         self.templates = jinja2.Environment(
             loader=loader, undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
         self.templates.filters |= {"portable": views.portable, "tolerance": views.tolerance}
-        self.templates.globals |= {"glyphs": views.GLYPHS, "tags": views.TAGS, "TIERS": TIERS}
+        self.templates.globals |= {"glyphs": views.GLYPHS, "tags": views.TAGS}
         self.templates.globals |= {"verdicts": views.VERDICTS, "claim_verdicts": views.CLAIM_VERDICTS}
         tables = {table.id: table for paper in self.papers.values() for table in paper.tables}
         self.seen = {name: views.run_views(table, tiers) for name, table in tables.items()}
         self.shown = {name: table for name, table in tables.items() if table.notebook or self.seen[name]}
-
-    def write(self) -> None:
-        """Write all of them."""
         for name, table in self.shown.items():
             for view in self.seen[name]:
-                _copy(view, self.site, self.source)
+                self._copy(view)
             self._table(table, self.seen[name])
         for paper in self.papers.values():
             values = {"paper": paper, "seen": self.seen, "shown": self.shown, "up": "../"}
-            tables = [self._part(table.title, 1, "ledger", table=table, **values) for table in paper.tables]
-            self._page(f"papers/{paper.id}", paper.title, [self._part("", 1, "paper", **values), *tables])
+            cells = [self._part(table.title, 1, "ledger", table=table, **values) for table in paper.tables]
+            self._page(f"papers/{paper.id}", paper.title, [self._part("", 1, "paper", **values), *cells])
         self._underspecified()
         self._overview()
 
     def _part(self, heading: str, level: int, template: str, **values: object) -> Part:
-        return Part(heading, level, self.templates.get_template(f"{template}.html.jinja").render(**values))
+        return heading, level, self.templates.get_template(f"{template}.html.jinja").render(**values)
 
     def _page(self, name: str, title: str, parts: list[Part], tail: str = "") -> None:
         """Write one page: real headings (for search and navigation) around HTML that the templates made."""
         lines = [":hide-toc:", "", _rst(title), RULES[0] * 2 * (len(title) + 9), ""]
-        for index, part in enumerate(parts):
-            fragment = self.source / "fragments" / f"{name.replace('/', '-')}-{index}.html"
-            fragment.parent.mkdir(parents=True, exist_ok=True)
-            fragment.write_text(part.body, encoding="utf-8")
-            if part.heading:
-                lines += [_rst(part.heading), RULES[part.level] * 2 * (len(part.heading) + 9), ""]
-            lines += [".. raw:: html", f"   :file: {'../' * name.count('/')}fragments/{fragment.name}", ""]
-        write_text(self.source / f"{name}.rst", "\n".join([*lines, tail]))
+        for index, (heading, level, body) in enumerate(parts):
+            fragment = f"fragments/{name.replace('/', '-')}-{index}.html"
+            self.texts[fragment] = body
+            if heading:
+                lines += [_rst(heading), RULES[level] * 2 * (len(heading) + 9), ""]
+            lines += [".. raw:: html", f"   :file: {'../' * name.count('/')}{fragment}", ""]
+        self.texts[f"{name}.rst"] = "\n".join([*lines, tail])
 
     def _underspecified(self) -> None:
         entries = underspecified.register().entries
         parts = [self._part("", 1, "underspecified_head", count=len(entries))]
-        for name, title in {name: _short(paper) for name, paper in self.papers.items()}.items():
+        for name, paper in self.papers.items():
             mine = [entry for entry in entries if entry.paper == name]
-            parts.append(self._part(title, 1, "underspecified", paper=title, entries=mine))
+            parts.append(self._part(_short(paper), 1, "underspecified", paper=_short(paper), entries=mine))
         self._page(UNDERSPECIFIED, "What the papers leave out", parts)
 
     def _overview(self) -> None:
         every = [view for each in self.seen.values() for view in each]
         totals = sum((Counter(view.counts) for view in every), Counter[str]())
         claims = Counter(claim.verdict for view in every for claim in view.claims)
-        planned = {
-            paper.id: [table for table in paper.tables if table.id not in self.shown] for paper in self.papers.values()
-        }
         values = {"papers": self.papers, "up": ""}
+        planned: dict[str, list[Table]] = {}
         parts = [self._part("", 1, "overview", every=every, totals=totals, claims=claims, **values)]
         for paper in self.papers.values():
             mine = [table for table in paper.tables if table.id in self.shown]
+            planned[paper.id] = [table for table in paper.tables if table.id not in self.shown]
             parts.append(self._part(_short(paper), 1, "cards", paper=paper, tables=mine, seen=self.seen, up=""))
         parts.append(self._part("Planned", 1, "planned", planned=planned, **values))
         parts.append(self._part("How to read this", 1, "legend", up=""))
         data = {f"papers/{name}": _short(paper) for name, paper in self.papers.items()}
-        notebooks = {
-            f"notebooks/{view.tier}/{view.table.id}": f"{view.table.title} ({view.tier})"
-            for view in every
-            if _notebook(view)
-        }
+        executed = [view for view in every if _notebook(view)]
+        notebooks = {f"notebooks/{each.tier}/{each.table.id}": f"{each.table.title} ({each.tier})" for each in executed}
         tail = _toctree("Tables", {f"tables/{name}": table.title for name, table in self.shown.items()})
         tail += _toctree("The papers as data", data | {UNDERSPECIFIED: "What the papers leave out"})
         tail += _toctree("Executed notebooks", notebooks)
@@ -233,57 +216,57 @@ class _Sources:
         parts.append(self._part("Sources", 1, "sources", **values))
         self._page(f"tables/{table.id}", table.title, parts)
 
+    def _copy(self, view: RunView) -> None:
+        """Copy a run's files into the site, and its notebook, with a banner that leads back, among the sources."""
+        for place, path in _raw(view).items():
+            target = self.site / "files" / view.slug / view.table.id / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix != ".ipynb":
+                shutil.copyfile(path, target)
+                continue
+            text = views.portable(path.read_text(encoding="utf-8"))
+            target.write_text(text, encoding="utf-8")
+            page = json.dumps(_rendered(json.loads(text), view))
+            self.texts[f"notebooks/{view.tier}/{view.table.id}.ipynb"] = page
+
 
 def _notebook(view: RunView) -> str:
     """The page of a run's executed notebook, relative to the site; "" where there is none."""
-    there = view.origin == "local" and (run_dir(view.tier, view.table.id) / "notebook.ipynb").is_file()
+    there = view.origin == "local" and (view.folder / "notebook.ipynb").is_file()
     return f"notebooks/{view.tier}/{view.table.id}.html" if there else ""
 
 
 def _raw(view: RunView) -> dict[str, Path]:
     """The run's own files by their place inside ``files/<slug>/<table>/``."""
     name = view.table.id
-    if view.origin == "local":
-        folder = run_dir(view.tier, name)
-        files = {item: folder / item for item in ("result.json", "result.csv", "notebook.ipynb")}
-    else:
-        folder = published(view.tier)
-        files = {"result.json": folder / f"{name}.json", "result.csv": folder / f"{name}.csv"}
-    for stem in view.figures:
-        own = stem if view.origin == "local" else f"{name}-{stem}"
-        files |= {f"figures/{stem}{ending}": folder / "figures" / f"{own}{ending}" for ending in (".svg", ".png")}
+    local = view.origin == "local"
+    stem = "result" if local else name
+    files = {f"result.{ending}": view.folder / f"{stem}.{ending}" for ending in ("json", "csv")}
+    files |= {"notebook.ipynb": view.folder / "notebook.ipynb"} if local else {}
+    for figure in view.figures:
+        own = figure if local else f"{name}-{figure}"
+        files |= {
+            f"figures/{figure}{ending}": view.folder / "figures" / f"{own}{ending}" for ending in (".svg", ".png")
+        }
     return {place: path for place, path in files.items() if path.is_file()}
-
-
-def _copy(view: RunView, site: Path, source: Path) -> None:
-    """Copy a run's files into the site, and its notebook, with a banner that leads back, among the sources."""
-    for place, path in _raw(view).items():
-        target = site / "files" / view.slug / view.table.id / place
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix != ".ipynb":
-            shutil.copyfile(path, target)
-            continue
-        text = views.portable(path.read_text(encoding="utf-8"))
-        target.write_text(text, encoding="utf-8")
-        page = source / "notebooks" / view.tier / f"{view.table.id}.ipynb"
-        write_text(page, json.dumps(_rendered(json.loads(text), view)))
 
 
 def _rendered(notebook: dict[str, Any], view: RunView) -> dict[str, Any]:
     """The notebook as it is rendered: without widget state, and with a banner under its title."""
     notebook["metadata"] = {key: notebook["metadata"].get(key, {}) for key in ("kernelspec", "language_info")}
-    dirty = ", uncommitted changes" if view.provenance.get("dirty") else ""
+    dirty, name = ", uncommitted changes" if view.provenance.get("dirty") else "", view.table.id
     banner = (
-        f'<p class="md-banner">Executed notebook of <a href="../../tables/{view.table.id}.html#{view.slug}">'
+        f'<p class="md-banner">Executed notebook of <a href="../../tables/{name}.html#{view.slug}">'
         f"{html.escape(view.table.title)}</a> · {view.tier} tier · commit {html.escape(view.short_commit)}{dirty} · "
-        f'<a href="../../files/{view.slug}/{view.table.id}/notebook.ipynb" download>download</a></p>'
+        f'<a href="../../files/{view.slug}/{name}/notebook.ipynb" download>download</a></p>'
     )
     cells = notebook["cells"]
-    titled = bool(cells) and cells[0]["cell_type"] == "markdown" and "".join(cells[0]["source"]).startswith("# ")
-    extra = [{"cell_type": "markdown", "metadata": {}, "source": banner}]
-    if not titled:
-        extra.insert(0, {"cell_type": "markdown", "metadata": {}, "source": f"# Notebook of {view.table.id}"})
-    notebook["cells"] = [*cells[:1], *extra, *cells[1:]] if titled else [*extra, *cells]
+    head, below = (
+        {"cell_type": "markdown", "metadata": {}, "source": text} for text in (f"# Notebook of {name}", banner)
+    )
+    if cells and cells[0]["cell_type"] == "markdown" and "".join(cells[0]["source"]).startswith("# "):
+        head = cells.pop(0)
+    notebook["cells"] = [head, below, *cells]
     for index, cell in enumerate(notebook["cells"]):
         cell.setdefault("id", f"cell-{index}")
     return notebook

@@ -20,17 +20,13 @@ def render(tex: str, *, block: bool) -> str:
         return f"<code>{html.escape(tex)}</code>"
 
 
-def _inline(writer: "HTML5Translator", node: nodes.math) -> None:
-    writer.body.append(f'<span class="math">{render(node.astext(), block=False)}</span>')
-    raise nodes.SkipNode
-
-
-def _block(writer: "HTML5Translator", node: nodes.math_block) -> None:
-    writer.body.append(f'<div class="math">{render(node.astext(), block=True)}</div>')
+def _write(writer: "HTML5Translator", node: nodes.math | nodes.math_block) -> None:
+    tag = "div" if (block := isinstance(node, nodes.math_block)) else "span"
+    writer.body.append(f'<{tag} class="math">{render(node.astext(), block=block)}</{tag}>')
     raise nodes.SkipNode
 
 
 def setup(app: "Sphinx") -> dict[str, bool]:
     """Register the renderer "mathml"."""
-    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
+    app.add_html_math_renderer("mathml", (_write, None), (_write, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

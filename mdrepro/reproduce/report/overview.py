@@ -4,29 +4,18 @@ Everything is read from recorded results: a run of this machine where there is o
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
 
 from mdrepro.core import plotting
 from mdrepro.core.errors import BadInput
 from mdrepro.papers import ledger
-from mdrepro.papers.schema import Tier
 from mdrepro.reproduce.report.views import CLAIM_VERDICTS, GLYPHS, VERDICTS, RunView, run_view
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
 STEPS = "mobilediffusion-steps"
-COLOURS: Mapping[str, str] = MappingProxyType(
-    {
-        "holds": "#2e7d4f",
-        "within noise": "#c9a227",
-        "does not hold": "#b23a2e",
-        "unconfirmed": "#7a86b8",
-        "not attempted": "#c8ccd2",
-    }
-)
+COLOURS = dict(zip(CLAIM_VERDICTS, ("#2e7d4f", "#c9a227", "#b23a2e", "#7a86b8", "#c8ccd2"), strict=True))
 
 
 def runs(tier: str) -> dict[str, RunView]:
@@ -35,55 +24,42 @@ def runs(tier: str) -> dict[str, RunView]:
     Raises:
         BadInput: an unknown tier, or an unreadable result.
     """
-    checked: Tier = ledger.check_tier(tier)
-    seen = {name: run_view(table, checked) for name, table in ledger.tables(planned=True).items()}
-    return {name: view for name, view in seen.items() if view is not None}
+    checked = ledger.check_tier(tier)
+    tables = ledger.tables(planned=True)
+    return {name: view for name, table in tables.items() if (view := run_view(table, checked))}
 
 
-def tables(seen: Mapping[str, RunView]) -> "pd.DataFrame":
+def tables(seen: Mapping[str, RunView]) -> pd.DataFrame:
     """One line per table: how many cells have each verdict, where its result comes from, and from which commit."""
-    import pandas as pd
-
     lines = [
-        {"table": name, **{verdict: view.counts.get(verdict, 0) for verdict in VERDICTS}}
-        | {"result": view.origin, "commit": view.short_commit}
+        (name, *(view.counts.get(verdict, 0) for verdict in VERDICTS), view.origin, view.short_commit)
         for name, view in seen.items()
     ]
     frame = pd.DataFrame(lines, columns=["table", *VERDICTS, "result", "commit"]).set_index("table")
     return frame.loc[:, [name for name in frame if name not in VERDICTS or frame[name].any()]]
 
 
-def unmade(seen: Mapping[str, RunView]) -> "pd.DataFrame":
+def unmade(seen: Mapping[str, RunView]) -> pd.DataFrame:
     """The tables without a result, with what each would show."""
-    import pandas as pd
-
     lines = [
-        {"table": name, "title": table.title, "notebook": table.notebook or "not written yet"}
+        (name, table.title, table.notebook or "not written yet")
         for name, table in ledger.tables(planned=True).items()
         if name not in seen
     ]
     return pd.DataFrame(lines, columns=["table", "title", "notebook"]).set_index("table")
 
 
-def claims(seen: Mapping[str, RunView]) -> "pd.DataFrame":
+def claims(seen: Mapping[str, RunView]) -> pd.DataFrame:
     """One line per claim: paper, statement, verdict, and the inequalities with their numbers and intervals."""
-    import pandas as pd
-
-    lines = [
-        {
-            "paper": ledger.paper_of(view.table).id,
-            "table": name,
-            "claim": one.claim.statement,
-            "verdict": f"{GLYPHS[one.verdict]} {one.verdict}",
-            "numbers": "; ".join(one.numbers),
-        }
-        for name, view in seen.items()
-        for one in view.claims
-    ]
+    lines = []
+    for name, view in seen.items():
+        paper = ledger.paper_of(view.table).id
+        for claim, verdict, numbers in view.claims:
+            lines.append((paper, name, claim.statement, f"{GLYPHS[verdict]} {verdict}", "; ".join(numbers)))
     return pd.DataFrame(lines, columns=["paper", "table", "claim", "verdict", "numbers"])
 
 
-def claims_figure(seen: Mapping[str, RunView]) -> "Figure":
+def claims_figure(seen: Mapping[str, RunView]) -> Figure:
     """How many claims of each table hold, do not, or are undecided."""
     verdicts = {name: [one.verdict for one in view.claims] for name, view in seen.items() if view.claims}
     with plotting.figure(size=(9, 0.5 * len(verdicts) + 1.3), grid="x") as (figure, (axis,)):
@@ -99,10 +75,8 @@ def claims_figure(seen: Mapping[str, RunView]) -> "Figure":
     return figure
 
 
-def measured(view: RunView) -> "pd.DataFrame":
+def measured(view: RunView) -> pd.DataFrame:
     """The measured numbers of a table: one line per row."""
-    import pandas as pd
-
     values: dict[str, dict[str, Any]] = {}
     for row in view.result["rows"]:
         if row["value"] is not None:
@@ -110,7 +84,7 @@ def measured(view: RunView) -> "pd.DataFrame":
     return pd.DataFrame.from_dict(values, orient="index")
 
 
-def trade_figure(seen: Mapping[str, RunView]) -> "Figure":
+def trade_figure(seen: Mapping[str, RunView]) -> Figure:
     """Quality against multiply-accumulates (left) and time (right) of one image, by sampler setup of table ``STEPS``.
 
     Raises:

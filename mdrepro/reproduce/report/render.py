@@ -1,4 +1,4 @@
-"""Calls Sphinx on a folder of sources, for the report and for the API reference in it."""
+"""Calls Sphinx on texts, for the report and for the API reference in it."""
 
 import shutil
 import subprocess
@@ -10,12 +10,12 @@ from pathlib import Path
 SITE = Path(__file__).parent / "site"
 
 
-def sphinx(source: Path | Mapping[str, str], out: Path, *, strict: bool = False, tags: Sequence[str] = ()) -> None:
-    """Render a folder of sources, or texts by file name, into the folder ``out``.
+def sphinx(texts: Mapping[str, str], out: Path, *, strict: bool = False, tags: Sequence[str] = ()) -> None:
+    """Render texts, by their files' names, into the existing folder ``out``; what is in it stays.
 
     Args:
-        source: what is rendered.
-        out: an existing folder; what is in it stays.
+        texts: what is rendered, and what it includes.
+        out: the site's folder.
         strict: a warning ends the build.
         tags: for ``conf.py``.
 
@@ -23,29 +23,15 @@ def sphinx(source: Path | Mapping[str, str], out: Path, *, strict: bool = False,
         RuntimeError: Sphinx failed; the message is its output.
     """
     with tempfile.TemporaryDirectory(prefix="mdrepro-report-") as scratch:
-        home = Path(scratch)
-        if not isinstance(source, Path):
-            (home / "source").mkdir()
-            for name, text in source.items():
-                (home / "source" / name).write_text(text, encoding="utf-8")
-            source = home / "source"
-        built = home / "html"  # myst-nb writes a folder of its own beside its output
+        source, built = Path(scratch) / "source", Path(scratch) / "html"  # myst-nb writes a folder beside its output
+        for name, text in texts.items():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_text(text, encoding="utf-8")
         command = [
-            sys.executable,
-            "-m",
-            "sphinx",
-            "-b",
-            "html",
-            "-q",
-            "-E",
-            "-j",
-            "auto",
-            "-c",
-            str(SITE),
-            "-d",
-            str(home / "trees"),
+            *(sys.executable, "-m", "sphinx", "-b", "html", "-q", "-E", "-j", "auto", "-c", str(SITE)),
+            *("-d", f"{scratch}/trees", *(["-W", "--keep-going"] if strict else []), *(f"-t{tag}" for tag in tags)),
+            *(str(source), str(built)),
         ]
-        command += [*(["-W", "--keep-going"] if strict else []), *(f"-t{tag}" for tag in tags), str(source), str(built)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=source)
         output = (done.stdout + done.stderr).replace(f"{source}/", "").strip()
         if done.returncode:

@@ -141,12 +141,13 @@ class ClaimView(NamedTuple):
 class RunView:
     """One table at one tier: the local run where there is one, else the published result (``origin``).
 
-    ``where_reasons`` has the cells by mark of a reason and row.
+    ``folder`` holds its files; ``where_reasons`` has the cells by mark of a reason and row.
     """
 
     table: Table
     tier: Tier
     origin: str
+    folder: Path
     result: results.Result
     published: results.Result | None
     warnings: list[str]
@@ -300,12 +301,12 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
     counts = Counter(row["verdict"] for row in rows)
     prefix = "" if local else f"{table.id}-"
     figures = {Path(name).stem.removeprefix(prefix) for name in result.get("files", {}) if name.startswith("figures/")}
-    origin, place = ("local", run_dir(tier, table.id)) if local else ("published", published_in(tier))
-    warnings = _warnings(table, result, rows, place)
+    origin, folder = ("local", run_dir(tier, table.id)) if local else ("published", published_in(tier))
+    warnings = _warnings(table, result, rows, folder)
     shown = {name: counts[name] for name in VERDICTS if counts[name]}
     judged = results.judged_claims(table, rows)
     claims = [ClaimView(c, j["verdict"], j["numbers"].split("; ")) for c, j in zip(table.claims, judged, strict=True)]
-    view = RunView(table, tier, origin, result, published, warnings, sorted(figures), shown, claims)
+    view = RunView(table, tier, origin, folder, result, published, warnings, sorted(figures), shown, claims)
     by_key = {(row["row"], row["column"]): row for row in rows}
     how = shared_clauses(row["protocol"] for row in rows)
     for row in table.rows:

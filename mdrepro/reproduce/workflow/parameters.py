@@ -11,7 +11,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from mdrepro.papers.schema import Table, Tier
 
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "list[str]": list}
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-NAMED: dict[str, Callable[[], list[str]]] = {"networks": presets.names}
 _COMMENT = re.compile(r"^in (?P<path>path(?: or )?)?(?P<allowed>\[[^\]]*\]|\{[^}]*\})?:\s*(?P<help>.*)$")
 
 
@@ -101,7 +100,7 @@ def _parameter(statement: ast.stmt, comment: str) -> Parameter:
         if allowed.startswith("["):
             fields |= {"low": float(items[0]), "high": float(items[1])}
         else:
-            fields["choices"] = tuple(name for item in items for name in (NAMED[item]() if item in NAMED else [item]))
+            fields["choices"] = tuple(x for item in items for x in (presets.names() if item == "networks" else [item]))
     parameter = Parameter(statement.target.id, kind, ast.literal_eval(statement.value), **fields)
     parameter.check(parameter.default)
     return parameter

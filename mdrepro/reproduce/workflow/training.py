@@ -1,7 +1,6 @@
-"""Recipes trained through the workflow, and the job that trains one of them.
+"""Recipes trained through the workflow, and the job that trains one of them on one thread, its name before each line.
 
-``python -m mdrepro.reproduce.workflow.training RECIPE [--from-scratch]`` is the job. It writes the recipe's name before
-each line; Snakemake gives it one thread.
+``python -m mdrepro.reproduce.workflow.training RECIPE [--from-scratch]`` is the job.
 """
 
 import sys
@@ -9,7 +8,7 @@ from collections.abc import Sequence
 
 from mdrepro.core.console import Prefixed
 from mdrepro.core.errors import BadInput, NotAttempted
-from mdrepro.core.paths import relative, runs
+from mdrepro.core.paths import relative
 from mdrepro.core.watchdog import follow
 from mdrepro.reproduce.workflow import execute, plan
 from mdrepro.training.runs.scratch import ignore_published
@@ -19,10 +18,8 @@ def train(names: Sequence[str], *, cores: int, locally: bool = False, extra: Seq
     """Train what is missing of these recipes and of their parents, side by side, parents first.
 
     Args:
-        names: recipes.
-        cores: how many run at once, one thread each.
-        locally: train ``names`` themselves unless this machine has trained them, published or not.
-        extra: further options for Snakemake.
+        names, locally: as of `plan.checkpoints`.
+        cores, extra: for Snakemake: how many run at once, one thread each, and further options.
 
     Returns:
         the recipes that failed or were not started because a parent failed, each with the reason.
@@ -40,21 +37,15 @@ def train(names: Sequence[str], *, cores: int, locally: bool = False, extra: Seq
         return {}
     started, message = execute.call(due, cores=cores, extra=extra, stream=sys.stdout)
     failed: dict[str, str] = {}
+    missing = {each.recipe for each in plan.checkpoints(names, locally=locally)}
     for each in due:
         if lost := [name for name in each.parents if name in failed]:
             failed[each.recipe] = f"not started: {lost[0]} failed"
-        elif not _trained(each.recipe):
+        elif each.recipe in missing:
             failed[each.recipe] = f"failed; whole log: {relative(execute.log(each.tier))}"
     if failed and not started:
         raise BadInput(message)
     return failed
-
-
-def _trained(name: str) -> bool:
-    from mdrepro.training.runs import store
-
-    run = store.find(name)
-    return run is not None and run.folder.is_relative_to(runs())
 
 
 def main(arguments: Sequence[str]) -> int:

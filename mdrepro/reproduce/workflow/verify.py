@@ -112,11 +112,10 @@ def _one(path: Path) -> dict[str, Any]:
     return entry | {"notes": notes(result)}
 
 
-def files(tier: Tier) -> list[tuple[str, str, Path]]:
+def _files(tier: Tier) -> Iterator[tuple[str, str, Path]]:
     """(table, "published" or "run", path) of every result at ``tier``."""
-    found = [(path.stem, "published", path) for path in sorted(published(tier).glob("*.json"))]
-    found += [(path.parent.name, "run", path) for path in sorted((runs() / tier).glob("[!.]*/result.json"))]
-    return found
+    yield from ((path.stem, "published", path) for path in sorted(published(tier).glob("*.json")))
+    yield from ((path.parent.name, "run", path) for path in sorted((runs() / tier).glob("[!.]*/result.json")))
 
 
 def verify(tier: Tier | None = None) -> dict[str, Any]:
@@ -129,7 +128,7 @@ def verify(tier: Tier | None = None) -> dict[str, Any]:
     tables: dict[str, dict[str, Any]] = {}
     ok = True
     for each in [tier] if tier else TIERS:
-        for name, kind, path in files(each):
+        for name, kind, path in _files(each):
             entry = _one(path)
             ok = ok and entry["ok"]
             key = name if tier else f"{each}/{name}"
