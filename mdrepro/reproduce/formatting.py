@@ -54,12 +54,6 @@ def paper(row: Mapping[str, Any]) -> str:
     return f"{row['paper_value']:g}" + ("" if row["paper_confidence"] in CONFIRMED else f" ({row['paper_confidence']})")
 
 
-def verdict_counts(result: results.Result) -> str:
-    """For example "12 reproduced, 3 differs"."""
-    counts = Counter(row["verdict"] for row in result["rows"])
-    return ", ".join(f"{counts[name]} {name}" for name in Verdict if counts[name])
-
-
 def verdicts(table: Table, result: results.Result, published: results.Result | None, *, whole: bool = False) -> str:
     """The table of verdicts: the paper's cells beside ours and the published ones, then the claims.
 
@@ -75,7 +69,9 @@ def verdicts(table: Table, result: results.Result, published: results.Result | N
         agrees, digits = agreement.get(key), table.columns[row["column"]].digits
         beside = ("", "") if agrees is None else (number(before[key], digits), "agrees" if agrees else "DIFFERS")
         lines.append((*key, *_measured(table, row), paper(row), row["verdict"], *beside))
-    parts = [paragraph(f"{table.id} ({result['tier']}): {verdict_counts(result)}"), columns(lines)]
+    counts = Counter(row["verdict"] for row in rows)
+    summary = ", ".join(f"{counts[name]} {name}" for name in Verdict if counts[name])
+    parts = [paragraph(f"{table.id} ({result['tier']}): {summary}"), columns(lines)]
     if hidden := [row for row in rows if row not in shown]:
         good = sum(agreement.get((row["row"], row["column"])) is True for row in hidden)
         agreeing = f", {good} agree with the published" if published else ""

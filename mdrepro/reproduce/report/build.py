@@ -145,7 +145,9 @@ class _Sources:
         self.templates.globals |= {"glyphs": views.GLYPHS, "tags": views.TAGS}
         self.templates.globals |= {"verdicts": views.VERDICTS, "claim_verdicts": views.CLAIM_VERDICTS}
         tables = {table.id: table for paper in self.papers.values() for table in paper.tables}
-        self.seen = {name: views.run_views(table, tiers) for name, table in tables.items()}
+        self.seen = {
+            name: [view for tier in tiers if (view := views.run_view(table, tier))] for name, table in tables.items()
+        }
         self.shown = {name: table for name, table in tables.items() if table.notebook or self.seen[name]}
         for name, table in self.shown.items():
             for view in self.seen[name]:

@@ -13,7 +13,7 @@ from mdrepro.core.console import MINUS
 from mdrepro.core.files import sha256
 from mdrepro.core.paths import published as published_in
 from mdrepro.core.paths import root, run_dir
-from mdrepro.papers.schema import CONFIRMED, TIERS, Cell, Claim, Column, Table, Tier, Tolerance, Verdict
+from mdrepro.papers.schema import CONFIRMED, Claim, Column, Table, Tier, Tolerance, Verdict
 from mdrepro.reproduce.formatting import decimals, number
 from mdrepro.reproduce.workflow import results
 
@@ -44,17 +44,7 @@ TAGS = {
     "recalled": "Remembered and seen in no source. Never counts as reproduced.",
     "not found": "Looked for and not seen.",
 }
-GLYPHS = {
-    "reproduced": "✓",
-    "holds": "✓",
-    "within noise": "≈",
-    "differs": "≠",
-    "does not hold": "✗",
-    "unconfirmed": "?",
-    "not comparable": "∥",
-    "not attempted": "○",
-    "no paper figure": "–",
-}
+GLYPHS = dict(zip([*VERDICTS, "holds", "does not hold"], "✓≈≠?∥○–✓✗", strict=True))
 
 
 def tolerance(value: Tolerance, unit: str = "") -> str:
@@ -204,6 +194,7 @@ class RunView:
         """The sentence that keeps a small run from being read as the paper's."""
         same = self.comparable
         other = [column for column in self.table.columns.values() if column not in same]
+        others, shared = (", ".join(column.title for column in columns) for columns in (other, same))
         if not same:
             tiers = self.table.tiers  # with equal parameters quick runs networks of the published size
             full = self.tier != "quick" or ("quick" in tiers and tiers["quick"] == tiers.get("paper"))
@@ -212,19 +203,8 @@ class RunView:
         if not other:
             return "the paper's protocol in every column."
         if len(other) <= len(same):
-            return f"the paper's protocol, except in {_names(other)}, which cannot be compared."
-        return f"the paper's protocol in {_names(same)} only; the other columns cannot be compared."
-
-
-def _names(columns: list[Column]) -> str:
-    return ", ".join(column.title for column in columns)
-
-
-def paper_text(cell: Cell) -> str:
-    """The paper's figure as published."""
-    if cell.value is None:
-        return cell.text or "not found"
-    return f"{cell.value:.10g}".replace("-", MINUS) + (f" ({cell.text})" if cell.text else "")
+            return f"the paper's protocol, except in {others}, which cannot be compared."
+        return f"the paper's protocol in {shared} only; the other columns cannot be compared."
 
 
 def _cell(
@@ -233,7 +213,9 @@ def _cell(
     """One cell; its notes are added to those of ``view``."""
     spec, column, cell = view.table.cell(row, name), view.table.columns[name], CellView()
     if spec:
-        cell.paper, cell.confidence = paper_text(spec), spec.confidence
+        cell.paper, cell.confidence = spec.text or "not found", spec.confidence
+        if spec.value is not None:
+            cell.paper = f"{spec.value:.10g}".replace("-", MINUS) + (f" ({spec.text})" if spec.text else "")
         cell.source = view.sources.mark(PaperNote(spec.confidence, spec.source, spec.note))
     if measured is None:
         return cell
@@ -318,8 +300,3 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
             cell = view.cells[row][name]
             cell.published, cell.agrees = number(earlier["value"], table.columns[name].digits), agreement[key]
     return view
-
-
-def run_views(table: Table, tiers: Iterable[Tier] = TIERS) -> list[RunView]:
-    """Every run or published result of ``table``."""
-    return [view for tier in tiers if (view := run_view(table, tier))]

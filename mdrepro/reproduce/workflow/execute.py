@@ -12,8 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -78,17 +77,6 @@ def log(tier: str) -> Path:
     return runs() / tier / ".plan" / LOG
 
 
-@contextmanager
-def _folder(tier: str, dry_run: bool) -> Iterator[Path]:
-    """The folder for plan and log, under the lock of this checkout; a temporary one for a dry run."""
-    if dry_run:
-        with tempfile.TemporaryDirectory(prefix="mdrepro-plan-") as scratch:
-            yield Path(scratch)
-        return
-    with hold(runs() / ".lock", refuse=BUSY):
-        yield log(tier).parent
-
-
 def call(
     train: Sequence[Checkpoint],
     jobs: Sequence[Job] = (),
@@ -113,7 +101,9 @@ def call(
     """
     names = [*(job.table for job in jobs), *(each.recipe for each in train)]
     due: list[Job | Checkpoint] = [*jobs, *train]
-    with _folder(due[0].tier, dry_run) as folder:
+    scratch = tempfile.TemporaryDirectory(prefix="mdrepro-plan-") if dry_run else None
+    with scratch or hold(runs() / ".lock", refuse=BUSY):
+        folder = Path(scratch.name) if scratch else log(due[0].tier).parent
         for job in () if dry_run else jobs:
             shutil.rmtree(failed_dir(job.tier, job.table), ignore_errors=True)
         plan = write_plan(jobs, train, folder)

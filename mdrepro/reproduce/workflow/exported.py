@@ -39,12 +39,7 @@ REPORT = "export.json"
 
 @dataclass(frozen=True, order=True)
 class Piece:
-    """One network as it is exported.
-
-    Args:
-        network: a preset of `mdrepro.models.systems.exports`.
-        branches: batch of a denoiser, 1 or 2; 1 for the others.
-    """
+    """One network as it is exported: a preset of `systems.exports`, and the batch of a denoiser, 1 or 2, else 1."""
 
     network: str
     branches: int = 1
@@ -171,15 +166,10 @@ def main(asked: Mapping[str, Any]) -> dict[str, Any]:
     from mdrepro.export import commands
     from mdrepro.export.parity import GateMissed
 
+    options: dict[str, Any] = {name: asked[name] for name in ("resolution", "branches")}
+    options |= {"wanted": [asked["component"]], "precisions": [asked["precision"]]}
     try:
-        report = commands.export(
-            asked["model"],
-            Path(asked["out"]),
-            wanted=[asked["component"]],
-            precisions=[asked["precision"]],
-            resolution=asked["resolution"],
-            branches=asked["branches"],
-        )
+        report = commands.export(asked["model"], Path(asked["out"]), **options)
     except (BadInput, NotAttempted, GateMissed) as error:
         return {"kind": type(error).__name__, "error": str(error)}
     return {"export": report["files"][0]}

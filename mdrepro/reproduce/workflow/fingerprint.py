@@ -25,11 +25,6 @@ MAKERS = frozenset(
 """What makes checkpoints, which the recipes' keys stand for: not followed where a table declares its networks."""
 
 
-def _cells(notebook: Path) -> list[str]:
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-
-
 @functools.cache
 def _imports(source: str) -> frozenset[str]:
     """Names of ``mdrepro`` modules that a source may import (absolute imports anywhere in it, functions included)."""
@@ -88,7 +83,8 @@ def fingerprint(table: Table, parameters: dict[str, Any]) -> Fingerprint:
     take) and ``papers`` (the table, and how the tier's rows are made).
     """
     assert table.notebook
-    cells = _cells(root() / table.notebook)
+    book = json.loads((root() / table.notebook).read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
     paths = {name: Path(value) for name, value in parameters.items() if isinstance(value, str) and "/" in value}
     run = table.tiers.get(parameters.get("tier", "quick"), TierRun())
     declared = run.model_dump(mode="json", include={"networks", "scorers"}) if run.recipes else {}

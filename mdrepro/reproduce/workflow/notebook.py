@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 NOTEBOOK, RESULT, ERROR = "notebook.ipynb", "result.json", "error.json"
 TRACEBACK = 6000
 """Characters of a traceback that are kept, from its end."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def failed_dir(tier: str, table: str) -> Path:
@@ -70,9 +71,6 @@ def _engine(progress: Prefixed) -> str:
     return "mdrepro"
 
 
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
 def _keep_partial(folder: Path, job: dict[str, Any], error: dict[str, Any]) -> None:
     write_json(folder / ERROR, error)
     for name in (RESULT, "result.csv"):
@@ -81,16 +79,18 @@ def _keep_partial(folder: Path, job: dict[str, Any], error: dict[str, Any]) -> N
     swap(folder, failed_dir(job["tier"], job["table"]))
 
 
-def _describe(error: "PapermillExecutionError") -> dict[str, Any]:
-    """A failed cell as JSON: kind, message, source and the end of the traceback."""
+def _describe(error: "PapermillExecutionError | RuntimeError") -> dict[str, Any]:
+    """What failed as JSON; of a cell its kind, message, source and the end of the traceback."""
+    if isinstance(error, RuntimeError):
+        return failure_record("RuntimeError", str(error))
     traceback = COLOUR.sub("", "\n".join(error.traceback))[-TRACEBACK:]
     cell = {"cell": error.exec_count, "source": error.source, "traceback": traceback}
     bad_input = error.ename == BadInput.__name__
     return failure_record(error.ename, COLOUR.sub("", error.evalue), bad_input=bad_input, **cell)
 
 
-def run(job: dict[str, Any]) -> Path:
-    """Execute one job and return the folder of the finished run.
+def run(job: dict[str, Any]) -> None:
+    """Execute one job.
 
     Args:
         job: ``table``, ``tier``, ``notebook`` (relative to the root), ``parameters``, ``fingerprint``, and perhaps
@@ -107,8 +107,7 @@ def run(job: dict[str, Any]) -> Path:
     message = "the process exited without an error message (killed, or out of memory?); the same command resumes"
     shutil.rmtree(failed_dir(tier, table), ignore_errors=True)
     write_json(failed_dir(tier, table) / ERROR, failure_record("Killed", message))
-    final = run_dir(tier, table)
-    with replacing_folder(final) as folder:
+    with replacing_folder(run_dir(tier, table)) as folder:
         _set_environment(job, folder)
         try:
             papermill.execute_notebook(
@@ -127,15 +126,11 @@ def run(job: dict[str, Any]) -> Path:
                 raise RuntimeError(f"{job['notebook']} ended without calling record(...)")
             if since := "; ".join(changes(job["fingerprint"], fingerprint(ledger.find(table), job["parameters"]))[:3]):
                 raise RuntimeError(f"changed while it ran, so the numbers belong to no one state: {since}")
-        except papermill.PapermillExecutionError as error:
+        except (papermill.PapermillExecutionError, RuntimeError) as error:
             _keep_partial(folder, job, _describe(error))
-            raise
-        except RuntimeError as error:
-            _keep_partial(folder, job, failure_record("RuntimeError", str(error)))
             raise
         _finish(folder, job)
     shutil.rmtree(failed_dir(tier, table), ignore_errors=True)
-    return final
 
 
 def _set_environment(job: dict[str, Any], folder: Path) -> None:

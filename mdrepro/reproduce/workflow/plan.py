@@ -102,13 +102,7 @@ def recipes(jobs: Sequence[Job]) -> list[str]:
 def checkpoints(names: Sequence[str], *, locally: bool = False) -> list[Checkpoint]:
     """What has to be trained for these recipes, parents before children.
 
-    Args:
-        names: recipes.
-        locally: train ``names`` themselves unless this machine has trained them, published or not.
-
-    Raises:
-        BadInput: an unknown name.
-        NotAttempted: the data of one is not on this machine.
+    Args, Raises: as for `mdrepro.training.runs.dependencies.missing`.
     """
     if not names:
         return []

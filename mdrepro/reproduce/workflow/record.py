@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -146,7 +147,7 @@ def record(
     tier = ledger.check_tier(values["tier"])
     networks, made = _credits(spec, tier, values, rows, experiment, checkpoints)
     judged = [results.judged(spec, tier, _with_unit(spec, row)) for row in complete(spec, rows)]
-    result = {
+    result: results.Result = {
         "format": results.FORMAT,
         "table": table,
         "tier": tier,
@@ -157,12 +158,16 @@ def record(
         | networks
         | {"fingerprint": run["fingerprint"] if run else fingerprint(spec, values)},
     }
-    if run:
-        return Recorded(Path(run["folder"]), _write(Path(run["folder"]), result, figures or {}))
-    final = runs() / "interactive" / table
-    with replacing_folder(final) as folder:
-        written = _write(folder, result, figures or {})
-    print(f"recorded in {final.relative_to(root())}", file=sys.stderr)
+    final = Path(run["folder"]) if run else runs() / "interactive" / table
+    with nullcontext(final) if run else replacing_folder(final) as folder:
+        results.write_csv(folder / "result.csv", result["rows"])
+        (folder / "figures").mkdir(exist_ok=True)
+        files = ["result.csv"]
+        for name, figure in (figures or {}).items():
+            files += [f"figures/{path.name}" for path in plotting.save(figure, folder / "figures" / name)]
+        written = results.write(folder / "result.json", result, folder, files)
+    if not run:
+        print(f"recorded in {final.relative_to(root())}", file=sys.stderr)
     return Recorded(final, written)
 
 
@@ -185,12 +190,3 @@ def _credits(
         raise ValueError(f"the experiment is of {experiment.table} at tier {experiment.tier}, not {table.id} at {tier}")
     networks, files = experiment.credits({row.row for row in rows if row.value is not None}, values)
     return {"networks": networks}, files
-
-
-def _write(folder: Path, result: results.Result, figures: Mapping[str, "Figure"]) -> results.Result:
-    results.write_csv(folder / "result.csv", result["rows"])
-    (folder / "figures").mkdir(exist_ok=True)
-    names = ["result.csv"]
-    for name, figure in figures.items():
-        names += [f"figures/{path.name}" for path in plotting.save(figure, folder / "figures" / name)]
-    return results.write(folder / "result.json", result, folder, names)
