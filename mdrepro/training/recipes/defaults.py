@@ -5,29 +5,31 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from mdrepro.data.folders import SD15
+from mdrepro.diffusion.levels import SD_NOISE, V
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.recipes.recipe import Recipe
 
 Values = Mapping[str, Any]
 
+NONE: Values = MappingProxyType({})
 DISTILLATION: Values = MappingProxyType({"probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2})
 """The paper's p, CFG range and weight of the original loss (SnapFusion 2.5)."""
 DROP: Values = MappingProxyType({"drop": 0.1})
+SKIP: Values = MappingProxyType({"skip_probability": 0.1})
+"""Of blocks in robust training (SnapFusion 2.2); p is not in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """Fields of denoisers that begin with the same encoders and see the same data, at one tier; see `Recipe`.
+    """Fields of recipes that begin with the same encoders and see the same data, at one tier; see `Recipe`.
 
-    Args:
-        tier, data: of every row.
-        parents, pretrained: the encoders by role: ``vae`` and ``text``.
-        sampling: of rows that give none.
+    ``parents`` and ``pretrained`` are encoders by role, ``vae`` and ``text``; ``sampling`` is of rows that give none.
     """
 
     tier: str
     data: Values
-    sampling: Values
+    sampling: Values = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
     pretrained: Mapping[str, str] = field(default_factory=dict)
 
@@ -37,19 +39,17 @@ class Defaults:
         kind: str,
         loop: LoopConfig,
         *,
+        vae: str | None = None,
         unet: str | None = None,
         teacher: str | None = None,
-        pretrained: Mapping[str, str] = MappingProxyType({}),
-        network: Values = MappingProxyType({}),
-        noise: Values = MappingProxyType({}),
-        options: Values = MappingProxyType({}),
+        pretrained: Mapping[str, str] = NONE,
+        network: Values = NONE,
+        noise: Values = NONE,
+        options: Values = NONE,
         sampling: Values | None = None,
     ) -> Recipe:
-        """A row that begins with the denoiser of the row ``unet`` and learns from that of ``teacher``, where given.
-
-        ``pretrained`` weights come beside the encoders.
-        """
-        roles = {"unet": unet, "teacher": teacher}
+        """A row with the parents ``vae``, ``unet``, ``teacher`` where given, and ``pretrained`` beside the encoders."""
+        roles = {"vae": vae, "unet": unet, "teacher": teacher}
         return Recipe(
             name=name,
             tier=self.tier,
@@ -63,6 +63,16 @@ class Defaults:
             loop=loop,
             sampling=self.sampling if sampling is None else sampling,
         )
+
+    def from_sd(self, name: str, loop: LoopConfig) -> Recipe:
+        """SD-1.5's network, which SnapFusion evolves, trained to predict v (SnapFusion 2.5)."""
+        network = {"class": "EvolvableUNet"}
+        return self.row(name, "diffusion", loop, pretrained={"unet": SD15}, network=network, noise=V, options=DROP)
+
+    def half_decoder(self, name: str, loop: LoopConfig) -> Recipe:
+        """Half the channels of SD's decoder, on latents that SD-1.5 samples with ``sampling`` (SnapFusion 2.4)."""
+        latents: dict[str, Values] = {"pretrained": {"unet": SD15}, "noise": SD_NOISE, "options": self.sampling}
+        return self.row(name, "synthetic", loop, network={"share": 0.5}, sampling=NONE, **latents)
 
     def few_steps(
         self,
@@ -80,12 +90,6 @@ class Defaults:
 
         Its teacher is ``unet`` where there is no other.
         """
-        return self.row(
-            name,
-            kind,
-            loop,
-            unet=unet,
-            teacher=teacher,
-            options={"steps": steps, **DISTILLATION} if options is None else options,
-            sampling={"steps": steps, "guidance": guidance},
-        )
+        options = {"steps": steps, **DISTILLATION} if options is None else options
+        sampling = {"steps": steps, "guidance": guidance}
+        return self.row(name, kind, loop, unet=unet, teacher=teacher, options=options, sampling=sampling)

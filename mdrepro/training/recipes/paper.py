@@ -13,12 +13,10 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from mdrepro.data.folders import CLIP, SD15
-from mdrepro.diffusion.levels import SD_NOISE, V_FROM_PURE_NOISE, V
+from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
-from mdrepro.training.recipes.defaults import DROP, Defaults
-from mdrepro.training.recipes.recipe import Recipe
+from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults
 
-CROPS = MappingProxyType({"source": "captions", "size": 256})
 PICTURES = MappingProxyType({"source": "captions", "size": 512, "cache": False})
 SD_LATENT = MappingProxyType({"vae": SD15, "text": CLIP})
 DRAWN = MappingProxyType({"steps": 50, "guidance": 7.5})
@@ -29,19 +27,16 @@ AUTOENCODING = LoopConfig(
 MD_STEPS = LoopConfig(
     steps=20_000, batch=2048, accumulation=16, learning_rate=5e-5, warmup=500, ema=0.999, precision="bf16"
 )
+MD_TUNING = replace(MD_STEPS, steps=10_000, accumulation=8, learning_rate=1e-4)
+MD_PRETRAINING = replace(
+    MD_STEPS, steps=750_000, accumulation=8, learning_rate=1e-3, warmup=10_000, ema=0.9999, checkpoint_every=2000
+)
 SF_TUNING = replace(MD_STEPS, steps=10_000, learning_rate=2e-5)
 SF_PRETRAINING = replace(SF_TUNING, steps=20_000)
-GAN = LoopConfig(
-    steps=10_000,
-    batch=512,
-    accumulation=8,
-    learning_rate=1e-4,
-    phase_betas={"discriminator": (0.0, 0.999)},
-    warmup=100,
-    ema=0.99,
-    precision="bf16",
-)
+GAN = replace(MD_TUNING, batch=512, phase_betas={"discriminator": (0.0, 0.999)}, warmup=100, ema=0.99)
 
+MD_UNET = MappingProxyType({"class": "MobileDiffusionUNet"})
+MD_VAE = Defaults(tier="paper", data={"source": "captions", "size": 256})
 MD = Defaults(tier="paper", data=PICTURES, sampling=DRAWN, parents={"vae": "md-vae"}, pretrained={"text": CLIP})
 SF = Defaults(tier="paper", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)
 
@@ -50,54 +45,16 @@ SF = Defaults(tier="paper", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)
 MOBILEDIFFUSION = (
     # Section 1.3: 8 channels, decoder of 38.6M (the paper says 39.3M); LDM's losses and their weights.
     # paper: PSNR 30.0, SSIM 0.83, LPIPS 0.032, where SD has 26.7, 0.76, 0.037 (read-P); cost: 7 A100-days
-    Recipe(
-        name="md-vae",
-        tier="paper",
-        kind="autoencoder",
-        data=CROPS,
-        network={"row": "ours", "width": 128},
-        loop=AUTOENCODING,
-    ),
+    MD_VAE.row("md-vae", "autoencoder", AUTOENCODING, network={"row": "ours", "width": 128}),
     # Half the width, encoder fixed: 9.7M (9.8M).
     # paper: PSNR 30.2, SSIM 0.84, LPIPS 0.032 (read-P); cost: 2 A100-days
-    Recipe(
-        name="md-vae-lite",
-        tier="paper",
-        kind="decoder",
-        parents={"vae": "md-vae"},
-        data=CROPS,
-        network={"row": "ours-lite", "width": 128},
-        loop=AUTOENCODING,
-    ),
+    MD_VAE.row("md-vae-lite", "decoder", AUTOENCODING, vae="md-vae", network={"row": "ours-lite", "width": 128}),
     # 385.1M, 182.2 GMAC (386M and 182, read-S), softmax attention. AdamW, 1e-3, 0.01, 2048 and 750,000 are recalled.
     # paper: FID 8.65, CLIP 0.325 on COCO 30K in 50 DDIM steps (read-S; after T5); cost: 390 A100-days
-    MD.row(
-        "md-base",
-        "diffusion",
-        LoopConfig(
-            steps=750_000,
-            batch=2048,
-            accumulation=8,
-            learning_rate=1e-3,
-            weight_decay=0.01,
-            warmup=10_000,
-            ema=0.9999,
-            precision="bf16",
-            checkpoint_every=2000,
-        ),
-        network={"class": "MobileDiffusionUNet"},
-        noise=V_FROM_PURE_NOISE,
-        options=DROP,
-    ),
+    MD.row("md-base", "diffusion", MD_PRETRAINING, network=MD_UNET, noise=V_FROM_PURE_NOISE, options=DROP),
     # T5: 10,000 iterations (read-S).
     # paper: FID 12.50 -> 12.31 in its ablation (read-S); cost: 5 A100-days
-    MD.row(
-        "md-relu",
-        "relu",
-        replace(MD_STEPS, steps=10_000, accumulation=8, learning_rate=1e-4),
-        unet="md-base",
-        options=DROP,
-    ),
+    MD.row("md-relu", "relu", MD_TUNING, unet="md-base", options=DROP),
     # v1's 8-step model by SnapFusion's guidance-aware distillation (read-P), first half of the chain.
     # paper: nothing on 16 steps; cost: 15 A100-days
     MD.few_steps("md-16", 16, "md-relu", MD_STEPS, guidance=7.5),
@@ -113,30 +70,22 @@ MOBILEDIFFUSION = (
 SNAPFUSION = (
     # Section 2.5, first: SD-1.5 learns to predict v.
     # paper: SD-1.5 has its lowest FID, 13.7, at CLIP 0.283, and 19.5 at 0.304 (inferred); cost: 17 A100-days
-    SF.row(
-        "sf-sd",
-        "diffusion",
-        SF_PRETRAINING,
-        pretrained={"unet": SD15},
-        network={"class": "EvolvableUNet"},
-        noise=V,
-        options=DROP,
-    ),
+    SF.from_sd("sf-sd", SF_PRETRAINING),
     # The last teacher: SD-1.5, directly 32 -> 16 steps, guidance-aware (read-P).
     # paper: nothing on 16 steps; cost: 13 A100-days
     SF.few_steps("sf-sd-16", 16, "sf-sd", SF_TUNING, guidance=7.5),
     # Section 2.2: blocks are skipped; neither p nor the length is in the paper.
     # paper: without it SD-1.5 collapses when a block is removed (read-P), no number; cost: 8 A100-days
-    SF.row("sf-robust", "robust", SF_TUNING, unet="sf-sd", options={"skip_probability": 0.1}),
+    SF.row("sf-robust", "robust", SF_TUNING, unet="sf-sd", options=SKIP),
     # Algorithm 1, with this machine's latencies, and the negative loss of 2,000 held-out samples where the paper takes
     # the CLIP score of 2,000 images (2.5 A100-hours an action, read-P). The target is its Table 5: 26.2 of 51.2 ms.
     # paper: Table 3, 848M by Table 1 (read-P; they do not fit together); cost: 3.5 A100-days
     SF.row(
         "sf-evolved",
         "evolution",
-        LoopConfig(steps=200, batch=2048, accumulation=16, learning_rate=2e-5, ema=0.99, precision="bf16"),
+        replace(SF_TUNING, steps=200, warmup=0, ema=0.99),
         unet="sf-robust",
-        options={"share": 0.51, "rounds": 20, "group": 2, "skip_probability": 0.1, "validation": 2000},
+        options={"share": 0.51, "rounds": 20, "group": 2, **SKIP, "validation": 2000},
     ),
     # The evolved network, trained further as a whole.
     # paper: no number before distillation; cost: 13 A100-days
@@ -151,16 +100,7 @@ SNAPFUSION = (
     # Section 2.4: half of SD's decoder (12.4M; the paper says 13M) on latents of 50 DDIM steps; prompts, steps and rate
     # are not in the paper. Nearly all of the cost is SD-1.5 making latents.
     # paper: close to SD's decoder, only as a figure (read-P); cost: 13 A100-days
-    SF.row(
-        "sf-decoder",
-        "synthetic",
-        LoopConfig(steps=20_000, batch=64, learning_rate=1e-4, warmup=500, ema=0.999, precision="bf16"),
-        pretrained={"unet": SD15},
-        network={"share": 0.5},
-        noise=SD_NOISE,
-        options=DRAWN,
-        sampling={},
-    ),
+    SF.half_decoder("sf-decoder", replace(MD_STEPS, batch=64, accumulation=1, learning_rate=1e-4)),
 )
 
 PAPER = (*MOBILEDIFFUSION, *SNAPFUSION)

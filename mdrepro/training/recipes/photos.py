@@ -1,8 +1,7 @@
 """Autoencoders on crops of photographs, for MobileDiffusion's VAE table: squared error and KL.
 
-MobileDiffusion trains its autoencoder with reconstruction, KL, perceptual and adversarial terms, and its lite decoder
-with the encoder fixed. The perceptual term needs backbone weights that packages do not ship; it and the adversarial
-term are left out here.
+MobileDiffusion's perceptual and adversarial terms are left out: the first needs backbone weights that packages do not
+ship. Its lite decoder is trained with the encoder fixed.
 
 Each network is trained in two runs, the second of which begins with the first's autoencoder: the last steps take crops
 of twice the size and half the batch, so that norms and attention come to see areas more like the tiles that are
@@ -15,7 +14,7 @@ for photos-ours-lite, whose encoder is fixed, on one idle core.
 
 from mdrepro.models import systems
 from mdrepro.training.engine.config import LoopConfig
-from mdrepro.training.recipes.quick import NO_CRITIC
+from mdrepro.training.recipes.quick import SQUARED_ERROR
 from mdrepro.training.recipes.recipe import Recipe
 
 FINISH = 0.3  # of the steps, with larger crops
@@ -40,19 +39,17 @@ def autoencoders(
     Args:
         photos: "packages", or a folder; see `mdrepro.data.photos.split`.
         width: channels of the encoder's finest level, a multiple of 8.
-        crop: height and width of the first run's crops in px, a multiple of 8; the second's are twice as large.
-        batch: crops of a step of the first run.
+        crop, batch: height and width in px, a multiple of 8, and number of the first run's crops a step; the second's
+            are twice as large, and half as many.
         steps: of both runs together.
-        learning_rate: highest rate of Muon.
-        seed: of initial weights, crops and latent noise.
-        threads, precision: as in `LoopConfig`.
+        learning_rate, seed, threads, precision: as in `LoopConfig`.
 
     Raises:
-        BadInput: a value that is not allowed.
+        BadInput: a value that `LoopConfig` refuses. ``width``, ``crop`` and ``photos`` are checked when a recipe is
+            trained, before its first step.
     """
     last = max(1, round(FINISH * steps))
-    runs = [(crop, batch, steps - last), (2 * crop, max(1, batch // 2), last)]
-    runs = [run for run in runs if run[2]]
+    runs = [run for run in ((crop, batch, steps - last), (2 * crop, max(1, batch // 2), last)) if run[2]]
     recipes: dict[str, Recipe] = {}
     encoders = {each.row: each.layout.encoder_of for each in systems.autoencoders().values() if each.row}
     for row, encoder in encoders.items():
@@ -60,13 +57,13 @@ def autoencoders(
         for number, (size, crops, updates) in enumerate(runs):
             final = number == len(runs) - 1
             recipe = Recipe(
-                name=f"photos-{row}" if final else f"photos-{row}-start",
+                name=f"photos-{row}{'' if final else '-start'}",
                 tier="quick",
                 kind="decoder" if encoder else "autoencoder",
                 parents=parents,
                 data={"source": "photos", "path": photos, "size": size, "count": updates * crops, "seed": seed},
                 network={"row": row, "width": width},
-                options={**NO_CRITIC, "power": 2},
+                options=SQUARED_ERROR,
                 loop=LoopConfig(
                     steps=updates,
                     batch=crops,

@@ -10,33 +10,26 @@ Needed on this machine: as for `mdrepro.training.recipes.paper`. Latents and tex
 from dataclasses import replace
 from types import MappingProxyType
 
-from mdrepro.data.folders import CLIP, SD15
-from mdrepro.diffusion.levels import SD_NOISE, V_FROM_PURE_NOISE, V
+from mdrepro.data.folders import CLIP
+from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
-from mdrepro.training.recipes.defaults import DROP, Defaults
-from mdrepro.training.recipes.paper import DRAWN, SD_LATENT
-from mdrepro.training.recipes.recipe import Recipe
+from mdrepro.training.recipes import paper
+from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults
+from mdrepro.training.recipes.paper import DRAWN, MD_UNET, SD_LATENT
 
+CRITIC = MappingProxyType({"start": 30_000})
 PICTURES = MappingProxyType({"source": "captions", "size": 256})
 
-AUTOENCODING = LoopConfig(
-    steps=100_000, batch=32, learning_rate=1e-4, betas=(0.5, 0.9), warmup=1000, ema=0.999, precision="bf16"
-)
+AUTOENCODING = replace(paper.AUTOENCODING, steps=100_000, batch=32)
 MD_TUNING = LoopConfig(steps=20_000, batch=256, learning_rate=1e-4, warmup=200, ema=0.999, precision="bf16")
-SF_TUNING = LoopConfig(
-    steps=10_000, batch=128, accumulation=4, learning_rate=2e-5, warmup=200, ema=0.999, precision="bf16"
+MD_PRETRAINING = replace(
+    MD_TUNING, steps=100_000, learning_rate=3e-4, warmup=2000, decay="cosine", ema=0.9999, checkpoint_every=2000
 )
+SF_TUNING = replace(paper.SF_TUNING, batch=128, accumulation=4, warmup=200)
 SF_PRETRAINING = replace(SF_TUNING, steps=20_000, warmup=500)
-GAN = LoopConfig(
-    steps=10_000,
-    batch=256,
-    learning_rate=1e-4,
-    phase_betas={"discriminator": (0.0, 0.999)},
-    warmup=100,
-    ema=0.99,
-    precision="bf16",
-)
+GAN = replace(paper.GAN, batch=256, accumulation=1)
 
+MD_VAE = Defaults(tier="proxy", data=PICTURES)
 MD = Defaults(tier="proxy", data=PICTURES, sampling=DRAWN, parents={"vae": "proxy-vae"}, pretrained={"text": CLIP})
 SF = Defaults(tier="proxy", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)
 
@@ -44,43 +37,24 @@ SF = Defaults(tier="proxy", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)
 MOBILEDIFFUSION = (
     # The 8-channel autoencoder at half its width.
     # wanted: PSNR above that of SD's autoencoder on the same pictures (paper: 30.0 against 26.7, read-P); cost: 7 h
-    Recipe(
-        name="proxy-vae",
-        tier="proxy",
-        kind="autoencoder",
-        data=PICTURES,
-        network={"row": "ours", "width": 64},
-        options={"start": 30_000},
-        loop=AUTOENCODING,
-    ),
+    MD_VAE.row("proxy-vae", "autoencoder", AUTOENCODING, network={"row": "ours", "width": 64}, options=CRITIC),
     # wanted: as proxy-vae with a quarter of its decoder's parameters (paper: 30.2 against 30.0, read-P); cost: 3 h
-    Recipe(
-        name="proxy-vae-lite",
-        tier="proxy",
-        kind="decoder",
-        parents={"vae": "proxy-vae"},
-        data=PICTURES,
+    MD_VAE.row(
+        "proxy-vae-lite",
+        "decoder",
+        AUTOENCODING,
+        vae="proxy-vae",
         network={"row": "ours-lite", "width": 64},
-        options={"start": 30_000},
-        loop=AUTOENCODING,
+        options=CRITIC,
     ),
     # MobileDiffusion's design at 0.6 of its width: 115M, 15.6 GMAC.
     # wanted: a CLIP score with its captions above that with others' by ten standard errors; cost: 7 h
     MD.row(
         "proxy-base",
         "diffusion",
-        LoopConfig(
-            steps=100_000,
-            batch=256,
-            learning_rate=3e-4,
-            warmup=2000,
-            decay="cosine",
-            ema=0.9999,
-            precision="bf16",
-            checkpoint_every=2000,
-        ),
+        MD_PRETRAINING,
         network={
-            "class": "MobileDiffusionUNet",
+            **MD_UNET,
             "sample_size": 32,
             "block_out_channels": (192, 384, 640),
             "mid_transformer_blocks": 9,
@@ -103,26 +77,18 @@ MOBILEDIFFUSION = (
 SNAPFUSION = (
     # SD-1.5's network, 859.5M, learns v and 256 px: 90.1 GMAC.
     # wanted: FID at 256 px below that of SD-1.5 as it comes; cost: 4 h
-    SF.row(
-        "proxy-sd",
-        "diffusion",
-        SF_PRETRAINING,
-        pretrained={"unet": SD15},
-        network={"class": "EvolvableUNet"},
-        noise=V,
-        options=DROP,
-    ),
+    SF.from_sd("proxy-sd", SF_PRETRAINING),
     # wanted: as proxy-sd at 50 steps; cost: 3.5 h
     SF.few_steps("proxy-sd-16", 16, "proxy-sd", SF_TUNING, guidance=7.5),
     # wanted: FID as proxy-sd; without a transformer block of the down path, better than proxy-sd without it; cost: 2 h
-    SF.row("proxy-robust", "robust", SF_TUNING, unet="proxy-sd", options={"skip_probability": 0.1}),
+    SF.row("proxy-robust", "robust", SF_TUNING, unet="proxy-sd", options=SKIP),
     # wanted: 0.51 of the latency by this machine's table (paper, Table 5: 26.2 of 51.2 ms, read-P); cost: 1 h
     SF.row(
         "proxy-evolved",
         "evolution",
-        LoopConfig(steps=250, batch=128, accumulation=4, learning_rate=2e-5, ema=0.99, precision="bf16"),
+        replace(SF_TUNING, steps=250, warmup=0, ema=0.99),
         unet="proxy-robust",
-        options={"share": 0.51, "rounds": 12, "group": 3, "skip_probability": 0.1, "validation": 1000},
+        options={"share": 0.51, "rounds": 12, "group": 3, **SKIP, "validation": 1000},
     ),
     # wanted: FID as proxy-sd; cost: 3 h
     SF.row("proxy-snap", "diffusion", SF_PRETRAINING, unet="proxy-evolved", options=DROP),
@@ -134,16 +100,7 @@ SNAPFUSION = (
     # Half of SD's decoder on latents that SD-1.5 makes at 256 px, which it was not trained for: not what it draws
     # matters here but the range of its latents.
     # wanted: PSNR against SD's decoder above 30 dB; cost: 9 h
-    SF.row(
-        "proxy-decoder",
-        "synthetic",
-        LoopConfig(steps=5000, batch=32, learning_rate=1e-4, warmup=200, ema=0.999, precision="bf16"),
-        pretrained={"unet": SD15},
-        network={"share": 0.5},
-        noise=SD_NOISE,
-        options=DRAWN,
-        sampling={},
-    ),
+    SF.half_decoder("proxy-decoder", replace(MD_TUNING, steps=5000, batch=32)),
 )
 
 PROXY = (*MOBILEDIFFUSION, *SNAPFUSION)

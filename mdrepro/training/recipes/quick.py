@@ -1,6 +1,6 @@
 """Training runs of the quick tier whose checkpoints are published; see `mdrepro.training.recipes.registry`.
 
-They are small, and all of them together train within 90 minutes on two cores.
+All of them together train within 90 minutes on two cores.
 """
 
 from dataclasses import replace
@@ -8,12 +8,10 @@ from types import MappingProxyType
 
 from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
-from mdrepro.training.recipes.defaults import DROP, Defaults
-from mdrepro.training.recipes.recipe import Recipe
+from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults
 
 FRESH_SHAPES = MappingProxyType({"source": "shapes", "count": 1_000_000})  # more than any run sees: none twice
 SHAPES = MappingProxyType({"source": "shapes", "count": 40_000})  # encoded once, then seen many times
-SHAPES_LATENT = MappingProxyType({"vae": "shapes-vae", "text": "shapes-text"})
 SMALL_UNET = MappingProxyType(
     {"sample_size": 8, "in_channels": 8, "out_channels": 8, "cross_attention_dim": 128, "norm_num_groups": 8}
 )
@@ -27,74 +25,71 @@ AUTOENCODING = LoopConfig(
     threads=1,
     checkpoint_every=500,
 )
+READING = LoopConfig(
+    steps=1200, batch=64, learning_rate=2e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=500
+)
+CONTRASTING = replace(READING, steps=1000, learning_rate=1e-3, checkpoint_every=250)
 PRETRAINING = LoopConfig(
     steps=6000, batch=64, learning_rate=4e-3, optimiser="muon", warmup=100, decay="linear", ema=0.998, threads=1
 )
 FEW_STEPS = LoopConfig(steps=600, batch=64, learning_rate=2e-4, warmup=50, decay="linear", ema=0.99, threads=1)
-NO_CRITIC = MappingProxyType({"perceptual": 0.0, "adversarial": 0.0})  # LPIPS needs weights; a critic needs longer
-ON_SHAPES = Defaults(tier="quick", data=SHAPES, sampling={"steps": 50, "guidance": 3.0}, parents=SHAPES_LATENT)
+GAN = replace(
+    FEW_STEPS, steps=2400, phase_betas={"discriminator": (0.0, 0.999)}, ema=0.995, warmup=20, decay="constant"
+)
+ROBUST = LoopConfig(steps=500, batch=64, learning_rate=3e-4, warmup=50, ema=0.99, threads=1)
+ROUND = LoopConfig(steps=60, batch=64, learning_rate=2e-4, ema=0.95, threads=1)
+TUNING = LoopConfig(steps=1000, batch=64, learning_rate=5e-4, warmup=50, decay="cosine", ema=0.999, threads=1)
+EVOLUTION = MappingProxyType({"share": 0.7, "rounds": 8, "group": 2, **SKIP, "validation": 256})
+SQUARED_ERROR = MappingProxyType({"perceptual": 0.0, "adversarial": 0.0, "power": 2})
+"""Nothing else: LPIPS needs weights, and a critic needs longer."""
+ON_FRESH_SHAPES = Defaults(tier="quick", data=FRESH_SHAPES)
+ON_SHAPES = Defaults(
+    tier="quick",
+    data=SHAPES,
+    sampling={"steps": 50, "guidance": 3.0},
+    parents={"vae": "shapes-vae", "text": "shapes-text"},
+)
 
 QUICK = (
     # The independent scorer: sees real renders only, never captions or generated images.
     # measured: 99.9 % of 1,000 validation scenes read wholly right; 7 min of a shared core
-    Recipe(
-        name="shapes-reader",
-        tier="quick",
-        kind="reader",
-        data=FRESH_SHAPES,
-        network={"width": 64, "depth": 6},
-        loop=LoopConfig(
-            steps=1200, batch=64, learning_rate=2e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=500
-        ),
-    ),
+    ON_FRESH_SHAPES.row("shapes-reader", "reader", READING, network={"width": 64, "depth": 6}),
     # CLIP score's pair of towers: another than shapes-text.
     # measured: 96 % of captions first among 64; 27 min of a core with much other work, 4 min of it this run's
-    Recipe(
-        name="shapes-clip",
-        tier="quick",
-        kind="clip",
-        data=FRESH_SHAPES,
+    ON_FRESH_SHAPES.row(
+        "shapes-clip",
+        "clip",
+        replace(CONTRASTING, seed=1),
         network={"features": 64, "image_width": 16, "width": 64, "layers": 2, "heads": 4},
-        loop=LoopConfig(
-            steps=1000, batch=64, learning_rate=1e-3, warmup=50, decay="cosine", seed=1, threads=1, checkpoint_every=250
-        ),
     ),
     # MobileDiffusion's 8-channel autoencoder at an eighth of its width.
     # measured: PSNR 32.4 dB on 1,000 validation scenes; 16 min of a shared core
-    Recipe(
-        name="shapes-vae",
-        tier="quick",
-        kind="autoencoder",
-        data=FRESH_SHAPES,
+    ON_FRESH_SHAPES.row(
+        "shapes-vae",
+        "autoencoder",
+        AUTOENCODING,
         network={"row": "ours", "width": 16},
-        options={**NO_CRITIC, "power": 2, "kl": 5e-4},
-        loop=AUTOENCODING,
+        options={**SQUARED_ERROR, "kl": 5e-4},
     ),
     # MobileDiffusion 1.3: half the width, encoder fixed.
     # measured: PSNR 34.2 dB on 1,000 validation scenes, above the full decoder's, which saw half as many; 13 min of a
     # shared core
-    Recipe(
-        name="shapes-vae-lite",
-        tier="quick",
-        kind="decoder",
-        parents={"vae": "shapes-vae"},
-        data=FRESH_SHAPES,
+    ON_FRESH_SHAPES.row(
+        "shapes-vae-lite",
+        "decoder",
+        replace(AUTOENCODING, steps=1600, warmup=80),
+        vae="shapes-vae",
         network={"row": "ours-lite", "width": 16},
-        options={**NO_CRITIC, "power": 2},
-        loop=replace(AUTOENCODING, steps=1600, warmup=80),
+        options=SQUARED_ERROR,
     ),
     # Stands in for CLIP's text model, which both papers condition on.
     # measured: 96 % of captions first among 64, registers read out at 0.002 nats; 3 min of a shared core
-    Recipe(
-        name="shapes-text",
-        tier="quick",
-        kind="text",
-        data=FRESH_SHAPES,
+    ON_FRESH_SHAPES.row(
+        "shapes-text",
+        "text",
+        replace(CONTRASTING, steps=700),
         network={"width": 128, "layers": 2, "heads": 4, "registers": 6},
         options={"weight": 3.0, "image_width": 16},
-        loop=LoopConfig(
-            steps=700, batch=64, learning_rate=1e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=250
-        ),
     ),
     # MobileDiffusion's design (1.2) on 8 x 8 latents, two levels, 2.1M parameters.
     # measured: 94.9 % of attributes and 73 % of scenes right (256 validation captions, 25 DDIM steps, w 3); 35 min of a
@@ -134,15 +129,7 @@ QUICK = (
         "shapes-1",
         1,
         "shapes-base",
-        LoopConfig(
-            steps=2400,
-            batch=64,
-            learning_rate=2e-4,
-            phase_betas={"discriminator": (0.0, 0.999)},
-            ema=0.995,
-            warmup=20,
-            threads=1,
-        ),
+        GAN,
         guidance=1.0,
         kind="gan",
         options={"jumps": 1, "last": 0.5, "gamma": "x0", "reconstruction": 0.5, "every": 2},
@@ -165,32 +152,14 @@ QUICK = (
         noise=V_FROM_PURE_NOISE,
         options=DROP,
     ),
-    # SnapFusion 2.2: blocks are skipped, so that the network bears the loss of any. p is not in the paper.
+    # SnapFusion 2.2: blocks are skipped, so that the network bears the loss of any.
     # measured: 87.2 % of attributes and 47 % of scenes right, with all blocks (as shapes-sd); 3 min of one core
-    ON_SHAPES.row(
-        "shapes-robust",
-        "robust",
-        LoopConfig(steps=500, batch=64, learning_rate=3e-4, warmup=50, ema=0.99, threads=1),
-        unet="shapes-sd",
-        options={"skip_probability": 0.1},
-    ),
+    ON_SHAPES.row("shapes-robust", "robust", ROBUST, unet="shapes-sd", options=SKIP),
     # SnapFusion 2.2, Algorithm 1, with latencies of this machine. A round is 60 steps of robust training.
     # measured: 0.69 of the latency of shapes-sd, and half of its parameters; 5 min of one core
-    ON_SHAPES.row(
-        "shapes-evolved",
-        "evolution",
-        LoopConfig(steps=60, batch=64, learning_rate=2e-4, ema=0.95, threads=1),
-        unet="shapes-robust",
-        options={"share": 0.7, "rounds": 8, "group": 2, "skip_probability": 0.1, "validation": 256},
-    ),
+    ON_SHAPES.row("shapes-evolved", "evolution", ROUND, unet="shapes-robust", options=EVOLUTION),
     # The evolved network, trained further as a whole.
     # measured: 90.8 % of attributes and 54 % of scenes right (as shapes-sd), with half of its parameters; 5 min of one
     # core
-    ON_SHAPES.row(
-        "shapes-snap",
-        "diffusion",
-        LoopConfig(steps=1000, batch=64, learning_rate=5e-4, warmup=50, decay="cosine", ema=0.999, threads=1),
-        unet="shapes-evolved",
-        options=DROP,
-    ),
+    ON_SHAPES.row("shapes-snap", "diffusion", TUNING, unet="shapes-evolved", options=DROP),
 )

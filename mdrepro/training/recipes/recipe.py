@@ -1,8 +1,7 @@
 """What a training run is: the fields of a row of `mdrepro.training.recipes.registry`.
 
-A recipe is identified by a hash (`runs.store.key`) over its fields, its parents' hashes and its data, not
-over source code: raise ``version`` by hand when the meaning of an objective changes, so that old checkpoints are not
-taken.
+A recipe is identified by a hash (`runs.store.key`) over its fields, its parents' hashes and its data, not over source
+code: raise ``version`` by hand when the meaning of an objective changes, so that old checkpoints are not taken.
 """
 
 import json
@@ -22,8 +21,7 @@ class Recipe:
     """One training run.
 
     Args:
-        name: of the run.
-        tier: quick, proxy or paper.
+        name, tier: of the run.
         kind: the objective; see `mdrepro.training.objectives.kinds`.
         parents: recipes that it builds on, by role, as names of rows or as recipes that need not be rows: ``vae`` and
             ``text`` make latents and text features, ``unet`` is what it begins with (diffusion may begin with random
@@ -35,13 +33,11 @@ class Recipe:
             with Stable Diffusion's UNet, its class alone, by which it can become an ``EvolvableUNet``.
         noise: arguments of diffusers' DDIMScheduler; empty for the parent's.
         options: of the objective.
-        loop: how it is trained.
         sampling: ``steps`` and ``guidance`` with which the checkpoint is meant to be run; not part of its hash.
-        version: raised by hand when an objective's meaning changes.
 
     Raises:
-        BadInput: an unknown tier or role. What its kind needs is checked before it is trained, by
-            `mdrepro.training.objectives.kinds.kind_of`, since objectives import torch.
+        BadInput: an unknown tier or role. `mdrepro.training.objectives.kinds.kind_of`, which imports torch, checks what
+            its kind needs before it is trained.
     """
 
     name: str

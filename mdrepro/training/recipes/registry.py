@@ -11,15 +11,6 @@ from mdrepro.core.errors import BadInput, unknown
 from mdrepro.training.recipes import paper, photos, proxy, quick, rules, students
 from mdrepro.training.recipes.recipe import TIERS, Recipe
 
-ROWS = (
-    *quick.QUICK,
-    *rules.QUICK,
-    *students.STUDENTS,
-    *photos.PHOTOS,
-    *proxy.PROXY,
-    *paper.PAPER,
-)
-
 
 def _table(rows: Iterable[Recipe]) -> dict[str, Recipe]:
     """The rows by name, each after its parents; a parent that is given as a recipe becomes a row itself."""
@@ -42,7 +33,7 @@ def _table(rows: Iterable[Recipe]) -> dict[str, Recipe]:
     return table
 
 
-RECIPES = _table(ROWS)
+RECIPES = _table((*quick.QUICK, *rules.QUICK, *students.STUDENTS, *photos.PHOTOS, *proxy.PROXY, *paper.PAPER))
 
 
 def get(recipe: str | Recipe) -> Recipe:

@@ -6,69 +6,58 @@ All rows of a table are trained in the same way: they compare with each other an
 
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 
 from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.recipes import quick
 from mdrepro.training.recipes.defaults import DROP, Values
-from mdrepro.training.recipes.quick import AUTOENCODING, FRESH_SHAPES, PRETRAINING, SHAPES_LATENT, SMALL_UNET
-from mdrepro.training.recipes.recipe import Recipe
+from mdrepro.training.recipes.quick import AUTOENCODING, FRESH_SHAPES, PRETRAINING, SMALL_UNET
 
-SD_LIKE = MappingProxyType(
-    {
-        **SMALL_UNET,
-        "class": "MobileDiffusionUNet",
-        "block_out_channels": (32, 48, 64),
-        "resnets_per_level": (2, 2, 2),
-        "transformer_blocks": (1, 1, 1),
-        "mid_transformer_blocks": 1,
-        "self_attention": (True, True, True),
-        "cross_attention": (True, True, True),
-        "shared_key_value": "none",
-        "ffn_activation": "gelu",
-        "ffn_ratio": 4.0,
-        "separable_conv": (False, False, False),
-        "mid_separable_conv": False,
-        "attention_head_dim": 16,
-        "time_embed_dim": 128,
-    }
-)
+SD_LIKE: Values = {
+    **SMALL_UNET,
+    "class": "MobileDiffusionUNet",
+    "block_out_channels": (32, 48, 64),
+    "resnets_per_level": (2, 2, 2),
+    "transformer_blocks": (1, 1, 1),
+    "mid_transformer_blocks": 1,
+    "self_attention": (True, True, True),
+    "cross_attention": (True, True, True),
+    "shared_key_value": "none",
+    "ffn_activation": "gelu",
+    "ffn_ratio": 4.0,
+    "separable_conv": (False, False, False),
+    "mid_separable_conv": False,
+    "attention_head_dim": 16,
+    "time_embed_dim": 128,
+}
 """Every rule turned back: SD's design on three levels of 8, 4 and 2 latent pixels a side, where the paper's network has
 64, 32 and 16. The innermost level is its low resolution, the two outer ones are its high resolution."""
 
-RULES: Mapping[str, Values] = MappingProxyType(
-    {
-        # 2.229M parameters
-        "base": {},
-        # 2.221M: 13 blocks in the middle keep the size level, as the paper says of its own step
-        "t1": {"block_out_channels": (32, 48, 48), "transformer_blocks": (0, 1, 1), "mid_transformer_blocks": 13},
-        # 1.500M: the low resolution, which its transformers take as it comes, narrower still; the paper tells neither
-        # how narrow nor whether the size was level
-        "t1-narrow-input": {
-            "block_out_channels": (32, 48, 32),
-            "transformer_blocks": (0, 1, 1),
-            "mid_transformer_blocks": 13,
-        },
-        # 2.161M
-        "t2": {"self_attention": (False, False, True)},
-        # 2.024M: the feed-forward layers stay
-        "t2-no-cross-attention": {
-            "self_attention": (False, False, True),
-            "cross_attention": (False, False, True),
-        },
-        # 2.188M
-        "t3": {"shared_key_value": "self"},
-        # 2.229M
-        "t4": {"ffn_activation": "swish"},
-        # 2.104M
-        "t6": {"ffn_ratio": 3.0},
-        # 1.470M
-        "c1": {"separable_conv": (False, True, True), "mid_separable_conv": True},
-        # 1.495M: the transformer behind a ResNet goes with it; the middle keeps its two ResNets
-        "c2": {"resnets_per_level": (1, 1, 1)},
-    }
-)
+T1: Values = {"block_out_channels": (32, 48, 48), "transformer_blocks": (0, 1, 1), "mid_transformer_blocks": 13}
+T2: Values = {"self_attention": (False, False, True)}
+RULES: Mapping[str, Values] = {
+    # 2.229M parameters
+    "base": {},
+    # 2.221M: 13 blocks in the middle keep the size level, as the paper says of its own step
+    "t1": T1,
+    # 1.500M: the low resolution, which its transformers take as it comes, narrower still; the paper tells neither
+    # how narrow nor whether the size was level
+    "t1-narrow-input": {**T1, "block_out_channels": (32, 48, 32)},
+    # 2.161M
+    "t2": T2,
+    # 2.024M: the feed-forward layers stay
+    "t2-no-cross-attention": {**T2, "cross_attention": (False, False, True)},
+    # 2.188M
+    "t3": {"shared_key_value": "self"},
+    # 2.229M
+    "t4": {"ffn_activation": "swish"},
+    # 2.104M
+    "t6": {"ffn_ratio": 3.0},
+    # 1.470M
+    "c1": {"separable_conv": (False, True, True), "mid_separable_conv": True},
+    # 1.495M: the transformer behind a ResNet goes with it; the middle keeps its two ResNets
+    "c2": {"resnets_per_level": (1, 1, 1)},
+}
 """What each rule of MobileDiffusion (1.2) changes in `SD_LIKE`. T5 is a fine-tuning, below. Depthwise kernels of 7 or 9
 (tried with C1, not adopted) are left out: the levels that are separable have 4 and 2 pixels a side, and such a kernel
 covers all of them."""
@@ -79,8 +68,7 @@ TUNING = LoopConfig(
 )
 ON_SHAPES = replace(quick.ON_SHAPES, sampling={"steps": 25, "guidance": 3.0})
 
-
-RULE_ROWS = (
+QUICK = (
     # wanted: which rules cost quality, at a tenth of shapes-base's training; measured in the table
     # mobilediffusion-ablation-quality
     *(
@@ -99,44 +87,30 @@ RULE_ROWS = (
     ON_SHAPES.row("shapes-rule-t5", "relu", TUNING, unet="shapes-rule-base", options=DROP),
     # The base trained further for as long with its softmax: it shows what of T5's gain or loss is due to ReLU.
     ON_SHAPES.row("shapes-rule-base-tuned", "diffusion", TUNING, unet="shapes-rule-base", options=DROP),
-)
-
-_WITH_ROBUST = {row.name: row for row in quick.QUICK if row.name in ("shapes-evolved", "shapes-snap")}
-
-EVOLUTION_ROWS = (
     # shapes-evolved without robust training: Algorithm 1 on shapes-sd, blocks not skipped in training. A round is twice
     # as long, so that 8 rounds come to what shapes-robust and shapes-evolved together take.
     # wanted: a worse network than shapes-evolved; measured in snapfusion-evolution; 7 min of one core
-    replace(
-        _WITH_ROBUST["shapes-evolved"],
-        name="shapes-evolved-standard",
-        parents={**SHAPES_LATENT, "unet": "shapes-sd"},
-        options={**_WITH_ROBUST["shapes-evolved"].options, "skip_probability": 0.0},
-        loop=replace(_WITH_ROBUST["shapes-evolved"].loop, steps=120),
+    quick.ON_SHAPES.row(
+        "shapes-evolved-standard",
+        "evolution",
+        replace(quick.ROUND, steps=120),
+        unet="shapes-sd",
+        options={**quick.EVOLUTION, "skip_probability": 0.0},
     ),
     # The same, trained further as a whole, as shapes-snap is.
     # wanted: a worse network than shapes-snap; measured in snapfusion-evolution
-    replace(
-        _WITH_ROBUST["shapes-snap"],
-        name="shapes-snap-standard",
-        parents={**SHAPES_LATENT, "unet": "shapes-evolved-standard"},
+    quick.ON_SHAPES.row(
+        "shapes-snap-standard", "diffusion", quick.TUNING, unet="shapes-evolved-standard", options=DROP
     ),
-)
-
-DECODER_ROWS = (
     # SnapFusion 2.4: half the channels, squared difference of the images alone, on latents that shapes-base samples in
     # 4 steps (the paper: 50).
     # wanted: 30 dB to the images of shapes-vae; measured in snapfusion-decoder
-    Recipe(
-        name="shapes-decoder-half",
-        tier="quick",
-        kind="synthetic",
-        parents={**SHAPES_LATENT, "unet": "shapes-base"},
-        data=FRESH_SHAPES,
+    replace(ON_SHAPES, data=FRESH_SHAPES, sampling={}).row(
+        "shapes-decoder-half",
+        "synthetic",
+        replace(AUTOENCODING, steps=500, warmup=25),
+        unet="shapes-base",
         network={"share": 0.5},
         options={"steps": 4, "guidance": 3.0},
-        loop=replace(AUTOENCODING, steps=500, warmup=25),
     ),
 )
-
-QUICK = (*RULE_ROWS, *EVOLUTION_ROWS, *DECODER_ROWS)

@@ -10,7 +10,6 @@ snapfusion-step-distillation and snapfusion-distillation-ablations, whose claims
 
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 
 from mdrepro.training.recipes.defaults import DISTILLATION, Values
 from mdrepro.training.recipes.quick import FEW_STEPS, ON_SHAPES
@@ -23,7 +22,7 @@ def _student(
     name: str,
     steps: int,
     unet: str,
-    options: Values,
+    options: Values | None = None,
     *,
     kind: str = "steps",
     teacher: str | None = None,
@@ -34,30 +33,28 @@ def _student(
     return ON_SHAPES.few_steps(name, steps, unet, loop, guidance=guidance, kind=kind, teacher=teacher, options=options)
 
 
-ABLATED: Mapping[str, tuple[str | None, Values]] = MappingProxyType(
-    {
-        # Defaults: Figs. 6c (mixed), 6d (2 to 14, 0.1), 7a (with), 7b (dynamic, 0.2), 7c (16 steps); the teacher is the
-        # student's own 16-step version (appendix D)
-        "shapes-8-mixed": (None, {}),
-        # Fig. 6c, 6d
-        "shapes-8-vanilla": (None, {"probability": 0.0}),
-        "shapes-8-cfg": (None, {"probability": 1.0}),
-        "shapes-8-w3": (None, {"guidance": (3.0, 3.0)}),
-        "shapes-8-p20": (None, {"probability": 0.2}),
-        "shapes-8-p20-w7": (None, {"probability": 0.2, "guidance": (7.0, 14.0)}),
-        "shapes-8-p50": (None, {"probability": 0.5}),
-        # Fig. 7a, which is Fig. 7b's constant weight of 0, and Fig. 7b
-        "shapes-8-no-original": (None, {"gamma": 0.0}),
-        "shapes-8-dynamic-001": (None, {"gamma": 0.01}),
-        "shapes-8-dynamic-1": (None, {"gamma": 1.0}),
-        "shapes-8-constant-1": (None, {"gamma": 1.0, "scaling": "constant"}),
-        # Fig. 7c: of 32 steps and more the teacher is the undistilled network, as the paper's own of 32 steps is
-        "shapes-8-teacher-32": ("shapes-base", {"teacher_steps": 32}),
-        "shapes-8-teacher-64": ("shapes-base", {"teacher_steps": 64}),
-        # Fig. 4 right: the teacher is another design's 16-step version, itself distilled with the CFG-aware loss
-        "shapes-8-teacher-sd": ("shapes-sd-16", {}),
-    }
-)
+ABLATED: Mapping[str, tuple[str | None, Values]] = {
+    # Defaults: Figs. 6c (mixed), 6d (2 to 14, 0.1), 7a (with), 7b (dynamic, 0.2), 7c (16 steps); the teacher is the
+    # student's own 16-step version (appendix D)
+    "shapes-8-mixed": (None, {}),
+    # Fig. 6c, 6d
+    "shapes-8-vanilla": (None, {"probability": 0.0}),
+    "shapes-8-cfg": (None, {"probability": 1.0}),
+    "shapes-8-w3": (None, {"guidance": (3.0, 3.0)}),
+    "shapes-8-p20": (None, {"probability": 0.2}),
+    "shapes-8-p20-w7": (None, {"probability": 0.2, "guidance": (7.0, 14.0)}),
+    "shapes-8-p50": (None, {"probability": 0.5}),
+    # Fig. 7a, which is Fig. 7b's constant weight of 0, and Fig. 7b
+    "shapes-8-no-original": (None, {"gamma": 0.0}),
+    "shapes-8-dynamic-001": (None, {"gamma": 0.01}),
+    "shapes-8-dynamic-1": (None, {"gamma": 1.0}),
+    "shapes-8-constant-1": (None, {"gamma": 1.0, "scaling": "constant"}),
+    # Fig. 7c: of 32 steps and more the teacher is the undistilled network, as the paper's own of 32 steps is
+    "shapes-8-teacher-32": ("shapes-base", {"teacher_steps": 32}),
+    "shapes-8-teacher-64": ("shapes-base", {"teacher_steps": 64}),
+    # Fig. 4 right: the teacher is another design's 16-step version, itself distilled with the CFG-aware loss
+    "shapes-8-teacher-sd": ("shapes-sd-16", {}),
+}
 """Students of 8 steps by name: the teacher, if it is not shapes-16, and what differs from the defaults.
 
 wanted: FID[shapes] and CLIP score[shapes] ordered as in SnapFusion's Figs. 6 and 7
@@ -66,20 +63,20 @@ wanted: FID[shapes] and CLIP score[shapes] ordered as in SnapFusion's Figs. 6 an
 STUDENTS = (
     # Stands in for SD-1.5's 16-step version, the teacher of SnapFusion's efficient UNet.
     # wanted: attributes within 3 points of shapes-sd in 50 steps
-    _student("shapes-sd-16", 16, "shapes-sd", {"steps": 16, **DISTILLATION}),
+    _student("shapes-sd-16", 16, "shapes-sd"),
     *(
         _student(name, 8, "shapes-16", {"steps": 8, **DISTILLATION, **changes}, teacher=teacher)
         for name, (teacher, changes) in ABLATED.items()
     ),
     # Table 2 and Figs. 6a and 6b: five methods from shapes-base to 8 steps, each in 450 updates. This is the paper's.
     # wanted: the lowest FID[shapes] of the five
-    _student("shapes-16-direct", 16, "shapes-base", {"steps": 16, **DISTILLATION}),
-    _student("shapes-8-direct", 8, "shapes-16-direct", {"steps": 8, **DISTILLATION}),
+    _student("shapes-16-direct", 16, "shapes-base"),
+    _student("shapes-8-direct", 8, "shapes-16-direct"),
     # Fig. 6a: the same loss along a chain, 64 -> 32 -> 16 -> 8.
     # wanted: worse than shapes-8-direct
-    _student("shapes-32-chain", 32, "shapes-base", {"steps": 32, **DISTILLATION}, updates=150),
-    _student("shapes-16-chain", 16, "shapes-32-chain", {"steps": 16, **DISTILLATION}, updates=150),
-    _student("shapes-8-chain", 8, "shapes-16-chain", {"steps": 8, **DISTILLATION}, updates=150),
+    _student("shapes-32-chain", 32, "shapes-base", updates=150),
+    _student("shapes-16-chain", 16, "shapes-32-chain", updates=150),
+    _student("shapes-8-chain", 8, "shapes-16-chain", updates=150),
     # Plain progressive distillation (arXiv 2202.00512): neither guidance nor the original loss.
     # wanted: a lower highest CLIP score[shapes] than shapes-8-direct
     _student("shapes-16-plain", 16, "shapes-base", {"steps": 16}, kind="progressive"),

@@ -71,7 +71,7 @@ def command(*arguments: str) -> int:
 def test_each_row_says_what_it_comes_to_and_what_it_costs(tier: str) -> None:
     """In a comment before it; and what it takes is one set of weights and one folder of pictures."""
     source = Path(proxy.__file__ if tier == "proxy" else paper.__file__).read_text()
-    comments = re.findall(r"((?:^    # .*\n)+)^    (?:Recipe|(?:MD|SF)\.\w+)\(", source, flags=re.MULTILINE)
+    comments = re.findall(r"((?:^    # .*\n)+)^    (?:MD|MD_VAE|SF)\.\w+\(", source, flags=re.MULTILINE)
     for comment, row in zip(comments, TIERS[tier], strict=True):
         assert ("wanted: " if tier == "proxy" else "paper: ") in comment, row.name
         assert "cost: " in comment, row.name

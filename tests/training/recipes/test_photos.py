@@ -1,5 +1,6 @@
 """Rows of autoencoders on photographs: rates and crops over both runs, and settings that reach the parents."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from mdrepro.core.errors import BadInput
 from mdrepro.models.mobilediffusion import vae
+from mdrepro.training.objectives import kinds
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.photos import autoencoders
 from mdrepro.training.recipes.recipe import Recipe
@@ -76,6 +78,15 @@ def test_a_change_of_the_first_run_alone_changes_the_keys_of_all_that_begin_with
 def test_values_that_are_not_allowed(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         autoencoders(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"width": 12}, "width 12: a multiple of 8"), ({"row": "other"}, "unknown row 'other'")]
+)
+def test_networks_that_no_layout_gives_are_refused_before_training(wrong: dict[str, Any], message: str) -> None:
+    ours = autoencoders()["ours"]
+    with pytest.raises(BadInput, match=message):
+        kinds.kind_of(replace(ours, network={**ours.network, **wrong}))
 
 
 def test_photographs_have_no_captions() -> None:
