@@ -19,18 +19,10 @@ def run(
     resume: bool = True,
     max_seconds: float | None = None,
 ) -> Trained:
-    """Train a recipe.
+    """Train a recipe in ``folder`` from its parents by role, with latents and text features of its data in ``latents``.
 
-    Args:
-        recipe: the run.
-        parents: by role.
-        folder: where it is trained.
-        latents: for latents and text features of its data.
-        resume, max_seconds: as in `loop.train`.
-
-    Raises:
-        BadInput: a setting that is not allowed.
-        NotAttempted: data or pretrained weights are not here.
+    ``resume``, ``max_seconds`` and errors are as of `loop.train`; BadInput for a setting that is not allowed,
+    NotAttempted where data or pretrained weights are not here.
     """
     torch.manual_seed(recipe.loop.seed)
     training = kinds.kind_of(recipe).build(Inputs(recipe, parents, latents))

@@ -29,8 +29,7 @@ def _listed(recipe: Recipe) -> dict[str, Any]:
         return row | {"state": "needs data"}
     if run is None:
         return row | {"state": "missing"}
-    local = run.folder.is_relative_to(paths.runs())
-    return row | {"state": "trained" if local else "published", "folder": paths.relative(run.folder)}
+    return row | {"state": "trained" if run.local else "published", "folder": paths.relative(run.folder)}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -55,9 +54,8 @@ def train(
     from mdrepro.training.runs.session import Unfinished
     from mdrepro.training.runs.settings import changed
 
-    recipe = changed(registry.get(name), settings)
     try:
-        run = store.train(recipe, resume=resume, max_seconds=max_seconds)
+        run = store.train(changed(registry.get(name), settings), resume=resume, max_seconds=max_seconds)
     except Unfinished as rest:
         print(rest)
         return {"recipe": name, "finished": False}
@@ -90,11 +88,10 @@ def _load_pipeline(folder: Path) -> Any:
     from mdrepro.models.pipeline import MobileDiffusionPipeline
     from mdrepro.models.safe import refuse_pickles
 
-    index = folder / "model_index.json"
     try:
-        name = json.loads(index.read_text())["_class_name"]
+        name = json.loads((folder / "model_index.json").read_text())["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder} holds no diffusers pipeline: {index.name} cannot be read ({error})") from None
+        raise BadInput(f"{folder} holds no diffusers pipeline: model_index.json cannot be read ({error})") from None
     if name == MobileDiffusionPipeline.__name__:
         return MobileDiffusionPipeline.from_pretrained(folder)
     refuse_pickles(folder)

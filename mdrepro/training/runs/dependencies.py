@@ -7,16 +7,12 @@ def missing(names: Sequence[str], *, locally: bool = False) -> list[str]:
     """The recipes to train so that ``names`` can be used, parents before children.
 
     A recipe that is finished needs no parents but those that its pipeline loads (autoencoder and text encoder).
-
-    Args:
-        names: recipes.
-        locally: train ``names`` (not their parents) unless this machine has trained them, published or not.
+    ``locally`` trains ``names`` (not their parents) unless this machine has trained them, published or not.
 
     Raises:
         BadInput: an unknown name.
         NotAttempted: the data of one of them is not on this machine.
     """
-    from mdrepro.core import paths
     from mdrepro.training.recipes import registry
     from mdrepro.training.runs import store
 
@@ -27,8 +23,7 @@ def missing(names: Sequence[str], *, locally: bool = False) -> list[str]:
         if name in finished:
             return
         row, run = registry.get(name), store.find(name)
-        local = run is not None and run.folder.is_relative_to(paths.runs())
-        finished[name] = local if locally and name in names else run is not None
+        finished[name] = run is not None and (run.local or not locally or name not in names)
         for role, parent in row.parent_names.items():
             if not finished[name] or role in ("vae", "text"):
                 visit(parent)

@@ -34,5 +34,4 @@ def runs_of(components: Mapping[str, object]) -> dict[str, "Run"]:
     """The runs that a pipeline's networks were loaded from, by component."""
     from torch import nn
 
-    networks = {name: part for name, part in components.items() if isinstance(part, nn.Module)}
-    return {name: _RUNS[network] for name, network in networks.items() if network in _RUNS}
+    return {name: _RUNS[part] for name, part in components.items() if isinstance(part, nn.Module) and part in _RUNS}

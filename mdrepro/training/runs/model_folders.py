@@ -34,17 +34,15 @@ OF_ROLE: Mapping[str, tuple[str, ...]] = {
     "start": ("vae",),
 }
 """The parts that a role of a recipe takes, its network first."""
+OF_THIS_MACHINE = ("_name_or_path", "name_or_path")
 KINDS = ("reader", "clip", "vae", "unet", "text_encoder", "tokenizer", "scheduler")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def load(folder: Path, part: str, rest: Path | None = None) -> Any:
-    """A part from its ``folder``; networks in eval mode, float32, on the CPU.
+    """A part, one of `KINDS`, from the ``folder`` that ``save_pretrained`` wrote; networks in eval mode, float32, CPU.
 
-    Args:
-        folder: as ``save_pretrained`` wrote it.
-        part: one of `KINDS`.
-        rest: another network's folder, whose weights of the same names stand for those that ``folder`` lacks.
+    ``rest`` is another network's folder, whose weights of the same names stand for those that ``folder`` lacks.
 
     Raises:
         BadInput: a class that is not allowed there, or a folder that is not there.
@@ -91,7 +89,7 @@ def _kind(folder: Path, part: str) -> "type[ModelMixin]":
     config = folder / ("scheduler_config.json" if part == "scheduler" else "config.json")
     try:
         name = json.loads(config.read_text())["_class_name"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{paths.relative(config)} names no class ({type(error).__name__})") from error
     if name not in allowed:
         raise unknown(f"class of {paths.relative(folder)}", name, allowed)
@@ -106,17 +104,16 @@ def save(parts: Mapping[str, "Stored"], folder: Path) -> None:
             part.save_pretrained(folder / name)
         for file in (folder / name).glob("*.json"):
             config = json.loads(file.read_text())
-            if config.pop("_name_or_path", None) is not None or config.pop("name_or_path", None) is not None:
-                file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+            kept = {key: value for key, value in config.items() if key not in OF_THIS_MACHINE or value is None}
+            if kept != config:
+                file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights that others trained, in diffusers' or transformers' folders.
+    """Weights that others trained: a folder or a name on the hub, of a pipeline or of the part itself.
 
-    Args:
-        source: a folder, or a name on the hub; of a pipeline, or of the part itself. One that is in
-            `folders.weights` is not looked for on the hub.
+    A name that is in `folders.weights` is not looked for on the hub.
     """
 
     source: str
@@ -134,7 +131,9 @@ class Pretrained:
         for place in [folder / part for part in OF_ROLE.get(role, ()) if (folder / part).is_dir()] or [folder]:
             for file in sorted(place.rglob("*")):
                 if file.suffix in (".safetensors", ".json"):
-                    digest.update(f"{file.relative_to(folder).as_posix()} {_sha256(file)}\n".encode())
+                    state = file.stat()
+                    content = _sha256(file, state.st_size, state.st_mtime_ns)
+                    digest.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
         return digest.hexdigest()
 
     def check(self, role: str) -> None:
@@ -169,7 +168,7 @@ class Pretrained:
             ) from error
 
     def load(self, part: str) -> Any:
-        """One of `KINDS`; see `load`.
+        """See `load`.
 
         Raises:
             BadInput: pickles, or another kind of network.
@@ -181,7 +180,7 @@ class Pretrained:
         from mdrepro.models.safe import from_hub, refuse_pickles
 
         folder = self.folder()
-        source = self.source if folder is None else os.fspath(folder)
+        source = os.fspath(folder or self.source)
         if part in ("text_encoder", "tokenizer"):
             tokenizer, encoder = text.load(source)
             return tokenizer if part == "tokenizer" else encoder.float()
@@ -189,18 +188,13 @@ class Pretrained:
         refuse_pickles(source, inside.get("subfolder"))
         if folder and part != "scheduler":
             return load(folder / inside.get("subfolder", ""), part)
-        kind = {"vae": AutoencoderKL, "unet": UNet2DConditionModel, "scheduler": DDIMScheduler}[part]
         with from_hub(source):
             if part == "scheduler":
-                return kind.from_pretrained(source, **inside)
+                return DDIMScheduler.from_pretrained(source, **inside)
+            kind = {"vae": AutoencoderKL, "unet": UNet2DConditionModel}[part]
             return kind.from_pretrained(source, use_safetensors=True, **inside).float().eval()
 
 
-def _sha256(file: Path) -> str:
-    state = file.stat()
-    return _sha256_of(file, state.st_size, state.st_mtime_ns)
-
-
 @functools.lru_cache(maxsize=1024)  # gigabytes, and a key is asked for often
-def _sha256_of(file: Path, size: int, changed: int) -> str:
+def _sha256(file: Path, size: int, changed: int) -> str:
     return sha256(file)

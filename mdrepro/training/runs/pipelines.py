@@ -1,6 +1,6 @@
 """Trained runs assembled to text-to-image pipelines."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.training.objectives import kinds
@@ -19,8 +19,7 @@ def load(recipe: Recipe | str, *, vae: str | None = None) -> "MobileDiffusionPip
 
     Args:
         recipe: a row of a denoiser, or its name.
-        vae: a recipe whose autoencoder is taken in place of the row's own: one with a lighter decoder for the same
-            latents.
+        vae: a recipe whose autoencoder, with a lighter decoder for the same latents, stands for the row's own.
 
     Raises:
         BadInput: a recipe of something else, or an autoencoder of other latents.
@@ -35,14 +34,11 @@ def load(recipe: Recipe | str, *, vae: str | None = None) -> "MobileDiffusionPip
         raise BadInput(f"{vae} decodes other latents than those of {row.name}: must be a decoder of the same encoder")
     denoiser, text = _finished(row), _parts(row, "text")
     autoencoder = _finished(registry.get(vae)) if vae else _parts(row, "vae")
-    sampling: dict[str, Any] = {f"default_{name}": value for name, value in row.sampling.items()}
     return MobileDiffusionPipeline(
         vae=autoencoder.load("vae"),
-        text_encoder=text.load("text_encoder"),
-        tokenizer=text.load("tokenizer"),
-        unet=denoiser.load("unet"),
-        scheduler=denoiser.load("scheduler"),
-        **sampling,
+        **{part: text.load(part) for part in ("text_encoder", "tokenizer")},
+        **{part: denoiser.load(part) for part in ("unet", "scheduler")},
+        **{f"default_{name}": value for name, value in row.sampling.items()},
     )
 
 
@@ -56,7 +52,6 @@ def _parts(row: Recipe, role: str) -> "Parts":
 
 
 def _finished(row: Recipe) -> store.Run:
-    run = store.find(row)
-    if run is None:
+    if (run := store.find(row)) is None:
         raise NotAttempted(f"there is no checkpoint of {row.name}: mdrepro train {row.name}")
     return run

@@ -10,14 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
-from mdrepro.core.files import replacing_folder, sha256, write_json
+from mdrepro.core.files import file_hashes, replacing_folder, write_json
 from mdrepro.core.locks import hold
 from mdrepro.core.provenance import hardware, state
 from mdrepro.data import sources
@@ -50,13 +50,7 @@ def run(
 ) -> None:
     """Train a recipe in ``place/work``, then put its parts and its record in the folder ``place``.
 
-    Args:
-        recipe: the run.
-        parents: by role.
-        place: where the run lies.
-        latents: where latents and text features of its data are kept.
-        identity: of recipe and parents, for the record.
-        resume, max_seconds: as in `loop.train`.
+    ``identity``, of recipe and parents, goes into the record; the other arguments are as of `build.run`.
 
     Raises:
         Unfinished: time ran out.
@@ -92,8 +86,8 @@ def run(
 
 def write_record(place: Path, record: dict[str, Any]) -> None:
     """Write the record of the files in a folder beside them."""
-    names = sorted(file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file())
-    hashes = {name: sha256(place / name) for name in names if name != RECORD}
+    names = [file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file()]
+    hashes = file_hashes(place, (name for name in names if name != RECORD))
     size = sum((place / name).stat().st_size for name in hashes)
     write_json(place / RECORD, record | {"bytes": size, "files": hashes})
 
@@ -130,7 +124,7 @@ def first() -> bool:
 
 
 def agreed(value: bool) -> bool:
-    """What the first process says; all wait for it."""
+    """The first process's value, for which all wait."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return value
     from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
@@ -144,31 +138,24 @@ def agreed(value: bool) -> bool:
 
 @contextmanager
 def alone(place: Path) -> Iterator[None]:
-    """Holds the lock of a run, after any other process that holds it; it goes with the process."""
-    if not first():
-        yield
-        return
+    """Holds the lock of a run in the first process, after any other that holds it; it goes with the process."""
 
     def busy() -> None:
         print(f"{place.name}: waiting for another process that trains it", file=sys.stderr, flush=True)
 
-    with hold(place.parent / f".{place.name}.lock", busy=busy):
+    with hold(place.parent / f".{place.name}.lock", busy=busy) if first() else nullcontext():
         yield
 
 
 class _Spent:
-    """Wall and CPU seconds of a run, all its sessions together; kept in a file, so that a kill loses a few seconds.
-
-    Args:
-        file: where they are kept.
-        go_on: add to what is there.
-    """
+    """Wall and CPU seconds of a run, all its sessions together; kept in a file, so that a kill loses a few seconds."""
 
     EVERY = 5.0
 
-    def __init__(self, file: Path, go_on: bool) -> None:
+    def __init__(self, file: Path, resume: bool) -> None:
         self.file = file
-        self.before = json.loads(file.read_text()) if go_on and file.is_file() else {"seconds": 0.0, "cpu_seconds": 0.0}
+        kept = resume and file.is_file()
+        self.before = json.loads(file.read_text()) if kept else {"seconds": 0.0, "cpu_seconds": 0.0}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True, name="spent")
 

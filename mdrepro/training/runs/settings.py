@@ -51,12 +51,10 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         types = allowed(recipe)[section]
         if field not in types:
             raise unknown(f"setting of {recipe.name}", name, [f"{section}.{one}" for one in types])
-        value = _value(name, text, types[field])
-        if section == "loop":
-            recipe = replace(recipe, loop=replace(recipe.loop, **{field: value}))
-        else:
-            changes: dict[str, Any] = {section: {**getattr(recipe, section), field: value}}
-            recipe = replace(recipe, **changes)
+        change: dict[str, Any] = {field: _value(name, text, types[field])}
+        before = getattr(recipe, section)
+        after: Any = {**before, **change} if isinstance(before, Mapping) else replace(before, **change)
+        recipe = replace(recipe, **{section: after})
         if name == "data.source":
             sources.settings(recipe.data)
         if name == "network.class":  # what the other class does not take is left to its defaults

@@ -5,18 +5,16 @@ diffusers folders beside ``training.json``, its record. A published one lies in 
 with weights in float16.
 """
 
-import hashlib
 import json
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, unknown
-from mdrepro.core.files import digest, sha256, write_json
+from mdrepro.core.files import digest, sha256
 from mdrepro.data import sources
 from mdrepro.training.objectives import kinds
 from mdrepro.training.recipes import registry
@@ -37,13 +35,7 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
-
-    Args:
-        recipe: its recipe.
-        folder: where it lies.
-        record: its ``training.json``.
-    """
+    """A finished run: its recipe, the folder where it lies, and its record, ``training.json``."""
 
     recipe: Recipe
     folder: Path
@@ -54,9 +46,13 @@ class Run:
         """Its record, which holds the hashes of all its other files: name it where a result rests on this run."""
         return self.folder / RECORD
 
+    @property
+    def local(self) -> bool:
+        """Whether this machine trained it; otherwise it is a published one."""
+        return self.folder.is_relative_to(paths.runs())
+
     def load(self, part: str) -> Any:
-        """``unet``, ``vae``, ``text_encoder``, ``reader``, ``clip``: a network in eval mode, float32, on the CPU;
-        ``tokenizer``; ``scheduler``. Raises BadInput where the run has no such part."""
+        """One of `model_folders.KINDS`; see `model_folders.load`. Raises BadInput where the run has no such part."""
         if not (self.folder / part).is_dir():
             have = [folder.name for folder in sorted(self.folder.iterdir()) if folder.is_dir()]
             raise unknown(f"part of {self.recipe.name}", part, have)
@@ -68,8 +64,7 @@ class Run:
 def key(recipe: Recipe) -> str:
     """12 hexadecimal digits that identify a recipe: its fields, its parents' keys, and its data.
 
-    Where data and pretrained weights are, how the checkpoint is sampled, and how often the loop logs and saves do not
-    count.
+    Not where data and pretrained weights are, how the checkpoint is sampled, or how often the loop logs and saves.
 
     Raises:
         BadInput: data that cannot be read.
@@ -81,8 +76,7 @@ def key(recipe: Recipe) -> str:
 def _identified(recipe: Recipe) -> dict[str, Any]:
     """What counts in a recipe's key. Fields that are empty do not, so that new ones leave old keys as they are."""
     fields = recipe.plain()
-    for name in ("tier", "sampling"):
-        del fields[name]
+    del fields["tier"], fields["sampling"]
     fields["loop"] = {name: value for name, value in fields["loop"].items() if value != {} and name not in UNCOUNTED}
     fields["parents"] = {role: key(registry.get(parent)) for role, parent in recipe.parents.items()}
     fields["pretrained"] = {role: Pretrained(source).digest(role) for role, source in recipe.pretrained.items()}
@@ -107,8 +101,7 @@ def _latents(recipe: Recipe) -> Path:
     """Where latents and text features of a recipe's data are kept, for all recipes with the same encoders."""
     fields = _identified(recipe)
     encoders = [[fields[source].get(role) for source in ("parents", "pretrained")] for role in ("vae", "text")]
-    address = json.dumps([fields["data"], encoders])
-    return paths.runs() / recipe.tier / "latents" / hashlib.sha256(address.encode()).hexdigest()[:12]
+    return paths.runs() / recipe.tier / "latents" / digest([fields["data"], encoders], compact=False)[:12]
 
 
 def published_folder(recipe: Recipe) -> Path:
@@ -121,21 +114,17 @@ def find(recipe: Recipe | str) -> Run | None:
 
     Published ones are not looked at where `mdrepro.training.runs.scratch` says so.
 
-    Args:
-        recipe: a row, or its name.
-
     Raises:
         BadInput: an unknown name, or a published run that was changed.
         NotAttempted: its data is not on this machine, so its key is not known.
     """
     row = registry.get(recipe)
-    here = read(row, folder(row))
-    if here is not None:
+    if here := read(row, folder(row)):
         if not (bad := altered(here)):
             return here
         print(f"{row.name}: not taken: {paths.relative(here.folder / bad[0])} is not what was written", file=sys.stderr)
     run = None if from_scratch() else published(row)
-    if run is not None and (bad := altered(run)):
+    if run and (bad := altered(run)):
         file = paths.relative((run.folder / bad[0]).resolve())
         raise BadInput(f"{file} was changed or is gone since it was published; restore it")
     return run
@@ -144,7 +133,7 @@ def find(recipe: Recipe | str) -> Run | None:
 def published(recipe: Recipe) -> Run | None:
     """The published run of a recipe as it stands, whether or not its files are what was published."""
     run = read(recipe, published_folder(recipe))
-    return run if run is not None and run.record["key"] == key(recipe) else None
+    return run if run and run.record["key"] == key(recipe) else None
 
 
 def read(recipe: Recipe, place: Path) -> Run | None:
@@ -163,22 +152,15 @@ def altered(run: Run) -> list[str]:
     files = dict(run.record["files"])
     for part, shared in run.record.get(SHARED, {}).items():
         files[f"../{shared['recipe']}/{part}/{model_folders.WEIGHTS}"] = shared["sha256"]
-    return [
-        name
-        for name, written in files.items()
-        if not (run.folder / name).is_file() or sha256(run.folder / name) != written
-    ]
+    places = {name: run.folder / name for name in files}
+    return [name for name, place in places.items() if not place.is_file() or sha256(place) != files[name]]
 
 
 def load_or_train(recipe: Recipe | str, *, resume: bool = True, max_seconds: float | None = None) -> Run:
     """The finished run of a recipe, trained now if there is none, and with it those that its pipeline needs.
 
-    What is missing among its parents is trained first. A run that another process is training is waited for.
-
-    Args:
-        recipe: a row, or its name.
-        resume: go on with a run that was stopped.
-        max_seconds: stop after so long, with a checkpoint.
+    What is missing among its parents is trained first. A run that another process is training is waited for. ``resume``
+    goes on with a run that was stopped; after ``max_seconds`` it stops with a checkpoint.
 
     Raises:
         session.Unfinished: time ran out.
@@ -197,9 +179,8 @@ def load_or_train(recipe: Recipe | str, *, resume: bool = True, max_seconds: flo
 def train(recipe: Recipe, *, resume: bool = True, max_seconds: float | None = None) -> Run:
     """Train a recipe on this machine, whether or not it is published; its parents first, where they are missing.
 
-    A finished run of this machine is returned as it is if ``resume``, and replaced otherwise.
-
-    Arguments and errors are those of `load_or_train`.
+    A finished run of this machine is returned as it is if ``resume``, and replaced otherwise. Arguments and errors are
+    those of `load_or_train`.
     """
     until = None if max_seconds is None else time.monotonic() + max_seconds
 
@@ -223,15 +204,3 @@ def train(recipe: Recipe, *, resume: bool = True, max_seconds: float | None = No
             run = read(recipe, place)
     assert run is not None
     return run
-
-
-def add_results(run: Run, results: Mapping[str, Any]) -> None:
-    """Write measured results into the record of a run on this machine, over others of the same name.
-
-    Raises:
-        BadInput: it is a published run.
-    """
-    if not run.folder.is_relative_to(paths.runs()):
-        raise BadInput(f"{run.recipe.name} is taken from {paths.relative(run.folder)}: must be a run of this machine")
-    record = json.loads(run.file.read_text())
-    write_json(run.file, record | {"results": {**record["results"], **results}})
