@@ -106,7 +106,7 @@ def test_an_objective(workspace: Path, monkeypatch: pytest.MonkeyPatch, cli_run:
     monkeypatch.setenv(scratch.VARIABLE, "")
     monkeypatch.setattr(kinds, "_KINDS", dict(kinds._KINDS))
     new_module(objective, monkeypatch)
-    monkeypatch.setattr(registry, "RECIPES", registry._table([*registry.ROWS, put(row, quick)]))
+    monkeypatch.setattr(registry, "RECIPES", registry._table([*registry.RECIPES.values(), put(row, quick)]))
     test_block(test)
     for arguments in lines(shell):
         code, out, error = cli_run(*arguments, "--json")

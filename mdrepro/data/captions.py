@@ -10,6 +10,7 @@ sample i is the same in every run, whatever is read before it.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Sequence
@@ -34,16 +35,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Preparation:
-    """How pictures and captions become samples.
+    """How pictures and captions become samples. Raises BadInput for a value that is not allowed.
 
     Args:
         size: height and width of the pixels, px.
         fit: ``center-crop`` or ``resize`` (squashed); see `mdrepro.data.pixels.square`.
         captions: ``all``: a sample for every caption; ``first``: one for every picture, with its first caption.
         broken: the share of pictures that may be missing, without a caption or unreadable.
-
-    Raises:
-        BadInput: a value that is not allowed.
     """
 
     size: int
@@ -67,9 +65,8 @@ class Picture:
 
     Args:
         name: unique, and the same wherever the data is.
-        file: a picture, or a tar file that holds it.
+        file: a picture, or a tar file that holds it at ``offset``, ``size`` bytes long.
         captions: in order; empty ones do not count.
-        offset, size: bytes in ``file``.
         fault: why it cannot be used; "" where nothing is known against it.
     """
 
@@ -92,16 +89,11 @@ class Picture:
 
 
 class CaptionedPictures:
-    """Pairs of pictures and captions, by number.
+    """Pairs of pictures and captions, by number; ``pictures`` are all, the faulty too, called ``source`` in errors.
 
     Attributes:
         fingerprint: SHA-256 over names, sizes in bytes and captions of the pictures in order, and the preparation. It
             does not read the pictures.
-
-    Args:
-        pictures: all of them, the faulty ones too.
-        preparation: how they are read.
-        source: what they are called in errors.
 
     Raises:
         BadInput: no pictures, none with a caption, or too large a share of them broken.
@@ -113,11 +105,9 @@ class CaptionedPictures:
         self._total = 0
         self._pictures: list[Picture] = []
         self._samples: list[tuple[int, str]] = []
-        for picture in pictures:
-            self._total += 1
+        for self._total, picture in enumerate(pictures, start=1):
             texts = [caption for caption in map(str.strip, picture.captions) if caption]
-            fault = picture.fault or ("" if texts else "no caption")
-            if fault:
+            if fault := picture.fault or ("" if texts else "no caption"):
                 self._note(picture, fault)
                 continue
             used = texts if preparation.captions == "all" else texts[:1]
@@ -150,8 +140,10 @@ class CaptionedPictures:
                     else:
                         self._note(self._pictures[number], str(result))
             self._check_share()
-        pixels_b3hw = torch.stack([ready[number] for number, _ in samples])
-        return {"pixels": pixels_b3hw, "caption": [text for _, text in samples]}
+        return {
+            "pixels": torch.stack([ready[number] for number, _ in samples]),
+            "caption": [text for _, text in samples],
+        }
 
     def _usable(self, index: int) -> int:
         index = range(len(self))[index]
@@ -181,24 +173,16 @@ class CaptionedPictures:
     def _hash(self) -> str:
         prepared = [self.preparation.size, self.preparation.fit, pixels.FILTER.name]
         digest = hashlib.sha256(json.dumps(prepared).encode())
-        for picture in self._pictures:
-            digest.update(json.dumps([picture.name, picture.size]).encode())
-        for sample in self._samples:
-            digest.update(json.dumps(sample).encode())
+        for entry in itertools.chain(([picture.name, picture.size] for picture in self._pictures), self._samples):
+            digest.update(json.dumps(entry).encode())
         return digest.hexdigest()
 
 
 def coco(annotations: Path, images: Path, preparation: Preparation) -> CaptionedPictures:
-    """COCO captions.
+    """COCO captions, with ``images``, the folder that ``file_name`` starts from.
 
-    Args:
-        annotations: JSON with ``images`` (``id``, ``file_name``) and ``annotations`` (``image_id``, ``caption``), such
-            as captions_train2017.json. Captions keep their order in the file.
-        images: the folder that ``file_name`` starts from.
-        preparation: how the pictures are read.
-
-    Raises:
-        BadInput: not such a file; an image id twice, or an unknown one; see `CaptionedPictures`.
+    ``annotations`` is JSON with ``images`` (``id``, ``file_name``) and ``annotations`` (``image_id``, ``caption``), as
+    captions_train2017.json is. Captions keep their order in the file. Errors are of `listed` and `CaptionedPictures`.
     """
     return CaptionedPictures(_pictures(listed(annotations), images, str(annotations)), preparation, str(annotations))
 
@@ -206,8 +190,7 @@ def coco(annotations: Path, images: Path, preparation: Preparation) -> Captioned
 def listed(annotations: Path) -> list[tuple[str, tuple[str, ...]]]:
     """File names with their captions, both in the order of a file of COCO's captions, as `coco` takes.
 
-    Raises:
-        BadInput: not such a file; an image id twice, or an unknown one.
+    Raises BadInput for another file, or an image id twice or unknown.
     """
     shape = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}, as in captions_train2017.json'
     content = _json(_text(annotations), str(annotations), shape)
@@ -231,10 +214,8 @@ def listed(annotations: Path) -> list[tuple[str, tuple[str, ...]]]:
 def folder(root: Path, preparation: Preparation) -> CaptionedPictures:
     """A folder of pictures with ``metadata.jsonl``, as Hugging Face's image folders have it.
 
-    Args:
-        root: holds metadata.jsonl, a JSON object a line: ``file_name``, relative to the folder, and ``text``. Pictures
-            that it does not name are not used.
-        preparation: how the pictures are read.
+    Each of its lines is a JSON object: ``file_name``, relative to the folder, and ``text``. Pictures that it does not
+    name are not used.
 
     Raises:
         BadInput: no such folder or file; a line with other fields; a file name twice; see `CaptionedPictures`.

@@ -24,14 +24,9 @@ DRAWN = "drawn"
 
 @dataclass(frozen=True)
 class CocoSet:
-    """Captions of a validation set.
+    """``count`` captions of a validation set of COCO, or fewer where so asked; ``what`` says who evaluates on it.
 
-    Args:
-        name: for notebooks.
-        year: of COCO.
-        count: of captions; fewer may be asked for.
-        draw: ``picture``: at most one a picture; ``pair``: of all pairs of a picture and a caption.
-        what: who evaluates on it.
+    ``draw`` is ``picture``: at most one a picture, or ``pair``: of all pairs of a picture and a caption.
     """
 
     name: str
@@ -51,13 +46,15 @@ class CocoSet:
         return place() / f"val{self.year}"
 
 
-_ROWS = (
-    CocoSet("coco-2014-30k", 2014, 30_000, "picture", "MobileDiffusion, SnapFusion's Fig. 4, BK-SDM"),
-    CocoSet("coco-2014-6k", 2014, 6_000, "pair", "SnapFusion's ablations and its decoder"),
-    CocoSet("coco-2014-2k", 2014, 2_000, "picture", "an action of SnapFusion's evolution"),
-    CocoSet("coco-2017-5k", 2017, 5_000, "picture", "SnapFusion's Table 2"),
-)
-SETS: Mapping[str, CocoSet] = {row.name: row for row in _ROWS}
+SETS: Mapping[str, CocoSet] = {
+    row.name: row
+    for row in (
+        CocoSet("coco-2014-30k", 2014, 30_000, "picture", "MobileDiffusion, SnapFusion's Fig. 4, BK-SDM"),
+        CocoSet("coco-2014-6k", 2014, 6_000, "pair", "SnapFusion's ablations and its decoder"),
+        CocoSet("coco-2014-2k", 2014, 2_000, "picture", "an action of SnapFusion's evolution"),
+        CocoSet("coco-2017-5k", 2017, 5_000, "picture", "SnapFusion's Table 2"),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -66,10 +63,9 @@ class Chosen:
 
     Args:
         row: of `SETS`.
-        captions: one per image.
+        captions: one per image; ``description`` says which they are.
         files: the picture of each caption; none where the captions are of a file.
         whole: all pictures of the validation set.
-        description: which captions these are.
     """
 
     row: CocoSet
@@ -98,12 +94,7 @@ def lacks(row: CocoSet) -> str:
 
 
 def choose(name: str, count: int | None = None, prompts: Path | None = None) -> Chosen:
-    """The first captions of a set, or of a file.
-
-    Args:
-        name: in `SETS`.
-        count: of captions; None for the whole set.
-        prompts: a file, as `mdrepro.data.prompts.read` takes, whose captions stand for the set's own draw.
+    """The first ``count`` captions, or all, of a set in `SETS`, or of ``prompts``, a file that stands for its own draw.
 
     Raises:
         BadInput: an unknown set, annotations that cannot be read, or fewer captions than ``count``.
@@ -118,8 +109,7 @@ def choose(name: str, count: int | None = None, prompts: Path | None = None) -> 
 
     listed = captions.listed(row.annotations)
     whole = tuple(row.pictures / file for file, _ in sorted(listed))
-    gone = [file for file in whole if not file.is_file()]
-    if gone:
+    if gone := [file for file in whole if not file.is_file()]:
         raise NotAttempted(
             f"evaluation on {name}: {len(gone)} of the {len(whole)} pictures that {row.annotations.name} names are not "
             f"in {paths.relative(row.pictures)}, first {gone[0].name}: unpack val{row.year}.zip again"
@@ -144,10 +134,7 @@ def choose(name: str, count: int | None = None, prompts: Path | None = None) -> 
 def drawn(draw: str, listed: Sequence[tuple[str, tuple[str, ...]]], seed: int = SEED) -> list[tuple[str, str]]:
     """All pairs of file name and caption that may be drawn, in the order in which they are.
 
-    Args:
-        draw: of `DRAWS`; see `CocoSet`.
-        listed: file names with their captions, in any order.
-        seed: of the draw.
+    ``draw`` is as of `CocoSet`; ``listed`` are file names with their captions, in any order.
     """
     if draw not in DRAWS:
         raise unknown("draw", draw, DRAWS)

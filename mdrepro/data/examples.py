@@ -9,18 +9,10 @@ scaled as the denoiser sees it; "text" float32 (b, tokens, width); "caption" lis
 
 
 class Examples(Protocol):
-    """Index-addressable training data.
-
-    Attributes:
-        fingerprint: hash of what it holds; a run is not resumed on other data.
-    """
+    """Index-addressable training data; ``fingerprint`` is a hash of it, and a run is not resumed on other data."""
 
     fingerprint: str
 
     def __len__(self) -> int: ...
-
     def batch(self, indices: Sequence[int]) -> Batch:
-        """The examples at ``indices``, tensors on the CPU.
-
-        It is called from a background thread, and is a function of ``indices`` alone.
-        """
+        """The examples at ``indices`` alone, tensors on the CPU; called from a background thread."""

@@ -1,7 +1,4 @@
-"""Pictures and weights that the user has put or linked under ``data/`` (not committed): found without a setting.
-
-So a whole chain of recipes takes the same ones: ``--set`` reaches one recipe, not its parents.
-"""
+"""Pictures and weights that the user has put or linked under ``data/`` (not committed), for whole chains of recipes."""
 
 from pathlib import Path
 

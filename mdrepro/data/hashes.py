@@ -13,14 +13,11 @@ FLEETING = ("transformers_version", "architectures", "dtype", "torch_dtype")  # 
 
 
 class Configured(Protocol):
-    """A model of diffusers or transformers."""
+    """A model of diffusers or transformers; ``config`` is a mapping or has ``to_dict``."""
 
     @property
-    def config(self) -> Any:
-        """Its arguments, a mapping or with ``to_dict``."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its weights by name."""
+    def config(self) -> Any: ...
+    def state_dict(self) -> dict[str, Any]: ...
 
 
 def network(model: Configured) -> str:
@@ -37,12 +34,9 @@ def network(model: Configured) -> str:
 
 
 def tokenizer(tokenizer: Any, tokens: int) -> str:
-    """SHA-256 over everything that turns a text into token numbers.
+    """SHA-256 over everything by which a tokenizer of transformers turns a text into ``tokens`` numbers.
 
-    Args:
-        tokenizer: one of transformers, on the tokenizers library.
-        tokens: the length that texts are padded and cut to. What the tokenizer itself holds of padding and truncation
-            is left out, as every call changes it.
+    What the tokenizer itself holds of padding and truncation is left out, as every call changes it.
     """
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     kept = {name: value for name, value in rules.items() if name not in ("padding", "truncation")}

@@ -50,7 +50,7 @@ class Photograph:
     Args:
         name: short and unique in its split, for example "coffee".
         origin: where it is found again: "package:skimage/data/coffee.png", or a path relative to the repository.
-        path: the file here; its SHA-256 goes into the provenance.
+        path: the file here.
     """
 
     name: str
@@ -65,7 +65,11 @@ class Photograph:
         Raises:
             BadInput: unreadable, not PNG, JPEG or WebP, more than 8 bits a channel, or smaller than 256 px.
         """
-        return read(self.path)
+        picture = rgb(self.path, f"the photograph {self.path}")
+        if min(picture.size) < TILE:
+            width, height = picture.size
+            raise BadInput(f"the photograph {self.path} has {width} x {height} px: at least {TILE} x {TILE} are needed")
+        return tensor(picture)
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,9 @@ class Split:
 
 
 def split(photos: str = PACKAGES) -> Split:
-    """The photographs of a run.
+    """The photographs of the "packages", or of a folder that is searched recursively for .png, .jpg, .jpeg and .webp.
 
-    Args:
-        photos: "packages", or a folder that is searched recursively for .png, .jpg, .jpeg and .webp
-            (hidden files are left out; of files with equal content only the first counts).
+    Hidden files are left out; of files with equal content only the first counts.
 
     Raises:
         BadInput: a photograph or the folder is missing, unreadable, too small, or holds too few photographs.
@@ -91,15 +93,6 @@ def split(photos: str = PACKAGES) -> Split:
     for photograph in (*parts.train, *parts.held_out):
         photograph.pixels()
     return parts
-
-
-def read(path: Path) -> Tensor:
-    """See :meth:`Photograph.pixels`."""
-    picture = rgb(path, f"the photograph {path}")
-    if min(picture.size) < TILE:
-        width, height = picture.size
-        raise BadInput(f"the photograph {path} has {width} x {height} px: at least {TILE} x {TILE} are needed")
-    return tensor(picture)
 
 
 def tiles(image: Tensor, size: int = TILE) -> Tensor:
@@ -112,16 +105,9 @@ def tiles(image: Tensor, size: int = TILE) -> Tensor:
 
 
 def random_crops(images: Sequence[Tensor], size: int, count: int, generator: torch.Generator) -> Tensor:
-    """Training crops: a photograph (each equally likely), a position, and a mirror image half of the time.
+    """Training crops, uint8, (count, 3, size, size), of uint8 pictures (3, h, w) at least ``size`` px high and wide.
 
-    Args:
-        images: uint8 pictures (3, h, w), each at least ``size`` high and wide.
-        size: height and width of a crop in px.
-        count: how many crops.
-        generator: on the CPU; the only source of randomness.
-
-    Returns:
-        uint8, (count, 3, size, size).
+    Random are the photograph (each equally likely), the position, and a mirror image half of the time.
     """
     crops = []
     for choice, *corner, flip in torch.rand(count, 4, generator=generator, dtype=torch.float64).tolist():
@@ -133,13 +119,9 @@ def random_crops(images: Sequence[Tensor], size: int, count: int, generator: tor
 
 
 class Crops:
-    """Examples: random crops of photographs, each a function of its index, size and seed alone; key ``pixels``.
+    """Examples: ``count`` random crops of ``size`` px, each a function of its index, size and seed; key ``pixels``.
 
-    Args:
-        photographs: read when the first crop is asked for.
-        size: height and width of a crop in px, a multiple of 8.
-        count: crops.
-        seed: of their choice.
+    Photographs are read when the first crop is asked for, or is larger than 256 px.
 
     Raises:
         BadInput: a size that is no multiple of 8 or that some photograph does not have, or a count below 1.
@@ -182,16 +164,12 @@ def to_uint8(network: Tensor) -> Tensor:
 
 
 def _packages() -> Split:
-    train: list[str] = list(OTHERS)
-    held_out: list[str] = []
+    names = list(OTHERS), list[str]()
     for position, scene in enumerate(sorted(NATURAL_SCENES)):
-        (train if position % 2 else held_out).extend(NATURAL_SCENES[scene])
+        names[0 if position % 2 else 1].extend(NATURAL_SCENES[scene])
+    train, held_out = (tuple(map(_shipped, sorted(part, key=lambda name: Path(name).stem))) for part in names)
     rule = "natural scenes by name in turn, the first held out; textures and scientific images only trained on"
-    return Split(train=_all_shipped(train), held_out=_all_shipped(held_out), rule=rule)
-
-
-def _all_shipped(names: Sequence[str]) -> tuple[Photograph, ...]:
-    return tuple(_shipped(name) for name in sorted(names, key=_stem))
+    return Split(train, held_out, rule)
 
 
 def _shipped(name: str) -> Photograph:
@@ -199,7 +177,7 @@ def _shipped(name: str) -> Photograph:
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / inside).is_file():
-            return Photograph(_stem(name), f"package:{name}", Path(folder) / inside)
+            return Photograph(Path(name).stem, f"package:{name}", Path(folder) / inside)
     raise BadInput(
         f"the installed package {package} does not ship {inside}: "
         "install the versions in requirements.lock, or name a folder of photographs instead"
@@ -213,8 +191,7 @@ def _folder(folder: Path) -> Split:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if path.suffix.lower() in FORMATS and path.is_file() and not any(p.startswith(".") for p in inside.parts):
-            photograph = Photograph(inside.as_posix(), paths.relative(path), path)
-            by_content.setdefault(_content(path), photograph)
+            by_content.setdefault(_content(path), Photograph(inside.as_posix(), paths.relative(path), path))
     if len(by_content) < LEAST:
         raise BadInput(
             f"photos: {folder} holds {len(by_content)} different photographs: at least {LEAST} are needed, "
@@ -224,7 +201,7 @@ def _folder(folder: Path) -> Split:
     cut = max(2, math.ceil(len(ranked) / 4))
     held_out, train = (tuple(sorted(part, key=lambda p: p.name)) for part in (ranked[:cut], ranked[cut:]))
     rule = "sorted by the SHA-256 of the file name, the first quarter (at least two) held out"
-    return Split(train=train, held_out=held_out, rule=rule)
+    return Split(train, held_out, rule)
 
 
 def _content(path: Path) -> str:
@@ -232,7 +209,3 @@ def _content(path: Path) -> str:
         return sha256(path)
     except OSError as error:
         raise BadInput(f"cannot read the photograph {path}: {error.strerror}") from error
-
-
-def _stem(name: str) -> str:
-    return Path(name).stem

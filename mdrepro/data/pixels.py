@@ -24,12 +24,8 @@ def rgb(source: Path | bytes, name: str) -> Image.Image:
     Grey, palette and CMYK pictures become RGB; transparent ones are laid on white. Of colour PNGs with 16 bits a
     channel Pillow keeps the upper 8; grey ones are refused.
 
-    Args:
-        source: the file, or what is in it.
-        name: what it is called in errors, such as "the photograph cat.png".
-
     Raises:
-        BadInput: unreadable, not PNG, JPEG or WebP, or grey with more than 8 bits.
+        BadInput: unreadable, not PNG, JPEG or WebP, or grey with more than 8 bits; it is called ``name`` there.
     """
     allowed = "a readable PNG, JPEG or WebP file with 8 bits a channel is needed"
     try:
@@ -52,11 +48,8 @@ def rgb(source: Path | bytes, name: str) -> Image.Image:
 def square(picture: Image.Image, size: int, fit: str) -> Image.Image:
     """An RGB picture at ``size`` x ``size`` px, resampled once by Pillow's antialiased Lanczos filter (a = 3).
 
-    Args:
-        picture: RGB, of any size; a smaller one is enlarged.
-        size: height and width of the result in px.
-        fit: ``center-crop``: the largest square in the middle (half a pixel too much is left at the right and below),
-            which is copied where it has that size already; ``resize``: everything, squashed.
+    ``fit`` is ``center-crop``: the largest square in the middle (half a pixel too much is left at the right and below),
+    which is copied where it has that size already; or ``resize``: everything, squashed.
     """
     width, height = picture.size
     side = min(width, height)

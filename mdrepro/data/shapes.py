@@ -1,9 +1,8 @@
 """Captioned scenes that the program draws itself: 64 px, one to three objects, every attribute known.
 
-A scene is a graph (`Graph`): objects with colour, shape and size, spatial relations between them, and a background.
-The graph has no order: "a red star left of a blue circle" and "a blue circle right of a red star" are the same one. An
-image adds what no caption says: exact places, radii, angles and tints, a lighting gradient and a slow texture of the
-background, so that pixels cannot be memorised. A caption is one of many wordings of the graph.
+A scene is a graph (`Graph`) without order: "a red star left of a blue circle" and "a blue circle right of a red star"
+are the same one. An image adds what no caption says: exact places, radii, angles and tints, a lighting gradient and a
+slow texture of the background, so that pixels cannot be memorised. A caption is one of many wordings of the graph.
 
 Scene *i* of a split is a pure function of (split, i). Every graph of two or more objects belongs to one split only, so
 that none of validation or test has been seen in training; the few graphs of one object or of equal ones are in all.
@@ -86,10 +85,8 @@ class Thing:
 class Graph:
     """What a caption says of a scene, without order.
 
-    Args:
-        things: the objects, sorted; equal ones occur several times.
-        relations: (object, "left of" or "above", object): the first is there as seen from the second.
-        background: a name of `BACKGROUNDS`.
+    ``things`` are sorted, and equal ones occur several times; of ``relations``, (object, "left of" or "above", object),
+    the first object is there as seen from the second.
     """
 
     things: tuple[Thing, ...]
@@ -107,7 +104,6 @@ class Scene:
     """A graph and the numbers that a caption does not say.
 
     Args:
-        graph: see `Graph`.
         order: the objects in the order in which they were drawn and placed; the relation is of the first two.
         places: (objects, 4): centre x and y in px from the left and top edge, radius in px, angle in radians.
         tints: (objects + 1, 3): added to the colours, grey levels; the last is the background's.
@@ -124,11 +120,7 @@ class Scene:
 
 
 def scene(split: str, index: int) -> Scene:
-    """Scene ``index`` of a split, any number from 0.
-
-    Raises:
-        BadInput: an unknown split or a negative index.
-    """
+    """Scene ``index`` of a split, any number from 0. Raises BadInput for an unknown split or a negative index."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     if index < 0:
@@ -142,8 +134,7 @@ def scene(split: str, index: int) -> Scene:
         graph = Graph(tuple(sorted(order)), frozenset(relations), _pick(BACKGROUNDS, rng))
         if related and not low <= graph.bucket() < high:
             continue
-        places = _places(order, related, rng)
-        if places is not None:
+        if (places := _places(order, related, rng)) is not None:
             break
     tints = rng.uniform(-TINT, TINT, (len(order) + 1, 3)).astype(np.float32)
     light = rng.uniform(-1, 1, 8).astype(np.float32)
@@ -151,12 +142,7 @@ def scene(split: str, index: int) -> Scene:
 
 
 def caption(scene: Scene, wording: int | None = None) -> str:
-    """A caption of the scene, one of its many wordings.
-
-    Args:
-        scene: what is described.
-        wording: chooses the words; None for the scene's own.
-    """
+    """A caption of the scene, one of its many, chosen by ``wording``; None for the scene's own."""
     rng = np.random.default_rng(scene.wording if wording is None else wording)
 
     def say(word: str) -> str:
@@ -179,10 +165,9 @@ def caption(scene: Scene, wording: int | None = None) -> str:
         if len(things) > 2:
             sentence += f" , and {'also ' if rng.random() < 0.5 else ''}{name(things[2])} ,"
     form = ON[rng.integers(len(ON))]
-    sentence = form.format(
-        sentence.removesuffix(" ,") if form.startswith("a {1}") else sentence, scene.graph.background
-    )
-    return sentence.replace(" ,", ",")
+    if form.startswith("a {1}"):
+        sentence = sentence.removesuffix(" ,")
+    return form.format(sentence, scene.graph.background).replace(" ,", ",")
 
 
 def render(scenes: Sequence[Scene]) -> Tensor:
@@ -208,13 +193,7 @@ def render(scenes: Sequence[Scene]) -> Tensor:
 
 
 class Shapes:
-    """Scenes of a split as training data: ``pixels`` uint8 (b, 3, 64, 64), ``caption``, ``scene``.
-
-    Args:
-        split: ``train``, ``validation`` or ``test``.
-        count: how many scenes, from ``first`` on.
-        first: number of the first.
-    """
+    """Scenes ``first`` to ``first + count - 1`` of a split: ``pixels`` uint8 (b, 3, 64, 64), ``caption``, ``scene``."""
 
     def __init__(self, split: str, count: int, first: int = 0) -> None:
         if split not in SPLITS:
@@ -222,8 +201,7 @@ class Shapes:
         if count < 1 or first < 0:
             raise BadInput(f"{count} scenes from {first}: must be at least 1, from 0 on")
         self.split, self.count, self.first = split, count, first
-        parts = (VERSION, split, count, first)
-        self.fingerprint = hashlib.sha256(f"shapes {parts}".encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(f"shapes {(VERSION, split, count, first)}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return self.count
@@ -233,7 +211,6 @@ class Shapes:
         return [scene(self.split, self.first + int(i)) for i in indices]
 
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Images, captions and scenes of these indices."""
         scenes = self.scenes(indices)
         return {"pixels": render(scenes), "caption": [caption(one) for one in scenes], "scene": scenes}
 

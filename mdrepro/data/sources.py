@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
@@ -18,28 +17,22 @@ if TYPE_CHECKING:
     from mdrepro.data.photos import Split
 
 _PREPARATION = {"size": 256, "fit": "center-crop", "captions": "all", "broken": 0.01}
-SOURCES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "shapes": {"split": "train", "count": 40_000, "first": 0},
-        "photos": {"path": "packages", "size": 64, "count": 1_000_000, "seed": 0},
-        "coco": {
-            "path": "",
-            "annotations": "annotations/captions_train2014.json",
-            "images": "train2014",
-            **_PREPARATION,
-        },
-        "folder": {"path": "", **_PREPARATION},
-        "captions": {"path": "", **_PREPARATION},
-        "shards": {"path": "", "downloads": "", **_PREPARATION},
-    }
-)
+_COCO = {"annotations": "annotations/captions_train2014.json", "images": "train2014"}
+SOURCES: Mapping[str, Mapping[str, Any]] = {
+    "shapes": {"split": "train", "count": 40_000, "first": 0},
+    "photos": {"path": "packages", "size": 64, "count": 1_000_000, "seed": 0},
+    "coco": {"path": "", **_COCO, **_PREPARATION},
+    "folder": {"path": "", **_PREPARATION},
+    "captions": {"path": "", **_PREPARATION},
+    "shards": {"path": "", "downloads": "", **_PREPARATION},
+}
 """Settings of each source with their defaults. ``path``: COCO's folder, with ``annotations`` and ``images`` inside; a
 folder with metadata.jsonl; shards in webdataset's notation, such as ``data/{000..127}.tar``; of ``captions``, a folder
 that is one of these three (shards: all its .tar files), by default `folders.pictures`; of ``photos``, which have no
 captions, ``packages`` (those that packages ship) or a folder. ``photos`` gives ``count`` random crops of ``size`` px
 from the training part of the split."""
 CAPTIONLESS = ("photos",)
-COMMON: Mapping[str, Any] = MappingProxyType({"cache": True})
+COMMON: Mapping[str, Any] = {"cache": True}
 """Of all sources. ``cache``: latents and text features are made once, not at every step."""
 PLACES = ("path", "downloads")
 """Settings that say where data are: they do not count in a recipe's hash, their content does."""
@@ -48,8 +41,7 @@ PLACES = ("path", "downloads")
 def settings(data: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of a source: its defaults, and over them those in ``data``. Those of other sources are left out.
 
-    Raises:
-        BadInput: an unknown source.
+    Raises BadInput for an unknown source.
     """
     source = data.get("source", "")
     if source not in SOURCES:

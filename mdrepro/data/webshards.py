@@ -37,10 +37,8 @@ def shards(urls: str | Sequence[str], preparation: Preparation, downloads: Path 
     counts) and its caption, from .txt, or from ``caption`` or ``text`` of .json. All shards are indexed here, which
     reads the headers and captions of every one. A sample without picture or caption counts as broken.
 
-    Args:
-        urls: paths or addresses in webdataset's notation, such as ``data/{000..127}.tar``, or a list of them.
-        preparation: how the pictures are read.
-        downloads: where shards with an address are fetched to, each once; needed for those alone.
+    ``urls`` are paths or addresses in webdataset's notation, such as ``data/{000..127}.tar``. Shards with an address
+    are fetched to ``downloads``, each once.
 
     Raises:
         BadInput: no plain tar file, or a cut one; a shard or a sample's name twice; an address that cannot be handled;
@@ -88,9 +86,8 @@ def _index(shard: Path, number: int) -> Iterator[Picture]:
             if members:
                 yield _picture(tar, shard, f"{number:05d}/{key}", members)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise BadInput(
-            f"cannot read the shard {shard} ({error}): a whole tar file, not compressed, is needed"
-        ) from error
+        reason = "a whole tar file, not compressed, is needed"
+        raise BadInput(f"cannot read the shard {shard} ({error}): {reason}") from error
 
 
 def _picture(tar: tarfile.TarFile, shard: Path, name: str, members: dict[str, tarfile.TarInfo]) -> Picture:

@@ -20,9 +20,7 @@ WIDTH = 256
 def guidance_embedding(guidance_b: Tensor, width: int) -> Tensor:
     """Fourier features of w, (b, width): those of the time 1000 (w - 1), as diffusers' pipelines compute them.
 
-    Args:
-        guidance_b: w in w v(text) - (w - 1) v(empty); 1 is no guidance.
-        width: even.
+    w is that of w v(text) - (w - 1) v(empty), 1 is no guidance; ``width`` is even.
     """
     return get_timestep_embedding(1000 * (guidance_b - 1), width, downscale_freq_shift=1)
 

@@ -106,11 +106,7 @@ class NoiseSchedule:
     def trailing(self, steps: int) -> Tensor:
         """The times that ``steps`` steps of a scheduler with ``timestep_spacing="trailing"`` visit, and `CLEAN`.
 
-        Returns:
-            (steps + 1,), falling: 999, 749, 499, 249, -1 for 4 of 1000.
-
-        Raises:
-            BadInput: not 1 to T steps.
+        (steps + 1,), falling: 999, 749, 499, 249, -1 for 4 of 1000. Raises BadInput for steps that are not 1 to T.
         """
         if not 1 <= steps <= self.total:
             raise BadInput(f"{steps} steps: it must be 1 to {self.total}")

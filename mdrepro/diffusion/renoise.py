@@ -3,27 +3,17 @@
 MobileDiffusion's one-step model (section 1.5) is the case of one step: the clean latent out of pure noise at t = T - 1.
 """
 
-from dataclasses import dataclass
-
 import torch
 from diffusers import DDIMScheduler
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.diffusion.noise import PREDICTIONS
 from mdrepro.diffusion.protocols import Device, Generators, Timestep
-
-
-@dataclass
-class RenoisingOutput(BaseOutput):
-    """One step: ``prev_sample`` at the next noise level and ``pred_original_sample``, x0; shaped as the latents."""
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor
 
 
 class RenoisingScheduler(SchedulerMixin, ConfigMixin):
@@ -38,8 +28,7 @@ class RenoisingScheduler(SchedulerMixin, ConfigMixin):
 
     Args:
         num_train_timesteps: T.
-        beta_start, beta_end: noise variance of the first and last level.
-        beta_schedule: ``linear``, ``scaled_linear`` (SD) or ``squaredcos_cap_v2``, as in diffusers.
+        beta_start, beta_end, beta_schedule: as in diffusers; ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2``.
         prediction_type: what the network predicts: ``epsilon``, ``v_prediction`` (a e - s x0) or ``sample`` (x0).
         rescale_betas_zero_snr: shift the schedule so that the last level is pure noise; not with ``epsilon``.
 
@@ -94,25 +83,20 @@ class RenoisingScheduler(SchedulerMixin, ConfigMixin):
         sample: Tensor,
         generator: Generators = None,
         return_dict: bool = True,
-    ) -> RenoisingOutput | tuple[Tensor, Tensor]:
-        """From one level to the next.
+    ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
+        """From the level ``timestep``, one of `timesteps`, to the next: ``prev_sample`` there and x0.
 
-        Args:
-            model_output: the network's prediction, (batch, channels, height, width).
-            timestep: one of `timesteps`.
-            sample: the noisy latent that it was made from.
-            generator: one for the batch or a list of one each; draws the fresh noise.
-            return_dict: False returns a tuple (prev_sample, pred_original_sample).
+        ``model_output`` is the network's prediction for ``sample``, (batch, channels, height, width). ``generator``,
+        one for the batch or a list of one each, draws the fresh noise.
         """
         now = int(timestep)
         x0 = self._clean(model_output, now, sample)
         later = self.timesteps[self.timesteps < now]
+        previous = x0
         if len(later):
             noise = randn_tensor(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
             previous = self.add_noise(x0, noise, later[:1])
-        else:
-            previous = x0
-        return RenoisingOutput(previous, x0) if return_dict else (previous, x0)
+        return DDIMSchedulerOutput(previous, x0) if return_dict else (previous, x0)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """a x0 + s e at each sample's timestep, (batch,) or (1,)."""

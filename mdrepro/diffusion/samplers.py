@@ -3,7 +3,6 @@
 import inspect
 import warnings
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
@@ -12,31 +11,15 @@ from mdrepro.core.errors import BadInput, unknown
 from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.diffusion.renoise import RenoisingScheduler
 
-SAMPLERS: Mapping[str, tuple[type, Mapping[str, Any]]] = MappingProxyType(
-    {
-        "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
-        "dpm++": (
-            DPMSolverMultistepScheduler,
-            {
-                "algorithm_type": "dpmsolver++",
-                "solver_order": 2,
-                "final_sigmas_type": "zero",
-                "use_karras_sigmas": False,
-            },
-        ),
-        "dpm": (
-            DPMSolverMultistepScheduler,
-            {
-                "algorithm_type": "dpmsolver",
-                "solver_order": 2,
-                "final_sigmas_type": "sigma_min",  # in terms of the noise, whose last step to none is not defined
-                "use_karras_sigmas": False,
-            },
-        ),
-        "euler": (EulerDiscreteScheduler, {"use_karras_sigmas": False, "final_sigmas_type": "zero"}),
-        "renoise": (RenoisingScheduler, {}),
-    }
-)
+_DPM = {"solver_order": 2, "use_karras_sigmas": False}
+SAMPLERS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
+    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
+    "dpm++": (DPMSolverMultistepScheduler, {**_DPM, "algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}),
+    # in terms of the noise, whose last step to none is not defined
+    "dpm": (DPMSolverMultistepScheduler, {**_DPM, "algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
+    "euler": (EulerDiscreteScheduler, {"use_karras_sigmas": False, "final_sigmas_type": "zero"}),
+    "renoise": (RenoisingScheduler, {}),
+}
 """Samplers by name: the scheduler's class, and the arguments that replace those of the pipeline's own scheduler.
 
 All have the trailing spacing too (Lin et al. 2023, arXiv 2305.08891): from T - 1 to the clean latent, or with ``dpm``
@@ -51,12 +34,8 @@ def scheduler_for(name: str, scheduler: Scheduler) -> Scheduler:
     It is made from the values of the other's configuration. diffusers' ``from_config`` is not used: values that are the
     other class's defaults it leaves to the new class, whose defaults may be another noise schedule.
 
-    Args:
-        name: a name in `SAMPLERS`.
-        scheduler: any diffusers scheduler with betas, as a pipeline holds.
-
     Raises:
-        BadInput: an unknown name, or a noise schedule that it cannot take over.
+        BadInput: an unknown name, or a scheduler without betas that it can take over.
     """
     if name not in SAMPLERS:
         raise unknown("sampler", name, SAMPLERS)

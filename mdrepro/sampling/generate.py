@@ -48,22 +48,15 @@ def images(
     seed: int = 0,
     batch: int = 8,
 ) -> Tensor:
-    """Images of prompts, in memory: uint8, (prompts, 3, height, width), on the CPU.
+    """The images that `generate` stores, in memory: uint8, (prompts, 3, height, width), on the CPU.
 
-    Args:
-        pipeline, prompts, steps, guidance, sampler, seed, batch: as for `generate`; the images are those it stores.
-
-    Raises:
-        BadInput: as `generate`.
+    Arguments and errors are as there.
     """
     _check(prompts, batch)
-    starts = seeds(seed, len(prompts))
     with _prepared(pipeline, sampler):
-        batches = [
-            _make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], _options(pipeline, steps, guidance))
-            for rows in track(_batches(len(prompts), batch), "images", "batches")
-        ]
-    return torch.cat(batches)
+        options = _options(pipeline, steps, guidance, sampler, seed, batch)
+        batches, starts = track(_batches(len(prompts), batch), "images", "batches"), seeds(seed, len(prompts))
+        return torch.cat([_make(pipeline, prompts, starts, rows, options) for rows in batches])
 
 
 def generate(
@@ -105,15 +98,15 @@ def generate(
         raise BadInput(f"shard {index} of {shards}: must be from 0 to {shards - 1}")
     target, starts = Path(folder), seeds(seed, len(prompts))
     with _prepared(pipeline, sampler):
-        options = _options(pipeline, steps, guidance)
-        settings = _settings(pipeline, prompts, sampler, options, seed, batch)
+        options = _options(pipeline, steps, guidance, sampler, seed, batch)
+        settings = _settings(pipeline, prompts, options)
         manifest.begin(target, settings)
         mine = _batches(len(prompts), batch)[index::shards]
         missing = [rows for rows in mine if not all((target / manifest.name(i)).is_file() for i in rows)]
         for rows in track(missing, "images", "batches"):
-            pixels_bchw = _make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options)
-            for row, pixels in zip(rows, pixels_bchw, strict=True):
-                _store(target / manifest.name(row), pixels)
+            for row, pixels_chw in zip(rows, _make(pipeline, prompts, starts, rows, options), strict=True):
+                with replacing(target / manifest.name(row)) as aside:
+                    Image.fromarray(pixels_chw.permute(1, 2, 0).contiguous().numpy()).save(aside, "PNG")
     return manifest.end(target, settings, prompts, starts)
 
 
@@ -130,21 +123,12 @@ def settings(
     """The settings that `generate` writes before its first image; arguments and errors as there."""
     _check(prompts, batch)
     with _prepared(pipeline, sampler):
-        return _settings(pipeline, prompts, sampler, _options(pipeline, steps, guidance), seed, batch)
+        return _settings(pipeline, prompts, _options(pipeline, steps, guidance, sampler, seed, batch))
 
 
-def _settings(
-    pipeline: TextToImage,
-    prompts: Sequence[str],
-    sampler: str | None,
-    options: Mapping[str, Any],
-    seed: int,
-    batch: int,
-) -> dict[str, Any]:
-    options = {"sampler": sampler, **options, "seed": seed, "batch": batch}
-    return (
-        describe(pipeline) | options | {"images": len(prompts), "prompts_sha256": digest(list(prompts), compact=False)}
-    )
+def _settings(pipeline: TextToImage, prompts: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+    texts = {"images": len(prompts), "prompts_sha256": digest(list(prompts), compact=False)}
+    return describe(pipeline) | options | texts
 
 
 def describe(pipeline: TextToImage) -> dict[str, Any]:
@@ -169,7 +153,7 @@ def weights_sha256(pipeline: TextToImage) -> str:
     hashed = hashlib.sha256()
     for name, part in sorted(pipeline.components.items()):
         if isinstance(part, nn.Module):
-            config = dict(part.config) if isinstance(part, ConfigMixin) else {}
+            config = part.config if isinstance(part, ConfigMixin) else {}
             public = {key: value for key, value in sorted(config.items()) if not key.startswith("_")}
             hashed.update(f"{name} {type(part).__name__} {json.dumps(public, default=str)}".encode())
             for key, tensor in sorted(part.state_dict().items()):
@@ -181,17 +165,14 @@ def weights_sha256(pipeline: TextToImage) -> str:
     return hashed.hexdigest()
 
 
-def _make(pipeline: TextToImage, prompts: list[str], starts: list[int], options: Mapping[str, Any]) -> Tensor:
-    """One batch: uint8 (prompts, 3, height, width), rounded once."""
-    generators = [torch.Generator().manual_seed(start) for start in starts]
+def _make(
+    pipeline: TextToImage, prompts: Sequence[str], starts: Sequence[int], rows: range, options: Mapping[str, Any]
+) -> Tensor:
+    """One batch: uint8 (rows, 3, height, width), rounded once."""
+    generators = [torch.Generator().manual_seed(starts[row]) for row in rows]
     call = {"num_inference_steps": options["steps"], "guidance_scale": options["guidance"], "output_type": "pt"}
-    images_bchw = pipeline(prompts, generator=generators, **call).images
+    images_bchw = pipeline([prompts[row] for row in rows], generator=generators, **call).images
     return convert(images_bchw.float().cpu(), "0..1", "uint8")
-
-
-def _store(path: Path, pixels_chw: Tensor) -> None:
-    with replacing(path) as aside:
-        Image.fromarray(pixels_chw.permute(1, 2, 0).contiguous().numpy()).save(aside, "PNG")
 
 
 @contextlib.contextmanager
@@ -208,8 +189,10 @@ def _prepared(pipeline: TextToImage, name: str | None) -> Iterator[None]:
         pipeline.set_progress_bar_config(**bar)
 
 
-def _options(pipeline: TextToImage, steps: int | None, guidance: float | None) -> dict[str, Any]:
-    """Steps and guidance as given, as the checkpoint says, or as the call has them by default."""
+def _options(
+    pipeline: TextToImage, steps: int | None, guidance: float | None, sampler: str | None, seed: int, batch: int
+) -> dict[str, Any]:
+    """What is given; steps and guidance also as the checkpoint says, or as the call has them by default."""
     call = inspect.signature(type(pipeline).__call__).parameters
 
     def option(given: float | None, own: str, argument: str) -> float:
@@ -217,8 +200,11 @@ def _options(pipeline: TextToImage, steps: int | None, guidance: float | None) -
         return float(call[argument].default if value is None else value)
 
     return {
+        "sampler": sampler,
         "steps": int(option(steps, "default_steps", "num_inference_steps")),
         "guidance": option(guidance, "default_guidance", "guidance_scale"),
+        "seed": seed,
+        "batch": batch,
     }
 
 

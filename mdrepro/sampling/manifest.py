@@ -31,13 +31,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The images in a folder.
+    """The ``images`` that exist in a folder, in the prompts' order.
 
-    Args:
-        folder: of the images.
-        settings: pipeline, hash of its weights, sampler, scheduler, steps, guidance, seed, batch,
-            number of images and hash of the prompts.
-        images: those that exist, in the prompts' order.
+    ``settings`` are pipeline, hash of its weights, sampler, scheduler, steps, guidance, seed, batch, number of images
+    and hash of the prompts.
     """
 
     folder: Path
@@ -56,11 +53,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Self:
-        """The manifest of a complete set.
-
-        Raises:
-            BadInput: it is missing (the message counts the images so far), or cannot be read.
-        """
+        """The manifest of a complete set. Raises BadInput where it is missing, counting the images, or unreadable."""
         root = Path(folder)
         if not (root / MANIFEST).is_file():
             count = f"; {len(list(root.glob('*.png')))} images are there" if (root / SETTINGS).is_file() else ""
@@ -85,11 +78,7 @@ class Manifest:
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Start or continue a set of images with these settings.
-
-    Raises:
-        BadInput: the folder holds images with other settings, or other files.
-    """
+    """Start or continue a set of images. Raises BadInput where there are images of other settings, or other files."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / SETTINGS
     if not file.exists():
@@ -98,8 +87,7 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
             raise BadInput(f"{folder} holds files but no {SETTINGS}: choose a new or an empty folder")
         write_text(file, _text(settings))
     written = _json(file)
-    differing = [name for name in {**written, **settings} if written.get(name) != settings.get(name)]
-    if differing:
+    if differing := [name for name in {**written, **settings} if written.get(name) != settings.get(name)]:
         changes = "; ".join(f"{name}: there {written.get(name)!r}, now {settings.get(name)!r}" for name in differing)
         raise BadInput(f"{folder} holds images of other settings ({changes}): use the same settings, or another folder")
 
@@ -107,8 +95,7 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
 def end(folder: Path, settings: Mapping[str, Any], prompts: Sequence[str], seeds: Sequence[int]) -> Manifest:
     """The images in the folder; writes ``manifest.json`` where none is missing.
 
-    Raises:
-        BadInput: there is a manifest already, and an image differs from it.
+    Raises BadInput where there is a manifest already, and an image differs from it.
     """
     entries = [
         Entry(index, prompt, seed, name(index), sha256(folder / name(index)))
@@ -119,9 +106,8 @@ def end(folder: Path, settings: Mapping[str, Any], prompts: Sequence[str], seeds
     if not manifest.complete:
         return manifest
     if (folder / MANIFEST).is_file():
-        before = Manifest.read(folder)
-        changed = [new.file for new, old in zip(manifest.images, before.images, strict=True) if new != old]
-        if changed:
+        before = set(Manifest.read(folder).images)
+        if changed := [entry.file for entry in manifest.images if entry not in before]:
             raise BadInput(
                 f"{folder}: {changed[0]} differs from {MANIFEST}: it was altered, or generated again by other "
                 "versions or hardware; delete it to generate it again, or the folder to start over"

@@ -130,20 +130,20 @@ def test_a_bad_folder_is_named(tmp_path, name):
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK"])
 def test_every_mode_becomes_rgb(tmp_path, mode):
     path = save(tmp_path / ("x.jpg" if mode == "CMYK" else "x.png"), mode=mode)
-    assert photos.read(path).shape == (3, 280, 300)
+    assert photos.Photograph("", "", path).pixels().shape == (3, 280, 300)
 
 
 def test_transparency_is_laid_on_white_and_exif_turns(tmp_path):
     clear = np.zeros((300, 260, 4), np.uint8)
     clear[:150, :, 3] = 255
     Image.fromarray(clear, "RGBA").save(tmp_path / "clear.png")
-    pixels = photos.read(tmp_path / "clear.png")
+    pixels = photos.Photograph("", "", tmp_path / "clear.png").pixels()
     assert pixels[:, :150].max() == 0
     assert pixels[:, 150:].min() == 255
     exif = Image.Exif()
     exif[0x0112] = 6
     save(tmp_path / "turned.jpg", exif=exif)
-    assert photos.read(tmp_path / "turned.jpg").shape == (3, 300, 280)
+    assert photos.Photograph("", "", tmp_path / "turned.jpg").pixels().shape == (3, 300, 280)
 
 
 def test_tiles_are_centred_and_do_not_overlap():

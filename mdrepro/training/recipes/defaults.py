@@ -71,8 +71,16 @@ class Defaults:
 
     def half_decoder(self, name: str, loop: LoopConfig) -> Recipe:
         """Half the channels of SD's decoder, on latents that SD-1.5 samples with ``sampling`` (SnapFusion 2.4)."""
-        latents: dict[str, Values] = {"pretrained": {"unet": SD15}, "noise": SD_NOISE, "options": self.sampling}
-        return self.row(name, "synthetic", loop, network={"share": 0.5}, sampling=NONE, **latents)
+        return self.row(
+            name,
+            "synthetic",
+            loop,
+            pretrained={"unet": SD15},
+            network={"share": 0.5},
+            noise=SD_NOISE,
+            options=self.sampling,
+            sampling=NONE,
+        )
 
     def few_steps(
         self,

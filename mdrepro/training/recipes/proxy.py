@@ -53,12 +53,7 @@ MOBILEDIFFUSION = (
         "proxy-base",
         "diffusion",
         MD_PRETRAINING,
-        network={
-            **MD_UNET,
-            "sample_size": 32,
-            "block_out_channels": (192, 384, 640),
-            "mid_transformer_blocks": 9,
-        },
+        network={**MD_UNET, "sample_size": 32, "block_out_channels": (192, 384, 640), "mid_transformer_blocks": 9},
         noise=V_FROM_PURE_NOISE,
         options=DROP,
     ),

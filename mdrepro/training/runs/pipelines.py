@@ -1,6 +1,6 @@
 """Trained runs assembled to text-to-image pipelines."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.training.objectives import kinds
@@ -34,11 +34,14 @@ def load(recipe: Recipe | str, *, vae: str | None = None) -> "MobileDiffusionPip
         raise BadInput(f"{vae} decodes other latents than those of {row.name}: must be a decoder of the same encoder")
     denoiser, text = _finished(row), _parts(row, "text")
     autoencoder = _finished(registry.get(vae)) if vae else _parts(row, "vae")
+    sampling: dict[str, Any] = {f"default_{name}": value for name, value in row.sampling.items()}
     return MobileDiffusionPipeline(
         vae=autoencoder.load("vae"),
-        **{part: text.load(part) for part in ("text_encoder", "tokenizer")},
-        **{part: denoiser.load(part) for part in ("unet", "scheduler")},
-        **{f"default_{name}": value for name, value in row.sampling.items()},
+        text_encoder=text.load("text_encoder"),
+        tokenizer=text.load("tokenizer"),
+        unet=denoiser.load("unet"),
+        scheduler=denoiser.load("scheduler"),
+        **sampling,
     )
 
 
