@@ -17,12 +17,8 @@ LATENCY = "latency.json"
 class Candidate:
     """What removing one block would do.
 
-    Args:
-        block: its name.
-        quality: of the network without it.
-        quality_lost: delta quality, of the whole network less that.
-        saved_ms: delta latency.
-        score: quality_lost / saved_ms; None where it saves nothing.
+    ``quality`` is of the network without it, ``quality_lost`` of the whole network less that, and ``score`` is
+    quality_lost / saved_ms; None where it saves nothing.
     """
 
     block: str
@@ -39,7 +35,6 @@ class Round:
     Args:
         round: its number, from 1.
         actions: what was done, for `EvolvableUNet.replay`.
-        target_ms: the latency aimed at.
         latency_before_ms, latency_after_ms: of the network by the table, before and after the actions.
         quality_before, quality_after: likewise; both after this round's training.
         candidates: all blocks before the actions, lowest score first.

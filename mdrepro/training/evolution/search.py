@@ -28,7 +28,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -36,6 +35,7 @@ from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import write_json, write_text
+from mdrepro.data import hashes
 from mdrepro.metrics.cost.block_latency import LatencyTable
 from mdrepro.models.snapfusion.blocks import Layout
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
@@ -57,13 +57,9 @@ EVALUATIONS = "evaluations.json"
 
 @dataclass(frozen=True)
 class Evolution:
-    """What came of it.
+    """The network after the last action, not trained since, its rounds, and its latency by the table.
 
-    Args:
-        unet: the network after the last action, not trained since.
-        log: its rounds.
-        latency_ms: of ``unet``, by the table.
-        finished: False where time ran out; called again, `evolve` goes on.
+    ``finished`` is False where time ran out; called again, `evolve` goes on.
     """
 
     unet: EvolvableUNet
@@ -80,11 +76,7 @@ class Evolution:
 def rank(layout: Layout, whole: float, without: Mapping[str, float], table: LatencyTable) -> tuple[Candidate, ...]:
     """Algorithm 1's evaluation of all actions: the blocks by score, lowest first, those without a score at the end.
 
-    Args:
-        layout: the network.
-        whole: its quality.
-        without: quality without each block, by name.
-        table: latencies.
+    ``whole`` is the network's quality, ``without`` that without each block, by name.
     """
     candidates = []
     for block in layout.blocks():
@@ -97,24 +89,17 @@ def rank(layout: Layout, whole: float, without: Mapping[str, float], table: Late
 def choose(
     layout: Layout, candidates: Sequence[Candidate], table: LatencyTable, target: float, group: int
 ) -> tuple[list[str], Layout]:
-    """Algorithm 1's actions on a network, and the layout after them: see the module's text.
+    """Algorithm 1's actions on a network, at most ``group``, and the layout after them: see the module's text.
 
-    Args:
-        layout: the network.
-        candidates: all of its blocks, from `rank`.
-        table: latencies.
-        target: latency aimed at, in ms.
-        group: how many actions at most.
+    ``candidates`` are all of its blocks, from `rank`; ``target`` is the latency aimed at, in ms.
     """
     by_name = {block.name: block for block in layout.blocks()}
     scored = [(c.score, by_name[c.block]) for c in candidates if c.score is not None]
     slow, actions = table.total(layout) > target, list[str]()
-    if slow:
-        verb, order = "remove", [block for _, block in scored]
-    else:
-        scored.sort(key=lambda pair: -pair[0])
-        verb, order = "duplicate", [block for _, block in scored if not block.changes_width]
-    for block in order:
+    if not slow:
+        scored = sorted((pair for pair in scored if not pair[1].changes_width), key=lambda pair: -pair[0])
+    verb = "remove" if slow else "duplicate"
+    for _, block in scored:
         if len(actions) == group or (table.total(layout) > target) != slow:
             break
         actions.append(f"{verb} {block.name}")
@@ -143,11 +128,9 @@ def evolve(
         unet: the network to begin with, always the same; it may be changed in place, so use what is returned.
         train_round: robust training; see `robust.robust_rounds`.
         quality: for example `robust.negative_loss`; the paper takes the CLIP score of 2K images.
-        table: latencies of the blocks of ``unet``.
-        target: latency aimed at, in ms by the table.
+        table: latencies of the blocks of ``unet``; ``target`` is the one aimed at, in ms by it.
         folder: where the run is kept.
-        rounds: none is begun after so many, once the target is met.
-        group: actions of a round, at most.
+        rounds: none is begun after so many, once the target is met; of at most ``group`` actions.
         max_seconds: nothing is begun after that time.
 
     Raises:
@@ -182,7 +165,7 @@ class _Run:
             "target": target,
             "group": group,
             "table": hashlib.sha256(table.model_dump_json().encode()).hexdigest(),
-            "network": _hash(unet),
+            "network": hashes.network(unet),
         }
         self.log: list[Round] = []
         self.idle = False
@@ -214,8 +197,7 @@ class _Run:
     def round(self, unet: EvolvableUNet, left: Callable[[], float | None]) -> bool:
         """Evaluate and act, with a trained network; False if time ran out before."""
         self.unet = unet.eval()
-        qualities = self._evaluate(left)
-        if qualities is None:
+        if (qualities := self._evaluate(left)) is None:
             return False
         whole, before = qualities.pop(""), self.latency
         candidates = rank(unet.layout, whole, qualities, self.table)
@@ -271,7 +253,7 @@ class _Run:
         if self.accelerator.is_main_process:
             state = {
                 "settings": self.settings,
-                "unet": _config(self.unet),
+                "unet": {name: value for name, value in self.unet.config.items() if not name.startswith("_")},
                 "log": [asdict(entry) for entry in self.log],
             }
             weights = {name: value.cpu() for name, value in self.unet.state_dict().items()}
@@ -306,27 +288,14 @@ def _check(unet: EvolvableUNet, table: LatencyTable, target: float, rounds: int,
     for name, number in (("rounds", rounds), ("group", group)):
         if number < 1:
             raise BadInput(f"{name} is {number}: it must be 1 or more")
-    blocks = unet.blocks()
-    least = table.total(unet.layout) - sum(max(0.0, table.saved(block)) for block in blocks)
+    now = table.total(unet.layout)
+    least = now - sum(max(0.0, table.saved(block)) for block in unet.blocks())
     if not target > least:
         raise BadInput(
             f"target is {target} ms: it must be more than {least:.4g} ms, which is left with every block removed "
-            f"(now {table.total(unet.layout):.4g} ms)"
+            f"(now {now:.4g} ms)"
         )
 
 
 def _counts(layout: Layout) -> dict[str, int]:
     return dict(Counter(f"{block.stage} {block.kind}" for block in layout.blocks()))
-
-
-def _config(unet: EvolvableUNet) -> dict[str, Any]:
-    return {name: value for name, value in unet.config.items() if not name.startswith("_")}
-
-
-def _hash(unet: EvolvableUNet) -> str:
-    """Of configuration and weights."""
-    digest = hashlib.sha256(json.dumps(_config(unet)).encode())
-    for name, value in sorted(unet.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()

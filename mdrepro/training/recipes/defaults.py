@@ -64,6 +64,13 @@ class Defaults:
             sampling=self.sampling if sampling is None else sampling,
         )
 
+    def autoencoder(
+        self, name: str, loop: LoopConfig, width: int, *, encoder: str | None = None, options: Values = NONE
+    ) -> Recipe:
+        """MobileDiffusion's autoencoder; where ``encoder`` is another's row, the lite decoder for its latents."""
+        kind, row = ("decoder", "ours-lite") if encoder else ("autoencoder", "ours")
+        return self.row(name, kind, loop, vae=encoder, network={"row": row, "width": width}, options=options)
+
     def from_sd(self, name: str, loop: LoopConfig) -> Recipe:
         """SD-1.5's network, which SnapFusion evolves, trained to predict v (SnapFusion 2.5)."""
         network = {"class": "EvolvableUNet"}

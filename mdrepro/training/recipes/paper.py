@@ -45,10 +45,10 @@ SF = Defaults(tier="paper", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)
 MOBILEDIFFUSION = (
     # Section 1.3: 8 channels, decoder of 38.6M (the paper says 39.3M); LDM's losses and their weights.
     # paper: PSNR 30.0, SSIM 0.83, LPIPS 0.032, where SD has 26.7, 0.76, 0.037 (read-P); cost: 7 A100-days
-    MD_VAE.row("md-vae", "autoencoder", AUTOENCODING, network={"row": "ours", "width": 128}),
+    MD_VAE.autoencoder("md-vae", AUTOENCODING, 128),
     # Half the width, encoder fixed: 9.7M (9.8M).
     # paper: PSNR 30.2, SSIM 0.84, LPIPS 0.032 (read-P); cost: 2 A100-days
-    MD_VAE.row("md-vae-lite", "decoder", AUTOENCODING, vae="md-vae", network={"row": "ours-lite", "width": 128}),
+    MD_VAE.autoencoder("md-vae-lite", AUTOENCODING, 128, encoder="md-vae"),
     # 385.1M, 182.2 GMAC (386M and 182, read-S), softmax attention. AdamW, 1e-3, 0.01, 2048 and 750,000 are recalled.
     # paper: FID 8.65, CLIP 0.325 on COCO 30K in 50 DDIM steps (read-S; after T5); cost: 390 A100-days
     MD.row("md-base", "diffusion", MD_PRETRAINING, network=MD_UNET, noise=V_FROM_PURE_NOISE, options=DROP),

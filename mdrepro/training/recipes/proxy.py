@@ -37,16 +37,9 @@ SF = Defaults(tier="proxy", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)
 MOBILEDIFFUSION = (
     # The 8-channel autoencoder at half its width.
     # wanted: PSNR above that of SD's autoencoder on the same pictures (paper: 30.0 against 26.7, read-P); cost: 7 h
-    MD_VAE.row("proxy-vae", "autoencoder", AUTOENCODING, network={"row": "ours", "width": 64}, options=CRITIC),
+    MD_VAE.autoencoder("proxy-vae", AUTOENCODING, 64, options=CRITIC),
     # wanted: as proxy-vae with a quarter of its decoder's parameters (paper: 30.2 against 30.0, read-P); cost: 3 h
-    MD_VAE.row(
-        "proxy-vae-lite",
-        "decoder",
-        AUTOENCODING,
-        vae="proxy-vae",
-        network={"row": "ours-lite", "width": 64},
-        options=CRITIC,
-    ),
+    MD_VAE.autoencoder("proxy-vae-lite", AUTOENCODING, 64, encoder="proxy-vae", options=CRITIC),
     # MobileDiffusion's design at 0.6 of its width: 115M, 15.6 GMAC.
     # wanted: a CLIP score with its captions above that with others' by ten standard errors; cost: 7 h
     MD.row(

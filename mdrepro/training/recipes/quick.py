@@ -10,24 +10,13 @@ from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults
 
-FRESH_SHAPES = MappingProxyType({"source": "shapes", "count": 1_000_000})  # more than any run sees: none twice
-SHAPES = MappingProxyType({"source": "shapes", "count": 40_000})  # encoded once, then seen many times
 SMALL_UNET = MappingProxyType(
     {"sample_size": 8, "in_channels": 8, "out_channels": 8, "cross_attention_dim": 128, "norm_num_groups": 8}
-)
-AUTOENCODING = LoopConfig(
-    steps=900,
-    batch=32,
-    learning_rate=0.02,
-    optimiser="muon",
-    warmup=45,
-    decay="cosine",
-    threads=1,
-    checkpoint_every=500,
 )
 READING = LoopConfig(
     steps=1200, batch=64, learning_rate=2e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=500
 )
+AUTOENCODING = replace(READING, steps=900, batch=32, learning_rate=0.02, optimiser="muon", warmup=45)
 CONTRASTING = replace(READING, steps=1000, learning_rate=1e-3, checkpoint_every=250)
 PRETRAINING = LoopConfig(
     steps=6000, batch=64, learning_rate=4e-3, optimiser="muon", warmup=100, decay="linear", ema=0.998, threads=1
@@ -42,10 +31,11 @@ TUNING = LoopConfig(steps=1000, batch=64, learning_rate=5e-4, warmup=50, decay="
 EVOLUTION = MappingProxyType({"share": 0.7, "rounds": 8, "group": 2, **SKIP, "validation": 256})
 SQUARED_ERROR = MappingProxyType({"perceptual": 0.0, "adversarial": 0.0, "power": 2})
 """Nothing else: LPIPS needs weights, and a critic needs longer."""
-ON_FRESH_SHAPES = Defaults(tier="quick", data=FRESH_SHAPES)
+ON_FRESH_SHAPES = Defaults(tier="quick", data={"source": "shapes", "count": 1_000_000})
+"""More than any run sees: none twice."""
 ON_SHAPES = Defaults(
     tier="quick",
-    data=SHAPES,
+    data={"source": "shapes", "count": 40_000},  # encoded once, then seen many times
     sampling={"steps": 50, "guidance": 3.0},
     parents={"vae": "shapes-vae", "text": "shapes-text"},
 )
@@ -64,23 +54,12 @@ QUICK = (
     ),
     # MobileDiffusion's 8-channel autoencoder at an eighth of its width.
     # measured: PSNR 32.4 dB on 1,000 validation scenes; 16 min of a shared core
-    ON_FRESH_SHAPES.row(
-        "shapes-vae",
-        "autoencoder",
-        AUTOENCODING,
-        network={"row": "ours", "width": 16},
-        options={**SQUARED_ERROR, "kl": 5e-4},
-    ),
+    ON_FRESH_SHAPES.autoencoder("shapes-vae", AUTOENCODING, 16, options={**SQUARED_ERROR, "kl": 5e-4}),
     # MobileDiffusion 1.3: half the width, encoder fixed.
     # measured: PSNR 34.2 dB on 1,000 validation scenes, above the full decoder's, which saw half as many; 13 min of a
     # shared core
-    ON_FRESH_SHAPES.row(
-        "shapes-vae-lite",
-        "decoder",
-        replace(AUTOENCODING, steps=1600, warmup=80),
-        vae="shapes-vae",
-        network={"row": "ours-lite", "width": 16},
-        options=SQUARED_ERROR,
+    ON_FRESH_SHAPES.autoencoder(
+        "shapes-vae-lite", replace(AUTOENCODING, steps=1600, warmup=80), 16, encoder="shapes-vae", options=SQUARED_ERROR
     ),
     # Stands in for CLIP's text model, which both papers condition on.
     # measured: 96 % of captions first among 64, registers read out at 0.002 nats; 3 min of a shared core

@@ -11,7 +11,7 @@ from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.recipes import quick
 from mdrepro.training.recipes.defaults import DROP, Values
-from mdrepro.training.recipes.quick import AUTOENCODING, FRESH_SHAPES, PRETRAINING, SMALL_UNET
+from mdrepro.training.recipes.quick import AUTOENCODING, PRETRAINING, SMALL_UNET
 
 SD_LIKE: Values = {
     **SMALL_UNET,
@@ -105,7 +105,7 @@ QUICK = (
     # SnapFusion 2.4: half the channels, squared difference of the images alone, on latents that shapes-base samples in
     # 4 steps (the paper: 50).
     # wanted: 30 dB to the images of shapes-vae; measured in snapfusion-decoder
-    replace(ON_SHAPES, data=FRESH_SHAPES, sampling={}).row(
+    replace(quick.ON_FRESH_SHAPES, parents=ON_SHAPES.parents).row(
         "shapes-decoder-half",
         "synthetic",
         replace(AUTOENCODING, steps=500, warmup=25),
