@@ -1,17 +1,19 @@
 """Publication of trained runs: copies in ``results/<tier>/checkpoints/<recipe>/`` with weights in float16."""
 
+import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import swap, unfinished
+from mdrepro.core.files import sha256, swap, unfinished
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import model_folders, session, store
+from mdrepro.training.runs.session import RECORD
 from mdrepro.training.runs.store import SHARED, Run
 
 if TYPE_CHECKING:
@@ -24,26 +26,27 @@ LIMIT = 25 * 10**6
 def publish(names: Sequence[str], limit: int = LIMIT) -> list[Path]:
     """Copy runs of this machine to ``results/<tier>/checkpoints/<recipe>/``, weights in float16; all or none.
 
-    Args:
-        names: recipes.
-        limit: bytes that all published checkpoints of a tier may have together.
-
     Raises:
         BadInput: there is no finished run of a recipe as it stands, it was not trained from a clean commit, a weight
-            is not finite in float16, or together they are too large.
+            is not finite in float16, a published run that shares weights with one of them would lose these, or all of
+            a tier's would have more than ``limit`` bytes.
     """
-    runs = [_publishable(registry.get(name)) for name in dict.fromkeys(names)]
+    runs = {name: _publishable(registry.get(name)) for name in names}
     copies: dict[Path, Path] = {}
     with ExitStack() as stack:
-        for run in runs:
-            target = store.published_folder(run.recipe)
+        for name in sorted(runs, key=list(registry.RECIPES).index):  # parents first
+            target = store.published_folder(runs[name].recipe)
             copies[target] = stack.enter_context(unfinished(target))
-            _copy_halved(run, copies[target])
+            _copy_halved(runs[name], copies[target], copies)
         for home in {target.parent for target in copies}:
-            _check_size(home, {target.name: copy for target, copy in copies.items() if target.parent == home}, limit)
+            folders = {
+                path.name: copies.get(path, path) for path in (*home.glob("[!.]*"), *copies) if path.parent == home
+            }
+            _check_shared(folders, runs)
+            _check_size(home, folders, limit)
         for target, copy in copies.items():
             swap(copy, target)
-    return list(copies)
+    return [store.published_folder(run.recipe) for run in runs.values()]
 
 
 def _publishable(row: Recipe) -> Run:
@@ -61,7 +64,7 @@ def _publishable(row: Recipe) -> Run:
     return run
 
 
-def _copy_halved(run: Run, folder: Path) -> None:
+def _copy_halved(run: Run, folder: Path, copies: Mapping[Path, Path]) -> None:
     """The run's files, weights in float16 and without those that a published parent has too, and its record."""
     from safetensors.torch import load_file, save_file
 
@@ -74,9 +77,9 @@ def _copy_halved(run: Run, folder: Path) -> None:
             continue
         weights = _halved(load_file(run.folder / name), run.recipe.name)
         part = name.partition("/")[0]
-        if parent := _published_parent(run.recipe, part):
+        if parent := _published_parent(run.recipe, part, copies):
             theirs = load_file(parent.folder / name)
-            own = {key: value for key, value in weights.items() if not _equal(value, theirs.get(key))}
+            own = {key: value for key, value in weights.items() if key not in theirs or not value.equal(theirs[key])}
             if len(own) < len(weights):
                 weights = own
                 shared[part] = {"recipe": parent.recipe.name, "sha256": parent.record["files"][name]}
@@ -97,21 +100,28 @@ def _halved(weights: "Mapping[str, Tensor]", recipe: str) -> "dict[str, Tensor]"
     return halved
 
 
-def _published_parent(recipe: Recipe, part: str) -> Run | None:
-    """The published parent, of the recipe as it stands, with such a part."""
+def _published_parent(recipe: Recipe, part: str, copies: Mapping[Path, Path]) -> Run | None:
+    """The parent with such a part, of the recipe as it stands, as it will be published or is."""
     if part not in recipe.parents:
         return None
-    run = store.published(registry.get(recipe.parents[part]))
+    parent = registry.get(recipe.parents[part])
+    copy = copies.get(store.published_folder(parent))
+    run = store.read(parent, copy) if copy else store.published(parent)
     return run if run and f"{part}/{model_folders.WEIGHTS}" in run.record["files"] else None
 
 
-def _equal(one: "Tensor", other: "Tensor | None") -> bool:
-    return other is not None and one.shape == other.shape and bool((one == other).all())
+def _check_shared(folders: Mapping[str, Path], new: Collection[str]) -> None:
+    """Raises BadInput where a published run would lose weights that it shares with one of the ``new`` ones."""
+    for name, folder in folders.items():
+        record = json.loads((folder / RECORD).read_text()) if (folder / RECORD).is_file() else {}
+        for part, shared in record.get(SHARED, {}).items():
+            parent = shared["recipe"]
+            if parent in new and sha256(folders[parent] / part / model_folders.WEIGHTS) != shared["sha256"]:
+                raise BadInput(f"{name} shares weights with the published {parent}, which would change: publish both")
 
 
-def _check_size(home: Path, copies: Mapping[str, Path], limit: int) -> None:
+def _check_size(home: Path, folders: Mapping[str, Path], limit: int) -> None:
     """Raises BadInput where a tier's published checkpoints would be larger than allowed."""
-    folders = {path.name: path for path in home.glob("[!.]*")} | dict(copies)
     sizes = {
         name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         for name, folder in folders.items()

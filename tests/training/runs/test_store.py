@@ -321,6 +321,30 @@ def test_weights_that_a_published_parent_has_too_are_stored_once(workspace: Path
         store.find("t-lite")
 
 
+def test_a_parent_that_changes_is_published_with_what_shares_its_weights(
+    workspace: Path, rows: dict[str, Recipe]
+) -> None:
+    exact = store.load_or_train("t-lite").load("vae").state_dict()
+    for name in ("t-vae", "t-lite"):
+        publish.publish([name])
+    parent, file = store.load_or_train("t-vae"), f"vae/{model_folders.WEIGHTS}"
+    other = load_file(parent.folder / file)
+    other["encoder.conv_in.weight"][0] += 1
+    save_file(other, parent.folder / file, metadata={"format": "pt"})
+    files = parent.record["files"] | {file: sha256(parent.folder / file)}
+    parent.file.write_text(json.dumps(parent.record | {"files": files}))
+    with pytest.raises(BadInput, match="t-lite shares weights with the published t-vae, which would change"):
+        publish.publish(["t-vae"])
+    both = ["t-lite", "t-vae"]
+    assert publish.publish(both) == [store.published_folder(rows[name]) for name in both]
+    store.folder(rows["t-lite"]).rename(workspace / "gone")
+    found = store.find("t-lite")
+    assert found is not None
+    assert found.record["shared"]["vae"]["recipe"] == "t-vae"
+    loaded = found.load("vae").state_dict()
+    assert all(torch.equal(loaded[name], value.half().float()) for name, value in exact.items())
+
+
 def test_a_parent_that_is_not_published_as_it_stands_shares_nothing(
     workspace: Path, rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
