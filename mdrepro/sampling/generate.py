@@ -56,7 +56,8 @@ def images(
     with _prepared(pipeline, sampler):
         options = _options(pipeline, steps, guidance, sampler, seed, batch)
         batches, starts = track(_batches(len(prompts), batch), "images", "batches"), seeds(seed, len(prompts))
-        return torch.cat([_make(pipeline, prompts, starts, rows, options) for rows in batches])
+        made = [_make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options) for rows in batches]
+    return torch.cat(made)
 
 
 def generate(
@@ -104,9 +105,9 @@ def generate(
         mine = _batches(len(prompts), batch)[index::shards]
         missing = [rows for rows in mine if not all((target / manifest.name(i)).is_file() for i in rows)]
         for rows in track(missing, "images", "batches"):
-            for row, pixels_chw in zip(rows, _make(pipeline, prompts, starts, rows, options), strict=True):
-                with replacing(target / manifest.name(row)) as aside:
-                    Image.fromarray(pixels_chw.permute(1, 2, 0).contiguous().numpy()).save(aside, "PNG")
+            pixels_bchw = _make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options)
+            for row, pixels_chw in zip(rows, pixels_bchw, strict=True):
+                _store(target / manifest.name(row), pixels_chw)
     return manifest.end(target, settings, prompts, starts)
 
 
@@ -165,14 +166,17 @@ def weights_sha256(pipeline: TextToImage) -> str:
     return hashed.hexdigest()
 
 
-def _make(
-    pipeline: TextToImage, prompts: Sequence[str], starts: Sequence[int], rows: range, options: Mapping[str, Any]
-) -> Tensor:
-    """One batch: uint8 (rows, 3, height, width), rounded once."""
-    generators = [torch.Generator().manual_seed(starts[row]) for row in rows]
+def _make(pipeline: TextToImage, prompts: list[str], starts: list[int], options: Mapping[str, Any]) -> Tensor:
+    """One batch: uint8 (prompts, 3, height, width), rounded once."""
+    generators = [torch.Generator().manual_seed(start) for start in starts]
     call = {"num_inference_steps": options["steps"], "guidance_scale": options["guidance"], "output_type": "pt"}
-    images_bchw = pipeline([prompts[row] for row in rows], generator=generators, **call).images
+    images_bchw = pipeline(prompts, generator=generators, **call).images
     return convert(images_bchw.float().cpu(), "0..1", "uint8")
+
+
+def _store(path: Path, pixels_chw: Tensor) -> None:
+    with replacing(path) as aside:
+        Image.fromarray(pixels_chw.permute(1, 2, 0).contiguous().numpy()).save(aside, "PNG")
 
 
 @contextlib.contextmanager

@@ -161,6 +161,14 @@ def test_an_altered_image_is_found(pipe, whole, tmp_path):
     assert contents(folder) == contents(whole)
 
 
+def test_a_manifest_that_lacks_an_image_is_one_error(pipe, whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "set")
+    written = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(written | {"images": written["images"][:-1]}))
+    with pytest.raises(BadInput, match=r"0+\d\.png differs from manifest.json"):
+        generate(pipe, PROMPTS, folder, batch=3, **SHORT)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -96,9 +96,9 @@ class Defaults:
         unet: str,
         loop: LoopConfig,
         *,
-        guidance: float,
         kind: str = "steps",
         teacher: str | None = None,
+        guidance: float | None = None,
         options: Values | None = None,
     ) -> Recipe:
         """A student of ``steps`` steps, sampled at ``guidance``; SnapFusion's distillation where no options are given.
@@ -106,5 +106,5 @@ class Defaults:
         Its teacher is ``unet`` where there is no other.
         """
         options = {"steps": steps, **DISTILLATION} if options is None else options
-        sampling = {"steps": steps, "guidance": guidance}
+        sampling = {"steps": steps, "guidance": self.sampling["guidance"] if guidance is None else guidance}
         return self.row(name, kind, loop, unet=unet, teacher=teacher, options=options, sampling=sampling)

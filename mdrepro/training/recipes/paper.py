@@ -57,9 +57,9 @@ MOBILEDIFFUSION = (
     MD.row("md-relu", "relu", MD_TUNING, unet="md-base", options=DROP),
     # v1's 8-step model by SnapFusion's guidance-aware distillation (read-P), first half of the chain.
     # paper: nothing on 16 steps; cost: 15 A100-days
-    MD.few_steps("md-16", 16, "md-relu", MD_STEPS, guidance=7.5),
+    MD.few_steps("md-16", 16, "md-relu", MD_STEPS),
     # paper: 8 steps are the fewest without visible loss (read-S), its FID and CLIP not found; cost: 15 A100-days
-    MD.few_steps("md-8", 8, "md-16", MD_STEPS, guidance=7.5),
+    MD.few_steps("md-8", 8, "md-16", MD_STEPS),
     # Section 1.5, UFOGen: under 10,000 iterations (read-S); settings of the reference code of UFOGen's first author.
     # paper: FID 11.67, CLIP 0.320, HPS 26.65 in one step (read-S); cost: 2.5 A100-days
     MD.few_steps("md-1", 1, "md-relu", GAN, kind="gan", guidance=1.0, options={"jumps": 4, "every": 2}),
@@ -73,7 +73,7 @@ SNAPFUSION = (
     SF.from_sd("sf-sd", SF_PRETRAINING),
     # The last teacher: SD-1.5, directly 32 -> 16 steps, guidance-aware (read-P).
     # paper: nothing on 16 steps; cost: 13 A100-days
-    SF.few_steps("sf-sd-16", 16, "sf-sd", SF_TUNING, guidance=7.5),
+    SF.few_steps("sf-sd-16", 16, "sf-sd", SF_TUNING),
     # Section 2.2: blocks are skipped; neither p nor the length is in the paper.
     # paper: without it SD-1.5 collapses when a block is removed (read-P), no number; cost: 8 A100-days
     SF.row("sf-robust", "robust", SF_TUNING, unet="sf-sd", options=SKIP),
@@ -92,7 +92,7 @@ SNAPFUSION = (
     SF.row("sf-snap", "diffusion", SF_PRETRAINING, unet="sf-evolved", options=DROP),
     # Its own 16-step version, where the last student begins (read-P).
     # paper: nothing on 16 steps; cost: 10 A100-days
-    SF.few_steps("sf-16", 16, "sf-snap", SF_TUNING, guidance=7.5),
+    SF.few_steps("sf-16", 16, "sf-snap", SF_TUNING),
     # The product: student sf-16, teacher the 16-step SD-1.5 (read-P).
     # paper: COCO 30K: lowest FID 13.6 at CLIP 0.294, CLIP 0.307 at FID 17.3 (inferred, read off its Fig. 4); COCO-2017
     # 5K: FID 24.2, CLIP 0.30 (read-P); cost: 11 A100-days

@@ -53,9 +53,9 @@ MOBILEDIFFUSION = (
     # T5. wanted: FID not above proxy-base's beyond noise (paper: 12.50 -> 12.31, read-S); cost: 0.5 h
     MD.row("proxy-relu", "relu", replace(MD_TUNING, steps=5000), unet="proxy-base", options=DROP),
     # wanted: as proxy-relu at 50 steps; cost: 2.5 h
-    MD.few_steps("proxy-16", 16, "proxy-relu", MD_TUNING, guidance=7.5),
+    MD.few_steps("proxy-16", 16, "proxy-relu", MD_TUNING),
     # wanted: better than proxy-relu run for 8 steps (paper: no visible loss at 8, read-S); cost: 2.5 h
-    MD.few_steps("proxy-8", 8, "proxy-16", MD_TUNING, guidance=7.5),
+    MD.few_steps("proxy-8", 8, "proxy-16", MD_TUNING),
     # UFOGen.
     # wanted: better than proxy-8 run for one step (paper: FID 8.65 -> 11.67 from 50 steps to 1, read-S); cost: 2 h
     MD.few_steps("proxy-1", 1, "proxy-relu", GAN, kind="gan", guidance=1.0, options={"jumps": 4, "every": 2}),
@@ -67,7 +67,7 @@ SNAPFUSION = (
     # wanted: FID at 256 px below that of SD-1.5 as it comes; cost: 4 h
     SF.from_sd("proxy-sd", SF_PRETRAINING),
     # wanted: as proxy-sd at 50 steps; cost: 3.5 h
-    SF.few_steps("proxy-sd-16", 16, "proxy-sd", SF_TUNING, guidance=7.5),
+    SF.few_steps("proxy-sd-16", 16, "proxy-sd", SF_TUNING),
     # wanted: FID as proxy-sd; without a transformer block of the down path, better than proxy-sd without it; cost: 2 h
     SF.row("proxy-robust", "robust", SF_TUNING, unet="proxy-sd", options=SKIP),
     # wanted: 0.51 of the latency by this machine's table (paper, Table 5: 26.2 of 51.2 ms, read-P); cost: 1 h
@@ -81,7 +81,7 @@ SNAPFUSION = (
     # wanted: FID as proxy-sd; cost: 3 h
     SF.row("proxy-snap", "diffusion", SF_PRETRAINING, unet="proxy-evolved", options=DROP),
     # wanted: as proxy-snap at 50 steps; cost: 3 h
-    SF.few_steps("proxy-snap-16", 16, "proxy-snap", SF_TUNING, guidance=7.5),
+    SF.few_steps("proxy-snap-16", 16, "proxy-snap", SF_TUNING),
     # wanted: at equal FID, CLIP score in 8 steps not below proxy-sd's in 50 (paper: 0.004 to 0.010 above, read-P);
     # cost: 3 h
     SF.few_steps("proxy-snap-8", 8, "proxy-snap-16", SF_TUNING, guidance=4.5, teacher="proxy-sd-16"),

@@ -96,11 +96,11 @@ QUICK = (
     # SnapFusion 2.5, the first half of the chain.
     # measured: 94.7 % of attributes and 72 % of scenes right in 16 steps (256 validation captions, w 3); 9 min of one
     # core, data encoded meanwhile
-    ON_SHAPES.few_steps("shapes-16", 16, "shapes-base", replace(FEW_STEPS, steps=400), guidance=3.0),
+    ON_SHAPES.few_steps("shapes-16", 16, "shapes-base", replace(FEW_STEPS, steps=400)),
     # SnapFusion 2.5: 16 -> 8 steps; p, range and gamma are the paper's.
     # measured: 94.3 % of attributes and 70 % of scenes right in 8 steps (256 validation captions, w 3; shapes-base has
     # 94.9 and 73 in 25 steps, 93.8 and 71 in 8); 7 min of one core
-    ON_SHAPES.few_steps("shapes-8", 8, "shapes-16", FEW_STEPS, guidance=3.0),
+    ON_SHAPES.few_steps("shapes-8", 8, "shapes-16", FEW_STEPS),
     # UFOGen (section 3), MobileDiffusion 1.5.
     # measured: 89.4 % of attributes and 60 % of scenes right in one step (512 validation captions; 87.3 and 55 after
     # half as many steps); 64 min of a core with much other work, where half as many steps took 15 min of a quiet one

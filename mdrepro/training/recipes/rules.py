@@ -36,25 +36,18 @@ SD_LIKE: Values = {
 T1: Values = {"block_out_channels": (32, 48, 48), "transformer_blocks": (0, 1, 1), "mid_transformer_blocks": 13}
 T2: Values = {"self_attention": (False, False, True)}
 RULES: Mapping[str, Values] = {
-    # 2.229M parameters
-    "base": {},
+    "base": {},  # 2.229M parameters
     # 2.221M: 13 blocks in the middle keep the size level, as the paper says of its own step
     "t1": T1,
     # 1.500M: the low resolution, which its transformers take as it comes, narrower still; the paper tells neither
     # how narrow nor whether the size was level
     "t1-narrow-input": {**T1, "block_out_channels": (32, 48, 32)},
-    # 2.161M
-    "t2": T2,
-    # 2.024M: the feed-forward layers stay
-    "t2-no-cross-attention": {**T2, "cross_attention": (False, False, True)},
-    # 2.188M
-    "t3": {"shared_key_value": "self"},
-    # 2.229M
-    "t4": {"ffn_activation": "swish"},
-    # 2.104M
-    "t6": {"ffn_ratio": 3.0},
-    # 1.470M
-    "c1": {"separable_conv": (False, True, True), "mid_separable_conv": True},
+    "t2": T2,  # 2.161M
+    "t2-no-cross-attention": {**T2, "cross_attention": (False, False, True)},  # 2.024M: the feed-forward layers stay
+    "t3": {"shared_key_value": "self"},  # 2.188M
+    "t4": {"ffn_activation": "swish"},  # 2.229M
+    "t6": {"ffn_ratio": 3.0},  # 2.104M
+    "c1": {"separable_conv": (False, True, True), "mid_separable_conv": True},  # 1.470M
     # 1.495M: the transformer behind a ResNet goes with it; the middle keeps its two ResNets
     "c2": {"resnets_per_level": (1, 1, 1)},
 }

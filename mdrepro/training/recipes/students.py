@@ -13,25 +13,13 @@ from dataclasses import replace
 
 from mdrepro.training.recipes.defaults import DISTILLATION, Values
 from mdrepro.training.recipes.quick import FEW_STEPS, ON_SHAPES
-from mdrepro.training.recipes.recipe import Recipe
 
 SHORT = replace(FEW_STEPS, steps=225, batch=32, warmup=25)
-
-
-def _student(
-    name: str,
-    steps: int,
-    unet: str,
-    options: Values | None = None,
-    *,
-    kind: str = "steps",
-    teacher: str | None = None,
-    updates: int = SHORT.steps,
-    guidance: float = 3.0,
-) -> Recipe:
-    loop = replace(SHORT, steps=updates)
-    return ON_SHAPES.few_steps(name, steps, unet, loop, guidance=guidance, kind=kind, teacher=teacher, options=options)
-
+WHOLE, THIRD, LAST = replace(SHORT, steps=450), replace(SHORT, steps=150), replace(SHORT, steps=125)
+"""All 450 updates of a method, of a chain of three, and of two after one of 200."""
+GUIDED: Values = {"guidance": (1.0, 14.0)}
+AT_3: Values = {"guidance": (3.0, 3.0)}
+few_steps = ON_SHAPES.few_steps
 
 ABLATED: Mapping[str, tuple[str | None, Values]] = {
     # Defaults: Figs. 6c (mixed), 6d (2 to 14, 0.1), 7a (with), 7b (dynamic, 0.2), 7c (16 steps); the teacher is the
@@ -40,7 +28,7 @@ ABLATED: Mapping[str, tuple[str | None, Values]] = {
     # Fig. 6c, 6d
     "shapes-8-vanilla": (None, {"probability": 0.0}),
     "shapes-8-cfg": (None, {"probability": 1.0}),
-    "shapes-8-w3": (None, {"guidance": (3.0, 3.0)}),
+    "shapes-8-w3": (None, AT_3),
     "shapes-8-p20": (None, {"probability": 0.2}),
     "shapes-8-p20-w7": (None, {"probability": 0.2, "guidance": (7.0, 14.0)}),
     "shapes-8-p50": (None, {"probability": 0.5}),
@@ -63,30 +51,30 @@ wanted: FID[shapes] and CLIP score[shapes] ordered as in SnapFusion's Figs. 6 an
 STUDENTS = (
     # Stands in for SD-1.5's 16-step version, the teacher of SnapFusion's efficient UNet.
     # wanted: attributes within 3 points of shapes-sd in 50 steps
-    _student("shapes-sd-16", 16, "shapes-sd"),
+    few_steps("shapes-sd-16", 16, "shapes-sd", SHORT),
     *(
-        _student(name, 8, "shapes-16", {"steps": 8, **DISTILLATION, **changes}, teacher=teacher)
+        few_steps(name, 8, "shapes-16", SHORT, teacher=teacher, options={"steps": 8, **DISTILLATION, **changes})
         for name, (teacher, changes) in ABLATED.items()
     ),
     # Table 2 and Figs. 6a and 6b: five methods from shapes-base to 8 steps, each in 450 updates. This is the paper's.
     # wanted: the lowest FID[shapes] of the five
-    _student("shapes-16-direct", 16, "shapes-base"),
-    _student("shapes-8-direct", 8, "shapes-16-direct"),
+    few_steps("shapes-16-direct", 16, "shapes-base", SHORT),
+    few_steps("shapes-8-direct", 8, "shapes-16-direct", SHORT),
     # Fig. 6a: the same loss along a chain, 64 -> 32 -> 16 -> 8.
     # wanted: worse than shapes-8-direct
-    _student("shapes-32-chain", 32, "shapes-base", updates=150),
-    _student("shapes-16-chain", 16, "shapes-32-chain", updates=150),
-    _student("shapes-8-chain", 8, "shapes-16-chain", updates=150),
+    few_steps("shapes-32-chain", 32, "shapes-base", THIRD),
+    few_steps("shapes-16-chain", 16, "shapes-32-chain", THIRD),
+    few_steps("shapes-8-chain", 8, "shapes-16-chain", THIRD),
     # Plain progressive distillation (arXiv 2202.00512): neither guidance nor the original loss.
     # wanted: a lower highest CLIP score[shapes] than shapes-8-direct
-    _student("shapes-16-plain", 16, "shapes-base", {"steps": 16}, kind="progressive"),
-    _student("shapes-8-plain", 8, "shapes-16-plain", {"steps": 8}, kind="progressive"),
+    few_steps("shapes-16-plain", 16, "shapes-base", SHORT, kind="progressive", options={"steps": 16}),
+    few_steps("shapes-8-plain", 8, "shapes-16-plain", SHORT, kind="progressive", options={"steps": 8}),
     # Distillation conditioned on guidance (arXiv 2210.03142): w becomes an input, then the steps are halved.
     # wanted: a higher FID[shapes] and a lower highest CLIP score[shapes] than shapes-8-direct
-    _student("shapes-w", 50, "shapes-base", {"guidance": (1.0, 14.0)}, kind="guidance", updates=200),
-    _student("shapes-16-w", 16, "shapes-w", {"steps": 16, "guidance": (1.0, 14.0)}, kind="conditioned", updates=125),
-    _student("shapes-8-w", 8, "shapes-16-w", {"steps": 8, "guidance": (1.0, 14.0)}, kind="conditioned", updates=125),
+    few_steps("shapes-w", 50, "shapes-base", replace(SHORT, steps=200), kind="guidance", options=GUIDED),
+    few_steps("shapes-16-w", 16, "shapes-w", LAST, kind="conditioned", options={"steps": 16, **GUIDED}),
+    few_steps("shapes-8-w", 8, "shapes-16-w", LAST, kind="conditioned", options={"steps": 8, **GUIDED}),
     # Latent consistency distillation (arXiv 2310.04378) with w of shapes-base; no guidance is left to be done.
     # wanted: nothing; the paper does not compare with it.
-    _student("shapes-8-lcm", 8, "shapes-base", {"guidance": (3.0, 3.0)}, kind="consistency", updates=450, guidance=1.0),
+    few_steps("shapes-8-lcm", 8, "shapes-base", WHOLE, kind="consistency", guidance=1.0, options=AT_3),
 )
