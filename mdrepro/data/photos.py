@@ -1,9 +1,8 @@
 """Real photographs: those that installed packages ship, or a folder of the user's.
 
-The split of the packages' photographs was fixed before anything was measured, by this rule: the natural scenes,
-sorted by name, are held out and trained on in turn, the first held out; the two motorcycle views are one scene;
-textures and scientific images (not natural scenes) are only trained on.
-A folder is split by the SHA-256 of each file's name: sorted by it, the first quarter is held out.
+The split of the packages' photographs was fixed before anything was measured: natural scenes, sorted by name, are held
+out and trained on in turn, the first held out (the two motorcycle views are one scene); textures and scientific images
+are only trained on. A folder is split by the SHA-256 of each file's name: sorted by it, the first quarter is held out.
 """
 
 import functools
@@ -191,7 +190,11 @@ def _folder(folder: Path) -> Split:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if path.suffix.lower() in FORMATS and path.is_file() and not any(p.startswith(".") for p in inside.parts):
-            by_content.setdefault(_content(path), Photograph(inside.as_posix(), paths.relative(path), path))
+            try:
+                content = sha256(path)
+            except OSError as error:
+                raise BadInput(f"cannot read the photograph {path}: {error.strerror}") from error
+            by_content.setdefault(content, Photograph(inside.as_posix(), paths.relative(path), path))
     if len(by_content) < LEAST:
         raise BadInput(
             f"photos: {folder} holds {len(by_content)} different photographs: at least {LEAST} are needed, "
@@ -202,10 +205,3 @@ def _folder(folder: Path) -> Split:
     held_out, train = (tuple(sorted(part, key=lambda p: p.name)) for part in (ranked[:cut], ranked[cut:]))
     rule = "sorted by the SHA-256 of the file name, the first quarter (at least two) held out"
     return Split(train, held_out, rule)
-
-
-def _content(path: Path) -> str:
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise BadInput(f"cannot read the photograph {path}: {error.strerror}") from error

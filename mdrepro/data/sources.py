@@ -27,10 +27,9 @@ SOURCES: Mapping[str, Mapping[str, Any]] = {
     "shards": {"path": "", "downloads": "", **_PREPARATION},
 }
 """Settings of each source with their defaults. ``path``: COCO's folder, with ``annotations`` and ``images`` inside; a
-folder with metadata.jsonl; shards in webdataset's notation, such as ``data/{000..127}.tar``; of ``captions``, a folder
-that is one of these three (shards: all its .tar files), by default `folders.pictures`; of ``photos``, which have no
-captions, ``packages`` (those that packages ship) or a folder. ``photos`` gives ``count`` random crops of ``size`` px
-from the training part of the split."""
+folder with metadata.jsonl; shards in webdataset's notation; of ``captions``, a folder that is one of these three
+(shards: all its .tar files), by default `folders.pictures`; of ``photos``, which are ``count`` random crops of the
+training part of the split without captions, ``packages`` (those that packages ship) or a folder."""
 CAPTIONLESS = ("photos",)
 COMMON: Mapping[str, Any] = {"cache": True}
 """Of all sources. ``cache``: latents and text features are made once, not at every step."""

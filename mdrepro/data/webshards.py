@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import itertools
 import json
 import logging
 import shutil
@@ -48,9 +49,8 @@ def shards(urls: str | Sequence[str], preparation: Preparation, downloads: Path 
     listed = _expand([urls] if isinstance(urls, str) else urls)
     files = [_local(url, downloads) for url in track(listed, "fetching", "shards")]
     source = listed[0] if len(listed) == 1 else f"{listed[0]} and {len(listed) - 1} more"
-    shards = enumerate(track(files, "indexing", "shards"))
-    pictures = (picture for number, file in shards for picture in _index(file, number))
-    return CaptionedPictures(pictures, preparation, source)
+    numbered = enumerate(track(files, "indexing", "shards"))
+    return CaptionedPictures((one for number, file in numbered for one in _index(file, number)), preparation, source)
 
 
 def _expand(urls: Sequence[str]) -> list[str]:
@@ -66,28 +66,22 @@ def _expand(urls: Sequence[str]) -> list[str]:
 def _index(shard: Path, number: int) -> Iterator[Picture]:
     """The samples of a shard, in order."""
     seen: set[str] = set()
-    key, members = "", dict[str, tarfile.TarInfo]()
     try:
         with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                base, suffix = base_plus_ext(member.name) if member.isreg() else (None, None)
-                if base is None or suffix is None:
-                    continue
-                if base != key:
-                    if members:
-                        yield _picture(tar, shard, f"{number:05d}/{key}", members)
-                    key, members = base, {}
-                    if key in seen:
-                        raise BadInput(f"{shard}: the sample {key} occurs twice, or its members are not together")
-                    seen.add(key)
-                if suffix.lower() in members:
-                    raise BadInput(f"{shard}: the member {member.name} occurs twice")
-                members[suffix.lower()] = member
-            if members:
+            files = ((*base_plus_ext(member.name), member) for member in tar if member.isreg())
+            for key, sample in itertools.groupby((one for one in files if one[0]), key=lambda one: one[0]):
+                if key in seen:
+                    raise BadInput(f"{shard}: the sample {key} occurs twice, or its members are not together")
+                seen.add(key)
+                members: dict[str, tarfile.TarInfo] = {}
+                for _, suffix, member in sample:
+                    if suffix.lower() in members:
+                        raise BadInput(f"{shard}: the member {member.name} occurs twice")
+                    members[suffix.lower()] = member
                 yield _picture(tar, shard, f"{number:05d}/{key}", members)
     except (tarfile.TarError, OSError, EOFError) as error:
-        reason = "a whole tar file, not compressed, is needed"
-        raise BadInput(f"cannot read the shard {shard} ({error}): {reason}") from error
+        needed = "a whole tar file, not compressed, is needed"
+        raise BadInput(f"cannot read the shard {shard} ({error}): {needed}") from error
 
 
 def _picture(tar: tarfile.TarFile, shard: Path, name: str, members: dict[str, tarfile.TarInfo]) -> Picture:

@@ -20,15 +20,14 @@ CLEAN = -1
 
 
 class NoiseSchedule:
-    """a_t and s_t of a diffusers scheduler, and the conversions between epsilon, v and x0.
+    """a_t and s_t of a diffusers scheduler, and the conversions between epsilon, v and x0 (``sample``).
 
-    Times are integers, one a sample: 0 (least noise) to ``total`` - 1, and `CLEAN`. They are drawn and computed in
-    float64 and given as float32, or as float64 where the data is.
+    Times are integers, one a sample: 0 (least noise) to ``total`` - 1, and `CLEAN`. Levels are computed in float64 and
+    given as float32, or as float64 where the data is.
 
     Args:
-        alphas_cumprod: alpha-bar of the times 0..T-1, (T,).
-        prediction_type: what the network predicts: ``epsilon``, ``v_prediction`` or ``sample`` (x0).
-        clean: alpha-bar of `CLEAN`.
+        alphas_cumprod: alpha-bar of the times 0..T-1, (T,); ``clean`` is that of `CLEAN`.
+        prediction_type: what the network predicts, of `PREDICTIONS`.
 
     Raises:
         BadInput: another prediction type, or ``epsilon`` with a level of pure noise, where it does not determine x0.

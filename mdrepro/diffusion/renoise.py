@@ -23,17 +23,12 @@ class RenoisingScheduler(SchedulerMixin, ConfigMixin):
     training jumps of T/n. At each, with a = sqrt(alpha-bar) and s = sqrt(1 - alpha-bar): x0 from the prediction, then
     x' = a' x0 + s' e with new noise e; after the last, x0.
 
-    The defaults are SD-1.5's noise schedule. Any scheduler with the same fields gives its schedule over:
-    ``RenoisingScheduler.from_config(other.config)``.
-
-    Args:
-        num_train_timesteps: T.
-        beta_start, beta_end, beta_schedule: as in diffusers; ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2``.
-        prediction_type: what the network predicts: ``epsilon``, ``v_prediction`` (a e - s x0) or ``sample`` (x0).
-        rescale_betas_zero_snr: shift the schedule so that the last level is pure noise; not with ``epsilon``.
+    Arguments are as in diffusers, and their defaults SD-1.5's noise schedule. ``num_train_timesteps`` is T, and
+    ``prediction_type`` ``epsilon``, ``v_prediction`` (a e - s x0) or ``sample`` (x0). Any scheduler with the same
+    fields gives its schedule over: ``RenoisingScheduler.from_config(other.config)``.
 
     Raises:
-        BadInput: an unknown prediction type.
+        BadInput: an unknown prediction type, or ``epsilon`` with a last level of pure noise.
     """
 
     order = 1

@@ -33,6 +33,8 @@ MD_PRETRAINING = replace(
 )
 SF_TUNING = replace(MD_STEPS, steps=10_000, learning_rate=2e-5)
 SF_PRETRAINING = replace(SF_TUNING, steps=20_000)
+ROUND = replace(SF_TUNING, steps=200, warmup=0, ema=0.99)
+EVOLUTION = MappingProxyType({"share": 0.51, "rounds": 20, "group": 2, **SKIP, "validation": 2000})
 GAN = replace(MD_TUNING, batch=512, phase_betas={"discriminator": (0.0, 0.999)}, warmup=100, ema=0.99)
 
 MD_UNET = MappingProxyType({"class": "MobileDiffusionUNet"})
@@ -40,9 +42,9 @@ MD_VAE = Defaults(tier="paper", data={"source": "captions", "size": 256})
 MD = Defaults(tier="paper", data=PICTURES, sampling=DRAWN, parents={"vae": "md-vae"}, pretrained={"text": CLIP})
 SF = Defaults(tier="paper", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)
 
-# ---------------------------------------------------------------------------------------------------- MobileDiffusion
-# Paper: 512 TPUs for 15 days (read-S, called the cost of the search), 150M image-text pairs (read-S).
-MOBILEDIFFUSION = (
+PAPER = (
+    # ------------------------------------------------------------------------------------------------ MobileDiffusion
+    # Paper: 512 TPUs for 15 days (read-S, called the cost of the search), 150M image-text pairs (read-S).
     # Section 1.3: 8 channels, decoder of 38.6M (the paper says 39.3M); LDM's losses and their weights.
     # paper: PSNR 30.0, SSIM 0.83, LPIPS 0.032, where SD has 26.7, 0.76, 0.037 (read-P); cost: 7 A100-days
     MD_VAE.autoencoder("md-vae", AUTOENCODING, 128),
@@ -63,11 +65,8 @@ MOBILEDIFFUSION = (
     # Section 1.5, UFOGen: under 10,000 iterations (read-S); settings of the reference code of UFOGen's first author.
     # paper: FID 11.67, CLIP 0.320, HPS 26.65 in one step (read-S); cost: 2.5 A100-days
     MD.few_steps("md-1", 1, "md-relu", GAN, kind="gan", guidance=1.0, options={"jumps": 4, "every": 2}),
-)
-
-# --------------------------------------------------------------------------------------------------------- SnapFusion
-# Paper: AdamW, weight decay 0.01, batch 2048 on 16 or 32 nodes of 8 A100, LAION-5B and COYO-700M (read-P).
-SNAPFUSION = (
+    # ----------------------------------------------------------------------------------------------------- SnapFusion
+    # Paper: AdamW, weight decay 0.01, batch 2048 on 16 or 32 nodes of 8 A100, LAION-5B and COYO-700M (read-P).
     # Section 2.5, first: SD-1.5 learns to predict v.
     # paper: SD-1.5 has its lowest FID, 13.7, at CLIP 0.283, and 19.5 at 0.304 (inferred); cost: 17 A100-days
     SF.from_sd("sf-sd", SF_PRETRAINING),
@@ -80,13 +79,7 @@ SNAPFUSION = (
     # Algorithm 1, with this machine's latencies, and the negative loss of 2,000 held-out samples where the paper takes
     # the CLIP score of 2,000 images (2.5 A100-hours an action, read-P). The target is its Table 5: 26.2 of 51.2 ms.
     # paper: Table 3, 848M by Table 1 (read-P; they do not fit together); cost: 3.5 A100-days
-    SF.row(
-        "sf-evolved",
-        "evolution",
-        replace(SF_TUNING, steps=200, warmup=0, ema=0.99),
-        unet="sf-robust",
-        options={"share": 0.51, "rounds": 20, "group": 2, **SKIP, "validation": 2000},
-    ),
+    SF.row("sf-evolved", "evolution", ROUND, unet="sf-robust", options=EVOLUTION),
     # The evolved network, trained further as a whole.
     # paper: no number before distillation; cost: 13 A100-days
     SF.row("sf-snap", "diffusion", SF_PRETRAINING, unet="sf-evolved", options=DROP),
@@ -102,5 +95,3 @@ SNAPFUSION = (
     # paper: close to SD's decoder, only as a figure (read-P); cost: 13 A100-days
     SF.half_decoder("sf-decoder", replace(MD_STEPS, batch=64, accumulation=1, learning_rate=1e-4)),
 )
-
-PAPER = (*MOBILEDIFFUSION, *SNAPFUSION)

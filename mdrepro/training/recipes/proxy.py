@@ -27,14 +27,17 @@ MD_PRETRAINING = replace(
 )
 SF_TUNING = replace(paper.SF_TUNING, batch=128, accumulation=4, warmup=200)
 SF_PRETRAINING = replace(SF_TUNING, steps=20_000, warmup=500)
+ROUND = replace(SF_TUNING, steps=250, warmup=0, ema=0.99)
+EVOLUTION = {**paper.EVOLUTION, "rounds": 12, "group": 3, "validation": 1000}
 GAN = replace(paper.GAN, batch=256, accumulation=1)
 
+UNET = {**MD_UNET, "sample_size": 32, "block_out_channels": (192, 384, 640), "mid_transformer_blocks": 9}
 MD_VAE = Defaults(tier="proxy", data=PICTURES)
 MD = Defaults(tier="proxy", data=PICTURES, sampling=DRAWN, parents={"vae": "proxy-vae"}, pretrained={"text": CLIP})
 SF = Defaults(tier="proxy", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)
 
-# ---------------------------------------------------------------------------------------------------- MobileDiffusion
-MOBILEDIFFUSION = (
+PROXY = (
+    # ------------------------------------------------------------------------------------------------ MobileDiffusion
     # The 8-channel autoencoder at half its width.
     # wanted: PSNR above that of SD's autoencoder on the same pictures (paper: 30.0 against 26.7, read-P); cost: 7 h
     MD_VAE.autoencoder("proxy-vae", AUTOENCODING, 64, options=CRITIC),
@@ -42,14 +45,7 @@ MOBILEDIFFUSION = (
     MD_VAE.autoencoder("proxy-vae-lite", AUTOENCODING, 64, encoder="proxy-vae", options=CRITIC),
     # MobileDiffusion's design at 0.6 of its width: 115M, 15.6 GMAC.
     # wanted: a CLIP score with its captions above that with others' by ten standard errors; cost: 7 h
-    MD.row(
-        "proxy-base",
-        "diffusion",
-        MD_PRETRAINING,
-        network={**MD_UNET, "sample_size": 32, "block_out_channels": (192, 384, 640), "mid_transformer_blocks": 9},
-        noise=V_FROM_PURE_NOISE,
-        options=DROP,
-    ),
+    MD.row("proxy-base", "diffusion", MD_PRETRAINING, network=UNET, noise=V_FROM_PURE_NOISE, options=DROP),
     # T5. wanted: FID not above proxy-base's beyond noise (paper: 12.50 -> 12.31, read-S); cost: 0.5 h
     MD.row("proxy-relu", "relu", replace(MD_TUNING, steps=5000), unet="proxy-base", options=DROP),
     # wanted: as proxy-relu at 50 steps; cost: 2.5 h
@@ -59,10 +55,7 @@ MOBILEDIFFUSION = (
     # UFOGen.
     # wanted: better than proxy-8 run for one step (paper: FID 8.65 -> 11.67 from 50 steps to 1, read-S); cost: 2 h
     MD.few_steps("proxy-1", 1, "proxy-relu", GAN, kind="gan", guidance=1.0, options={"jumps": 4, "every": 2}),
-)
-
-# --------------------------------------------------------------------------------------------------------- SnapFusion
-SNAPFUSION = (
+    # ----------------------------------------------------------------------------------------------------- SnapFusion
     # SD-1.5's network, 859.5M, learns v and 256 px: 90.1 GMAC.
     # wanted: FID at 256 px below that of SD-1.5 as it comes; cost: 4 h
     SF.from_sd("proxy-sd", SF_PRETRAINING),
@@ -71,13 +64,7 @@ SNAPFUSION = (
     # wanted: FID as proxy-sd; without a transformer block of the down path, better than proxy-sd without it; cost: 2 h
     SF.row("proxy-robust", "robust", SF_TUNING, unet="proxy-sd", options=SKIP),
     # wanted: 0.51 of the latency by this machine's table (paper, Table 5: 26.2 of 51.2 ms, read-P); cost: 1 h
-    SF.row(
-        "proxy-evolved",
-        "evolution",
-        replace(SF_TUNING, steps=250, warmup=0, ema=0.99),
-        unet="proxy-robust",
-        options={"share": 0.51, "rounds": 12, "group": 3, **SKIP, "validation": 1000},
-    ),
+    SF.row("proxy-evolved", "evolution", ROUND, unet="proxy-robust", options=EVOLUTION),
     # wanted: FID as proxy-sd; cost: 3 h
     SF.row("proxy-snap", "diffusion", SF_PRETRAINING, unet="proxy-evolved", options=DROP),
     # wanted: as proxy-snap at 50 steps; cost: 3 h
@@ -90,5 +77,3 @@ SNAPFUSION = (
     # wanted: PSNR against SD's decoder above 30 dB; cost: 9 h
     SF.half_decoder("proxy-decoder", replace(MD_TUNING, steps=5000, batch=32)),
 )
-
-PROXY = (*MOBILEDIFFUSION, *SNAPFUSION)

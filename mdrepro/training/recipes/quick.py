@@ -25,6 +25,19 @@ FEW_STEPS = LoopConfig(steps=600, batch=64, learning_rate=2e-4, warmup=50, decay
 GAN = replace(
     FEW_STEPS, steps=2400, phase_betas={"discriminator": (0.0, 0.999)}, ema=0.995, warmup=20, decay="constant"
 )
+BASE_UNET = {
+    **SMALL_UNET,
+    "class": "MobileDiffusionUNet",
+    "block_out_channels": (64, 112),
+    "resnets_per_level": (1, 1),
+    "transformer_blocks": (1, 1),
+    "mid_transformer_blocks": 3,
+    "self_attention": (False, False),
+    "cross_attention": (True, True),
+    "separable_conv": (False, True),
+    "attention_head_dim": 16,
+    "time_embed_dim": 128,
+}
 ROBUST = LoopConfig(steps=500, batch=64, learning_rate=3e-4, warmup=50, ema=0.99, threads=1)
 ROUND = LoopConfig(steps=60, batch=64, learning_rate=2e-4, ema=0.95, threads=1)
 TUNING = LoopConfig(steps=1000, batch=64, learning_rate=5e-4, warmup=50, decay="cosine", ema=0.999, threads=1)
@@ -73,26 +86,7 @@ QUICK = (
     # MobileDiffusion's design (1.2) on 8 x 8 latents, two levels, 2.1M parameters.
     # measured: 94.9 % of attributes and 73 % of scenes right (256 validation captions, 25 DDIM steps, w 3); 35 min of a
     # shared core
-    ON_SHAPES.row(
-        "shapes-base",
-        "diffusion",
-        PRETRAINING,
-        network={
-            **SMALL_UNET,
-            "class": "MobileDiffusionUNet",
-            "block_out_channels": (64, 112),
-            "resnets_per_level": (1, 1),
-            "transformer_blocks": (1, 1),
-            "mid_transformer_blocks": 3,
-            "self_attention": (False, False),
-            "cross_attention": (True, True),
-            "separable_conv": (False, True),
-            "attention_head_dim": 16,
-            "time_embed_dim": 128,
-        },
-        noise=V_FROM_PURE_NOISE,
-        options=DROP,
-    ),
+    ON_SHAPES.row("shapes-base", "diffusion", PRETRAINING, network=BASE_UNET, noise=V_FROM_PURE_NOISE, options=DROP),
     # SnapFusion 2.5, the first half of the chain.
     # measured: 94.7 % of attributes and 72 % of scenes right in 16 steps (256 validation captions, w 3); 9 min of one
     # core, data encoded meanwhile

@@ -66,14 +66,9 @@ QUICK = (
     # mobilediffusion-ablation-quality
     *(
         ON_SHAPES.row(
-            f"shapes-rule-{name}",
-            "diffusion",
-            PAIRED,
-            network={**SD_LIKE, **changes},
-            noise=V_FROM_PURE_NOISE,
-            options=DROP,
+            f"shapes-rule-{name}", "diffusion", PAIRED, network=network, noise=V_FROM_PURE_NOISE, options=DROP
         )
-        for name, changes in RULES.items()
+        for name, network in ((name, {**SD_LIKE, **changes}) for name, changes in RULES.items())
     ),
     # T5: ReLU for softmax in the trained base.
     # wanted: as base-tuned; measured in the same table

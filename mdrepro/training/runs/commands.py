@@ -66,11 +66,9 @@ def train(
 
 
 def pipeline(checkpoint: str, decoder: str | None = None) -> Any:
-    """The pipeline of a recipe, or of a folder.
+    """The pipeline of a recipe, or of a folder. Raises BadInput for anything else, or a folder with another decoder.
 
-    Raises:
-        BadInput: it is neither, or a folder with another decoder.
-        NotAttempted: the recipe is not trained.
+    NotAttempted: the recipe is not trained.
     """
     if checkpoint in registry.RECIPES:
         return pipelines.load(checkpoint, vae=decoder)
@@ -79,10 +77,6 @@ def pipeline(checkpoint: str, decoder: str | None = None) -> Any:
         raise unknown("recipe or folder", checkpoint, registry.RECIPES)
     if decoder is not None:
         raise BadInput("--decoder needs a recipe, not a folder: leave it out")
-    return _load_pipeline(folder)
-
-
-def _load_pipeline(folder: Path) -> Any:
     from diffusers import DiffusionPipeline
 
     from mdrepro.models.pipeline import MobileDiffusionPipeline

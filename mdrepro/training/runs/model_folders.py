@@ -149,7 +149,7 @@ class Pretrained:
         from mdrepro.models.safe import refuse_pickles
 
         folder, part = self.folder(), OF_ROLE[role][0]
-        if folder is not None:
+        if folder:
             inside = folder / part if (folder / part).is_dir() else folder
             refuse_pickles(inside)
             if not ((inside / "config.json").is_file() and any(inside.glob("*.safetensors"))):
