@@ -59,13 +59,10 @@ SETS: Mapping[str, CocoSet] = {
 
 @dataclass(frozen=True)
 class Chosen:
-    """The captions of generated images, and the pictures that they are compared with.
+    """The captions of generated images, one each, and the pictures that they are compared with.
 
-    Args:
-        row: of `SETS`.
-        captions: one per image; ``description`` says which they are.
-        files: the picture of each caption; none where the captions are of a file.
-        whole: all pictures of the validation set.
+    ``description`` says which captions they are, ``files`` are their pictures (none where the captions are of a file),
+    ``whole`` all pictures of the validation set.
     """
 
     row: CocoSet

@@ -31,12 +31,11 @@ class Configured(Protocol):
 
 
 class Scheduler(Configured, Protocol):
-    """A diffusers scheduler: noise levels, and the step from one to the next.
+    """A diffusers scheduler, with ``num_train_timesteps`` and ``prediction_type`` in its config.
 
-    Its config has ``num_train_timesteps`` and ``prediction_type``. ``timesteps`` are those of the next image, the
-    noisiest first; ``alphas_cumprod`` is alpha-bar of every training timestep, (T,); ``init_noise_sigma`` the standard
-    deviation of the noise that an image starts from. ``step`` returns a tuple, the latents first, for
-    ``return_dict=False``.
+    ``timesteps`` are those of the next image, the noisiest first; ``alphas_cumprod`` is alpha-bar of every training
+    timestep, (T,); ``init_noise_sigma`` the standard deviation of the noise that an image starts from. ``step`` returns
+    a tuple, the latents first, for ``return_dict=False``.
     """
 
     timesteps: Tensor

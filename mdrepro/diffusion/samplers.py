@@ -24,8 +24,7 @@ SAMPLERS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
 
 All have the trailing spacing too (Lin et al. 2023, arXiv 2305.08891): from T - 1 to the clean latent, or with ``dpm``
 to the least noise level. ``dpm`` is DPM-Solver (arXiv 2206.00927), ``dpm++`` DPM-Solver++ (arXiv 2211.01095), both of
-second order over past steps.
-"""
+second order over past steps."""
 
 
 def scheduler_for(name: str, scheduler: Scheduler) -> Scheduler:

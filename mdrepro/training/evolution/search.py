@@ -121,15 +121,13 @@ def evolve(
 ) -> Evolution:
     """Algorithm 1, on as many processes as were started. Killed and called again, it goes on to the same end.
 
-    The folder, which all processes must see, holds the action log ``evolution.jsonl``, a line a `Round`;
-    ``checkpoints/`` with the network after the last rounds; and ``round-001/`` and so on for the training.
-
     Args:
         unet: the network to begin with, always the same; it may be changed in place, so use what is returned.
         train_round: robust training; see `robust.robust_rounds`.
         quality: for example `robust.negative_loss`; the paper takes the CLIP score of 2K images.
         table: latencies of the blocks of ``unet``; ``target`` is the one aimed at, in ms by it.
-        folder: where the run is kept.
+        folder: which all processes must see: the action log ``evolution.jsonl``, a line a `Round`; ``checkpoints/``,
+            the network after the last rounds; ``round-001/`` and so on for the training.
         rounds: none is begun after so many, once the target is met; of at most ``group`` actions.
         max_seconds: nothing is begun after that time.
 
@@ -138,7 +136,16 @@ def evolve(
             another evolution, or a damaged one.
         loop.Diverged: a quality is not finite.
     """
-    _check(unet, table, target, rounds, group)
+    for name, number in (("rounds", rounds), ("group", group)):
+        if number < 1:
+            raise BadInput(f"{name} is {number}: it must be 1 or more")
+    now = table.total(unet.layout)
+    least = now - sum(max(0.0, table.saved(block)) for block in unet.blocks())
+    if not target > least:
+        raise BadInput(
+            f"target is {target} ms: it must be more than {least:.4g} ms, which is left with every block removed "
+            f"(now {now:.4g} ms)"
+        )
     begun = time.monotonic()
     run = _Run(unet, quality, table, target, group, folder)
 
@@ -153,7 +160,7 @@ def evolve(
 
 
 class _Run:
-    """The state of an evolution: the network, the log, and what of the present round is evaluated."""
+    """The state of an evolution."""
 
     def __init__(
         self, unet: EvolvableUNet, quality: Quality, table: LatencyTable, target: float, group: int, folder: Path
@@ -282,19 +289,6 @@ class _Run:
 
     def outcome(self, finished: bool) -> Evolution:
         return Evolution(self.unet.eval(), tuple(self.log), self.latency, finished)
-
-
-def _check(unet: EvolvableUNet, table: LatencyTable, target: float, rounds: int, group: int) -> None:
-    for name, number in (("rounds", rounds), ("group", group)):
-        if number < 1:
-            raise BadInput(f"{name} is {number}: it must be 1 or more")
-    now = table.total(unet.layout)
-    least = now - sum(max(0.0, table.saved(block)) for block in unet.blocks())
-    if not target > least:
-        raise BadInput(
-            f"target is {target} ms: it must be more than {least:.4g} ms, which is left with every block removed "
-            f"(now {now:.4g} ms)"
-        )
 
 
 def _counts(layout: Layout) -> dict[str, int]:

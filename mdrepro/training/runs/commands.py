@@ -48,8 +48,7 @@ def train(
 ) -> dict[str, Any]:
     """Train one recipe with settings of ``--set``; return its record, or ``{"finished": False}`` where time ran out.
 
-    Raises:
-        BadInput: an unknown recipe or setting; data or pretrained weights are missing.
+    Raises BadInput for an unknown recipe or setting, and where data or pretrained weights are missing.
     """
     from mdrepro.training.runs.session import Unfinished
     from mdrepro.training.runs.settings import changed
@@ -66,9 +65,9 @@ def train(
 
 
 def pipeline(checkpoint: str, decoder: str | None = None) -> Any:
-    """The pipeline of a recipe, or of a folder. Raises BadInput for anything else, or a folder with another decoder.
+    """The pipeline of a recipe, or of a folder.
 
-    NotAttempted: the recipe is not trained.
+    Raises BadInput for anything else, or a folder with another decoder; NotAttempted where the recipe is not trained.
     """
     if checkpoint in registry.RECIPES:
         return pipelines.load(checkpoint, vae=decoder)

@@ -50,10 +50,8 @@ def run(
 ) -> None:
     """Train a recipe in ``place/work``, then put its parts and its record in the folder ``place``.
 
-    ``identity``, of recipe and parents, goes into the record; the other arguments are as of `build.run`.
-
-    Raises:
-        Unfinished: time ran out.
+    ``identity``, of recipe and parents, goes into the record; the other arguments are as of `build.run`. Raises
+    `Unfinished` where time ran out.
     """
     from mdrepro.training.engine.determinism import surroundings
     from mdrepro.training.runs import build

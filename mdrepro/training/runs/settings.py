@@ -38,8 +38,7 @@ def allowed(recipe: Recipe) -> dict[str, Mapping[str, object]]:
 def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     """The recipe with settings such as ``loop.steps=100``. Values are JSON, or else text.
 
-    Raises:
-        BadInput: not of that form, an unknown name, or a value of another type; the message says what is allowed.
+    Raises BadInput for another form, an unknown name, or a value of another type; the message says what is expected.
     """
     for setting in sorted(settings, key=lambda text: not text.startswith(("data.source=", "network.class="))):
         name, sign, text = setting.partition("=")

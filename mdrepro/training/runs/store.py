@@ -65,10 +65,7 @@ def key(recipe: Recipe) -> str:
     """12 hexadecimal digits that identify a recipe: its fields, its parents' keys, and its data.
 
     Not where data and pretrained weights are, how the checkpoint is sampled, or how often the loop logs and saves.
-
-    Raises:
-        BadInput: data that cannot be read.
-        NotAttempted: the data's path is not set.
+    Raises BadInput for data that cannot be read, NotAttempted where their path is not set.
     """
     return digest(_identified(recipe), compact=False)[:12]
 
