@@ -183,9 +183,8 @@ def _store(path: Path, pixels_chw: Tensor) -> None:
 def _prepared(pipeline: TextToImage, name: str | None) -> Iterator[None]:
     """Inside the block the pipeline has the named sampler and no progress bar of its own."""
     scheduler, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", {})
+    pipeline.scheduler = scheduler if name is None else scheduler_for(name, scheduler)
     pipeline.set_progress_bar_config(**{**bar, "disable": True})
-    if name is not None:
-        pipeline.scheduler = scheduler_for(name, scheduler)
     try:
         yield
     finally:

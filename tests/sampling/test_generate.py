@@ -292,6 +292,10 @@ def test_without_names_the_checkpoint_s_own_way_is_taken(pipe, tmp_path):
     pipe.set_progress_bar_config(disable=True, desc="mine")
     made = generate(pipe, PROMPTS[:1], tmp_path, batch=1)
     assert pipe._progress_bar_config == {"disable": True, "desc": "mine"}
+    pipe.set_progress_bar_config(disable=False)
+    with pytest.raises(BadInput, match="unknown sampler"):
+        images(pipe, PROMPTS, sampler="ddmi")
+    assert pipe._progress_bar_config == {"disable": False}
     facts = made.settings
     assert (facts["sampler"], facts["steps"], facts["guidance"], facts["seed"]) == (None, 4, 3.0, 0)
     pipe.set_progress_bar_config(disable=True)
