@@ -107,7 +107,7 @@ def _caption(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str:
     except (ValueError, RecursionError):
         return ""
     texts = [fields.get(name) for name in CAPTION_FIELDS] if isinstance(fields, dict) else []
-    return next((text for text in texts if isinstance(text, str)), "")
+    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
 
 
 def _local(url: str, downloads: Path | None) -> Path:

@@ -102,7 +102,7 @@ def test_captions_in_json_other_suffixes_and_folders(tmp_path):
         ("__meta__", b"{}"),
         ("./in/1.JPG", encoded(100, "JPEG")),
         ("./in/1.json", json.dumps({"caption": "from json", "url": "x"}).encode()),
-        ("./in/2.json", json.dumps({"text": "from text"}).encode()),
+        ("./in/2.json", json.dumps({"caption": " ", "text": "from text"}).encode()),
         ("./in/2.webp", encoded(0, "WEBP")),
         ("./in/2.cls", b"7"),
         ("./in/3.json", b'{"caption": "not this"}'),
