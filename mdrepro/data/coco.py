@@ -93,9 +93,8 @@ def lacks(row: CocoSet) -> str:
 def choose(name: str, count: int | None = None, prompts: Path | None = None) -> Chosen:
     """The first ``count`` captions, or all, of a set in `SETS`, or of ``prompts``, a file that stands for its own draw.
 
-    Raises:
-        BadInput: an unknown set, annotations that cannot be read, or fewer captions than ``count``.
-        NotAttempted: COCO is not on this machine, or not all of its pictures.
+    Raises BadInput for an unknown set, annotations that cannot be read, or fewer captions than ``count``; NotAttempted
+    where COCO is not on this machine, or not all of its pictures.
     """
     if name not in SETS:
         raise unknown("set of COCO", name, SETS)

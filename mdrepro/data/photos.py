@@ -44,12 +44,9 @@ OTHERS = tuple(f"{_SKIMAGE}/{name}" for name in _OTHERS.split(" "))
 
 @dataclass(frozen=True)
 class Photograph:
-    """One photograph on disk.
+    """A photograph on disk: its name, unique in its split, such as "coffee", and its file here.
 
-    Args:
-        name: short and unique in its split, for example "coffee".
-        origin: where it is found again: "package:skimage/data/coffee.png", or a path relative to the repository.
-        path: the file here.
+    ``origin`` is where it is found again: "package:skimage/data/coffee.png", or a path relative to the repository.
     """
 
     name: str
@@ -57,12 +54,9 @@ class Photograph:
     path: Path
 
     def pixels(self) -> Tensor:
-        """The picture as uint8 RGB, (3, h, w), turned upright as its EXIF tag says.
+        """The picture as uint8, (3, h, w); see `mdrepro.data.pixels.rgb`.
 
-        Grey and palette pictures become RGB; transparent ones are laid on white.
-
-        Raises:
-            BadInput: unreadable, not PNG, JPEG or WebP, more than 8 bits a channel, or smaller than 256 px.
+        Raises BadInput if it is unreadable, not PNG, JPEG or WebP, has more than 8 bits a channel, or under 256 px.
         """
         picture = rgb(self.path, f"the photograph {self.path}")
         if min(picture.size) < TILE:

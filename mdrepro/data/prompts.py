@@ -12,9 +12,7 @@ def read(path: str | os.PathLike[str]) -> list[str]:
 
     A file called ``.jsonl`` holds one JSON object a line with the prompt under ``prompt``, which may be empty. Any
     other holds one prompt a line, without the white space around it. Blank lines of both are passed over, not counted.
-
-    Raises:
-        BadInput: the file cannot be read or decoded, a line is no such object, or there is no prompt.
+    Raises BadInput where the file cannot be read or decoded, a line is no such object, or there is no prompt.
     """
     file = Path(path)
     try:

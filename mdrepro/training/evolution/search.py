@@ -153,7 +153,7 @@ def evolve(
         return None if max_seconds is None else max(0.0, max_seconds - (time.monotonic() - begun))
 
     while not run.done(rounds):
-        trained = train_round(run.unet, run.number, run.round_folder, left())
+        trained = train_round(run.unet, run.number, folder / f"round-{run.number:03}", left())
         if trained is None or not run.round(trained, left):
             return run.outcome(finished=False)
     return run.outcome(finished=True)
@@ -184,10 +184,6 @@ class _Run:
     def number(self) -> int:
         """Of the round to come or at work, from 1."""
         return len(self.log) + 1
-
-    @property
-    def round_folder(self) -> Path:
-        return self.folder / f"round-{self.number:03}"
 
     @property
     def latency(self) -> float:

@@ -7,11 +7,8 @@ def missing(names: Sequence[str], *, locally: bool = False) -> list[str]:
     """The recipes to train so that ``names`` can be used, parents before children.
 
     A recipe that is finished needs no parents but those that its pipeline loads (autoencoder and text encoder).
-    ``locally`` trains ``names`` (not their parents) unless this machine has trained them, published or not.
-
-    Raises:
-        BadInput: an unknown name.
-        NotAttempted: the data of one of them is not on this machine.
+    ``locally`` trains ``names`` (not their parents) unless this machine has trained them, published or not. Raises
+    BadInput for an unknown name, NotAttempted where the data of one of them is not on this machine.
     """
     from mdrepro.training.recipes import registry
     from mdrepro.training.runs import store

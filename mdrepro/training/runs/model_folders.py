@@ -42,10 +42,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 def load(folder: Path, part: str, rest: Path | None = None) -> Any:
     """A part, one of `KINDS`, from the ``folder`` that ``save_pretrained`` wrote; networks in eval mode, float32, CPU.
 
-    ``rest`` is another network's folder, whose weights of the same names stand for those that ``folder`` lacks.
-
-    Raises:
-        BadInput: a class that is not allowed there, or a folder that is not there.
+    ``rest`` is another network's folder, whose weights of the same names stand for those that ``folder`` lacks. Raises
+    BadInput for a class that is not allowed there, or a folder that is not there.
     """
     if not folder.is_dir():
         raise BadInput(f"{paths.relative(folder)}: no such folder")
@@ -168,12 +166,7 @@ class Pretrained:
             ) from error
 
     def load(self, part: str) -> Any:
-        """See `load`.
-
-        Raises:
-            BadInput: pickles, or another kind of network.
-            NotAttempted: it is neither a folder nor in the cache, and cannot be downloaded.
-        """
+        """See `load`. Raises BadInput for pickles too, NotAttempted for what is not here and cannot be downloaded."""
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
         from mdrepro.models import text
