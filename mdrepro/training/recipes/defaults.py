@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from mdrepro.data.folders import SD15
@@ -12,11 +11,11 @@ from mdrepro.training.recipes.recipe import Recipe
 
 Values = Mapping[str, Any]
 
-NONE: Values = MappingProxyType({})
-DISTILLATION: Values = MappingProxyType({"probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2})
+NONE: Values = {}
+DISTILLATION: Values = {"probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2}
 """The paper's p, CFG range and weight of the original loss (SnapFusion 2.5)."""
-DROP: Values = MappingProxyType({"drop": 0.1})
-SKIP: Values = MappingProxyType({"skip_probability": 0.1})
+DROP: Values = {"drop": 0.1}
+SKIP: Values = {"skip_probability": 0.1}
 """Of blocks in robust training (SnapFusion 2.2); p is not in the paper."""
 
 

@@ -10,16 +10,15 @@ data/weights or on the hub; see docs/training.md. Micro-batches are for 8 GPUs o
 """
 
 from dataclasses import replace
-from types import MappingProxyType
 
 from mdrepro.data.folders import CLIP, SD15
 from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
-from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults
+from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults, Values
 
-PICTURES = MappingProxyType({"source": "captions", "size": 512, "cache": False})
-SD_LATENT = MappingProxyType({"vae": SD15, "text": CLIP})
-DRAWN = MappingProxyType({"steps": 50, "guidance": 7.5})
+PICTURES: Values = {"source": "captions", "size": 512, "cache": False}
+SD_LATENT = {"vae": SD15, "text": CLIP}
+DRAWN: Values = {"steps": 50, "guidance": 7.5}
 
 AUTOENCODING = LoopConfig(
     steps=250_000, batch=96, learning_rate=1e-4, betas=(0.5, 0.9), warmup=1000, ema=0.999, precision="bf16"
@@ -34,10 +33,10 @@ MD_PRETRAINING = replace(
 SF_TUNING = replace(MD_STEPS, steps=10_000, learning_rate=2e-5)
 SF_PRETRAINING = replace(SF_TUNING, steps=20_000)
 ROUND = replace(SF_TUNING, steps=200, warmup=0, ema=0.99)
-EVOLUTION = MappingProxyType({"share": 0.51, "rounds": 20, "group": 2, **SKIP, "validation": 2000})
+EVOLUTION: Values = {"share": 0.51, "rounds": 20, "group": 2, **SKIP, "validation": 2000}
 GAN = replace(MD_TUNING, batch=512, phase_betas={"discriminator": (0.0, 0.999)}, warmup=100, ema=0.99)
 
-MD_UNET = MappingProxyType({"class": "MobileDiffusionUNet"})
+MD_UNET: Values = {"class": "MobileDiffusionUNet"}
 MD_VAE = Defaults(tier="paper", data={"source": "captions", "size": 256})
 MD = Defaults(tier="paper", data=PICTURES, sampling=DRAWN, parents={"vae": "md-vae"}, pretrained={"text": CLIP})
 SF = Defaults(tier="paper", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)

@@ -8,17 +8,16 @@ Needed on this machine: as for `mdrepro.training.recipes.paper`. Latents and tex
 """
 
 from dataclasses import replace
-from types import MappingProxyType
 
 from mdrepro.data.folders import CLIP
 from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.recipes import paper
-from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults
+from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults, Values
 from mdrepro.training.recipes.paper import DRAWN, MD_UNET, SD_LATENT
 
-CRITIC = MappingProxyType({"start": 30_000})
-PICTURES = MappingProxyType({"source": "captions", "size": 256})
+CRITIC: Values = {"start": 30_000}
+PICTURES: Values = {"source": "captions", "size": 256}
 
 AUTOENCODING = replace(paper.AUTOENCODING, steps=100_000, batch=32)
 MD_TUNING = LoopConfig(steps=20_000, batch=256, learning_rate=1e-4, warmup=200, ema=0.999, precision="bf16")
@@ -28,10 +27,10 @@ MD_PRETRAINING = replace(
 SF_TUNING = replace(paper.SF_TUNING, batch=128, accumulation=4, warmup=200)
 SF_PRETRAINING = replace(SF_TUNING, steps=20_000, warmup=500)
 ROUND = replace(SF_TUNING, steps=250, warmup=0, ema=0.99)
-EVOLUTION = {**paper.EVOLUTION, "rounds": 12, "group": 3, "validation": 1000}
+EVOLUTION: Values = {**paper.EVOLUTION, "rounds": 12, "group": 3, "validation": 1000}
 GAN = replace(paper.GAN, batch=256, accumulation=1)
 
-UNET = {**MD_UNET, "sample_size": 32, "block_out_channels": (192, 384, 640), "mid_transformer_blocks": 9}
+UNET: Values = {**MD_UNET, "sample_size": 32, "block_out_channels": (192, 384, 640), "mid_transformer_blocks": 9}
 MD_VAE = Defaults(tier="proxy", data=PICTURES)
 MD = Defaults(tier="proxy", data=PICTURES, sampling=DRAWN, parents={"vae": "proxy-vae"}, pretrained={"text": CLIP})
 SF = Defaults(tier="proxy", data=PICTURES, sampling=DRAWN, pretrained=SD_LATENT)

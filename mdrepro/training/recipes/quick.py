@@ -4,15 +4,12 @@ All of them together train within 90 minutes on two cores.
 """
 
 from dataclasses import replace
-from types import MappingProxyType
 
 from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
-from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults
+from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults, Values
 
-SMALL_UNET = MappingProxyType(
-    {"sample_size": 8, "in_channels": 8, "out_channels": 8, "cross_attention_dim": 128, "norm_num_groups": 8}
-)
+SMALL_UNET = {"sample_size": 8, "in_channels": 8, "out_channels": 8, "cross_attention_dim": 128, "norm_num_groups": 8}
 READING = LoopConfig(
     steps=1200, batch=64, learning_rate=2e-3, warmup=50, decay="cosine", threads=1, checkpoint_every=500
 )
@@ -25,7 +22,7 @@ FEW_STEPS = LoopConfig(steps=600, batch=64, learning_rate=2e-4, warmup=50, decay
 GAN = replace(
     FEW_STEPS, steps=2400, phase_betas={"discriminator": (0.0, 0.999)}, ema=0.995, warmup=20, decay="constant"
 )
-BASE_UNET = {
+BASE_UNET: Values = {
     **SMALL_UNET,
     "class": "MobileDiffusionUNet",
     "block_out_channels": (64, 112),
@@ -41,8 +38,8 @@ BASE_UNET = {
 ROBUST = LoopConfig(steps=500, batch=64, learning_rate=3e-4, warmup=50, ema=0.99, threads=1)
 ROUND = LoopConfig(steps=60, batch=64, learning_rate=2e-4, ema=0.95, threads=1)
 TUNING = LoopConfig(steps=1000, batch=64, learning_rate=5e-4, warmup=50, decay="cosine", ema=0.999, threads=1)
-EVOLUTION = MappingProxyType({"share": 0.7, "rounds": 8, "group": 2, **SKIP, "validation": 256})
-SQUARED_ERROR = MappingProxyType({"perceptual": 0.0, "adversarial": 0.0, "power": 2})
+EVOLUTION: Values = {"share": 0.7, "rounds": 8, "group": 2, **SKIP, "validation": 256}
+SQUARED_ERROR: Values = {"perceptual": 0.0, "adversarial": 0.0, "power": 2}
 """Nothing else: LPIPS needs weights, and a critic needs longer."""
 ON_FRESH_SHAPES = Defaults(tier="quick", data={"source": "shapes", "count": 1_000_000})
 """More than any run sees: none twice."""
