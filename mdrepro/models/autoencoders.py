@@ -14,13 +14,7 @@ def build(name: str) -> AutoencoderKL:
     """A full-size autoencoder with random weights, in eval mode, on torch's default device.
 
     The scaling factor of MobileDiffusion's is not published: it is 1 until training measures it, and is then saved in
-    the config.
-
-    Args:
-        name: an autoencoder of `mdrepro.models.systems`, such as ``sd`` or ``mobilediffusion-lite``.
-
-    Raises:
-        BadInput: another name.
+    the config. Raises BadInput for a name that is not in `systems.autoencoders`, such as ``mobilediffusion-lite``.
     """
     known = systems.autoencoders()
     if name not in known:
@@ -36,9 +30,7 @@ def take_encoder(student: AutoencoderKL, teacher: AutoencoderKL) -> None:
     """Give a student with a lighter decoder its teacher's encoder, fixed, and the teacher's latent convention.
 
     Both papers train the light decoder alone: SnapFusion section 2.4, MobileDiffusion section 1.3. Weights are copied.
-
-    Raises:
-        BadInput: the encoders differ in shape.
+    Raises BadInput where the encoders differ in shape.
     """
     for ours, theirs in zip(vae.encoder_parts(student), vae.encoder_parts(teacher), strict=True):
         shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (ours, theirs)]

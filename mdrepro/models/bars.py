@@ -1,4 +1,4 @@
-"""transformers shows a bar of progress for each file that it reads or writes, however small: not inside `hidden`."""
+"""Without the progress bars that transformers shows for each file that it reads or writes, however small."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def hidden() -> Iterator[None]:
-    """Without bars; afterwards as before."""
+    """No bars inside; afterwards as before."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

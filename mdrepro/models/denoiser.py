@@ -23,12 +23,11 @@ CLASSES: Mapping[str, str] = MappingProxyType(
         "UNet2DConditionModel": "diffusers",
     }
 )
-"""Denoisers by the name of their class, and where each is (a config cannot name another module to import). They are
-called as diffusers' denoisers are, and their last layer is ``conv_out``."""
+"""Modules of denoisers by the name of their class (a config cannot name another); their last layer is ``conv_out``."""
 
 
 def class_named(name: str, setting: str) -> type[ModelMixin]:
-    """The class of a denoiser. Raises BadInput, which names the ``setting``, where it is none of `CLASSES`."""
+    """The class of this name in `CLASSES`. Raises BadInput, which names the ``setting``, where it is none of them."""
     if name not in CLASSES:
         raise unknown(setting, name, CLASSES)
     kind: type[ModelMixin] = getattr(importlib.import_module(CLASSES[name]), name)
@@ -38,7 +37,7 @@ def class_named(name: str, setting: str) -> type[ModelMixin]:
 class BaseDenoiser(SafeModelMixin, ConfigMixin):
     """A UNet that is called as diffusers' UNet2DConditionModel is.
 
-    Its config has ``in_channels``, ``out_channels``, ``cross_attention_dim`` and ``block_out_channels``.
+    Its config has in_channels, out_channels, cross_attention_dim, block_out_channels and sample_size.
     """
 
     time_proj: Timesteps
@@ -46,7 +45,7 @@ class BaseDenoiser(SafeModelMixin, ConfigMixin):
 
     @abstractmethod
     def denoise(self, x_bchw: Tensor, time_bt: Tensor, text_bmc: Tensor) -> Tensor:
-        """The prediction for a noisy latent, from the embedded time and the text features."""
+        """`forward` after its checks, from the embedded time."""
 
     @property
     def resolution_multiple(self) -> int:
@@ -61,31 +60,24 @@ class BaseDenoiser(SafeModelMixin, ConfigMixin):
         return_dict: bool = True,
         timestep_cond: Tensor | None = None,
     ) -> UNet2DConditionOutput | tuple[Tensor]:
-        """Predict what the training objective asks for (noise, v or x0) from a noisy latent.
+        """Predict what the training objective asks for (noise, v or x0), (batch, out_channels, height, width).
 
         Args:
             sample: noisy latent, (batch, in_channels, height, width).
             timestep: diffusion time, one number for the batch or a tensor of (batch,) of any real type.
             encoder_hidden_states: text features, (batch, tokens, cross_attention_dim).
-            return_dict: False returns a tuple of one.
-            timestep_cond: the embedded guidance scale, (batch, time_cond_proj_dim), of networks that take it as an
-                input, and of those alone.
+            timestep_cond: the embedded guidance scale, (batch, time_cond_proj_dim), if the network has that input.
 
-        Returns:
-            ``UNet2DConditionOutput`` with ``sample`` of (batch, out_channels, height, width).
-
-        Raises:
-            BadInput: channels, text width or batch sizes do not fit, height or width is not a multiple of
-                `resolution_multiple`, or ``timestep_cond`` is missing or not allowed.
+        Raises BadInput where channels, text width or batch sizes do not fit, height or width is not a multiple of
+        `resolution_multiple`, or ``timestep_cond`` is missing or not allowed.
         """
-        self._check_inputs(sample, encoder_hidden_states)
-        self._check_condition(len(sample), timestep_cond)
+        self._check_inputs(sample, encoder_hidden_states, timestep_cond)
         time = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
         time_bt = self.time_embedding(self.time_proj(time).to(sample.dtype), timestep_cond)
         out_bchw = self.denoise(sample, time_bt, encoder_hidden_states)
         return UNet2DConditionOutput(sample=out_bchw) if return_dict else (out_bchw,)
 
-    def _check_inputs(self, sample: Tensor, text: Tensor) -> None:
+    def _check_inputs(self, sample: Tensor, text: Tensor, condition: Tensor | None) -> None:
         channels, width, step = self.config.in_channels, self.config.cross_attention_dim, self.resolution_multiple
         if sample.ndim != 4 or sample.shape[1] != channels or sample.shape[2] % step or sample.shape[3] % step:
             raise BadInput(
@@ -97,10 +89,7 @@ class BaseDenoiser(SafeModelMixin, ConfigMixin):
                 f"encoder_hidden_states has shape {tuple(text.shape)}: expected (batch {sample.shape[0]}, tokens, "
                 f"{width})"
             )
-
-    def _check_condition(self, count: int, condition: Tensor | None) -> None:
-        width = guidance_width(self)
-        wanted = None if width is None else (count, width)
+        wanted = None if (width := guidance_width(self)) is None else (len(sample), width)
         if (None if condition is None else tuple(condition.shape)) != wanted:
             raise BadInput(
                 f"timestep_cond is {'missing' if condition is None else tuple(condition.shape)}: expected "

@@ -1,9 +1,9 @@
 """Between pixels and the latents that a diffusion model sees, with every range named.
 
-Three conventions meet here, and mixing any two gives a wrong image and no error:
+Mixing any two of these conventions gives a wrong image and no error:
 
-- pixels: ``uint8`` (0 to 255), ``0..1`` or ``-1..1``. What an autoencoder takes stands in its config as
-  ``pixel_range``; where it does not (every autoencoder of diffusers), it is -1..1.
+- pixels: ``uint8`` (0 to 255), ``0..1`` or ``-1..1``. What an autoencoder takes is its config's ``pixel_range``, -1..1
+  where there is none (every autoencoder of diffusers).
 - latents out of the encoder, z, and latents of the diffusion model, x = (z - shift) * scale, with ``shift_factor`` and
   ``scaling_factor`` (0.18215 for SD-1.5) of the autoencoder's config; or per channel x = (z - mean) / std * scale, with
   its ``latents_mean`` and ``latents_std``.
@@ -17,7 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput, unknown
-from mdrepro.diffusion.protocols import Configured
+from mdrepro.diffusion.protocols import Configured, Generators
 from mdrepro.models.protocols import Autoencoder
 
 PIXEL_RANGES = ("uint8", "0..1", "-1..1")
@@ -31,11 +31,7 @@ def factor(vae: Configured) -> int:
 
 
 def model_range(vae: Configured) -> str:
-    """The pixel range that an autoencoder takes and gives: ``-1..1`` or ``0..1``.
-
-    Raises:
-        BadInput: its config has another ``pixel_range``.
-    """
+    """The pixel range that an autoencoder takes and gives: ``-1..1`` or ``0..1``. Raises BadInput for any other."""
     written = tuple(vae.config.get("pixel_range") or (-1, 1))
     named = {(-1, 1): "-1..1", (0, 1): "0..1"}
     if written not in named:
@@ -44,32 +40,26 @@ def model_range(vae: Configured) -> str:
 
 
 def convert(pixels: Tensor, source: str, target: str) -> Tensor:
-    """Pixels of one range as pixels of another, by values; any shape.
+    """Pixels of one range as pixels of another; any shape.
 
-    To ``uint8`` it rounds (truncation would darken by half a level). Float input is clamped to its range.
-
-    Raises:
-        BadInput: an unknown range; ``uint8`` that is not of that type, or floats that are; floats more than
-            `TOLERANCE` outside the range, or not finite.
+    To ``uint8`` it rounds (truncation would darken by half a level). Float input is clamped to its range. Raises
+    BadInput for an unknown range; ``uint8`` that is not of that type, or floats that are; floats more than `TOLERANCE`
+    outside the range, or not finite.
     """
     for name in (source, target):
         if name not in PIXEL_RANGES:
             raise unknown("pixel range", name, PIXEL_RANGES)
     if (source == "uint8") != (pixels.dtype == torch.uint8) or not (pixels.is_floating_point() or source == "uint8"):
         raise BadInput(f"pixels declared as {source} are {pixels.dtype}")
-    if source == "uint8":
-        if target == "uint8":
-            return pixels
-        unit = pixels.float() / 255
-    else:
-        low = 0.0 if source == "0..1" else -1.0
+    low = -1.0 if source == "-1..1" else 0.0
+    if source != "uint8":
         smallest, largest = (float(value) for value in pixels.aminmax())
         if not (low - TOLERANCE <= smallest and largest <= 1 + TOLERANCE):  # a NaN is neither
             raise BadInput(f"pixels declared as {source} run from {smallest:.3g} to {largest:.3g}")
         pixels = pixels.clamp(low, 1)
-        if source == target:
-            return pixels
-        unit = pixels if source == "0..1" else (pixels + 1) / 2
+    if source == target:
+        return pixels
+    unit = pixels.float() / 255 if source == "uint8" else (pixels - low) / (1 - low)
     if target == "uint8":
         return (unit.float() * 255).round().to(torch.uint8)
     return unit if target == "0..1" else unit * 2 - 1
@@ -103,25 +93,15 @@ def _shift_and_size(vae: Configured, like_bchw: Tensor) -> tuple[Tensor, Tensor]
     return per_channel((shift or 0.0) if mean is None else mean), size
 
 
-def to_latent(
-    vae: Autoencoder,
-    pixels: Tensor,
-    pixel_range: str,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
-) -> Tensor:
-    """Encode images for a diffusion model.
+def to_latent(vae: Autoencoder, pixels: Tensor, pixel_range: str, generator: Generators = None) -> Tensor:
+    """Encode images for a diffusion model: scaled latents, (batch, channels, height / factor, width / factor).
 
     Args:
         vae: diffusers' AutoencoderKL, AutoencoderTiny, or this project's.
-        pixels: (batch, 3, height, width); height and width multiples of `factor`.
-        pixel_range: the range of ``pixels``: ``uint8``, ``0..1`` or ``-1..1``.
+        pixels: (batch, 3, height, width), height and width multiples of `factor`, in one of `PIXEL_RANGES`.
         generator: draws the latent from the posterior, one for all images or one each; None takes its mean.
 
-    Returns:
-        scaled latents, (batch, latent channels, height / factor, width / factor), in the autoencoder's type.
-
-    Raises:
-        BadInput: the shape does not fit, or `convert` refuses the pixels.
+    Raises BadInput where the shape does not fit, or `convert` refuses the pixels.
     """
     step = factor(vae)
     if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] % step or pixels.shape[3] % step:
@@ -143,18 +123,9 @@ def to_latent(
 
 
 def to_image(vae: Autoencoder, latent_bchw: Tensor, pixel_range: str) -> Tensor:
-    """Decode a diffusion model's latents. The inverse of `to_latent`, as far as the autoencoder goes.
+    """Decode scaled latents, as `to_latent` gives them, to pixels of ``pixel_range``; floats in float32.
 
-    Args:
-        vae: as in `to_latent`.
-        latent_bchw: scaled latents, (batch, latent channels, height / factor, width / factor).
-        pixel_range: the range that is wanted: ``uint8``, ``0..1`` or ``-1..1``.
-
-    Returns:
-        pixels, (batch, 3, height, width), clamped to that range; floats in float32.
-
-    Raises:
-        BadInput: the decoder gave values that are not finite, as half precision does when it overflows.
+    Raises BadInput where the decoder gave values that are not finite, as half precision does when it overflows.
     """
     own = model_range(vae)
     decoded = vae.decode(unscale(vae, latent_bchw).to(vae.device, vae.dtype)).sample.float()

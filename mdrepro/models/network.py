@@ -24,16 +24,12 @@ class Preset:
     """One published network.
 
     Args:
-        name: the name on the command line and in every table.
-        title: the name in print.
+        name, title: on the command line and in every table; in print.
         kind: ``denoiser`` (noisy latent to prediction), ``decoder`` (latent to image) or ``text encoder`` (tokens to
             text features, the same at every resolution).
-        network: the class it is built from, a key of `BUILDERS`, as named in protocols.
-        config: what differs from that class's base configuration in `BUILDERS`.
+        network, config: the class it is built from, a key of `BUILDERS`, and what differs from its base configuration.
         source: where size and configuration come from.
-        resolution: the image that its published cost is for, px.
-        multiple: resolutions must be a multiple of this, px.
-        latent_channels: channels of the latent.
+        resolution, multiple: the image that its published cost is for, and what every resolution is a multiple of, px.
         context_tokens, context_width: shape of the text features; 0 for decoders.
         pooled_width: width of the pooled text features that SDXL also takes; 0 elsewhere.
     """
@@ -68,20 +64,11 @@ class Preset:
     def example_inputs(
         self, resolution: int | None = None, *, batch: int = 1, device: str = "meta"
     ) -> dict[str, "Tensor | dict[str, Tensor]"]:
-        """Keyword arguments of one forward pass, all zeros.
+        """Keyword arguments of one forward pass, all zeros; ``resolution`` as for `resolve`.
 
-        Args:
-            resolution: image height and width in px; None for the published one.
-            batch: images.
-            device: torch device.
-
-        Returns:
-            denoisers: ``sample`` (batch, latent_channels, resolution/8, resolution/8), ``timestep`` (batch,),
-            ``encoder_hidden_states`` (batch, context_tokens, context_width), and for SDXL ``added_cond_kwargs``;
-            decoders: ``input``, the latent; text encoders: ``input_ids`` (batch, context_tokens).
-
-        Raises:
-            BadInput: a resolution that the network cannot take.
+        Denoisers: ``sample`` (batch, latent_channels, resolution/8, resolution/8), ``timestep`` (batch,),
+        ``encoder_hidden_states`` (batch, context_tokens, context_width), and for SDXL ``added_cond_kwargs``;
+        decoders: ``input``, the latent; text encoders: ``input_ids`` (batch, context_tokens).
         """
         import torch
 
@@ -99,10 +86,8 @@ class Preset:
             }
             if self.pooled_width:
                 time_ids = torch.zeros(batch, 6)  # original size, crop corner, target size
-                inputs["added_cond_kwargs"] = {
-                    "text_embeds": torch.zeros(batch, self.pooled_width),
-                    "time_ids": time_ids,
-                }
+                pooled = torch.zeros(batch, self.pooled_width)
+                inputs["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": time_ids}
             return inputs
 
 
@@ -149,11 +134,8 @@ def _clip_text_model(config: Mapping[str, Any]) -> "nn.Module":
     return CLIPTextModel(CLIPTextConfig(**config))
 
 
-UNET, MOBILE_UNET, EVOLVABLE_UNET = (
-    "diffusers UNet2DConditionModel",
-    "mdrepro MobileDiffusionUNet",
-    "mdrepro EvolvableUNet",
-)
+UNET = "diffusers UNet2DConditionModel"
+MOBILE_UNET, EVOLVABLE_UNET = "mdrepro MobileDiffusionUNet", "mdrepro EvolvableUNet"
 DECODER, TEXT_MODEL = "diffusers AutoencoderKL decoder", "transformers CLIPTextModel"
 BUILDERS: Mapping[str, Callable[[Mapping[str, Any]], "nn.Module"]] = MappingProxyType(
     {

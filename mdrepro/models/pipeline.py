@@ -25,20 +25,13 @@ from mdrepro.models import text
 from mdrepro.models.safe import SafetensorsOnly
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-COMPONENTS = (
-    "mdrepro.models.mobilediffusion.unet",
-    "mdrepro.models.mobilediffusion.vae",
-    "mdrepro.models.snapfusion.evolvable",
-    "mdrepro.diffusion.renoise",
-)
-"""Modules whose classes are parts of saved pipelines."""
 FORMER_MODULES = {
     "mdrepro.models.unet": "mdrepro.models.mobilediffusion.unet",
     "mdrepro.models.vae": "mdrepro.models.mobilediffusion.vae",
     "mdrepro.models.evolvable": "mdrepro.models.snapfusion.evolvable",
     "mdrepro.models.renoise": "mdrepro.diffusion.renoise",
 }
-"""Where those classes were before: pipelines that were saved then name these modules."""
+"""Where the classes of saved pipelines' parts were before, as pipelines saved then name them, and where they are."""
 Pixels = Tensor | NDArray[np.float32] | list[Image.Image]
 Callback = Callable[["MobileDiffusionPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
@@ -49,14 +42,11 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
     Args:
         vae: this project's Autoencoder, or a diffusers one.
         text_encoder, tokenizer: CLIP's text model, of any size; see `mdrepro.models.text`.
-        unet: MobileDiffusionUNet, or a UNet2DConditionModel such as SD-1.5's.
-        scheduler: any diffusers scheduler, or `RenoisingScheduler` for one-step models; it holds what the denoiser
-            predicts (epsilon, v or the clean latent).
-        default_steps, default_guidance: how the checkpoint is meant to be run (50 and 7.5 for a base model, 8 steps
-            distilled, 1 step and guidance 1 for the one-step model). Saved with it, used where a call says nothing.
+        unet: MobileDiffusionUNet, EvolvableUNet, or a UNet2DConditionModel such as SD-1.5's.
+        scheduler: diffusers', or `RenoisingScheduler` for one-step models; its config says what the denoiser predicts.
+        default_steps, default_guidance: how the checkpoint is meant to be run, unless a call says otherwise. Saved.
 
-    Raises:
-        BadInput: denoiser and autoencoder, or denoiser and text encoder, differ in width.
+    Raises BadInput where denoiser and autoencoder, or denoiser and text encoder, differ in width.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
@@ -73,11 +63,10 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         default_guidance: float = 7.5,
     ) -> None:
         super().__init__()
-        pairs = {
-            "latent channels of unet and vae": (unet.config.in_channels, vae.config.latent_channels),
-            "text width of unet and text_encoder": (unet.config.cross_attention_dim, text_encoder.config.hidden_size),
-        }
-        for what, (left, right) in pairs.items():
+        for what, left, right in (
+            ("latent channels of unet and vae", unet.config.in_channels, vae.config.latent_channels),
+            ("text width of unet and text_encoder", unet.config.cross_attention_dim, text_encoder.config.hidden_size),
+        ):
             if left != right:
                 raise BadInput(f"{what} differ: {left} and {right}")
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
@@ -88,10 +77,9 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Self:
         """A saved pipeline, in eval mode, from safetensors; see `SafetensorsOnly.from_pretrained`."""
         # diffusers takes components from modules that are imported already, and looks for their base class there
-        for module in COMPONENTS:
-            vars(importlib.import_module(module)).setdefault("ModelMixin", ModelMixin)
-        for former, module in FORMER_MODULES.items():
-            sys.modules.setdefault(former, sys.modules[module])
+        for former, name in FORMER_MODULES.items():
+            module = sys.modules.setdefault(former, importlib.import_module(name))
+            vars(module).setdefault("ModelMixin", ModelMixin)
         return super().from_pretrained(pretrained_model_name_or_path, **options)
 
     @property
@@ -121,8 +109,8 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
     ) -> ImagePipelineOutput | tuple[Pixels]:
         """Make images.
 
-        Noise is drawn in float32 whatever the type of the weights, and each image's generator is used for that image
-        alone: its noise is the same bit for bit at any batch size, and the image is the same to float rounding.
+        Noise is drawn in float32 whatever the type of the weights. Each image's generator is used for that image alone:
+        its noise is bit-equal at any batch size, and the image is the same to float rounding.
 
         Args:
             prompt: one text, or a list of them.
@@ -130,27 +118,19 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
             height, width: px, multiples of `size_multiple`; None for the size that the denoiser was made for.
             num_inference_steps: evaluations of the denoiser; None for the checkpoint's own.
             guidance_scale: w in v = w v(text) - (w - 1) v(negative), SnapFusion section 2.5; 1 is none and costs one
-                branch in place of two; None for the checkpoint's own. A denoiser that takes w as an input is given it
-                and costs one branch.
-            num_images_per_prompt: images for each prompt; they lie beside each other in the result.
+                branch in place of two, as a denoiser does that takes w as an input; None for the checkpoint's own.
             eta: share of noise in DDIM's steps; used by schedulers that have it.
             generator: one for each image, or a single one where a single image is made.
             latents: noise of variance 1 in place of drawn, (images, channels, height / 8, width / 8).
             prompt_embeds, negative_prompt_embeds: text features in place of texts, (prompts, tokens, width).
             output_type: ``pil``; ``np``: (images, height, width, 3), 0..1; ``pt``: (images, 3, height, width), 0..1;
                 ``latent``: the scaled latents.
-            return_dict: False returns a tuple of one.
-            callback_on_step_end: called as ``(pipeline, step, timestep, tensors)`` after each step; tensors that it
-                returns replace the old ones. It may set ``pipeline.interrupt`` to end after that step.
-            callback_on_step_end_tensor_inputs: which tensors it is given: ``latents``, ``prompt_embeds`` (negative ones
-                first where there is guidance).
+            callback_on_step_end: called as ``(pipeline, step, timestep, tensors)`` after each step, with the tensors
+                that ``callback_on_step_end_tensor_inputs`` names (latents, prompt_embeds, negative_prompt_embeds);
+                those it returns replace the old ones. It may set ``pipeline.interrupt`` to end after that step.
 
-        Returns:
-            ``ImagePipelineOutput`` with ``images``.
-
-        Raises:
-            BadInput: an argument is not allowed, or the scheduler's first timestep is far from pure noise (as DDIM's is
-                at one step with ``timestep_spacing="leading"``).
+        Raises BadInput where an argument is not allowed, or the scheduler's first timestep is far from pure noise (as
+        DDIM's is at one step with ``timestep_spacing="leading"``).
         """
         if output_type not in OUTPUT_TYPES:
             raise unknown("output_type", output_type, OUTPUT_TYPES)
@@ -204,7 +184,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def encode_prompt(self, prompts: Sequence[str]) -> Tensor:
-        """Text features of prompts, (prompts, tokens, width); see `mdrepro.models.text.encode`."""
+        """See `mdrepro.models.text.encode`."""
         return text.encode(self.tokenizer, self.text_encoder, prompts)
 
     def _embeds(self, prompt: str | Sequence[str] | None, embeds: Tensor | None, name: str) -> Tensor:
@@ -238,11 +218,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         return count, self.unet.config.in_channels, height // factor, width // factor
 
     def _noise(
-        self,
-        shape: tuple[int, ...],
-        generators: list[torch.Generator] | None,
-        given: Tensor | None,
-        device: torch.device,
+        self, shape: tuple[int, ...], generators: Generators, given: Tensor | None, device: torch.device
     ) -> Tensor:
         if given is None:
             return randn_tensor(shape, generator=generators, device=device, dtype=torch.float32)
@@ -262,7 +238,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
     def _predict(
         self, x_bchw: Tensor, timestep: Tensor, text_btc: Tensor, null_btc: Tensor | None, guidance: float
     ) -> Tensor:
-        """The denoiser's prediction, guided if there is a negative one or if it takes w as an input; float32."""
+        """The denoiser's prediction, guided, in float32."""
         x_bchw = self.scheduler.scale_model_input(x_bchw, timestep)
         if null_btc is not None:
             x_bchw, text_btc = torch.cat([x_bchw, x_bchw]), torch.cat([null_btc, text_btc])
@@ -271,8 +247,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         if width is not None:
             guidance_b = torch.full((len(x_bchw),), guidance, device=x_bchw.device)
             options["timestep_cond"] = guidance_embedding(guidance_b, width).to(kind)
-        options["encoder_hidden_states"] = text_btc.to(kind)
-        out = self.unet(x_bchw.to(kind), timestep, return_dict=False, **options)[0]
+        out = self.unet(x_bchw.to(kind), timestep, text_btc.to(kind), return_dict=False, **options)[0]
         if null_btc is None:
             return out.float()
         null, conditional = out.float().chunk(2)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def rows() -> dict[str, Preset]:
     """All presets by name, in the order of the tables: denoisers, decoders, text encoders."""
     listed = systems.SYSTEMS.values()
-    found = [row.denoiser for row in listed]
-    found += [each.preset for each in systems.autoencoders().values()]
-    found += [row.text_encoder for row in listed if row.text_encoder is not None]
-    return {preset.name: preset for preset in found}
+    presets = [row.denoiser for row in listed]
+    presets += [each.preset for each in systems.autoencoders().values()]
+    presets += [row.text_encoder for row in listed if row.text_encoder is not None]
+    return {preset.name: preset for preset in presets}
 
 
 def names(kind: Kind | None = None) -> list[str]:
@@ -28,11 +28,7 @@ def names(kind: Kind | None = None) -> list[str]:
 
 
 def get(name: str) -> Preset:
-    """The preset of this name.
-
-    Raises:
-        BadInput: there is none; the message names all and the nearest one.
-    """
+    """The preset of this name. Raises BadInput, which names all and the nearest one, where there is none."""
     known = rows()
     if name not in known:
         raise unknown("network", name, known)
@@ -40,11 +36,7 @@ def get(name: str) -> Preset:
 
 
 def select(wanted: list[str]) -> list[str]:
-    """Names of presets, ``all`` among them standing for every one; in table order, each once.
-
-    Raises:
-        BadInput: an unknown name.
-    """
+    """Names of presets, ``all`` standing for every one; in table order, each once. Raises BadInput for unknown ones."""
     asked = {get(name).name for name in wanted if name != "all"}
     return [name for name in names() if name in asked or "all" in wanted]
 

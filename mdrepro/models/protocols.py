@@ -3,7 +3,7 @@
 diffusers' and transformers' classes have these attributes and methods, and so have this project's.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from os import PathLike
 from typing import Any, Literal, Protocol, Self, overload
 
@@ -29,14 +29,11 @@ class TorchModule(Saved, Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
-    def modules(self) -> Iterator[nn.Module]: ...
     def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> object: ...
     def to(self, *args: Any, **kwargs: Any) -> Self: ...
     def float(self) -> Self: ...
     def train(self, mode: bool = True) -> Self: ...
     def eval(self) -> Self: ...
-    def requires_grad_(self, requires_grad: bool = True) -> Self: ...
 
 
 class Prediction(Protocol):
@@ -46,11 +43,7 @@ class Prediction(Protocol):
 
 
 class Denoiser(TorchModule, Configured, Protocol):
-    """A UNet that is called as diffusers' UNet2DConditionModel is: with noisy latents, timesteps and text features.
-
-    Its config has ``in_channels``, ``out_channels``, ``cross_attention_dim``, ``block_out_channels`` and
-    ``sample_size``.
-    """
+    """A UNet that is called as diffusers' UNet2DConditionModel is, and whose config has what `BaseDenoiser`'s has."""
 
     @overload
     def __call__(
@@ -70,13 +63,9 @@ class Denoiser(TorchModule, Configured, Protocol):
 class Posterior(Protocol):
     """Distribution of the latent of an image, (batch, latent channels, height / 8, width / 8)."""
 
-    mean: Tensor
     std: Tensor
-    logvar: Tensor
 
     def mode(self) -> Tensor: ...
-    def sample(self, generator: torch.Generator | None = None) -> Tensor: ...
-    def kl(self) -> Tensor: ...
 
 
 class Encoded(Protocol):
@@ -86,15 +75,9 @@ class Encoded(Protocol):
 
 
 class Autoencoder(TorchModule, Configured, Protocol):
-    """diffusers' AutoencoderKL: between pixels and unscaled latents.
+    """diffusers' AutoencoderKL: between pixels and unscaled latents; see `mdrepro.models.latents` for its config."""
 
-    Its config has ``block_out_channels``, ``latent_channels``, ``scaling_factor``, and what `mdrepro.models.latents`
-    reads.
-    """
-
-    encoder: nn.Module
     decoder: nn.Module
-    quant_conv: nn.Module | None
     post_quant_conv: nn.Module | None
 
     def encode(self, x: Tensor, /) -> Encoded: ...
@@ -112,19 +95,12 @@ class TextConfig(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
 
 
-class TextFeatures(Protocol):
-    """What a text encoder returns: after the final norm, (batch, tokens, width), and at the end token, (b, width)."""
-
-    last_hidden_state: Any
-    pooler_output: Any
-
-
 class TextEncoder(TorchModule, Protocol):
-    """transformers' CLIPTextModel, called with token numbers, (batch, tokens)."""
+    """transformers' CLIPTextModel: token numbers, (batch, tokens), to ``last_hidden_state``, (batch, tokens, width)."""
 
     @property
     def config(self) -> TextConfig: ...
-    def __call__(self, input_ids: Tensor, /) -> TextFeatures: ...
+    def __call__(self, input_ids: Tensor, /) -> Any: ...
 
 
 class Tokenizer(Saved, Protocol):
@@ -142,16 +118,10 @@ class Tokenizer(Saved, Protocol):
     def get_vocab(self) -> dict[str, int]: ...
 
 
-class Images(Protocol):
-    """What a pipeline returns: ``images``, of the output type that was asked for."""
-
-    images: Any
-
-
 class TextToImage(Configured, Saved, Protocol):
-    """A text-to-image pipeline of diffusers that takes one generator per image.
+    """A text-to-image pipeline of diffusers, called for ``images`` of the output type that was asked for.
 
-    The config of this project's has ``default_steps`` and ``default_guidance``.
+    This project's config has ``default_steps`` and ``default_guidance``.
     """
 
     unet: Denoiser
@@ -176,6 +146,6 @@ class TextToImage(Configured, Saved, Protocol):
         generator: Generators = None,
         output_type: str = ...,
         **options: Any,
-    ) -> Images: ...
+    ) -> Any: ...
     def set_progress_bar_config(self, **options: Any) -> None: ...
     def to(self, *args: Any, **kwargs: Any) -> Self: ...

@@ -1,5 +1,6 @@
 """Weights are read and written as safetensors; pickle files, which run code when they are opened, are refused."""
 
+import contextlib
 import json
 import os
 import re
@@ -18,18 +19,11 @@ WEIGHTS = ("diffusion_pytorch_model", "pytorch_model", "model")
 
 
 def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None, variant: str | None = None) -> None:
-    """Do nothing where a folder can be loaded from safetensors, or is no local folder.
+    """Do nothing where ``source`` can be loaded from safetensors, or is no local folder.
 
-    Looked at are the folder itself and, for a pipeline, the components that its ``model_index.json`` names.
-
-    Args:
-        source: a folder of a model or pipeline, or a name on the hub.
-        subfolder: the part of it that is to be loaded.
-        variant: the variant of weights that is to be loaded, such as ``fp16``.
-
-    Raises:
-        BadInput: it is a file; or some component has weights, or the variant that is to be loaded, as pickle and not as
-            safetensors: the message has the code that converts them.
+    Raises BadInput for a file, and where the ``subfolder``, or some component that a pipeline's ``model_index.json``
+    names, has weights, or those of the ``variant`` (such as ``fp16``), as pickle and not as safetensors: the message
+    has the code that converts them.
     """
     path = Path(source, subfolder or "")
     if path.is_file():
@@ -45,7 +39,6 @@ def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None,
 
 
 def _is_weights(file: Path, variant: str | None) -> bool:
-    """Whether it is one of the files that hold the weights of this variant."""
     name = re.sub(r"-\d+-of-\d+", "", file.stem)
     return name in [f"{kind}.{variant}" if variant else kind for kind in WEIGHTS]
 
@@ -55,9 +48,7 @@ def _components(folder: Path) -> Iterator[Path]:
         yield folder
     index = folder / "model_index.json"
     if index.is_file():
-        for name in json.loads(index.read_text()):
-            if (folder / name).is_dir():
-                yield folder / name
+        yield from (folder / name for name in json.loads(index.read_text()) if (folder / name).is_dir())
 
 
 def _refusal(file: Path) -> BadInput:
@@ -81,11 +72,7 @@ class SafetensorsOnly:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Self:
-        """diffusers' ``from_pretrained``, from safetensors.
-
-        Args:
-            pretrained_model_name_or_path: a local folder, or a name on the hub.
-            options: as in diffusers (``subfolder``, ``variant``, ``dtype``, components by name).
+        """diffusers' ``from_pretrained`` of a local folder or a name on the hub, from safetensors.
 
         Raises:
             BadInput: ``use_safetensors=False``, or weights that are there as pickle alone.
@@ -119,22 +106,19 @@ class SafeModelMixin(SafetensorsOnly, ModelMixin):
     """diffusers' ModelMixin, read and written as safetensors alone."""
 
 
-class from_hub:
+@contextlib.contextmanager
+def from_hub(source: str | os.PathLike[str]) -> Iterator[None]:
     """``with from_hub(source):`` turns a download that failed into NotAttempted, with the command that gets it.
 
     Errors about a local folder pass unchanged.
     """
-
-    def __init__(self, source: str | os.PathLike[str]) -> None:
-        self.source = source
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and not Path(self.source).exists():
-            reason = str(error).strip().partition("\n")[0]
-            raise NotAttempted(
-                f"{self.source} is no folder here and could not be had from the hub ({reason}); get it with "
-                f"`hf download {self.source} --local-dir FOLDER` and give the folder"
-            ) from error
+    try:
+        yield
+    except OSError as error:
+        if Path(source).exists():
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise NotAttempted(
+            f"{source} is no folder here and could not be had from the hub ({reason}); get it with "
+            f"`hf download {source} --local-dir FOLDER` and give the folder"
+        ) from error

@@ -1,8 +1,7 @@
 """The published text-to-image systems: one row each, from which every other list of networks is derived.
 
-A row says what a system is made of (text encoder, denoiser, autoencoder) and how often each runs for one image. From
-the rows come the presets (`mdrepro.models.presets`), the cost of whole systems (`mdrepro.metrics.cost.systems`), the
-full-size autoencoders (`mdrepro.models.autoencoders`), what can be exported (`mdrepro.export.components`) and what
+From the rows come the presets (`mdrepro.models.presets`), the cost of whole systems (`mdrepro.metrics.cost.systems`),
+the full-size autoencoders (`mdrepro.models.autoencoders`), what can be exported (`mdrepro.export.components`) and what
 latencies are measured of (`mdrepro.reproduce.workflow.exported`). To add a system, add a row.
 
 An image of one prompt costs ``branches`` runs of the text encoder, ``steps`` times ``branches`` evaluations of the
@@ -10,7 +9,7 @@ denoiser and one run of the decoder. Importing this module imports no torch.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mdrepro.core.errors import BadInput, unknown
@@ -25,11 +24,8 @@ WIDTH = 128
 class Schedule:
     """How often the denoiser runs for one image.
 
-    Args:
-        steps: denoising steps.
-        branches: evaluations a step, and runs of the text encoder: 2 with classifier-free guidance, 1 without.
-        guidance: the scale w; 1 is none.
-        source: where they come from.
+    ``branches`` are evaluations a step, and runs of the text encoder: 2 with classifier-free guidance of scale w, 1
+    without, where ``guidance`` is 1.
     """
 
     steps: int
@@ -43,11 +39,9 @@ class DecoderLayout:
     """What differs between the autoencoders; all have the channel multipliers 1, 2, 4, 4 and SD's encoder.
 
     Args:
-        latent_channels: channels of the latent; it is 8 times smaller than the image in height and width.
         decoder_resnets: ResNets per decoder level.
         decoder_share: decoder width divided by encoder width.
-        encoder_of: row of MobileDiffusion's VAE table whose trained encoder it takes, fixed; None when both halves are
-            trained.
+        encoder_of: row of MobileDiffusion's VAE table whose trained, fixed encoder it takes; None trains both halves.
     """
 
     latent_channels: int
@@ -61,10 +55,7 @@ class Autoencoder:
     """One published autoencoder.
 
     Args:
-        name: as `mdrepro.models.autoencoders.build` takes it.
         decoder: preset of the decoder alone.
-        title, source: in print; where size and layout come from.
-        layout: its layout.
         row: its row in MobileDiffusion's VAE table, by which recipes name it at any width.
         config: arguments of the class that do not follow from the layout.
     """
@@ -80,20 +71,16 @@ class Autoencoder:
     @property
     def preset(self) -> Preset:
         """The decoder."""
-        layout = self.layout
+        width, latent = round(WIDTH * self.layout.decoder_share), self.layout.latent_channels
         return Preset(
             name=self.decoder,
             title=self.title,
             kind="decoder",
             network=DECODER,
-            config={
-                "width": round(WIDTH * layout.decoder_share),
-                "resnets": layout.decoder_resnets,
-                "latent_channels": layout.latent_channels,
-            },
+            config={"width": width, "resnets": self.layout.decoder_resnets, "latent_channels": latent},
             source=self.source,
             multiple=LATENT_FACTOR,
-            latent_channels=layout.latent_channels,
+            latent_channels=latent,
             context_tokens=0,
             context_width=0,
         )
@@ -156,16 +143,11 @@ class System:
     """One published system.
 
     Args:
-        name: on the command line and in every table; the denoiser's preset has it too.
-        title: in print.
-        source: where size and configuration of the denoiser come from.
-        network, config: the denoiser's class and what differs from its base configuration; see `Preset`.
-        multiple, context_width, pooled_width: of the denoiser, see `Preset`.
-        text_encoder: None where it is none of those here.
-        autoencoder: None where it is none of those here.
+        name, title, resolution: of the system and of its denoiser's preset.
+        source, network, config, multiple, context_width, pooled_width: of the denoiser, see `Preset`.
+        text_encoder, autoencoder: None where it is none of those here.
         deployed: an autoencoder of the same latent whose lighter decoder makes the published images.
         schedules: how it is run as published, the last one by default.
-        resolution: image height and width, px.
     """
 
     name: str
@@ -185,31 +167,16 @@ class System:
     @property
     def denoiser(self) -> Preset:
         """The denoiser."""
-        return Preset(
-            name=self.name,
-            title=self.title,
-            kind="denoiser",
-            network=self.network,
-            config=self.config,
-            source=self.source,
-            resolution=self.resolution,
-            multiple=self.multiple,
-            latent_channels=self.autoencoder.layout.latent_channels if self.autoencoder else 4,
-            context_width=self.context_width,
-            pooled_width=self.pooled_width,
-        )
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of it is here: text encoder, denoiser, autoencoder and a schedule."""
-        return None not in (self.text_encoder, self.autoencoder) and bool(self.schedules)
+        latent_channels = self.autoencoder.layout.latent_channels if self.autoencoder else 4
+        common = {each.name: getattr(self, each.name) for each in fields(Preset) if hasattr(self, each.name)}
+        return Preset(kind="denoiser", latent_channels=latent_channels, **common)
 
     @property
     def parts(self) -> tuple[str, str, str]:
         """Presets of a whole system in the order in which they run."""
         decoding = self.deployed or self.autoencoder
-        assert self.text_encoder is not None
-        assert decoding is not None
+        assert self.text_encoder
+        assert decoding
         return self.text_encoder.name, self.name, decoding.decoder
 
     def schedule(self, steps: int) -> Schedule:
@@ -285,9 +252,7 @@ _ROWS = (
         },
         multiple=32,
     ),
-    # 848M (Table 1) and the block counts of Table 3 do not fit together: SD-1.5's blocks in Table 3's numbers have 759M
-    # (723 to 786M, as one chooses what the table leaves open). So there are two rows: the first is SD-1.5 without its
-    # five 320-wide transformer blocks, the one change of Table 3 that alone gives 848M; the second is Table 3.
+    # Two rows: the paper's Tables 1 (848M) and 3 (759M) do not fit together, see `mdrepro.models.snapfusion.blocks`.
     System(
         name="snapfusion",
         title="SnapFusion",
@@ -344,16 +309,12 @@ SYSTEMS: dict[str, System] = {row.name: row for row in _ROWS}
 
 
 def whole() -> dict[str, System]:
-    """Systems of which all parts are here, by name."""
-    return {name: row for name, row in SYSTEMS.items() if row.is_whole}
+    """Systems of which text encoder, denoiser, autoencoder and a schedule are here, by name."""
+    return {name: row for name, row in SYSTEMS.items() if row.text_encoder and row.autoencoder and row.schedules}
 
 
 def get(name: str) -> System:
-    """The whole system of this name.
-
-    Raises:
-        BadInput: there is none; the message names all and the nearest one.
-    """
+    """The whole system of this name. Raises BadInput, which names all and the nearest one, where there is none."""
     if name not in whole():
         raise unknown("system", name, whole())
     return SYSTEMS[name]
@@ -361,17 +322,15 @@ def get(name: str) -> System:
 
 def autoencoders() -> dict[str, Autoencoder]:
     """The autoencoders of all systems by name."""
-    both = [each for row in SYSTEMS.values() for each in (row.autoencoder, row.deployed)]
-    return {each.name: each for each in both if each is not None}
+    return {each.name: each for row in SYSTEMS.values() for each in (row.autoencoder, row.deployed) if each}
 
 
 def exports() -> dict[str, tuple[str, str]]:
     """Full-size networks that can be exported, by preset: the first system that has it, and which component it is."""
     networks: dict[str, tuple[str, str]] = {}
-    for component in ("text-encoder", "unet", "decoder"):
+    for index, component in enumerate(("text-encoder", "unet", "decoder")):
         for row in whole().values():
-            assert row.autoencoder is not None
-            encoder, denoiser, _ = row.parts
-            preset = {"text-encoder": encoder, "unet": denoiser, "decoder": row.autoencoder.decoder}[component]
+            assert row.autoencoder
+            preset = (*row.parts[:2], row.autoencoder.decoder)[index]
             networks.setdefault(preset, (row.name, component))
     return networks

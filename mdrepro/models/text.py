@@ -2,10 +2,9 @@
 
 The text features of a prompt are the last hidden state after the final layer norm at every position, (tokens, width):
 77 x 768 for CLIP ViT-L/14 (MobileDiffusion section 1.1; 123M parameters). As in SD, prompts are padded to the full
-length with the end token and no mask is used: attention is causal, so padding changes nothing before it.
-
-An encoder whose config says ``registers: n`` gives its last n positions alone. They are padding, which sees the whole
-prompt; the quick tier's encoder is trained to say it again there, in order (`mdrepro.training.objectives.registers`).
+length with the end token and no mask is used: attention is causal, so padding changes nothing before it. An encoder
+whose config says ``registers: n`` gives its last n positions alone, padding that sees the whole prompt: the quick
+tier's is trained to say it again there, in order (`mdrepro.training.objectives.registers`).
 """
 
 import contextlib
@@ -30,15 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple[Tokenizer, CLIPTextModel]:
-    """A tokenizer and its text encoder.
+    """A tokenizer and its text encoder, in eval mode; ``options`` as in transformers (``dtype``, ``variant``).
 
-    Args:
-        source: a folder or a name on the hub, either of CLIP itself or of a pipeline such as SD-1.5 with ``tokenizer``
-            and ``text_encoder`` inside. A whole CLIP model will do: its image half is left out.
-        options: as in transformers (``dtype``, ``variant``, ``local_files_only``).
-
-    Returns:
-        tokenizer and encoder, the latter in eval mode.
+    ``source`` is a folder or a name on the hub, of CLIP's text model, of a whole CLIP (its image half is left out) or
+    of a pipeline such as SD-1.5 with ``tokenizer`` and ``text_encoder`` inside.
 
     Raises:
         BadInput: the weights are there as pickle alone, or some are missing.
@@ -48,7 +42,7 @@ def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple
     vocabulary, weights = ("tokenizer", "text_encoder") if inside else ("", "")
     refuse_pickles(source, weights, options.get("variant"))
     offline = {"local_files_only": options["local_files_only"]} if "local_files_only" in options else {}
-    with from_hub(source), _quiet("transformers"):  # it reports the image half as unexpected
+    with from_hub(source), _quiet(logging.getLogger("transformers")):  # it reports the image half as unexpected
         tokenizer = AutoTokenizer.from_pretrained(source, subfolder=vocabulary, **offline)
         options |= {"use_safetensors": True, "output_loading_info": True}
         loaded: Any = CLIPTextModel.from_pretrained(source, subfolder=weights, **options)
@@ -61,8 +55,7 @@ def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    log = logging.getLogger(name)
+def _quiet(log: logging.Logger) -> Iterator[None]:
     level = log.level
     log.setLevel(logging.ERROR)
     try:
@@ -79,8 +72,8 @@ def length(tokenizer: Tokenizer, encoder: TextEncoder) -> int:
 def tokenize(tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> Tensor:
     """Token numbers of prompts, (prompts, tokens).
 
-    A longer prompt loses its last words and keeps its end token. What is lost, and words that a small vocabulary does
-    not have, are logged as warnings.
+    A longer prompt loses its last words and keeps its end token. What is lost, and words that a small vocabulary lacks,
+    are logged as warnings.
     """
     padded = {"padding": "max_length", "max_length": tokens, "truncation": True, "return_tensors": "pt"}
     ids: Tensor = tokenizer(list(prompts), **padded).input_ids
@@ -94,9 +87,7 @@ def tokenize(tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> Tenso
 
 
 def encode(tokenizer: Tokenizer, encoder: TextEncoder, prompts: Sequence[str]) -> Tensor:
-    """Text features of prompts: the last hidden state after the final norm, (prompts, tokens, width).
-
-    Of an encoder with registers these are its last tokens, as many as its config says.
+    """Text features of prompts, (prompts, tokens, width): the last hidden state after the final norm.
 
     Gradients flow if they are enabled. The features of a prompt do not depend on the others beyond float rounding.
     """
@@ -110,14 +101,9 @@ def word_tokenizer(vocabulary: Iterable[str], tokens: int = 32) -> PreTrainedTok
 
     Text is lower-cased and split at white space; punctuation marks are words. Numbers: start 0, end (and padding) 1,
     unknown 2, then the words in the order given. It is saved as one ``tokenizer.json``, all that the tokenizers library
-    needs.
+    needs. ``tokens`` is the length of every prompt, start and end included.
 
-    Args:
-        vocabulary: words, in lower case.
-        tokens: length of every prompt, start and end included.
-
-    Raises:
-        BadInput: a word occurs twice, or would be split or changed.
+    Raises BadInput where a word occurs twice, or would be split or changed.
     """
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, normalizers, pre_tokenizers, processors
@@ -150,13 +136,8 @@ def small_encoder(
 ) -> CLIPTextModel:
     """CLIP's text model at a small size, random weights (from torch's global generator), in eval mode.
 
-    The defaults have 0.8M parameters and a few hundred words' embeddings.
-
-    Args:
-        tokenizer: gives vocabulary size, number of tokens and the end token, at which the pooled feature is taken.
-        width: channels of the text features; the feed-forward layers are 4 times as wide.
-        layers, heads: transformer layers, and attention heads in each.
-        registers: how many of the last tokens are the features; 0 for all.
+    The defaults have 0.8M parameters beside the word embeddings. ``registers``: how many of the last tokens are the
+    features; 0 for all.
     """
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -166,9 +147,7 @@ def small_encoder(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         max_position_embeddings=tokenizer.model_max_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **{name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
     )
     if registers:
         config.update({"registers": registers})

@@ -4,9 +4,9 @@ Protocol, of which the paper says nothing. Each block is run alone on random inp
 network, in inference mode, the join with its skip connection included; what no action can touch (time embedding, first
 and last convolution, samplers) is the fixed part, piece by piece. A ResNet that changes the width is also measured as
 the 1x1 shortcut that stays when it is removed. A round runs every part once, in the order of computation, and then the
-whole network: what slows the machine for a while slows all alike, and a block finds the caches as it does in the
-network, full of others' weights. The figure of a part is its median over the rounds, after `WARM_UP` that do not count.
-The sum of the parts is compared with the whole within each round, and the median of that ratio is in the table.
+whole network: what slows the machine slows all parts, and a block finds the caches as in the network, full of others'
+weights. A part's figure is its median over the rounds, after `WARM_UP` that do not count. The sum of the parts over the
+whole, the median of each round's ratio, is in the table.
 """
 
 import functools
@@ -80,20 +80,17 @@ class BlockTiming(_Data):
 
     @property
     def block(self) -> Block:
-        """The block."""
+        """Without its latency."""
         return Block(**self.model_dump(exclude={"timing"}))
 
 
 class LatencyTable(_Data):
-    """Latencies of an evolvable UNet's blocks at their places, and of the rest.
+    """Latencies of an evolvable UNet's blocks in their network, and of the rest.
 
     Args:
-        host: the machine and the software.
         batch, height, width, tokens, dtype: of the inputs; height and width in latent pixels.
-        blocks: the blocks, and the shortcuts that some leave.
-        fixed: what no action can touch, by name.
-        whole: the network as measured, in the same rounds.
-        ratio: sum of the parts over the whole, each of the same round; the median.
+        blocks, fixed: the blocks and the shortcuts that some leave; what no action can touch, by name.
+        whole, ratio: the network in the same rounds; the median of the sum of the parts over it.
         seconds: how long all of it took.
     """
 
@@ -110,10 +107,9 @@ class LatencyTable(_Data):
     seconds: PositiveFloat
 
     def ms(self, block: Block) -> float:
-        """Latency of a block or shortcut. One that was not measured, a copy, costs as those of its stage and shape do.
+        """Latency of a block or shortcut; a copy that was not measured costs as those of its stage and shape do.
 
-        Raises:
-            BadInput: nothing of its stage, kind and shape was measured.
+        Raises BadInput where there are none.
         """
         same = self._by_shape.get(replace(block, index=0))
         if same is None:
@@ -171,12 +167,10 @@ def measure(
     """Measure the latency table of ``unet`` on this host, in its own dtype, on its own device.
 
     Args:
-        batch: images; 2 for the branches of guidance, as the paper's 230 ms a step have it.
-        size: height and width of the latent, ``sample_size`` of the config if not given.
-        tokens: length of the text.
-        threads: CPU threads of torch meanwhile; if not given, as many as it has now.
-        rounds: runs of each part, at least.
-        seconds: further rounds are added until so much time has passed; short blocks on a busy machine need them.
+        batch, tokens: 2 images for the branches of guidance, as the paper's 230 ms a step have it; length of the text.
+        size: height and width of the latent; None for ``sample_size`` of the config.
+        threads: CPU threads of torch meanwhile; None for as many as it has now.
+        rounds, seconds: runs of each part, and time that passes, at least: short blocks on a busy machine need more.
 
     Raises:
         BadInput: a number below 1, or a size that the network cannot take.
@@ -189,7 +183,7 @@ def measure(
             raise BadInput(f"{name} is {number}: it must be 1 or more")
     if size % unet.resolution_multiple:
         raise BadInput(f"size is {size}: expected a multiple of {unet.resolution_multiple}")
-    begun, load = time.perf_counter(), _load()
+    begun, load = time.perf_counter(), os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with _pinned(unet, threads):
         blocks, fixed, whole = _parts(unet, batch, size, tokens)
         runs = [*blocks.values(), *fixed.values(), whole]
@@ -198,7 +192,14 @@ def measure(
     counted = [block in unet.layout.computed() for block in blocks] + [True] * len(fixed)
     ratios = [sum(s for s, c in zip(row, counted, strict=False) if c) / row[-1] for row in taken]
     return LatencyTable(
-        host=_host(threads, unet.device, load),
+        host=Host(
+            machine=f"{machine.processor()} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})",
+            cores=machine.cores(),
+            threads=threads,
+            device=torch.cuda.get_device_name(unet.device) if unet.device.type == "cuda" else unet.device.type,
+            torch=torch.__version__,
+            load_before=load,
+        ),
         batch=batch,
         height=size,
         width=size,
@@ -233,7 +234,7 @@ def _parts(unet: EvolvableUNet, batch: int, size: int, tokens: int) -> tuple[dic
     def of_block(block: Block, skipped: bool) -> Run:
         x_bchw = picture(block.in_width, block.level)
         skip_bchw = picture(block.skip_width, block.level) if block.skip_width else None
-        return lambda: unet.run_block(block, x_bchw, skip_bchw, time_bt, text_bmc, skipped=skipped)
+        return lambda: unet.run_block(block, x_bchw, skip_bchw, time_bt, text_bmc, skipped)
 
     def of_sampler(sampler: nn.Module, level: int) -> Run:
         x_bchw = picture(widths[level], level)
@@ -286,18 +287,3 @@ def _pinned(unet: EvolvableUNet, threads: int) -> Iterator[None]:
     finally:
         unet.train(training)
         torch.set_num_threads(before)
-
-
-def _load() -> float | None:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
-def _host(threads: int, device: torch.device, load: float | None) -> Host:
-    return Host(
-        machine=f"{machine.processor()} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})",
-        cores=machine.cores(),
-        threads=threads,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        torch=torch.__version__,
-        load_before=load,
-    )

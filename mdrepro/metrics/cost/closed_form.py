@@ -1,25 +1,16 @@
 """Size and cost of a network from its configuration alone: the layers are listed, not built, and no torch is imported.
 
-Conventions are those of `measure`: one MAC is a multiplication with its addition; convolutions and matrix products
-count, norms, activations, softmax, biases and interpolation do not. Each function walks the network in the order of its
-forward pass; ``side`` is the latent's height and width, ``tokens`` the number of text tokens, batch 1.
+Conventions: see `mdrepro.metrics.cost.measure`. ``side`` is the latent's height and width, ``tokens`` the number of
+text tokens; batch 1.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from mdrepro.models.network import (
-    DECODER,
-    EVOLVABLE_UNET,
-    LATENT_FACTOR,
-    MOBILE_UNET,
-    TEXT_MODEL,
-    UNET,
-    Preset,
-)
-from mdrepro.models.snapfusion import blocks
+from mdrepro.models.network import DECODER, EVOLVABLE_UNET, LATENT_FACTOR, MOBILE_UNET, TEXT_MODEL, UNET, Preset
+from mdrepro.models.snapfusion.blocks import sd_layout
 
 MOBILEDIFFUSION: Mapping[str, Any] = MappingProxyType(
     {
@@ -43,14 +34,12 @@ MOBILEDIFFUSION: Mapping[str, Any] = MappingProxyType(
 )
 """The defaults of `mdrepro.models.mobilediffusion.unet.MobileDiffusionUNet` that bear on size or cost."""
 
-_CROSS_DOWN, _CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 DIFFUSERS_UNET: Mapping[str, Any] = MappingProxyType(
     {
         "in_channels": 4,
         "out_channels": 4,
-        "down_block_types": (_CROSS_DOWN, _CROSS_DOWN, _CROSS_DOWN, "DownBlock2D"),
+        "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
         "mid_block_type": "UNetMidBlock2DCrossAttn",
-        "up_block_types": ("UpBlock2D", _CROSS_UP, _CROSS_UP, _CROSS_UP),
         "block_out_channels": (320, 640, 1280, 1280),
         "layers_per_block": 2,
         "transformer_layers_per_block": 1,
@@ -63,14 +52,8 @@ DIFFUSERS_UNET: Mapping[str, Any] = MappingProxyType(
 
 @dataclass
 class Tally:
-    """Counts, added up layer by layer.
-
-    Args:
-        params: parameters, biases and norms included.
-        weights: MACs with a weight as one operand.
-        attention: MACs of the two attention products.
-        resnets, self_attention, cross_attention: blocks and layers of transformer blocks, as the papers count them.
-    """
+    """Counts, added up layer by layer: parameters, MACs with a weight as one operand and MACs of the attention
+    products, ResNet blocks, and self- and cross-attention layers of transformer blocks, as the papers count them."""
 
     params: int = 0
     weights: int = 0
@@ -138,6 +121,27 @@ class Tally:
         self.linear(width, 2 * inner, positions)
         self.linear(inner, width, positions)
 
+    def transformers(
+        self, width: int, inner: int, n: int, depth: int, text: int, tokens: int, *attends: bool, shared: str = "none"
+    ) -> None:
+        """``depth`` transformer blocks; ``attends``: whether they have self- and cross-attention."""
+        for _ in range(depth):
+            if attends[0]:
+                self.norm(width)
+                self.attend(width, width, n, n, shared=shared in ("self", "both"))
+            if attends[1]:
+                self.norm(width)
+                self.attend(width, text, n, tokens, shared=shared in ("cross", "both"))
+            self.feed_forward(width, inner, n)
+        self.self_attention += depth * attends[0]
+        self.cross_attention += depth * attends[1]
+
+    def projections(self, width: int, n: int) -> None:
+        """The norm and the linear layers before and behind a stack of transformer blocks."""
+        self.norm(width)
+        self.linear(width, width, n)
+        self.linear(width, width, n)
+
 
 def mobilediffusion_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) -> Tally:
     """MobileDiffusion's UNet with this configuration (missing fields: the class's defaults)."""
@@ -146,21 +150,10 @@ def mobilediffusion_unet(config: Mapping[str, Any], side: int = 64, tokens: int 
     time, last = c["time_embed_dim"] or 4 * widths[0], len(widths) - 1
     pixels = [(side >> level) ** 2 for level in range(len(widths))]
 
-    def stack(width: int, n: int, depth: int, self_attends: bool, cross_attends: bool) -> None:
-        for _ in range(depth):
-            if self_attends:
-                tally.norm(width)
-                tally.attend(width, width, n, n, shared=shared in ("self", "both"))
-            if cross_attends:
-                tally.norm(width)
-                tally.attend(width, text, n, tokens, shared=shared in ("cross", "both"))
-            tally.feed_forward(width, round(width * c["ffn_ratio"]), n)
-        tally.self_attention += depth * self_attends
-        tally.cross_attention += depth * cross_attends
+    def stack(width: int, n: int, depth: int, *attends: bool) -> None:
+        tally.transformers(width, round(width * c["ffn_ratio"]), n, depth, text, tokens, *attends, shared=shared)
         if depth and c["transformer_projection"]:
-            tally.norm(width)
-            tally.linear(width, width, n)
-            tally.linear(width, width, n)
+            tally.projections(width, n)
 
     def unit(level: int, source: int) -> int:
         width = widths[level]
@@ -182,9 +175,9 @@ def mobilediffusion_unet(config: Mapping[str, Any], side: int = 64, tokens: int 
         if level < last:
             resample(level, level + 1)
             skips.append(width)
-    tally.resnet(width, width, pixels[last], time, c["mid_separable_conv"])
+    for _ in range(2):
+        tally.resnet(width, width, pixels[last], time, c["mid_separable_conv"])
     stack(width, pixels[last], c["mid_transformer_blocks"], True, True)
-    tally.resnet(width, width, pixels[last], time, c["mid_separable_conv"])
     for level in reversed(range(last + 1)):
         for _ in range(c["resnets_per_level"][level] + 1):
             width = unit(level, width + skips.pop())
@@ -194,82 +187,36 @@ def mobilediffusion_unet(config: Mapping[str, Any], side: int = 64, tokens: int 
     return tally
 
 
-def diffusers_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) -> Tally:
-    """diffusers' ``UNet2DConditionModel`` with this configuration (missing fields: its defaults, SD-1.5's)."""
-    c = {**DIFFUSERS_UNET, "cross_attention_dim": 768, **config}
-    tally, widths, text = Tally(), c["block_out_channels"], c["cross_attention_dim"]
-    time, last = 4 * widths[0], len(widths) - 1
-    pixels = [(side >> level) ** 2 for level in range(len(widths))]
-    depths = _each(c["transformer_layers_per_block"], len(widths))
+def sd_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) -> Tally:
+    """diffusers' ``UNet2DConditionModel``, or SnapFusion's UNet after its ``actions``.
 
-    def stack(width: int, n: int, depth: int) -> None:
-        _sd_transformer(tally, width, text, n, tokens, depth)
-
+    The way up mirrors the way down. Missing fields: diffusers' defaults, SD-1.5's.
+    """
+    c = {**DIFFUSERS_UNET, "cross_attention_dim": 768, "actions": (), **config}
+    tally, widths, depths = Tally(), c["block_out_channels"], c["transformer_layers_per_block"]
+    time, pixels = 4 * widths[0], [(side >> level) ** 2 for level in range(len(widths))]
     tally.stem(c["in_channels"], widths[0], time, pixels[0])
     if c["addition_embed_type"] == "text_time":
         tally.linear(c["projection_class_embeddings_input_dim"], time, 1)
         tally.linear(time, time, 1)
-    width, skips = widths[0], [widths[0]]
-    for level, kind in enumerate(c["down_block_types"]):
-        for _ in range(c["layers_per_block"]):
-            tally.resnet(width, widths[level], pixels[level], time)
-            width = widths[level]
-            if kind == _CROSS_DOWN:
-                stack(width, pixels[level], depths[level])
-            skips.append(width)
-        if level < last:
-            tally.conv(width, width, pixels[level + 1])
-            skips.append(width)
-    if c["mid_block_type"]:
-        tally.resnet(width, width, pixels[last], time)
-        stack(width, pixels[last], depths[last])
-        tally.resnet(width, width, pixels[last], time)
-    for level, kind in zip(reversed(range(last + 1)), c["up_block_types"], strict=True):
-        for _ in range(c["layers_per_block"] + 1):
-            tally.resnet(width + skips.pop(), widths[level], pixels[level], time)
-            width = widths[level]
-            if kind == _CROSS_UP:
-                stack(width, pixels[level], depths[level])
-        if level:
-            tally.conv(width, width, pixels[level - 1])
-    tally.head(width, c["out_channels"], pixels[0])
-    return tally
-
-
-def evolvable_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) -> Tally:
-    """SnapFusion's UNet: SD-1.5's stem, samplers and head around the blocks that its ``actions`` leave."""
-    tally, widths = Tally(), DIFFUSERS_UNET["block_out_channels"]
-    time, last = 4 * widths[0], len(widths) - 1
-    pixels = [(side >> level) ** 2 for level in range(len(widths))]
-    tally.stem(DIFFUSERS_UNET["in_channels"], widths[0], time, pixels[0])
-    for level in range(last):
+    for level in range(len(widths) - 1):
         tally.conv(widths[level], widths[level], pixels[level + 1])
         tally.conv(widths[level + 1], widths[level + 1], pixels[level])
-    for block in blocks.sd_layout(widths, (True, True, True, False), 2).replay(config["actions"]).computed():
-        n, source = pixels[block.level], block.in_width + block.skip_width
+    cross_attention = [kind == "CrossAttnDownBlock2D" for kind in c["down_block_types"]]
+    for block in sd_layout(widths, cross_attention, c["layers_per_block"]).replay(c["actions"]).computed():
+        width, n, source = block.out_width, pixels[block.level], block.in_width + block.skip_width
+        if block.stage == "mid" and not c["mid_block_type"]:
+            continue
         if block.kind == "resnet":
-            tally.resnet(source, block.out_width, n, time)
+            tally.resnet(source, width, n, time)
         elif block.kind == "shortcut":
-            tally.linear(source, block.out_width, n)
+            tally.linear(source, width, n)
         else:
-            _sd_transformer(tally, block.out_width, 768, n, tokens, 1)
-    tally.head(widths[0], DIFFUSERS_UNET["out_channels"], pixels[0])
+            depth = depths if isinstance(depths, int) else depths[block.level]
+            tally.transformers(width, 4 * width, n, depth, c["cross_attention_dim"], tokens, True, True)
+            tally.projections(width, n)
+    tally.head(widths[0], c["out_channels"], pixels[0])
     return tally
-
-
-def _sd_transformer(tally: Tally, width: int, text: int, n: int, tokens: int, depth: int) -> None:
-    """SD's transformer block: a norm, projections in and out, and between them ``depth`` times all three layers."""
-    tally.norm(width)
-    tally.linear(width, width, n)
-    for _ in range(depth):
-        tally.norm(width)
-        tally.attend(width, width, n, n)
-        tally.norm(width)
-        tally.attend(width, text, n, tokens)
-        tally.feed_forward(width, 4 * width, n)
-    tally.linear(width, width, n)
-    tally.self_attention += depth
-    tally.cross_attention += depth
 
 
 def kl_decoder(config: Mapping[str, Any], side: int = 64, tokens: int = 0) -> Tally:
@@ -312,8 +259,8 @@ def clip_text_model(config: Mapping[str, Any], side: int = 0, tokens: int = 77) 
 FORMS: Mapping[str, Callable[..., Tally]] = MappingProxyType(
     {
         MOBILE_UNET: mobilediffusion_unet,
-        UNET: diffusers_unet,
-        EVOLVABLE_UNET: evolvable_unet,
+        UNET: sd_unet,
+        EVOLVABLE_UNET: sd_unet,
         DECODER: kl_decoder,
         TEXT_MODEL: clip_text_model,
     }
@@ -327,10 +274,5 @@ def tally(preset: Preset, resolution: int | None = None) -> Tally | None:
     Raises:
         BadInput: a resolution that the network cannot take.
     """
-    side = preset.resolve(resolution) // LATENT_FACTOR
-    form = FORMS.get(preset.network)
+    side, form = preset.resolve(resolution) // LATENT_FACTOR, FORMS.get(preset.network)
     return form(preset.config, side, preset.context_tokens) if form else None
-
-
-def _each(value: int | Sequence[int], levels: int) -> Sequence[int]:
-    return [value] * levels if isinstance(value, int) else value

@@ -25,16 +25,15 @@ Options = dict[str, Any] | None
 class _Operators(TorchDispatchMode):
     """Adds up the MACs of every operator that reaches the dispatcher, by torch's own formulas (`flop_registry`).
 
-    Those of batched products and fused attentions in which no operand is a weight are attention products. A linear
-    layer may reach the dispatcher as a batched product with its weight expanded, so weights are known by their storage,
-    not by the operator.
+    Batched products and fused attentions in which no operand is a weight are attention products. Weights are known by
+    their storage, as a linear layer may reach the dispatcher as a batched product with its weight expanded.
     """
 
     BATCHED = (aten.bmm, aten.baddbmm)
 
-    def __init__(self, weights: set[int]) -> None:
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.known = weights
+        self.known = {storage(tensor) for tensor in weights.values()}
         self.weights = self.attention = 0
 
     def __torch_dispatch__(self, func: Any, types: object, args: Args = (), kwargs: Options = None) -> Any:
@@ -42,7 +41,7 @@ class _Operators(TorchDispatchMode):
         packet = func._overloadpacket
         if packet in flop_registry:
             macs = flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
-            batched = packet in self.BATCHED and not {_storage(each) for each in args[-2:]} & self.known
+            batched = packet in self.BATCHED and not {storage(each) for each in args[-2:]} & self.known
             if batched or "attention" in str(packet):
                 self.attention += macs
             else:
@@ -79,39 +78,34 @@ def _is_neutral(x: Tensor, other: object) -> bool:
     return not isinstance(other, (complex, torch.dtype))
 
 
-def _storage(tensor: Tensor) -> int:
+def storage(tensor: Tensor) -> int:
+    """Which storage a tensor is in, as long as that lives."""
     return tensor.untyped_storage()._cdata
 
 
-def on_meta(network: nn.Module) -> dict[str, Tensor]:
-    """The network's parameters and buffers by name, as meta tensors."""
-    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-    return {name: tensor.to("meta") for name, tensor in tensors.items()}
+Watch = Callable[[nn.Module, Mapping[str, Tensor], Mapping[str, Any]], AbstractContextManager[Callable[[], Any]]]
+"""From what `run` runs, with its weights, to a context for the pass; it gives a function that returns what was seen."""
 
 
-Watch = AbstractContextManager[Callable[[], Any]]
-"""Follows the pass that runs inside it; gives a function that says, after the pass, what was seen."""
-
-
-def run(network: nn.Module, weights: Mapping[str, Tensor], inputs: Mapping[str, Any], *watches: Watch) -> list[Any]:
+def run(network: nn.Module, inputs: Mapping[str, Any], *watches: Watch) -> list[Any]:
     """What each of ``watches`` sees of one forward pass without gradients on the meta device.
 
     Args:
-        network: any module.
-        weights: of `on_meta`, in place of the network's own for the pass.
+        network: any module; its weights are replaced by meta tensors for the pass, not touched.
         inputs: keyword arguments of its forward, tensors on the meta device.
-        watches: any number of them; they do not change what the others see.
     """
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    weights = {name: tensor.to("meta") for name, tensor in tensors.items()}
     with torch.no_grad(), _Shapes(), ExitStack() as stack:
-        seen = [stack.enter_context(watch) for watch in watches]
-        functional_call(network, dict(weights), kwargs=dict(inputs))
+        seen = [stack.enter_context(watch(network, weights, inputs)) for watch in watches]
+        functional_call(network, weights, kwargs=dict(inputs))
     return [read() for read in seen]
 
 
 @contextmanager
-def watch_dispatcher(weights: Mapping[str, Tensor]) -> Iterator[Callable[[], Macs]]:
+def watch_dispatcher(_: nn.Module, weights: Mapping[str, Tensor], inputs: object) -> Iterator[Callable[[], Macs]]:
     """Counts what reaches torch's dispatcher; see `count_by_dispatcher`."""
-    with _Operators({_storage(tensor) for tensor in weights.values()}) as seen:
+    with _Operators(weights) as seen:
         yield lambda: Macs(seen.weights, seen.attention)
 
 
@@ -119,14 +113,9 @@ def count_by_dispatcher(network: nn.Module, inputs: Mapping[str, Any]) -> Macs:
     """MACs as torch's dispatcher sees them: every operator that reaches the device, by the formulas of torch's own
     `FlopCounterMode` (which gives the same sum, and takes longer, as it also follows modules).
 
-    On the meta device only: on the CPU the fused attention kernel is counted as zero.
-
-    Args:
-        network: any module; its weights are replaced by meta tensors for the pass, not touched.
-        inputs: keyword arguments of its forward, tensors on the meta device.
+    On the meta device only, see `run`: on the CPU the fused attention kernel is counted as zero.
     """
-    weights = on_meta(network)
-    (macs,) = run(network, weights, inputs, watch_dispatcher(weights))
+    macs: Macs = run(network, inputs, watch_dispatcher)[0]
     return macs
 
 
@@ -135,7 +124,7 @@ PROJECTIONS = (("to_q", "to_k", "to_v"), ("q_proj", "k_proj", "v_proj"))
 
 
 @contextmanager
-def watch_modules(network: nn.Module) -> Iterator[Callable[[], Macs]]:
+def watch_modules(network: nn.Module, *_: object) -> Iterator[Callable[[], Macs]]:
     """Counts what the network's modules put out; see `count_by_hooks`."""
     weights = attention = 0
     shapes: dict[nn.Module, torch.Size] = {}
@@ -171,10 +160,7 @@ def count_by_hooks(network: nn.Module, inputs: Mapping[str, Any]) -> Macs:
     """MACs as modules report them: each convolution and linear layer from its own shapes, and the attention products
     from what a module with query and key layers put out of them.
 
-    Args:
-        network: any module whose convolutions and matrix products are modules of torch, and whose attention modules
-            name their layers as in `PROJECTIONS`; its weights are replaced by meta tensors for the pass, not touched.
-        inputs: keyword arguments of its forward, tensors on the meta device.
+    Convolutions and matrix products must be modules of torch, and attention modules name their layers as `PROJECTIONS`.
     """
-    (macs,) = run(network, on_meta(network), inputs, watch_modules(network))
+    macs: Macs = run(network, inputs, watch_modules)[0]
     return macs

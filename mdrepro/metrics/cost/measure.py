@@ -6,8 +6,9 @@ Attention products are the two products of activations with activations, q·k an
 counters that hook modules miss them (SD-1.5: 401.6 GMAC with them, 338.6 without).
 
 There are three counters that share no code: the closed form from the configuration (`mdrepro.metrics.cost.closed_form`:
-milliseconds, no torch), torch's dispatcher and hooks on modules (`mdrepro.metrics.cost.counters`). `details` gives all
-three. Importing this module imports no torch.
+milliseconds, no torch), torch's dispatcher and hooks on modules (`mdrepro.metrics.cost.counters`). `details` gives all.
+Importing this module imports no torch. A ``name`` is a preset's; ``resolution`` is the image's height and width in px,
+None for the published one (512; 1024 for SDXL). Unknown names and impossible resolutions raise BadInput.
 """
 
 import atexit
@@ -31,7 +32,7 @@ Counter = Callable[["nn.Module", Mapping[str, Any]], Macs]
 
 @dataclass(frozen=True)
 class Blocks:
-    """How many blocks of each kind a network has, as the papers' tables count them."""
+    """Blocks of each kind in a network, as the papers' tables count them."""
 
     resnets: int
     self_attention: int
@@ -57,28 +58,14 @@ def count_blocks(network: "nn.Module") -> Blocks:
 
 
 def measure(name: str, resolution: int | None = None, *, counter: Counter | None = None) -> Cost:
-    """Size and cost of a preset at batch 1, built on the meta device.
-
-    Args:
-        name: a name in `mdrepro.models.presets`.
-        resolution: image height and width in px; None for the published one (512; 1024 for SDXL).
-        counter: how MACs are counted; None for `counters.count_by_dispatcher`.
-
-    Raises:
-        BadInput: an unknown name, or a resolution that the network cannot take.
-    """
+    """Size and cost of a preset at batch 1, built on the meta device; ``counter`` as for `measure_module`."""
     preset = presets.get(name)
     inputs = preset.example_inputs(resolution)
     return measure_module(_built(name), inputs, name=name, resolution=preset.resolve(resolution), counter=counter)
 
 
 def measure_module(
-    network: "nn.Module",
-    inputs: Mapping[str, Any],
-    *,
-    name: str,
-    resolution: int,
-    counter: Counter | None = None,
+    network: "nn.Module", inputs: Mapping[str, Any], *, name: str, resolution: int, counter: Counter | None = None
 ) -> Cost:
     """Size and cost of any network.
 
@@ -92,31 +79,22 @@ def measure_module(
         from mdrepro.metrics.cost.counters import count_by_dispatcher
 
         counter = count_by_dispatcher
-
     training = network.training
     macs = counter(network.eval(), inputs)
     network.train(training)
-    params = sum(parameter.numel() for parameter in network.parameters())
-    return _cost(name, params, macs, resolution)
+    return _cost(name, _parameters(network), macs, resolution)
 
 
 def calculate(name: str, resolution: int | None = None) -> Cost:
     """Size and cost of a preset by its closed form: the same numbers as `measure`, in milliseconds and without torch.
 
     A class of network that has no closed form is measured.
-
-    Args:
-        name, resolution: as for `measure`.
-
-    Raises:
-        BadInput: an unknown name, or a resolution that the network cannot take.
     """
     preset = presets.get(name)
     counted = closed_form.tally(preset, resolution)
     if counted is None:
         return measure(name, resolution)
-    macs = Macs(counted.weights, counted.attention)
-    return _cost(name, counted.params, macs, preset.resolve(resolution))
+    return _cost(name, counted.params, counted, preset.resolve(resolution))
 
 
 @dataclass(frozen=True)
@@ -124,23 +102,15 @@ class Details:
     """More about one network than its cost.
 
     Args:
-        cost: size and cost.
-        blocks: its blocks by kind.
         counters: MACs, attention products included, by each counter that can count it.
-        peak_activations: bytes of the activations alive at the worst moment of a forward pass at batch 1, by type of
-            number and softmax attention: ``float32`` and ``float16`` with a fused kernel, ``float32_unfused`` and
-            ``float16_unfused`` with stored attention weights; see `mdrepro.metrics.cost.memory`.
+        peak_activations: see `memory.peak_activations`: ``float32`` and ``float16`` with fused softmax attention,
+            ``float32_unfused`` and ``float16_unfused`` with stored attention weights.
     """
 
     cost: Cost
     blocks: Blocks
     counters: Mapping[str, int]
     peak_activations: Mapping[str, int]
-
-    @property
-    def disagreement(self) -> float:
-        """Largest over smallest count, minus 1."""
-        return max(self.counters.values()) / min(self.counters.values()) - 1
 
     def as_dict(self) -> dict[str, Any]:
         """Everything by name: the cost's own fields first, then ``attention_share`` and the details."""
@@ -155,9 +125,9 @@ class Details:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without Python's cycle collector, which would walk again and again through all that diffusers imports.
+    """Without Python's cycle collector, which takes a second for walking through all that diffusers imports.
 
-    That takes a second, and another one when Python ends: there everything is frozen, which the collector passes over.
+    It would take another one when Python ends: there everything is frozen, which the collector passes over.
     """
     atexit.unregister(gc.freeze)
     atexit.register(gc.freeze)
@@ -172,32 +142,21 @@ def _no_collection() -> Iterator[None]:
 
 @_no_collection()
 def details(name: str, resolution: int | None = None) -> Details:
-    """Every counter's count of a preset, its blocks and its peak activation memory, all from one pass on meta.
-
-    Args:
-        name, resolution: as for `measure`.
-
-    Raises:
-        BadInput: an unknown name, or a resolution that the network cannot take.
-    """
-    from mdrepro.metrics.cost.counters import on_meta, run, watch_dispatcher, watch_modules
+    """Every counter's count of a preset, its blocks and its peak activation memory, all from one pass on meta."""
+    from mdrepro.metrics.cost.counters import run, watch_dispatcher, watch_modules
     from mdrepro.metrics.cost.memory import BYTES, watch_memory
 
     preset = presets.get(name)
     inputs = preset.example_inputs(resolution)
     network = _built(name)
-    weights = on_meta(network)
-    watches = watch_dispatcher(weights), watch_modules(network), watch_memory(weights, inputs)
-    operators, modules, numbers = run(network, weights, inputs, *watches)
-    counted = {"dispatcher": operators, "hooks": modules}
-    if (form := closed_form.tally(preset, resolution)) is not None:
-        counted = {"closed form": Macs(form.weights, form.attention)} | counted
-    params = sum(parameter.numel() for parameter in network.parameters())
-    cost = _cost(name, params, counted["dispatcher"], preset.resolve(resolution))
+    operators, modules, numbers = run(network, inputs, watch_dispatcher, watch_modules, watch_memory)
+    cost = _cost(name, _parameters(network), operators, preset.resolve(resolution))
+    form = closed_form.tally(preset, resolution)
+    counted = {"closed form": form, "dispatcher": operators, "hooks": modules}
+    totals = {counter: macs.weights + macs.attention for counter, macs in counted.items() if macs}
     peaks = {
         kind + ("" if fused else "_unfused"): numbers[fused] * BYTES[kind] for fused in (True, False) for kind in BYTES
     }
-    totals = {counter: macs.weights + macs.attention for counter, macs in counted.items()}
     return Details(cost, count_blocks(network), totals, peaks)
 
 
@@ -208,6 +167,10 @@ def _built(name: str) -> "nn.Module":
         return presets.build(name)
 
 
-def _cost(name: str, params: int, macs: Macs, resolution: int) -> Cost:
+def _parameters(network: "nn.Module") -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _cost(name: str, params: int, macs: Macs | closed_form.Tally, resolution: int) -> Cost:
     both = macs.weights + macs.attention
     return Cost(name, params, both, macs.weights, 2 * both, resolution)

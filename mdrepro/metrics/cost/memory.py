@@ -1,11 +1,10 @@
 """Peak activation memory of a forward pass, estimated on the meta device without allocating anything.
 
-The pass runs eagerly and the life of every tensor's storage is followed: it begins with the operator that makes it and
-ends when Python lets go of the last tensor on it. The estimate is the largest sum of bytes alive at once. Not in it are
-weights, the inputs, and what a kernel allocates for itself and frees before it returns. Softmax attention counts as one
-fused operator that stores no n x m weights (flash attention), or, unfused, as its two products with the weights stored
-between them, as on runtimes without such a kernel; ReLU attention always stores them. A runtime that plans its memory
-ahead, or fuses more, needs less: the figure compares networks and bounds eager execution.
+The pass runs eagerly, and the estimate is the largest sum of bytes alive at once: a tensor's storage lives from the
+operator that makes it until Python lets go of the last tensor on it. Not in it are weights, inputs, and what a kernel
+allocates for itself. Softmax attention counts as one fused operator that stores no n x m weights (flash attention), or,
+unfused, as its two products with the weights stored between them; ReLU attention always stores them. A runtime that
+plans its memory ahead, or fuses more, needs less: the figure compares networks and bounds eager execution.
 """
 
 import weakref
@@ -21,7 +20,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mdrepro.core.errors import unknown
-from mdrepro.metrics.cost.counters import Args, Options, on_meta, run
+from mdrepro.metrics.cost.counters import Args, Options, run, storage
 
 BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "float16": 2})
 """Bytes of one number, by the type that the network runs in."""
@@ -35,7 +34,7 @@ class _Liveness(TorchDispatchMode):
 
     def __init__(self, known: list[Tensor]) -> None:
         super().__init__()
-        self.seen = {_key(tensor) for tensor in known}
+        self.seen = {storage(tensor) for tensor in known}
         self.inner: set[int] = set()
         self.inside = False
         self.alive = self.peak = self.fused_alive = self.fused_peak = 0
@@ -53,8 +52,8 @@ class _Liveness(TorchDispatchMode):
         self.inside = True
         out = attend()
         self.inside = False
-        if _key(out) in self.inner:
-            self.inner.discard(_key(out))
+        if storage(out) in self.inner:
+            self.inner.discard(storage(out))
             self.fused_alive += _numbers(out)
             self._note()
         return out
@@ -63,7 +62,7 @@ class _Liveness(TorchDispatchMode):
         self.peak, self.fused_peak = max(self.peak, self.alive), max(self.fused_peak, self.fused_alive)
 
     def _add(self, tensor: Tensor) -> None:
-        key, numbers = _key(tensor), _numbers(tensor)
+        key, numbers = storage(tensor), _numbers(tensor)
         if key in self.seen:
             return
         self.seen.add(key)
@@ -81,10 +80,6 @@ class _Liveness(TorchDispatchMode):
             self.inner.discard(key)
         else:
             self.fused_alive -= numbers
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def _numbers(tensor: Tensor) -> int:
@@ -105,12 +100,10 @@ class _SoftmaxAttention(TorchFunctionMode):
 
 
 @contextmanager
-def watch_memory(weights: Mapping[str, Tensor], inputs: Mapping[str, Any]) -> Iterator[Callable[[], dict[bool, int]]]:
-    """Follows what a pass holds: the most numbers alive at once, with softmax attention fused (True) and not (False).
-
-    Args:
-        weights, inputs: what the pass runs with; see `counters.run`.
-    """
+def watch_memory(
+    _: nn.Module, weights: Mapping[str, Tensor], inputs: Mapping[str, Any]
+) -> Iterator[Callable[[], dict[bool, int]]]:
+    """Follows what a pass holds: the most numbers alive at once, by whether softmax attention is fused."""
     given = [tensor for tensor in pytree.tree_leaves(dict(inputs)) if isinstance(tensor, Tensor)]
     life = _Liveness([*weights.values(), *given])
     with life, _SoftmaxAttention(life):
@@ -123,16 +116,11 @@ def peak_activations(
     """Bytes of all activations alive at the worst moment of one forward pass without gradients.
 
     Args:
-        network: any module; its weights are replaced by meta tensors for the pass, not touched.
-        inputs: keyword arguments of its forward, tensors on the meta device.
-        kind: ``float32`` or ``float16``: the type that every activation is held in.
+        network, inputs: as for `counters.run`.
+        kind: ``float32`` or ``float16``, in which every activation is held. Raises BadInput for another.
         fused: whether softmax attention runs as one kernel that stores no attention weights.
-
-    Raises:
-        BadInput: another type.
     """
     if kind not in BYTES:
         raise unknown("type of number", kind, BYTES)
-    weights = on_meta(network)
-    (peaks,) = run(network, weights, inputs, watch_memory(weights, inputs))
+    peaks: dict[bool, int] = run(network, inputs, watch_memory)[0]
     return peaks[fused] * BYTES[kind]

@@ -5,15 +5,9 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Cost:
-    """Size and cost of one forward pass at batch 1.
+    """Size and cost of one forward pass at batch 1 for an image of ``resolution`` px height and width.
 
-    Args:
-        model: the network's name.
-        params: trainable and fixed parameters.
-        macs: multiply-accumulates, attention products included.
-        macs_without_attention: those with a weight as one operand.
-        flops: 2 x ``macs``.
-        resolution: image height and width, px.
+    ``macs_without_attention`` are the multiply-accumulates with a weight as one operand, ``flops`` is 2 x ``macs``.
     """
 
     model: str

@@ -6,18 +6,14 @@ from typing import Any
 from mdrepro.metrics.cost.measure import calculate
 from mdrepro.metrics.cost.quantities import Cost
 from mdrepro.models import systems
-from mdrepro.models.systems import Schedule, System
+from mdrepro.models.systems import Schedule
 
 
 @dataclass(frozen=True)
 class SystemCost:
     """Size and cost of one image of one prompt by a system under one of its schedules.
 
-    Args:
-        system: its name.
-        schedule: steps and guidance branches.
-        parts: size and cost of one run of text encoder, denoiser and decoder.
-        runs: how often each of them runs.
+    ``parts`` are the costs of one run of text encoder, denoiser and decoder, ``runs`` says how often each runs.
     """
 
     system: str
@@ -55,19 +51,10 @@ class SystemCost:
 
 
 def measure_system(name: str) -> list[SystemCost]:
-    """Size and cost of a system, once for each of its schedules.
-
-    Args:
-        name: a name in `mdrepro.models.systems`.
-
-    Raises:
-        BadInput: an unknown name.
-    """
+    """Size and cost of a system, once for each of its schedules. Raises BadInput for an unknown name."""
     system = systems.get(name)
     parts = tuple(calculate(part, system.resolution) for part in system.parts)
-    return [_under(system, schedule, parts) for schedule in system.schedules]
-
-
-def _under(system: System, schedule: Schedule, parts: tuple[Cost, ...]) -> SystemCost:
-    runs = (schedule.branches, schedule.steps * schedule.branches, 1)
-    return SystemCost(system.name, schedule, parts, runs)
+    return [
+        SystemCost(name, schedule, parts, (schedule.branches, schedule.steps * schedule.branches, 1))
+        for schedule in system.schedules
+    ]

@@ -1,10 +1,9 @@
 """The discriminator of the diffusion-GAN that makes MobileDiffusion one-step (section 1.5; UFOGen, arXiv 2311.09257).
 
-It is the trained denoiser over again: same shape, its weights, conditioned on noise level and text. Only the last layer
-differs: a convolution to one channel, zero at first, so that every logit is 0 at first, a probability of one half.
-
-What the papers leave open: whether there is one logit an image or one a position. Here it is one for each latent pixel
-(``map``), as in the reference code of UFOGen's first author; ``image`` is their mean.
+It is a copy of the trained denoiser, conditioned on noise level and text. Only the last layer differs: a convolution to
+one channel, zero at first, so that every logit is 0 at first, a probability of one half. The papers do not say whether
+there is one logit per image or position. Here it is one per latent pixel (``map``), as in the reference code of
+UFOGen's first author; ``image`` is their mean.
 """
 
 from typing import Any, Self
@@ -24,13 +23,7 @@ LOGITS = ("map", "image")
 class Discriminator(SafeModelMixin, ConfigMixin):
     """Real or generated, from a noisy latent, its noise level and its text. Mostly built by `from_unet`.
 
-    Args:
-        unet_class: name of the denoiser's class, one of `mdrepro.models.denoiser.CLASSES`.
-        unet_config: the denoiser's config.
-        logits: ``map``: one logit a latent pixel; ``image``: their mean.
-
-    Raises:
-        BadInput: another class, or another kind of logits.
+    Raises BadInput for a denoiser's class that is not in `mdrepro.models.denoiser.CLASSES`, or another kind of logits.
     """
 
     _supports_gradient_checkpointing = True
@@ -47,20 +40,14 @@ class Discriminator(SafeModelMixin, ConfigMixin):
         last = self.unet.conv_out
         self.unet.conv_out = nn.Identity()
         self.head = nn.Conv2d(last.in_channels, 1, last.kernel_size, padding=last.padding)
-        nn.init.zeros_(self.head.weight)
-        assert self.head.bias is not None
-        nn.init.zeros_(self.head.bias)
+        for weight in self.head.parameters():
+            nn.init.zeros_(weight)
 
     @classmethod
     def from_unet(cls, unet: Denoiser, logits: str = "map") -> Self:
         """A discriminator with copies of a trained denoiser's weights, on its device, in its type and mode.
 
-        Args:
-            unet: a MobileDiffusionUNet, an evolvable UNet or a UNet2DConditionModel.
-            logits: ``map`` or ``image``.
-
-        Raises:
-            BadInput: another class of denoiser.
+        Raises BadInput for a denoiser of a class that is not in `mdrepro.models.denoiser.CLASSES`.
         """
         config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
         discriminator = cls(type(unet).__name__, config, logits)
@@ -73,15 +60,9 @@ class Discriminator(SafeModelMixin, ConfigMixin):
         return self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
 
     def forward(self, sample: Tensor, timestep: Tensor | float, encoder_hidden_states: Tensor) -> Tensor:
-        """Logits: positive for real.
+        """Logits, positive for real: ``map``: (batch, 1, height, width); ``image``: (batch,).
 
-        Args:
-            sample: latent at the lower noise level, x_{t - jump}, (batch, channels, height, width).
-            timestep: that level, a number or (batch,).
-            encoder_hidden_states: text features, (batch, tokens, width).
-
-        Returns:
-            ``map``: (batch, 1, height, width); ``image``: (batch,).
+        Arguments are the denoiser's: the latent at the lower noise level, x_{t - jump}, that level, and text features.
         """
         logits_b1hw = self.head(self.features(sample, timestep, encoder_hidden_states))
         return logits_b1hw if self.config.logits == "map" else torch.mean(logits_b1hw, dim=(1, 2, 3))

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-KERNELS = ("softmax", "relu")
-RELU_SCALINGS = ("length", "sum", "none")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "gelu": F.gelu}
 
 
@@ -37,11 +35,7 @@ def conv3x3(in_channels: int, out_channels: int, separable: bool, stride: int = 
 class ResnetBlock(nn.Module):
     """SD's residual block: twice (norm, swish, 3x3 convolution), the time embedding added between the two.
 
-    Args:
-        in_channels, out_channels: widths; where they differ the residual goes through a 1x1 convolution.
-        time_width: width of the time embedding.
-        separable: both 3x3 convolutions separable (rule C1).
-        groups: groups of the group norms; divides both widths.
+    Where the widths differ the residual goes through a 1x1 convolution. ``separable``: both 3x3 convolutions are (C1).
     """
 
     def __init__(self, in_channels: int, out_channels: int, time_width: int, separable: bool, groups: int) -> None:
@@ -51,8 +45,7 @@ class ResnetBlock(nn.Module):
         self.time = nn.Linear(time_width, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=1e-5)
         self.conv2 = conv3x3(out_channels, out_channels, separable)
-        same = in_channels == out_channels
-        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x_bchw: Tensor, time_bt: Tensor) -> Tensor:
         h_bchw = self.conv1(F.silu(self.norm1(x_bchw)))
@@ -60,34 +53,23 @@ class ResnetBlock(nn.Module):
         return self.shortcut(x_bchw) + self.conv2(F.silu(self.norm2(h_bchw)))
 
 
-class Downsample(nn.Module):
-    """Halves height and width with a 3x3 convolution of stride 2."""
+class Resample(nn.Module):
+    """Halves height and width by a 3x3 convolution of stride 2, or doubles them by nearest neighbour before one."""
 
-    def __init__(self, channels: int, separable: bool) -> None:
+    def __init__(self, channels: int, separable: bool, *, up: bool) -> None:
         super().__init__()
-        self.conv = conv3x3(channels, channels, separable, stride=2)
+        self.up = up
+        self.conv = conv3x3(channels, channels, separable, stride=1 if up else 2)
 
     def forward(self, x_bchw: Tensor) -> Tensor:
-        return self.conv(x_bchw)
-
-
-class Upsample(nn.Module):
-    """Doubles height and width: nearest neighbour, then a 3x3 convolution."""
-
-    def __init__(self, channels: int, separable: bool) -> None:
-        super().__init__()
-        self.conv = conv3x3(channels, channels, separable)
-
-    def forward(self, x_bchw: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x_bchw, scale_factor=2.0, mode="nearest"))
+        return self.conv(F.interpolate(x_bchw, scale_factor=2.0, mode="nearest") if self.up else x_bchw)
 
 
 def attend(q_bhnd: Tensor, k_bhmd: Tensor, v_bhmd: Tensor, kernel: str = "softmax", scaling: str = "length") -> Tensor:
     """Attention of n queries to m keys, by softmax or by ReLU (rule T5).
 
-    softmax: softmax_m(q·k / sqrt d) · v. ReLU: r = relu(q·k / sqrt d), then, by ``scaling``,
-    ``length``: r·v / m (arXiv 2309.08586); ``sum``: r·v / sum_m r; ``none``: r·v.
-    The paper does not say which scaling it used.
+    softmax: softmax_m(q·k / sqrt d) · v. ReLU: r = relu(q·k / sqrt d), then by ``scaling``, which the paper does not
+    give, ``length``: r·v / m (arXiv 2309.08586); ``sum``: r·v / sum_m r; ``none``: r·v.
     """
     if kernel == "softmax":
         return F.scaled_dot_product_attention(q_bhnd, k_bhmd, v_bhmd)
@@ -102,13 +84,8 @@ def attend(q_bhnd: Tensor, k_bhmd: Tensor, v_bhmd: Tensor, kernel: str = "softma
 class Attention(nn.Module):
     """Multi-head attention of image positions to a context (their own features, or text).
 
-    Args:
-        width: channels of the image features; a multiple of ``head_width``.
-        context_width: channels of what is attended to.
-        head_width: channels of a head.
-        shared_key_value: one projection serves as key and as value (rule T3).
-        kernel: ``softmax`` or ``relu`` (rule T5); may be changed at any time, the weights are the same.
-        scaling: how ReLU attention is scaled, see `attend`.
+    ``shared_key_value``: one projection serves as key and as value (rule T3). ``kernel`` and ``scaling``, see `attend`,
+    may be changed at any time, the weights are the same.
     """
 
     def __init__(
@@ -135,13 +112,10 @@ class Attention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """Gated feed-forward layer: W_out(value · act(gate)), where (value, gate) = W_in x.
+    """Gated feed-forward layer: W_out(value · act(gate)), where (value, gate) = W_in x; act: see rule T4.
 
-    Args:
-        width: channels in and out.
-        ratio: inner width over ``width`` (rule T6). The paper's v1 counts value and gate together: its 8 and 6
-            are 4 and 3 here.
-        activation: ``swish`` or ``gelu`` (rule T4).
+    ``ratio`` is the inner width over ``width`` (T6). The paper's v1 counts value and gate together: its 8 and 6 are 4
+    and 3 here.
     """
 
     def __init__(self, width: int, ratio: float, activation: str) -> None:
@@ -159,10 +133,7 @@ class GatedFeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention and feed-forward, each pre-normed and residual; either attention may be left out.
 
-    Args:
-        width, context_width, head_width, ffn_ratio, activation, kernel, scaling: see the layers.
-        self_attention, cross_attention: whether the block has that layer (rule T2).
-        shared_key_value: ``none``, ``self``, ``cross`` or ``both`` (rule T3).
+    ``shared_key_value`` is ``none``, ``self``, ``cross`` or ``both`` (rule T3).
     """
 
     def __init__(
@@ -201,14 +172,11 @@ class TransformerBlock(nn.Module):
 
 
 class TransformerStack(nn.Module):
-    """Transformer blocks one after the other at one resolution.
+    """``depth`` transformer blocks one after the other at one resolution; with 0 an identity.
 
     Args:
-        width: channels.
-        depth: number of blocks; 0 makes the stack an identity.
         projection: group norm and two linear projections around the blocks, inside one more residual, as in SD;
             False runs the blocks on the feature map itself, as in UViT.
-        groups: groups of that norm.
         block: the other arguments of `TransformerBlock`.
     """
 

@@ -1,15 +1,14 @@
 """The MobileDiffusion UNet (arXiv 2311.16567), every design rule a field that can be turned back to what SD does.
 
-The paper's authors released no code, and the layout below is ours where the paper is silent. What is fixed by the
-paper: 386M parameters, 182 GMAC at a 64x64 latent, 11 ResNets, 1024 channels at the bottleneck, rules T1 to T6, C1
-and C2. With 320/640/1024 channels, one ResNet a level on the way down (two in the middle, two a level on the way up:
-3 + 2 + 6 = 11), 15 full blocks in the middle and one cross-attention block after every ResNet at 32x32 and 16x16,
-keys and values shared in self-attention, and no projections around the stacks, this network has 385.1M parameters
-and 182.2 GMAC. It has 15 self-attention and 21 cross-attention layers; "15 + 18" is remembered from the paper's
-table, but read in no source.
+The authors released no code. The paper fixes 386M parameters, 182 GMAC at a 64x64 latent, 11 ResNets, 1024 channels at
+the bottleneck, rules T1 to T6, C1 and C2; the rest of the layout is ours. With 320/640/1024 channels, one ResNet a
+level on the way down (two in the middle, two a level on the way up: 3 + 2 + 6 = 11), 15 full blocks in the middle and
+one cross-attention block after every ResNet at 32x32 and 16x16, keys and values shared in self-attention, and no
+projections around the stacks, this network has 385.1M parameters and 182.2 GMAC. It has 15 self-attention and 21
+cross-attention layers; "15 + 18" is remembered, but read in no source.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -22,19 +21,17 @@ from torch.nn import functional as F
 from mdrepro.core.errors import BadInput
 from mdrepro.diffusion.guidance import WIDTH, guidance_width
 from mdrepro.models.denoiser import BaseDenoiser
-from mdrepro.models.mobilediffusion.layers import (
-    ACTIVATIONS,
-    KERNELS,
-    RELU_SCALINGS,
-    Attention,
-    Downsample,
-    ResnetBlock,
-    TransformerStack,
-    Upsample,
-)
+from mdrepro.models.mobilediffusion.layers import ACTIVATIONS, Attention, Resample, ResnetBlock, TransformerStack
 from mdrepro.models.protocols import Denoiser
 
-SHARED_KEY_VALUE = ("none", "self", "cross", "both")
+CHOICES: Mapping[str, Iterable[str]] = MappingProxyType(
+    {
+        "shared_key_value": ("none", "self", "cross", "both"),
+        "ffn_activation": ACTIVATIONS,
+        "attention": ("softmax", "relu"),
+        "relu_scaling": ("length", "sum", "none"),
+    }
+)
 
 # What SD does, rule by rule: MobileDiffusionUNet(**SD_VALUES["T3"]) turns rule T3 back and keeps the others.
 SD_VALUES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
@@ -51,52 +48,33 @@ SD_VALUES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
 )
 
 
-class DownLevel(nn.Module):
+class DownLevel(nn.ModuleDict):
     """ResNets, each followed by its transformer stack, then a downsampler except at the last level."""
 
-    def __init__(self, resnets: list[ResnetBlock], stacks: list[TransformerStack], down: Downsample | None) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList(resnets)
-        self.stacks = nn.ModuleList(stacks)
-        self.down = down
+    resnets: nn.ModuleList
+    stacks: nn.ModuleList
 
     def forward(self, x_bchw: Tensor, time_bt: Tensor, context_bmc: Tensor) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for resnet, stack in zip(self.resnets, self.stacks, strict=True):
             x_bchw = stack(resnet(x_bchw, time_bt), context_bmc)
             skips.append(x_bchw)
-        if self.down is not None:
-            x_bchw = self.down(x_bchw)
+        if "down" in self:
+            x_bchw = self["down"](x_bchw)
             skips.append(x_bchw)
         return x_bchw, skips
 
 
-class Middle(nn.Module):
-    """Two ResNets with the innermost transformer stack between them."""
-
-    def __init__(self, first: ResnetBlock, stack: TransformerStack, last: ResnetBlock) -> None:
-        super().__init__()
-        self.first = first
-        self.stack = stack
-        self.last = last
-
-    def forward(self, x_bchw: Tensor, time_bt: Tensor, context_bmc: Tensor) -> Tensor:
-        return self.last(self.stack(self.first(x_bchw, time_bt), context_bmc), time_bt)
-
-
-class UpLevel(nn.Module):
+class UpLevel(nn.ModuleDict):
     """ResNets, each fed one skip connection and followed by its stack, then an upsampler except at the first level."""
 
-    def __init__(self, resnets: list[ResnetBlock], stacks: list[TransformerStack], up: Upsample | None) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList(resnets)
-        self.stacks = nn.ModuleList(stacks)
-        self.up = up
+    resnets: nn.ModuleList
+    stacks: nn.ModuleList
 
     def forward(self, x_bchw: Tensor, skips: list[Tensor], time_bt: Tensor, context_bmc: Tensor) -> Tensor:
         for resnet, stack in zip(self.resnets, self.stacks, strict=True):
             x_bchw = stack(resnet(torch.cat([x_bchw, skips.pop()], dim=1), time_bt), context_bmc)
-        return x_bchw if self.up is None else self.up(x_bchw)
+        return self["up"](x_bchw) if "up" in self else x_bchw
 
 
 class MobileDiffusionUNet(BaseDenoiser):
@@ -106,13 +84,11 @@ class MobileDiffusionUNet(BaseDenoiser):
 
     Args:
         sample_size: height and width of the latent, in latent pixels (64 for 512 px).
-        in_channels, out_channels: latent channels (8 in the paper's autoencoder).
         cross_attention_dim: width of the text features (768: CLIP ViT-L/14).
         block_out_channels: width per level (T1: 1024 at the bottleneck, where SD has 1280).
-        resnets_per_level: C2. ResNets per level on the way down; the way up has one more, the middle two.
-            SD: 2 per level.
-        transformer_blocks: T1. Transformer blocks after each ResNet, per level. SD: 1 per level, down to 16x16.
-        mid_transformer_blocks: T1. Full blocks in the middle. SD: 1.
+        resnets_per_level: C2. ResNets per level on the way down; the way up has one more, the middle two. SD: 2.
+        transformer_blocks, mid_transformer_blocks: T1. After each ResNet of a level (SD: 1, down to 16x16), and full
+            ones in the middle (SD: 1).
         self_attention: T2. Whether the blocks of a level have self-attention; the middle always has. SD: everywhere.
         cross_attention: whether the blocks of a level have cross-attention; the middle always has. False with
             ``self_attention`` False is the paper's negative control (FID 12.50 -> 17.87).
@@ -122,19 +98,16 @@ class MobileDiffusionUNet(BaseDenoiser):
             last 10K iterations, so softmax is the default: see `set_attention`.
         relu_scaling: T5. ``length``, ``sum`` or ``none``: see `layers.attend`. Not given in the paper.
         ffn_ratio: T6. Inner width of the gated feed-forward layer over its outer width. SD: 4.
-        separable_conv: C1. Separable convolutions in the ResNets of a level. SD: nowhere.
-        mid_separable_conv: C1, for the middle.
+        separable_conv, mid_separable_conv: C1. Separable convolutions in the ResNets of a level. SD: nowhere.
         separable_resampling: C1, also for the down- and upsamplers of the levels named in ``separable_conv``.
         transformer_projection: norm and linear projections around each stack, as in SD.
         attention_head_dim: channels of an attention head. Not given in the paper.
-        norm_num_groups: groups of the group norms.
         time_embed_dim: width of the time embedding; None for 4 times the first level's width.
         time_cond_proj_dim: width of the embedded guidance scale that the network takes as an input, beside the time
             (arXiv 2210.03142; see `mdrepro.diffusion.guidance`); None for a network without that input.
 
-    Raises:
-        BadInput: a value that is not allowed, per-level values of different lengths, or a width that is not a multiple
-            of ``attention_head_dim`` (where the level has attention) or ``norm_num_groups``.
+    Raises BadInput for a value that is not allowed, per-level values of different lengths, or a width that is not a
+    multiple of ``attention_head_dim`` (where the level has attention) or ``norm_num_groups``.
     """
 
     _supports_gradient_checkpointing = True
@@ -168,10 +141,7 @@ class MobileDiffusionUNet(BaseDenoiser):
     ) -> None:
         super().__init__()
         widths = list(block_out_channels)
-        _check_choice("shared_key_value", shared_key_value, SHARED_KEY_VALUE)
-        _check_choice("ffn_activation", ffn_activation, tuple(ACTIVATIONS))
-        _check_choice("attention", attention, KERNELS)
-        _check_choice("relu_scaling", relu_scaling, RELU_SCALINGS)
+        _check_choices({name: self.config[name] for name in CHOICES})
         for name in ("resnets_per_level", "transformer_blocks", "self_attention", "cross_attention", "separable_conv"):
             if len(self.config[name]) != len(widths):
                 raise BadInput(f"{name} has {len(self.config[name])} values for {len(widths)} block_out_channels")
@@ -204,45 +174,46 @@ class MobileDiffusionUNet(BaseDenoiser):
                 activation=ffn_activation,
             )
 
-        def stacks(level: int, count: int) -> list[TransformerStack]:
+        def resample(width: int, level: int, up: bool) -> Resample:
+            return Resample(width, separable_resampling and separable_conv[level], up=up)
+
+        def modules(resnets: list[ResnetBlock], level: int) -> dict[str, nn.Module]:
             depth, attends = transformer_blocks[level], (self_attention[level], cross_attention[level])
-            return [stack(widths[level], depth, *attends) for _ in range(count)]
+            stacks = nn.ModuleList(stack(widths[level], depth, *attends) for _ in resnets)
+            return {"resnets": nn.ModuleList(resnets), "stacks": stacks}
 
         self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(widths[0], time_width, cond_proj_dim=time_cond_proj_dim)
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
 
-        skip_widths = [widths[0]]
-        down_levels = []
-        width = widths[0]
+        skip_widths, width = [widths[0]], widths[0]
+        self.down_levels = nn.ModuleList()
         for level, to_width in enumerate(widths):
             resnets = []
             for _ in range(resnets_per_level[level]):
                 resnets.append(resnet(width, to_width, separable_conv[level]))
                 width = to_width
                 skip_widths.append(width)
-            down = None
-            if level < last:
-                down = Downsample(width, separable_resampling and separable_conv[level])
-                skip_widths.append(width)
-            down_levels.append(DownLevel(resnets, stacks(level, len(resnets)), down))
-        self.down_levels = nn.ModuleList(down_levels)
+            down = {"down": resample(width, level, up=False)} if level < last else {}
+            skip_widths += [width] * len(down)
+            self.down_levels.append(DownLevel(modules(resnets, level) | down))
 
-        self.middle = Middle(
-            resnet(width, width, mid_separable_conv),
-            stack(width, mid_transformer_blocks, True, True),
-            resnet(width, width, mid_separable_conv),
+        self.middle = nn.ModuleDict(
+            {
+                "first": resnet(width, width, mid_separable_conv),
+                "stack": stack(width, mid_transformer_blocks, True, True),
+                "last": resnet(width, width, mid_separable_conv),
+            }
         )
 
-        up_levels = []
+        self.up_levels = nn.ModuleList()
         for level in reversed(range(len(widths))):
             resnets = []
             for _ in range(resnets_per_level[level] + 1):
                 resnets.append(resnet(width + skip_widths.pop(), widths[level], separable_conv[level]))
                 width = widths[level]
-            up = Upsample(width, separable_resampling and separable_conv[level]) if level else None
-            up_levels.append(UpLevel(resnets, stacks(level, len(resnets)), up))
-        self.up_levels = nn.ModuleList(up_levels)
+            up = {"up": resample(width, level, up=True)} if level else {}
+            self.up_levels.append(UpLevel(modules(resnets, level) | up))
 
         self.norm_out = nn.GroupNorm(norm_num_groups, width, eps=1e-5)
         self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
@@ -250,19 +221,13 @@ class MobileDiffusionUNet(BaseDenoiser):
     def set_attention(self, attention: str, relu_scaling: str | None = None) -> None:
         """Switch a (trained) network between softmax and ReLU attention, in place (T5).
 
-        No weight changes; the config follows, so that the network is saved as what it is.
-
-        Args:
-            attention: ``softmax`` or ``relu``.
-            relu_scaling: ``length``, ``sum`` or ``none``; None keeps the one in the config.
-
-        Raises:
-            BadInput: another name.
+        No weight changes; the config follows, so that the network is saved as what it is. Arguments are those of the
+        constructor, None for the ``relu_scaling`` in the config. Raises BadInput for another name.
         """
         scaling = self.config.relu_scaling if relu_scaling is None else relu_scaling
-        _check_choice("attention", attention, KERNELS)
-        _check_choice("relu_scaling", scaling, RELU_SCALINGS)
-        self.register_to_config(attention=attention, relu_scaling=scaling)
+        chosen = {"attention": attention, "relu_scaling": scaling}
+        _check_choices(chosen)
+        self.register_to_config(**chosen)
         for module in self.modules():
             if isinstance(module, Attention):
                 module.kernel, module.scaling = attention, scaling
@@ -271,24 +236,20 @@ class MobileDiffusionUNet(BaseDenoiser):
         """See `BaseDenoiser.denoise`."""
         x_bchw = self.conv_in(x_bchw)
         skips = [x_bchw]
-        for down_level in self.down_levels:
-            x_bchw, level_skips = down_level(x_bchw, time_bt, text_bmc)
+        for level in self.down_levels:
+            x_bchw, level_skips = level(x_bchw, time_bt, text_bmc)
             skips += level_skips
-        x_bchw = self.middle(x_bchw, time_bt, text_bmc)
-        for up_level in self.up_levels:
-            x_bchw = up_level(x_bchw, skips, time_bt, text_bmc)
+        first, stack, last = self.middle.values()
+        x_bchw = last(stack(first(x_bchw, time_bt), text_bmc), time_bt)
+        for level in self.up_levels:
+            x_bchw = level(x_bchw, skips, time_bt, text_bmc)
         return self.conv_out(F.silu(self.norm_out(x_bchw)))
 
 
 def with_guidance_input(unet: Denoiser, width: int = WIDTH) -> MobileDiffusionUNet:
     """A copy of ``unet`` with the guidance scale as an input, which it ignores at first: its projection is zero.
 
-    Args:
-        unet: a trained MobileDiffusionUNet.
-        width: of the embedded guidance.
-
-    Raises:
-        BadInput: a denoiser of another class, or one with that input.
+    ``width`` is that of the embedded guidance. Raises BadInput for a denoiser of another class, or with that input.
     """
     if not isinstance(unet, MobileDiffusionUNet) or guidance_width(unet) is not None:
         raise BadInput(
@@ -303,6 +264,7 @@ def with_guidance_input(unet: Denoiser, width: int = WIDTH) -> MobileDiffusionUN
     return student.to(unet.device).train(unet.training)
 
 
-def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise BadInput(f"{field} is {value!r}: expected one of {', '.join(allowed)}")
+def _check_choices(values: Mapping[str, str]) -> None:
+    for field, value in values.items():
+        if value not in CHOICES[field]:
+            raise BadInput(f"{field} is {value!r}: expected one of {', '.join(CHOICES[field])}")

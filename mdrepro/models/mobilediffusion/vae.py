@@ -3,12 +3,11 @@
 The layouts are those that fit the published decoder sizes (SD 49.5M, Ours 39.3M, Ours-Lite 9.8M: MobileDiffusion,
 VAE table): spatial factor 8, channel multipliers 1, 2, 4, 4, a ResNet-attention-ResNet mid block. At width 128 the
 decoders have 49.49M, 38.59M and 9.66M parameters. The encoder is SD's in every row (two ResNets a level); the paper
-does not describe its own.
-
-Conventions: pixels are in [-1, 1]; ``encode(x).latent_dist`` is unscaled; a diffusion model sees
-``latent * config.scaling_factor``, which has unit variance over the training crops.
+does not describe its own. Pixels are in [-1, 1]; ``latent * config.scaling_factor`` has unit variance over the training
+crops.
 """
 
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -31,7 +30,6 @@ ENCODER_RESNETS = 2
 PATH = ("conv_in", "conv_out", "quant_conv")  # with the resampling convolutions: what is left of zero ResNets
 START_LOGVAR = -6.0
 
-
 FAMILY: Mapping[str, DecoderLayout] = MappingProxyType(
     {each.row: each.layout for each in systems.autoencoders().values() if each.row}
 )
@@ -45,10 +43,8 @@ class Autoencoder(SafeModelMixin, AutoencoderKL):
 
     Args:
         decoder_resnets: ResNets per decoder level; None for AutoencoderKL's ``layers_per_block + 1``.
-        decoder_block_out_channels: channels per decoder level; None for ``block_out_channels``.
-        decoder_norm_num_groups: GroupNorm groups in the decoder; None for ``norm_num_groups``.
+        decoder_block_out_channels, decoder_norm_num_groups: None for the encoder's.
         pixel_range: lowest and highest value of pixels in and out, (-1, 1) or (0, 1); see `mdrepro.models.latents`.
-        others: as AutoencoderKL.
     """
 
     @register_to_config
@@ -77,26 +73,8 @@ class Autoencoder(SafeModelMixin, AutoencoderKL):
         decoder_norm_num_groups: int | None = None,
         pixel_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            down_block_types=down_block_types,
-            up_block_types=up_block_types,
-            block_out_channels=block_out_channels,
-            layers_per_block=layers_per_block,
-            act_fn=act_fn,
-            latent_channels=latent_channels,
-            norm_num_groups=norm_num_groups,
-            sample_size=sample_size,
-            scaling_factor=scaling_factor,
-            shift_factor=shift_factor,
-            latents_mean=latents_mean,
-            latents_std=latents_std,
-            force_upcast=force_upcast,
-            use_quant_conv=use_quant_conv,
-            use_post_quant_conv=use_post_quant_conv,
-            mid_block_add_attention=mid_block_add_attention,
-        )
+        theirs = inspect.signature(AutoencoderKL.__init__).parameters
+        super().__init__(**{name: value for name, value in self.config.items() if name in theirs})
         if decoder_resnets or decoder_block_out_channels or decoder_norm_num_groups:
             self.decoder = Decoder(
                 in_channels=latent_channels,
@@ -111,14 +89,9 @@ class Autoencoder(SafeModelMixin, AutoencoderKL):
 
 
 def configuration(row: str, width: int) -> dict[str, Any]:
-    """Arguments of :class:`Autoencoder` for a row of :data:`FAMILY`.
+    """Arguments of `Autoencoder` for a row of `FAMILY`; ``width`` is its encoder's finest, 128 in the papers.
 
-    Args:
-        row: "sd", "ours" or "ours-lite".
-        width: channels of the encoder's finest level, a multiple of 8; 128 gives the papers' size.
-
-    Raises:
-        BadInput: an unknown row, or a width that is not a positive multiple of 8.
+    Raises BadInput for another row, or a width that is no positive multiple of 8.
     """
     if row not in FAMILY:
         raise unknown("row", row, FAMILY)
@@ -128,7 +101,7 @@ def configuration(row: str, width: int) -> dict[str, Any]:
 
 
 def arguments(layout: DecoderLayout, width: int) -> dict[str, Any]:
-    """Arguments of :class:`Autoencoder` for a layout, its encoder's finest level ``width`` channels wide."""
+    """Arguments of `Autoencoder` for a layout, its encoder's finest level ``width`` channels wide."""
     decoder_width = round(width * layout.decoder_share)
     return {
         "down_block_types": ("DownEncoderBlock2D",) * len(MULTIPLIERS),
@@ -146,7 +119,7 @@ def arguments(layout: DecoderLayout, width: int) -> dict[str, Any]:
 
 
 def build(row: str, width: int) -> Autoencoder:
-    """A new :class:`Autoencoder` with random weights (from torch's global generator); see :func:`configuration`."""
+    """A new `Autoencoder` with random weights (from torch's global generator); see `configuration`."""
     return Autoencoder(**configuration(row, width))
 
 
@@ -154,9 +127,9 @@ def build(row: str, width: int) -> Autoencoder:
 def start_as_averages(model: AutoencoderKL) -> None:
     """Initial weights from which a small autoencoder learns in hundreds of steps instead of thousands.
 
-    Residual branches start at zero, so that only the path of input, resampling and output convolutions is left. Its
-    weights keep the variance: half of it is noise, half an orthogonal mixing of channels at the centre (the mean of
-    2 x 2 pixels when downsampling). The latent starts with little noise. Uses torch's global generator.
+    Residual branches start at zero: the path of input, resampling and output convolutions is left. Its weights keep the
+    variance: half of it is noise, half an orthogonal mixing of channels at the centre (the mean of 2 x 2 pixels when
+    downsampling). The latent starts with little noise. Uses torch's global generator.
     """
     for name, module in model.named_modules():
         if isinstance(module, ResnetBlock2D):
@@ -180,10 +153,7 @@ def _mixing(weight: Tensor, halving: bool) -> Tensor:
     """An orthogonal mixing of channels at the centre of 3 x 3, or spread over the 2 x 2 that a stride of 2 visits."""
     out_channels, in_channels = weight.shape[:2]
     spread = torch.zeros(3, 3)
-    if halving:
-        spread[:2, :2] = 0.25
-    else:
-        spread[1, 1] = 1
+    spread[:2, :2] = 0.25 if halving else torch.tensor([[0, 0], [0, 1]])
     mixing = nn.init.orthogonal_(torch.empty(out_channels, in_channels)) * max(1, out_channels / in_channels) ** 0.5
     return mixing[:, :, None, None] * spread
 
@@ -204,7 +174,7 @@ def encoder_parts(model: AutoencoderKL) -> list[nn.Module]:
 
 
 def reconstruct(model: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """Decode the mean of the latent. (n, 3, h, w) in [-1, 1] to the same, clamped; h and w multiples of 8."""
+    """(n, 3, h, w) in [-1, 1] to the same by the mean of the latent, clamped; h and w multiples of 8."""
     return model.decode(model.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
 
 

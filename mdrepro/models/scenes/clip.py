@@ -1,7 +1,7 @@
 """The pair of small towers that gives CLIP score[shapes], the cosine between a scene's image and a caption.
 
-It is another pair than the one whose text features condition the denoisers, as the papers score with another CLIP than
-they condition on. Trained on real renders and their captions alone. Comparable with itself alone.
+Trained on real renders and their captions, apart from the pair whose text features condition the denoisers, as the
+papers score with another CLIP than they condition on. Comparable with itself alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,21 +10,15 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 
-from mdrepro.core.errors import BadInput
-from mdrepro.data.shapes import SIZE, TOKENS, VOCABULARY
+from mdrepro.data.shapes import TOKENS, VOCABULARY
 from mdrepro.models import latents, text
 from mdrepro.models.safe import SafeModelMixin
+from mdrepro.models.scenes.reader import check_images
 from mdrepro.models.scenes.towers import ImageTower, TextTower
 
 
 class SceneClip(SafeModelMixin, ConfigMixin):
-    """An image tower and a text tower with a common feature.
-
-    Args:
-        features: length of the common feature.
-        image_width: see `ImageTower`.
-        width, layers, heads: of the text tower; see `mdrepro.models.text.small_encoder`.
-    """
+    """An image tower (see `ImageTower`) and a text tower (see `text.small_encoder`) with a common feature."""
 
     @register_to_config
     def __init__(
@@ -43,13 +37,8 @@ class SceneClip(SafeModelMixin, ConfigMixin):
 
     @torch.inference_mode()
     def image_features(self, pixels: Tensor, batch: int = 250) -> Tensor:
-        """Features of length 1, (n, features), of uint8 images (n, 3, 64, 64).
-
-        Raises:
-            BadInput: other images.
-        """
-        if pixels.dtype != torch.uint8 or pixels.shape[1:] != (3, SIZE, SIZE):
-            raise BadInput(f"images are {pixels.dtype} {tuple(pixels.shape)}: expected uint8 (n, 3, {SIZE}, {SIZE})")
+        """Features of length 1, (n, features), of uint8 images (n, 3, 64, 64). Raises BadInput for other images."""
+        check_images(pixels)
         return torch.cat([self.image(latents.convert(part, "uint8", "-1..1")) for part in pixels.split(batch)])
 
     @torch.inference_mode()

@@ -1,8 +1,8 @@
 """A network that reads drawn scenes: it is trained on real renders alone, and never sees text or generated images.
 
-`SceneReader` finds the objects of a 64 px scene (centre, colour, shape, size) and its background. Its last features,
-averaged over the image, make FID[shapes]: a Fréchet distance that is comparable with itself alone.
-`mdrepro.metrics.image.scenes` compares what it read with a caption.
+It finds the objects of a 64 px scene (centre, colour, shape, size) and its background, for
+`mdrepro.metrics.image.scenes`. Its last features, averaged over the image, make FID[shapes]: a Fréchet distance that is
+comparable with itself alone.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ from mdrepro.data.shapes import BACKGROUNDS, COLOURS, SHAPES, SIZE, SIZES, Scene
 from mdrepro.models.safe import SafeModelMixin
 
 STRIDE = 4
-PARTS = (("there", 1), ("offset", 2), ("colour", len(COLOURS)), ("shape", len(SHAPES)), ("size", len(SIZES)))
+ATTRIBUTES = {"colour": list(COLOURS), "shape": list(SHAPES), "size": list(SIZES)}
+PARTS = {"there": 1, "offset": 2, **{name: len(values) for name, values in ATTRIBUTES.items()}}
 THRESHOLD = 0.4
 """Least probability of an object's centre."""
 
@@ -31,6 +32,12 @@ class Reading:
     things: tuple[tuple[Thing, float, float], ...]
 
 
+def check_images(pixels: Tensor) -> None:
+    """Raises BadInput for anything but drawn scenes, uint8 (n, 3, 64, 64)."""
+    if pixels.dtype != torch.uint8 or pixels.shape[1:] != (3, SIZE, SIZE):
+        raise BadInput(f"images are {pixels.dtype} {tuple(pixels.shape)}: expected uint8 (n, 3, {SIZE}, {SIZE})")
+
+
 def _layer(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
@@ -39,9 +46,7 @@ def _layer(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.
 class SceneReader(SafeModelMixin, ConfigMixin):
     """Objects and background of 64 px scenes, as maps over a grid of 4 px.
 
-    Args:
-        width: channels of the features.
-        depth: residual layers at the grid, with dilations 1 and 2 in turn.
+    ``depth`` residual layers of ``width`` channels at the grid, with dilations 1 and 2 in turn.
     """
 
     @register_to_config
@@ -49,14 +54,13 @@ class SceneReader(SafeModelMixin, ConfigMixin):
         super().__init__()
         self.stem = nn.Sequential(_layer(3, width // 2, 2), _layer(width // 2, width, 2))
         self.blocks = nn.ModuleList(_layer(width, width, 1, 1 + i % 2) for i in range(depth))
-        self.objects = nn.Conv2d(width, sum(count for _, count in PARTS), 1)
+        self.objects = nn.Conv2d(width, sum(PARTS.values()), 1)
         self.background = nn.Linear(width, len(BACKGROUNDS))
         nn.init.constant_(self.objects.bias[:1], -3.0)  # type: ignore[index]
 
     def maps(self, pixels: Tensor) -> Tensor:
-        """Features at the grid, (n, width, 16, 16), of uint8 images (n, 3, 64, 64)."""
-        if pixels.dtype != torch.uint8 or pixels.shape[1:] != (3, SIZE, SIZE):
-            raise BadInput(f"images are {pixels.dtype} {tuple(pixels.shape)}: expected uint8 (n, 3, {SIZE}, {SIZE})")
+        """Features at the grid, (n, width, 16, 16), of uint8 images (n, 3, 64, 64). Raises BadInput for others."""
+        check_images(pixels)
         x_bchw = self.stem(pixels.to(self.background.weight.dtype) / 127.5 - 1)
         for block in self.blocks:
             x_bchw = x_bchw + block(x_bchw)
@@ -69,11 +73,10 @@ class SceneReader(SafeModelMixin, ConfigMixin):
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Logits over the grid (n, c, 16, 16) by name of `PARTS`, and of the ``background`` (n, 4).
 
-        ``offset`` is the place of the centre in its cell, in cells from the cell's middle.
+        ``offset`` is that of the centre from its cell's middle, in cells.
         """
         maps = self.maps(pixels)
-        split = self.objects(maps).split([count for _, count in PARTS], dim=1)
-        out = {name: part for (name, _), part in zip(PARTS, split, strict=True)}
+        out = dict(zip(PARTS, self.objects(maps).split(list(PARTS.values()), dim=1), strict=True))
         return out | {"background": self.background(maps.mean(dim=(2, 3)))}
 
     @torch.inference_mode()
@@ -86,11 +89,10 @@ class SceneReader(SafeModelMixin, ConfigMixin):
         out = self(pixels)
         probability = out["there"].sigmoid()
         peak = (probability == F.max_pool2d(probability, 3, 1, 1)) & (probability > THRESHOLD)
-        best = {name: out[name].argmax(dim=1) for name in ("colour", "shape", "size")}
-        names = {"colour": list(COLOURS), "shape": list(SHAPES), "size": list(SIZES)}
+        best = {name: out[name].argmax(dim=1) for name in ATTRIBUTES}
         things: list[list[tuple[Thing, float, float]]] = [[] for _ in pixels]
         for image, _, row, column in peak.nonzero().tolist():
-            thing = Thing(*(names[name][int(best[name][image, row, column])] for name in names))
+            thing = Thing(*(values[int(best[name][image, row, column])] for name, values in ATTRIBUTES.items()))
             across, down = out["offset"][image, :, row, column].tolist()
             things[image].append((thing, (column + 0.5 + across) * STRIDE, (row + 0.5 + down) * STRIDE))
         backgrounds = [list(BACKGROUNDS)[i] for i in out["background"].argmax(dim=1).tolist()]
@@ -115,28 +117,19 @@ def targets(scenes: Sequence[Scene]) -> dict[str, Tensor]:
             heat[image, 0] = torch.maximum(heat[image, 0], bump)
             centre.append((image, row, column))
             offset.append((x / STRIDE - column - 0.5, y / STRIDE - row - 0.5))
-            names.append(
-                (list(COLOURS).index(thing.colour), list(SHAPES).index(thing.shape), list(SIZES).index(thing.size))
-            )
-    colour, shape, size = torch.tensor(names).unbind(dim=1)
+            names.append([values.index(getattr(thing, name)) for name, values in ATTRIBUTES.items()])
     return {
         "heat": heat,
         "centre": torch.tensor(centre),
         "offset": torch.tensor(offset),
-        "colour": colour,
-        "shape": shape,
-        "size": size,
+        **dict(zip(ATTRIBUTES, torch.tensor(names).unbind(dim=1), strict=True)),
         "background": torch.tensor([list(BACKGROUNDS).index(scene.graph.background) for scene in scenes]),
     }
 
 
 def reading_loss(out: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """Loss of `SceneReader`: penalty-reduced focal loss of centres (arXiv 1904.07850, eq. 1), L1 of offsets, and cross
-    entropy of attributes at true centres and of backgrounds.
-
-    Args:
-        out: as `SceneReader.forward` gives.
-        wanted: as `targets` gives.
+    entropy of attributes at true centres and of backgrounds, from what `SceneReader.forward` and `targets` give.
     """
     probability = out["there"].sigmoid().clamp(1e-4, 1 - 1e-4)
     heat = wanted["heat"]
@@ -147,7 +140,7 @@ def reading_loss(out: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str,
     image, row, column = wanted["centre"].unbind(dim=1)
     losses = {"there": -focal / is_centre.sum()}
     losses["offset"] = (out["offset"][image, :, row, column] - wanted["offset"]).abs().mean()
-    for name in ("colour", "shape", "size"):
+    for name in ATTRIBUTES:
         losses[name] = F.cross_entropy(out[name][image, :, row, column], wanted[name])
     losses["background"] = F.cross_entropy(out["background"], wanted["background"])
     return {"loss": sum(losses.values(), torch.zeros(()))} | losses

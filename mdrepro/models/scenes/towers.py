@@ -8,11 +8,8 @@ from transformers import CLIPTextModel
 class ImageTower(nn.Module):
     """A small CNN: pixels in [-1, 1], (b, 3, h, w), to features of length 1, (b, features).
 
-    Four convolutions of stride 2; their means over a grid of 4 x 4 are kept apart, so that it can tell left from right.
-
-    Args:
-        features: length of the feature.
-        width: channels of the first convolution, a multiple of 8.
+    Four convolutions of stride 2, the first with ``width`` channels, a multiple of 8; their means over a grid of 4 x 4
+    are kept apart, so that it can tell left from right.
     """
 
     def __init__(self, features: int = 128, width: int = 32) -> None:
@@ -31,12 +28,7 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """CLIP's text model with a projection of its feature at the end token, and maybe a head on its tokens' features.
-
-    Args:
-        encoder: CLIP's text model.
-        features: length of the projected feature.
-    """
+    """CLIP's text model with a projection of its feature at the end token, and maybe a head on its tokens' features."""
 
     def __init__(self, encoder: CLIPTextModel, features: int = 128) -> None:
         super().__init__()

@@ -9,29 +9,25 @@ feed-forward layer). Stages are those of the paper's Table 3, which folds three 
 | stage | in diffusers | side of a 512 px image's map | in Table 3 |
 | --- | --- | --- | --- |
 | down-1, down-2, down-3 | down_blocks.0 to .2 | 64, 32, 16 | Down-1, Down-2, Down-3 |
-| down-4 | down_blocks.3 | 8 | Mid |
-| mid | mid_block | 8 | Mid |
-| up-0 | up_blocks.0 | 8 | Mid |
+| down-4, mid, up-0 | down_blocks.3, mid_block, up_blocks.0 | 8 | Mid |
 | up-1, up-2, up-3 | up_blocks.1 to .3 | 16, 32, 64 | Up-1, Up-2, Up-3 |
 
 With L levels the stages are down-1 to down-L, mid, up-0 to up-(L-1); down-L, mid and up-0 are the "Mid".
 
 What the paper does not state, and what is done here:
 
-- *Skip connections when block numbers differ.* They are not rewired. Each of SD's skip connections keeps the place
-  where it leaves (behind a ResNet and its transformer) and the place where it ends (before a ResNet of the way up). A
-  place on the way down from which every block is gone sends on what it got; the skip connection of a place on the way
-  up without a ResNet is not used. So a network without a block computes exactly what the network with it computes
-  while that block is skipped in robust training, which is what the score of an action assumes.
+- *Skip connections when block numbers differ.* They are not rewired: each of SD's leaves and ends where it did (behind
+  a ResNet and its transformer, before a ResNet of the way up). Where every block on the way down is gone it passes on
+  what came in; one that ends where no ResNet is left is not used. So a network without a block computes exactly what
+  the network with it computes while that block is skipped in robust training, as the score of an action assumes.
 - *A ResNet that changes the number of channels* (down-2/0, down-3/0, up-2/0, up-3/0 in SD-1.5) cannot be an identity.
-  Skipped or removed, its 1x1 shortcut stays, with the weights that it has, and is no longer counted as a block. It
-  cannot be duplicated: a copy would not fit behind it.
-- *Other ResNets of the way up* take x and the skip connection side by side. Skipped or removed, they leave x as it is
-  and no 1x1 convolution; the skip connection is dropped.
+  Skipped or removed, its 1x1 shortcut stays, with its weights, and is no longer counted as a block. It cannot be
+  duplicated: a copy would not fit behind it. Others of the way up leave x as it is, and drop the skip connection.
 - *A copy* stands right behind its original and starts from its weights; a copied ResNet of the way up takes the same
   skip connection again. It gets the next unused index of its stage and kind; an index is never given twice.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -41,27 +37,15 @@ KINDS = ("resnet", "cross-attention")
 ACTIONS = ("remove", "duplicate")
 
 MEETS_TABLE_1: tuple[str, ...] = (
-    "remove down-1 cross-attention 0",
-    "remove down-1 cross-attention 1",
-    "remove up-3 cross-attention 0",
-    "remove up-3 cross-attention 1",
-    "remove up-3 cross-attention 2",
+    *(f"remove down-1 cross-attention {index}" for index in range(2)),
+    *(f"remove up-3 cross-attention {index}" for index in range(3)),
 )
-"""From SD-1.5 to the 848M of SnapFusion's Table 1: 846.8M.
-
-Removing its five 320-wide transformers is part of Table 3 and alone meets Table 1; the rest of Table 3 then does not.
-"""
+"""From SD-1.5 to the 848M of SnapFusion's Table 1: 846.8M, by the one change of Table 3 that alone meets Table 1."""
 
 MEETS_TABLE_3: tuple[str, ...] = (
     *MEETS_TABLE_1,
-    "remove down-3 resnet 1",
-    "remove down-4 resnet 1",
-    "remove mid resnet 1",
-    "remove up-0 resnet 1",
-    "remove up-1 resnet 1",
-    "duplicate up-1 cross-attention 0",
-    "duplicate up-1 cross-attention 1",
-    "duplicate up-1 cross-attention 2",
+    *(f"remove {stage} resnet 1" for stage in ("down-3", "down-4", "mid", "up-0", "up-1")),
+    *(f"duplicate up-1 cross-attention {index}" for index in range(3)),
 )
 """From SD-1.5 to the block counts of SnapFusion's Table 3: 759.3M, not the 848M of its Table 1. Both cannot be met.
 
@@ -79,9 +63,8 @@ class Block:
     Args:
         stage, kind, index: its name; kind ``shortcut`` is what stays of a removed ResNet that changed the width.
         level: how many times height and width of the latent were halved.
-        in_width: channels of x that it takes.
+        in_width, out_width: channels of x that it takes and gives.
         skip_width: channels of the skip connection that it takes beside x; 0 off the way up and for transformers.
-        out_width: channels that it gives.
     """
 
     stage: str
@@ -102,9 +85,6 @@ class Block:
         """Whether an identity cannot stand in its place."""
         return self.in_width != self.out_width
 
-    def __str__(self) -> str:
-        return self.name
-
 
 Places = tuple[tuple[Block, ...], ...]
 """The blocks of a stage, one tuple for each skip connection that leaves or enters it; in the middle a single one."""
@@ -112,15 +92,11 @@ Places = tuple[tuple[Block, ...], ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """All blocks in the order of computation. Immutable: `after` gives the next one.
-
-    Args:
-        stages: places of each stage, by its name.
-        next_index: the index that the next copy gets, by stage and kind.
-    """
+    """All blocks in the order of computation. Immutable: `after` gives the next one."""
 
     stages: Mapping[str, Places]
     next_index: Mapping[tuple[str, str], int]
+    """The index that the next copy gets, by stage and kind."""
 
     def blocks(self) -> list[Block]:
         """All blocks that can be acted on, in the order of computation."""
@@ -143,25 +119,25 @@ class Layout:
         return there[index]
 
     def after(self, action: str) -> "tuple[Layout, Block, Block | None]":
-        """What one action makes of the layout.
+        """What one action makes of the layout, such as ``remove up-3 cross-attention 1``.
 
-        Args:
-            action: ``remove`` or ``duplicate`` and the name of a block: ``remove up-3 cross-attention 1``.
-
-        Returns:
-            the layout, the block acted on, and what is new: the copy, the shortcut left in its place, or None.
-
-        Raises:
-            BadInput: another form, a block that is not there, or a copy that cannot fit.
+        Returns the layout, the block acted on, and what is new: the copy, the shortcut left in its place, or None.
+        Raises BadInput for another form, a block that is not there, or a copy that cannot fit.
         """
-        verb, block = self._read(action)
+        words = action.split()
+        if len(words) != 4 or words[0] not in ACTIONS or not words[3].isdecimal():
+            raise BadInput(
+                f"action {action!r}: expected {' or '.join(ACTIONS)}, then stage, kind and index, "
+                "such as 'remove up-3 cross-attention 1'"
+            )
+        block = self.find(words[1], words[2], int(words[3]))
         next_index = dict(self.next_index)
-        new: Block | None = None
-        if verb == "duplicate":
+        new: Block | None
+        if words[0] == "duplicate":
             if block.changes_width:
                 raise BadInput(
-                    f"{block} turns {block.in_width} channels into {block.out_width}, so a copy would not fit behind "
-                    f"it: duplicate another block of {block.stage}"
+                    f"{block.name} turns {block.in_width} channels into {block.out_width}, so a copy would not fit "
+                    f"behind it: duplicate another block of {block.stage}"
                 )
             new = replace(block, index=next_index[block.stage, block.kind])
             next_index[block.stage, block.kind] += 1
@@ -175,15 +151,6 @@ class Layout:
         )
         return Layout({**self.stages, block.stage: places}, next_index), block, new
 
-    def _read(self, action: str) -> tuple[str, Block]:
-        words = action.split()
-        if len(words) != 4 or words[0] not in ACTIONS or not words[3].isdecimal():
-            raise BadInput(
-                f"action {action!r}: expected {' or '.join(ACTIONS)}, then stage, kind and index, "
-                "such as 'remove up-3 cross-attention 1'"
-            )
-        return words[0], self.find(words[1], words[2], int(words[3]))
-
     def replay(self, actions: Iterable[str]) -> "Layout":
         """The layout after all ``actions``. Raises BadInput where one is not possible."""
         layout = self
@@ -196,8 +163,7 @@ def sd_layout(widths: Sequence[int], cross_attention: Sequence[bool], layers: in
     """The layout of a Stable Diffusion UNet, nothing removed.
 
     Args:
-        widths: channels of each level, outermost first.
-        cross_attention: whether the ResNets of a level are followed by transformers.
+        widths, cross_attention: channels of each level, outermost first, and whether it has transformers.
         layers: ResNets of a stage on the way down; one more on the way up.
     """
     stages: dict[str, Places] = {}
@@ -211,14 +177,12 @@ def sd_layout(widths: Sequence[int], cross_attention: Sequence[bool], layers: in
         return (resnet, transformer) if cross_attention[level] else (resnet,)
 
     for level, out in enumerate(widths):
-        places = []
+        stage, places = f"down-{level + 1}", []
         for index in range(layers):
-            places.append(pair(f"down-{level + 1}", level, index, width, 0))
+            places.append(pair(stage, level, index, width, 0))
             width = out
-            skips.append(out)
-        if level < last:
-            skips.append(out)
-        stages[f"down-{level + 1}"] = tuple(places)
+        skips += [out] * (layers + (level < last))
+        stages[stage] = tuple(places)
     first, second = (Block("mid", "resnet", index, last, width, 0, width) for index in (0, 1))
     stages["mid"] = ((first, Block("mid", "cross-attention", 0, last, width, 0, width), second),)
     for level in reversed(range(len(widths))):
@@ -227,7 +191,6 @@ def sd_layout(widths: Sequence[int], cross_attention: Sequence[bool], layers: in
             places.append(pair(stage, level, index, width, skips.pop()))
             width = widths[level]
         stages[stage] = tuple(places)
-    counts = {(stage, kind): 0 for stage in stages for kind in KINDS}
-    for block in (block for places in stages.values() for place in places for block in place):
-        counts[block.stage, block.kind] += 1
-    return Layout(stages, counts)
+    layout = Layout(stages, {})
+    counts = Counter((block.stage, block.kind) for block in layout.blocks())
+    return replace(layout, next_index=counts)

@@ -1,12 +1,11 @@
 """SnapFusion's evolvable UNet (arXiv 2306.00980, section 3): SD-1.5's, its blocks can be skipped, removed or copied.
 
-With nothing removed it is Stable Diffusion's UNet: same keys in the state dict, same output. Two of its variants are
-presets, each given as a log of actions: `blocks.MEETS_TABLE_1` (846.8M; the paper's Table 1 says 848M) and
-`blocks.MEETS_TABLE_3` (the block counts of Table 3; 759.3M). The paper's two tables do not fit together.
+With nothing removed it is Stable Diffusion's UNet: same keys in the state dict, same output. Two presets are logs of
+actions, `blocks.MEETS_TABLE_1` and `blocks.MEETS_TABLE_3`.
 
 What the paper leaves out about skip connections, changes of width and copies is registered in `blocks`.
 About robust training it says neither the probability nor whether all images of a batch skip the same blocks. Here each
-forward pass draws once for each block, for the whole batch: that is the way that also saves the block's time.
+forward pass draws once for each block, for the whole batch, which also saves the block's time.
 """
 
 import copy
@@ -31,13 +30,8 @@ from mdrepro.models.safe import refuse_pickles
 from mdrepro.models.snapfusion.blocks import Block, Layout, sd_layout
 
 SHARED_FIELDS = (
-    "sample_size",
-    "in_channels",
-    "out_channels",
-    "cross_attention_dim",
-    "block_out_channels",
-    "layers_per_block",
-    "norm_num_groups",
+    *("sample_size", "in_channels", "out_channels", "cross_attention_dim"),
+    *("block_out_channels", "layers_per_block", "norm_num_groups"),
 )
 """Config fields that mean the same here and in diffusers' UNet2DConditionModel."""
 
@@ -51,7 +45,7 @@ class Shortcut(nn.Module):
 
 
 class Stage(nn.Module):
-    """The modules of one stage by their index, under diffusers' names; which run, and when, is the layout's matter."""
+    """The modules of one stage by their index, under diffusers' names; the layout says which run, and when."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,25 +64,20 @@ class EvolvableUNet(BaseDenoiser):
 
     Args:
         sample_size: height and width of the latent, in latent pixels (64 for 512 px).
-        in_channels, out_channels: latent channels.
         cross_attention_dim: width of the text features (768: CLIP ViT-L/14).
-        block_out_channels: width per level.
-        cross_attention: whether a level has transformer blocks, per level; the middle always has one.
+        block_out_channels, cross_attention: width per level, and whether it has transformers; the middle always has.
         layers_per_block: ResNets per stage on the way down; the way up has one more, the middle two.
         attention_heads: heads of each attention layer (SD-1.5's config calls this ``attention_head_dim``).
-        norm_num_groups: groups of the group norms.
         skip_probability: how likely a block is skipped in a training step, 0 to 1; 1 - p of the paper, which gives no
             value. Nothing is skipped in eval mode.
         actions: what was removed and duplicated since SD-1.5, in order. `remove` and `duplicate` add to it, so a saved
             network says how it came about, and is rebuilt from that.
 
-    Attributes:
-        skip_generator: draws what is skipped, on the CPU, apart from torch's global generator. Its seed is 0 until
-            `robust_training` gives another; a trainer that resumes restores its state.
+    ``skip_generator`` draws what is skipped, on the CPU, apart from torch's global generator. Its seed is 0 until
+    `robust_training` gives another; a trainer that resumes restores its state.
 
-    Raises:
-        BadInput: per-level values of different lengths, widths that the heads or groups do not divide, a probability
-            outside 0 to 1, or an action that is not possible.
+    Raises BadInput for per-level values of different lengths, widths that the heads or groups do not divide, a
+    probability outside 0 to 1, or an action that is not possible.
     """
 
     _supports_gradient_checkpointing = True
@@ -168,14 +157,10 @@ class EvolvableUNet(BaseDenoiser):
 
     @classmethod
     def from_sd15(cls, path: str | os.PathLike[str]) -> Self:
-        """The network with the weights of a Stable Diffusion 1.x UNet, in eval mode, nothing removed.
+        """`from_diffusers` of a folder with ``config.json`` and safetensors, or a pipeline's with such a ``unet``
+        inside.
 
-        Args:
-            path: folder with ``config.json`` and safetensors as diffusers writes them, or a pipeline's folder with such
-                a folder ``unet`` inside.
-
-        Raises:
-            BadInput: no such folder, pickled weights alone, or a UNet of another build (SDXL, SD-2, BK-SDM, ...).
+        Raises BadInput for another folder, pickled weights alone, or a UNet of another build (SDXL, SD-2, BK-SDM, ...).
         """
         folder = Path(path)
         if (folder / "unet" / "config.json").is_file():
@@ -189,8 +174,7 @@ class EvolvableUNet(BaseDenoiser):
     def from_diffusers(cls, theirs: UNet2DConditionModel, named: str = "it") -> Self:
         """The network with the weights of a Stable Diffusion 1.x UNet, which it takes over, in eval mode.
 
-        Raises:
-            BadInput: a UNet of another build; the message calls it ``named``.
+        Raises BadInput for a UNet of another build; the message calls it ``named``.
         """
         with torch.device("meta"):
             unet = cls(**_config_of(theirs.config, named))
@@ -198,20 +182,14 @@ class EvolvableUNet(BaseDenoiser):
         return unet.eval()
 
     def blocks(self) -> list[Block]:
-        """All blocks that can be removed, in the order of computation; see `blocks.Block` for what each says."""
+        """All blocks that can be removed, in the order of computation."""
         return self.layout.blocks()
 
     def remove(self, stage: str, kind: str, index: int) -> str:
         """Take a block out, in place: the paper's action "-". An optimizer must be made anew afterwards.
 
-        Args:
-            stage, kind, index: its name, for example ``up-3``, ``cross-attention``, 1.
-
-        Returns:
-            the action's name, for a log that `replay` understands: ``remove up-3 cross-attention 1``.
-
-        Raises:
-            BadInput: there is no such block.
+        Returns the action's name, such as ``remove up-3 cross-attention 1``, for a log that `replay` understands.
+        Raises BadInput where there is no such block.
         """
         return self._act(f"remove {stage} {kind} {index}")
 
@@ -219,19 +197,12 @@ class EvolvableUNet(BaseDenoiser):
         """Put a copy of a block, weights included, behind it, in place: the paper's action "+".
 
         Arguments and return value are those of `remove`. The copy's index is the next unused one of its stage and kind
-        (`layout.next_index`).
-
-        Raises:
-            BadInput: there is no such block, or it changes the number of channels.
+        (`layout.next_index`). Raises BadInput where there is no such block, or it changes the number of channels.
         """
         return self._act(f"duplicate {stage} {kind} {index}")
 
     def replay(self, actions: Iterable[str]) -> Self:
-        """Do all ``actions`` of a log, in order, in place; returns the network.
-
-        Raises:
-            BadInput: one of them is not possible; then none is done.
-        """
+        """Do all ``actions`` of a log in place. Raises BadInput where one is not possible; then none is done."""
         listed = list(actions)
         self.layout.replay(listed)
         for action in listed:
@@ -254,10 +225,7 @@ class EvolvableUNet(BaseDenoiser):
         """Skip blocks in training from now on (0 turns it off), drawn from ``seed``.
 
         Under data parallelism each process draws for itself: give each its own seed, and let the wrapper look for
-        parameters without gradient (``find_unused_parameters=True``).
-
-        Raises:
-            BadInput: a probability outside 0 to 1.
+        parameters without gradient (``find_unused_parameters=True``). Raises BadInput for a probability outside 0 to 1.
         """
         _check_probability(skip_probability)
         self.register_to_config(skip_probability=skip_probability)
@@ -268,15 +236,12 @@ class EvolvableUNet(BaseDenoiser):
         """``with unet.skipping(["up-3 resnet 1"]):`` forward passes compute what the network without it would.
 
         In training they are left out beside those drawn. Nothing of the network changes, and within another such
-        ``with`` both leave out theirs.
-
-        Raises:
-            BadInput: there is no such block.
+        ``with`` both leave out theirs. Raises BadInput where there is no such block.
         """
         before, names = self._left_out, frozenset(names)
         there = [block.name for block in self.blocks()]
-        for name in sorted(names.difference(there)):
-            raise unknown("block", name, there)
+        if missing := sorted(names.difference(there)):
+            raise unknown("block", missing[0], there)
         self._left_out = before | names
         try:
             yield
@@ -302,7 +267,7 @@ class EvolvableUNet(BaseDenoiser):
             for place in places:
                 skip = skips.pop() if name.startswith("up") else None
                 for block in place:
-                    x_bchw = self.run_block(block, x_bchw, skip, time_bt, text_bmc, skipped=block.name in skipped)
+                    x_bchw = self.run_block(block, x_bchw, skip, time_bt, text_bmc, block.name in skipped)
                 if name.startswith("down"):
                     skips.append(x_bchw)
             if hasattr(stage, "downsamplers"):
@@ -313,23 +278,13 @@ class EvolvableUNet(BaseDenoiser):
         return self.conv_out(F.silu(self.conv_norm_out(x_bchw)))
 
     def run_block(
-        self,
-        block: Block,
-        x_bchw: Tensor,
-        skip_bchw: Tensor | None,
-        time_bt: Tensor,
-        text_bmc: Tensor,
-        *,
-        skipped: bool = False,
+        self, block: Block, x_bchw: Tensor, skip_bchw: Tensor | None, time_bt: Tensor, text_bmc: Tensor, skipped: bool
     ) -> Tensor:
-        """What one block makes of its inputs.
+        """What one of ``layout.computed()`` makes of its inputs.
 
         Args:
-            block: one of ``layout.computed()``.
-            x_bchw: (batch, block.in_width, height, width) of its level.
             skip_bchw: the skip connection, (batch, block.skip_width, height, width), or None off the way up.
             time_bt: embedded time, (batch, 4 * block_out_channels[0]).
-            text_bmc: text features, (batch, tokens, cross_attention_dim).
             skipped: leave it out: x as it is, or its 1x1 shortcut's output where it changes the width.
         """
         absent = skipped or block.kind == "shortcut"
@@ -354,26 +309,23 @@ def _check_probability(skip_probability: float) -> None:
 def _config_of(theirs: Any, named: str) -> dict[str, Any]:
     """Our config for a diffusers UNet's. Raises BadInput where it is no Stable Diffusion 1.x UNet."""
     cross = [kind == "CrossAttnDownBlock2D" for kind in theirs["down_block_types"]]
-    ours = {name: theirs[name] for name in SHARED_FIELDS}
+    own = ("attention_head_dim", *SHARED_FIELDS)
     expected = {
         name: parameter.default
         for name, parameter in inspect.signature(UNet2DConditionModel.__init__).parameters.items()
-        if name not in ("self", "attention_head_dim", *SHARED_FIELDS)
+        if name not in ("self", *own)
     } | {
         "down_block_types": tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in cross),
         "up_block_types": tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(cross)),
     }
     other = [name for name, value in expected.items() if _plain(theirs.get(name, value)) != _plain(value)]
-    other += [name for name in ("attention_head_dim", *SHARED_FIELDS) if _listed(theirs[name], name)]
+    other += [name for name in own if name != "block_out_channels" and isinstance(theirs[name], (list, tuple))]
     if other:
         settings = ", ".join(f"{name} = {theirs[name]!r}" for name in other)
         raise BadInput(f"{named} is no Stable Diffusion 1.x UNet: {settings}")
+    ours = {name: theirs[name] for name in SHARED_FIELDS}
     return ours | {"cross_attention": cross, "attention_heads": theirs["attention_head_dim"]}
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
-
-
-def _listed(value: Any, name: str) -> bool:
-    return isinstance(value, (list, tuple)) and name != "block_out_channels"
