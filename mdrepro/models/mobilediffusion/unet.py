@@ -198,13 +198,9 @@ class MobileDiffusionUNet(BaseDenoiser):
             skip_widths += [width] * len(down)
             self.down_levels.append(DownLevel(modules(resnets, level) | down))
 
-        self.middle = nn.ModuleDict(
-            {
-                "first": resnet(width, width, mid_separable_conv),
-                "stack": stack(width, mid_transformer_blocks, True, True),
-                "last": resnet(width, width, mid_separable_conv),
-            }
-        )
+        first, blocks = resnet(width, width, mid_separable_conv), stack(width, mid_transformer_blocks, True, True)
+        second = resnet(width, width, mid_separable_conv)
+        self.middle = nn.ModuleDict({"first": first, "stack": blocks, "last": second})
 
         self.up_levels = nn.ModuleList()
         for level in reversed(range(len(widths))):

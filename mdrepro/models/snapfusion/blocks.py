@@ -86,7 +86,7 @@ class Block:
         return self.in_width != self.out_width
 
 
-Places = tuple[tuple[Block, ...], ...]
+Positions = tuple[tuple[Block, ...], ...]
 """The blocks of a stage, one tuple for each skip connection that leaves or enters it; in the middle a single one."""
 
 
@@ -94,7 +94,7 @@ Places = tuple[tuple[Block, ...], ...]
 class Layout:
     """All blocks in the order of computation. Immutable: `after` gives the next one."""
 
-    stages: Mapping[str, Places]
+    stages: Mapping[str, Positions]
     next_index: Mapping[tuple[str, str], int]
     """The index that the next copy gets, by stage and kind."""
 
@@ -104,7 +104,7 @@ class Layout:
 
     def computed(self) -> list[Block]:
         """All blocks and the shortcuts that removed ones left, in the order of computation."""
-        return [block for places in self.stages.values() for place in places for block in place]
+        return [block for positions in self.stages.values() for position in positions for block in position]
 
     def find(self, stage: str, kind: str, index: int) -> Block:
         """The block of this name. Raises BadInput that names what is there."""
@@ -145,11 +145,11 @@ class Layout:
         else:
             new = replace(block, kind="shortcut") if block.changes_width else None
             standing = (new,) if new else ()
-        places = tuple(
-            tuple(now for old in place for now in (standing if old == block else (old,)))
-            for place in self.stages[block.stage]
+        positions = tuple(
+            tuple(now for old in position for now in (standing if old == block else (old,)))
+            for position in self.stages[block.stage]
         )
-        return Layout({**self.stages, block.stage: places}, next_index), block, new
+        return Layout({**self.stages, block.stage: positions}, next_index), block, new
 
     def replay(self, actions: Iterable[str]) -> "Layout":
         """The layout after all ``actions``. Raises BadInput where one is not possible."""
@@ -166,7 +166,7 @@ def sd_layout(widths: Sequence[int], cross_attention: Sequence[bool], layers: in
         widths, cross_attention: channels of each level, outermost first, and whether it has transformers.
         layers: ResNets of a stage on the way down; one more on the way up.
     """
-    stages: dict[str, Places] = {}
+    stages: dict[str, Positions] = {}
     last = len(widths) - 1
     skips, width = [widths[0]], widths[0]
 
@@ -177,20 +177,20 @@ def sd_layout(widths: Sequence[int], cross_attention: Sequence[bool], layers: in
         return (resnet, transformer) if cross_attention[level] else (resnet,)
 
     for level, out in enumerate(widths):
-        stage, places = f"down-{level + 1}", []
+        stage, positions = f"down-{level + 1}", []
         for index in range(layers):
-            places.append(pair(stage, level, index, width, 0))
+            positions.append(pair(stage, level, index, width, 0))
             width = out
         skips += [out] * (layers + (level < last))
-        stages[stage] = tuple(places)
+        stages[stage] = tuple(positions)
     first, second = (Block("mid", "resnet", index, last, width, 0, width) for index in (0, 1))
     stages["mid"] = ((first, Block("mid", "cross-attention", 0, last, width, 0, width), second),)
     for level in reversed(range(len(widths))):
-        stage, places = f"up-{last - level}", []
+        stage, positions = f"up-{last - level}", []
         for index in range(layers + 1):
-            places.append(pair(stage, level, index, width, skips.pop()))
+            positions.append(pair(stage, level, index, width, skips.pop()))
             width = widths[level]
-        stages[stage] = tuple(places)
+        stages[stage] = tuple(positions)
     layout = Layout(stages, {})
     counts = Counter((block.stage, block.kind) for block in layout.blocks())
     return replace(layout, next_index=counts)

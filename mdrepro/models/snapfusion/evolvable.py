@@ -262,11 +262,11 @@ class EvolvableUNet(BaseDenoiser):
 
         x_bchw = self.conv_in(x_bchw)
         skips = [x_bchw]
-        for name, places in self.layout.stages.items():
+        for name, positions in self.layout.stages.items():
             stage: Any = self._stage(name)
-            for place in places:
+            for position in positions:
                 skip = skips.pop() if name.startswith("up") else None
-                for block in place:
+                for block in position:
                     x_bchw = self.run_block(block, x_bchw, skip, time_bt, text_bmc, block.name in skipped)
                 if name.startswith("down"):
                     skips.append(x_bchw)
