@@ -3,10 +3,10 @@
 All become `CaptionedPictures`. A sample is a pair of a picture and one of its captions: pictures in the order of their
 file, captions in order within a picture, so a picture of COCO gives five samples that lie side by side.
 
-What is broken is reported and left out, up to a stated share of the pictures. Pictures that are missing or have no
-caption are known at once and give no samples. One that turns out unreadable when it is first needed is replaced by the
-next sample, counted round from the last to the first, whose picture can be read: picture and caption together. So
-sample i is the same in every run, whatever is read before it.
+What is broken is reported and left out, up to a stated share. Pictures that are missing or have no caption are known at
+once and give no samples. One that turns out unreadable when it is first needed is replaced by the next sample, counted
+round from the last to the first, whose picture can be read. So sample i is the same in every run, whatever is read
+before it.
 """
 
 import hashlib
@@ -91,12 +91,10 @@ class Picture:
 class CaptionedPictures:
     """Pairs of pictures and captions, by number; ``pictures`` are all, the faulty too, called ``source`` in errors.
 
-    Attributes:
-        fingerprint: SHA-256 over names, sizes in bytes and captions of the pictures in order, and the preparation. It
-            does not read the pictures.
+    ``fingerprint`` is a SHA-256 over names, sizes in bytes and captions of the pictures in order, which it does not
+    read, and the preparation.
 
-    Raises:
-        BadInput: no pictures, none with a caption, or too large a share of them broken.
+    Raises BadInput for no pictures, none with a caption, or too large a share of them broken.
     """
 
     def __init__(self, pictures: Iterable[Picture], preparation: Preparation, source: str) -> None:
@@ -124,8 +122,7 @@ class CaptionedPictures:
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
         """Samples: ``pixels`` uint8 (b, 3, size, size) and ``caption``, b texts. A picture is decoded once per batch.
 
-        Raises:
-            BadInput: with this batch, too large a share of the pictures has turned out broken.
+        Raises BadInput where, with this batch, too large a share of the pictures has turned out broken.
         """
         ready: dict[int, Tensor] = {}
         while True:
@@ -215,10 +212,8 @@ def folder(root: Path, preparation: Preparation) -> CaptionedPictures:
     """A folder of pictures with ``metadata.jsonl``, as Hugging Face's image folders have it.
 
     Each of its lines is a JSON object: ``file_name``, relative to the folder, and ``text``. Pictures that it does not
-    name are not used.
-
-    Raises:
-        BadInput: no such folder or file; a line with other fields; a file name twice; see `CaptionedPictures`.
+    name are not used. Raises BadInput for no such folder or file, a line with other fields, a file name twice; see
+    `CaptionedPictures`.
     """
     metadata = root / METADATA
     shape = 'a line {"file_name": "cat.png", "text": "a cat"} for each picture'

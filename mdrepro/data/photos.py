@@ -77,10 +77,8 @@ class Split:
 def split(photos: str = PACKAGES) -> Split:
     """The photographs of the "packages", or of a folder that is searched recursively for .png, .jpg, .jpeg and .webp.
 
-    Hidden files are left out; of files with equal content only the first counts.
-
-    Raises:
-        BadInput: a photograph or the folder is missing, unreadable, too small, or holds too few photographs.
+    Hidden files are left out; of files with equal content only the first counts. Raises BadInput where a photograph or
+    the folder is missing, unreadable, too small, or holds too few photographs.
     """
     parts = _packages() if photos == PACKAGES else _folder(Path(photos))
     for photograph in (*parts.train, *parts.held_out):
@@ -114,10 +112,8 @@ def random_crops(images: Sequence[Tensor], size: int, count: int, generator: tor
 class Crops:
     """Examples: ``count`` random crops of ``size`` px, each a function of its index, size and seed; key ``pixels``.
 
-    Photographs are read when the first crop is asked for, or is larger than 256 px.
-
-    Raises:
-        BadInput: a size that is no multiple of 8 or that some photograph does not have, or a count below 1.
+    Photographs are read when the first crop is asked for, or is larger than 256 px. Raises BadInput for a size that is
+    no multiple of 8 or that some photograph does not have, or a count below 1.
     """
 
     def __init__(self, photographs: Sequence[Photograph], size: int, count: int, seed: int = 0) -> None:

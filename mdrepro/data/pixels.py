@@ -22,10 +22,8 @@ def rgb(source: Path | bytes, name: str) -> Image.Image:
     """A picture as 8-bit RGB, turned upright as its EXIF tag says.
 
     Grey, palette and CMYK pictures become RGB; transparent ones are laid on white. Of colour PNGs with 16 bits a
-    channel Pillow keeps the upper 8; grey ones are refused.
-
-    Raises:
-        BadInput: unreadable, not PNG, JPEG or WebP, or grey with more than 8 bits; it is called ``name`` there.
+    channel Pillow keeps the upper 8; grey ones are refused. Raises BadInput, which calls it ``name``, for what is
+    unreadable, not PNG, JPEG or WebP, or grey with more than 8 bits.
     """
     allowed = "a readable PNG, JPEG or WebP file with 8 bits a channel is needed"
     try:

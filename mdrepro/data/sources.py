@@ -52,9 +52,8 @@ def settings(data: Mapping[str, Any]) -> dict[str, Any]:
 def examples(data: Mapping[str, Any]) -> Examples:
     """The pictures: batches of ``pixels``, ``caption`` (not for photos), and for shapes ``scene``.
 
-    Raises:
-        BadInput: an unknown source, or data that cannot be read.
-        NotAttempted: the path is not set, or there are no pictures in `folders.pictures`.
+    Raises BadInput for an unknown source or data that cannot be read, NotAttempted where the path is not set, or there
+    are no pictures in `folders.pictures`.
     """
     values = {name: value for name, value in settings(data).items() if name not in COMMON}
     if values["source"] == "captions":

@@ -25,10 +25,8 @@ class RenoisingScheduler(SchedulerMixin, ConfigMixin):
 
     Arguments are as in diffusers, and their defaults SD-1.5's noise schedule. ``num_train_timesteps`` is T, and
     ``prediction_type`` ``epsilon``, ``v_prediction`` (a e - s x0) or ``sample`` (x0). Any scheduler with the same
-    fields gives its schedule over: ``RenoisingScheduler.from_config(other.config)``.
-
-    Raises:
-        BadInput: an unknown prediction type, or ``epsilon`` with a last level of pure noise.
+    fields gives its schedule over: ``RenoisingScheduler.from_config(other.config)``. Raises BadInput for an unknown
+    prediction type, or ``epsilon`` with a last level of pure noise.
     """
 
     order = 1

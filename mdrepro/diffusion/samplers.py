@@ -31,10 +31,8 @@ def scheduler_for(name: str, scheduler: Scheduler) -> Scheduler:
     """A scheduler by name for the noise schedule and the prediction of another.
 
     It is made from the values of the other's configuration. diffusers' ``from_config`` is not used: values that are the
-    other class's defaults it leaves to the new class, whose defaults may be another noise schedule.
-
-    Raises:
-        BadInput: an unknown name, or a scheduler without betas that it can take over.
+    other class's defaults it leaves to the new class, whose defaults may be another noise schedule. Raises BadInput for
+    an unknown name, or a scheduler without betas that it can take over.
     """
     if name not in SAMPLERS:
         raise unknown("sampler", name, SAMPLERS)

@@ -43,14 +43,13 @@ from mdrepro.training.engine import checkpoint, loop, processes
 from mdrepro.training.evolution.action_log import LOG, Candidate, Round
 
 Quality = Callable[[EvolvableUNet], float]
-"""How good the images of a network are, more is better. It is given the network in eval mode, without gradients, some
-block perhaps left out; it must change nothing and give the same for the same network. On several processes each calls
-it for other blocks, so it must not wait for the others."""
+"""How good the images of a network are, more is better. The network is in eval mode, without gradients, some block
+perhaps left out. It must change nothing, give the same again, and not wait for other processes with other blocks."""
 
 TrainRound = Callable[[EvolvableUNet, int, Path, float | None], EvolvableUNet | None]
 """Trains a network: called with it, the number of the round from 1, a folder of the round's own, and the seconds left
-(None: no end). Returns the trained network, or None where time ran out. Called again for the same round after a kill,
-it must give the same weights. The network may have other parameters than in the round before: a new optimiser."""
+(None: no end). Returns the network, or None where time ran out; called again for the same round after a kill, the same
+weights. Its parameters may be others than in the round before: a new optimiser."""
 
 EVALUATIONS = "evaluations.json"
 
@@ -224,15 +223,12 @@ class _Run:
         return True
 
     def _evaluate(self, left: Callable[[], float | None]) -> dict[str, float] | None:
-        """Quality of the network, under the name "", and without each block; None if time ran out before.
-
-        Blocks are dealt to the processes. What is known is kept in a file, for the case of a kill.
-        """
+        """Quality of the network, under the name "", and without each block; None if time ran out before."""
         path, rank, many = self.folder / EVALUATIONS, self.accelerator.process_index, self.accelerator.num_processes
         kept = json.loads(path.read_text()) if path.is_file() else {}
         known: dict[str, float] = kept["quality"] if kept.get("round") == self.number else {}
         todo = [name for name in ("", *(block.name for block in self.unet.blocks())) if name not in known]
-        for start in range(0, len(todo), many):
+        for start in range(0, len(todo), many):  # dealt to the processes; what is known is kept, for the case of a kill
             if processes.any_of(self.accelerator, left() == 0):
                 return None
             mine = todo[start : start + many][rank : rank + 1]

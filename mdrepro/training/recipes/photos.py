@@ -3,9 +3,9 @@
 MobileDiffusion's perceptual and adversarial terms are left out: the first needs backbone weights that packages do not
 ship. Its lite decoder is trained with the encoder fixed.
 
-Each network is trained in two runs, the second of which begins with the first's autoencoder: the last steps take crops
-of twice the size and half the batch, so that norms and attention come to see areas more like the tiles that are
-measured. The rate rises in the first and falls to 0 by a cosine in the second, which begins without momentum.
+Each network is trained in two runs, the second of which begins with the first's autoencoder, without momentum: the last
+steps take crops of twice the size and half the batch, so that norms and attention come to see areas more like the tiles
+that are measured. The rate rises in the first and falls to 0 by a cosine in the second.
 
 wanted: an autoencoder with 8 latent channels above one with 4, the lite decoder as good as the full one; measured in
 mobilediffusion-vae-reconstruction. Expect 12 crops a second for photos-sd and 14 for photos-ours (50 s each), and 50
@@ -44,9 +44,8 @@ def autoencoders(
         steps: of both runs together.
         learning_rate, seed, threads, precision: as in `LoopConfig`.
 
-    Raises:
-        BadInput: a value that `LoopConfig` refuses. ``width``, ``crop`` and ``photos`` are checked when a recipe is
-            trained, before its first step.
+    Raises BadInput for a value that `LoopConfig` refuses. ``width``, ``crop`` and ``photos`` are checked when a recipe
+    is trained, before its first step.
     """
     last = max(1, round(FINISH * steps))
     runs = [run for run in ((crop, batch, steps - last), (2 * crop, max(1, batch // 2), last)) if run[2]]

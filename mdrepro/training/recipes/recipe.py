@@ -35,9 +35,8 @@ class Recipe:
         options: of the objective.
         sampling: ``steps`` and ``guidance`` with which the checkpoint is meant to be run; not part of its hash.
 
-    Raises:
-        BadInput: an unknown tier or role. `mdrepro.training.objectives.kinds.kind_of`, which imports torch, checks what
-            its kind needs before it is trained.
+    Raises BadInput for an unknown tier or role. `mdrepro.training.objectives.kinds.kind_of`, which imports torch,
+    checks what its kind needs before it is trained.
     """
 
     name: str

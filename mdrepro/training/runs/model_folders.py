@@ -137,9 +137,7 @@ class Pretrained:
     def check(self, role: str) -> None:
         """Do nothing where a role's weights are here or, as far as their config says, on the hub.
 
-        Raises:
-            BadInput: a folder without them, or pickles.
-            NotAttempted: they are not here and cannot be downloaded; the message says where to put them.
+        Raises BadInput for a folder without them, or pickles; NotAttempted, which says where to put them, otherwise.
         """
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HFValidationError

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 def load(recipe: Recipe | str, *, vae: str | None = None) -> "MobileDiffusionPipeline":
     """Text to image with a trained denoiser, and the text encoder and autoencoder that it was trained on.
 
-    Args:
-        recipe: a row of a denoiser, or its name.
-        vae: a recipe whose autoencoder, with a lighter decoder for the same latents, stands for the row's own.
+    ``vae`` is a recipe whose autoencoder, with a lighter decoder for the same latents, stands for the row's own.
 
     Raises:
         BadInput: a recipe of something else, or an autoencoder of other latents.

@@ -109,11 +109,8 @@ def published_folder(recipe: Recipe) -> Path:
 def find(recipe: Recipe | str) -> Run | None:
     """The finished run of a recipe: this machine's, or else the published one if it is of the recipe as it stands.
 
-    Published ones are not looked at where `mdrepro.training.runs.scratch` says so.
-
-    Raises:
-        BadInput: an unknown name, or a published run that was changed.
-        NotAttempted: its data is not on this machine, so its key is not known.
+    Published ones are not looked at where `mdrepro.training.runs.scratch` says so. Raises BadInput for an unknown name,
+    or a published run that was changed; NotAttempted where its data, and so its key, is not on this machine.
     """
     row = registry.get(recipe)
     if here := read(row, folder(row)):
