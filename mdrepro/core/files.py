@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.[0-9a-f]{8}(?P<old>\.old)?")
 OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
 """Why a rename cannot replace what is there: it is a folder that is not empty, or one of the two is a folder."""
@@ -133,7 +135,7 @@ def sweep(folder: Path, name: str = "*") -> None:
     """Remove what killed processes left unfinished in ``folder``, of everything or of one ``name``."""
     for left in folder.glob(".*"):
         match = ASIDE.fullmatch(left.name)
-        if match is None or name not in ("*", match["name"]) or _running(int(match["process"])):
+        if match is None or name not in ("*", match["name"]) or psutil.pid_exists(int(match["process"])):
             continue
         if match["old"] and not (final := folder / match["name"]).exists():
             os.replace(left, final)  # killed between two renames
@@ -146,16 +148,6 @@ def _erase(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _exchange(new: Path, final: Path) -> None:

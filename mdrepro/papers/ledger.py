@@ -11,11 +11,6 @@ from mdrepro.papers.schema import CONFIRMED, TIERS, Claim, ClaimVerdict, Column,
 
 PAPERS = ("mobilediffusion", "snapfusion")
 Interval = tuple[float, float, float]
-_DECIDED = {
-    ClaimVerdict.HOLDS: "holds",
-    ClaimVerdict.FAILS: "does not hold",
-    ClaimVerdict.WITHIN_NOISE: "is within noise",
-}
 
 
 @functools.cache
@@ -110,7 +105,8 @@ def judge_claim(
     order = [ClaimVerdict.FAILS, ClaimVerdict.NOT_ATTEMPTED, ClaimVerdict.WITHIN_NOISE, ClaimVerdict.HOLDS]
     verdict = min(verdicts, key=order.index)
     if claim.confidence not in CONFIRMED and verdict is not ClaimVerdict.NOT_ATTEMPTED:
-        return ClaimVerdict.UNCONFIRMED, f"{claim.confidence}; as written it {_DECIDED[verdict]}: {'; '.join(words)}"
+        written = f"is {verdict}" if verdict is ClaimVerdict.WITHIN_NOISE else verdict
+        return ClaimVerdict.UNCONFIRMED, f"{claim.confidence}; as written it {written}: {'; '.join(words)}"
     return verdict, "; ".join(words)
 
 

@@ -68,9 +68,9 @@ class Data(BaseModel):
         return cls.model_validate(yaml.load(file.read_text(encoding="utf-8"), Loader=loader))
 
 
-def repeated(names: Sequence[str]) -> str:
-    """The names that stand there more than once, sorted, with commas."""
-    return ", ".join(sorted({name for name in names if names.count(name) > 1}))
+def repeated(names: Sequence[str]) -> set[str]:
+    """The names that stand there more than once."""
+    return {name for name in names if names.count(name) > 1}
 
 
 class Tolerance(Data):
@@ -280,21 +280,21 @@ class Table(Data):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         keys = [f"{cell.row}/{cell.column}" for cell in self.cells]
-        if twice := repeated(keys):
-            raise ValueError(f"{self.id}: cells given twice: {twice}")
         wanted = {*keys, *(cell for claim in self.claims for one in claim.conditions for cell in one.cells())}
-        known = {f"{row}/{column}" for row in self.rows for column in self.columns}
-        if unknown := sorted(wanted - known):
-            raise ValueError(f"{self.id}: cells outside the declared rows and columns: {', '.join(unknown)}")
-        if strange := sorted(({*self.on_pictures} | {*self.on_pictures.values()} - {""}) - self.columns.keys()):
-            raise ValueError(f"{self.id}: on_pictures names unknown columns: {', '.join(strange)}")
+        faults = {
+            "cells given twice": repeated(keys),
+            "cells outside the declared rows and columns": wanted
+            - {f"{a}/{b}" for a in self.rows for b in self.columns},
+            "on_pictures names unknown columns": {*self.on_pictures, *self.on_pictures.values(), ""}
+            - {"", *self.columns},
+            "networks of unknown rows": {row for run in self.tiers.values() for row in run.networks} - self.rows.keys(),
+            "tier both available and not": self.tiers.keys() & self.not_at.keys(),
+        }
+        for fault, names in faults.items():
+            if names:
+                raise ValueError(f"{self.id}: {fault}: {', '.join(sorted(names))}")
         if bool(self.notebook) != bool(self.tiers):
             raise ValueError(f"{self.id}: a notebook and its tiers are given together")
-        networks = {row for run in self.tiers.values() for row in run.networks}
-        if strange := sorted(networks - self.rows.keys()):
-            raise ValueError(f"{self.id}: networks of unknown rows: {', '.join(strange)}")
-        if both := set(self.tiers) & set(self.not_at):
-            raise ValueError(f"{self.id}: tier both available and not: {', '.join(sorted(both))}")
         return self
 
     def by_name_only(self, tier: Tier) -> str:
@@ -340,5 +340,5 @@ class Paper(Data):
                 if key not in self.sources:
                     raise ValueError(f"{table.id}: unknown source {key!r}; known are {', '.join(self.sources)}")
         if twice := repeated([claim.id for table in self.tables for claim in table.claims]):
-            raise ValueError(f"{self.id}: claims given twice: {twice}")
+            raise ValueError(f"{self.id}: claims given twice: {', '.join(sorted(twice))}")
         return self

@@ -55,7 +55,7 @@ class Register(Data):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if twice := repeated([entry.id for entry in self.entries]):
-            raise ValueError(f"entries given twice: {twice}")
+            raise ValueError(f"entries given twice: {', '.join(sorted(twice))}")
         return self
 
 

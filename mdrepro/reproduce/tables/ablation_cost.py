@@ -33,13 +33,10 @@ after each ResNet of all three levels as bring the size nearest. SD's own one a 
 
 @dataclass(frozen=True)
 class Rule:
-    """One row: what is changed in the final network, and which way the comparison goes.
+    """One row: a rule in a few words, and the fields of the final network's configuration that are changed for it.
 
-    Args:
-        title: the rule in a few words.
-        changes: configuration fields that differ from the preset's.
-        adopted: True turns the rule back, so the change is of the final network against this one; False adds what the
-            paper did not adopt, so the change is of this one against the final network.
+    An ``adopted`` rule is turned back, so the change is of the final network against this one; what the paper did not
+    adopt is added, so the change is of this one against the final network.
     """
 
     title: str
@@ -66,12 +63,11 @@ PATH = ("t1", "t2", "t3", "t6", "c1", "c2")
 
 @dataclass(frozen=True)
 class Change:
-    """Size and cost of the networks before and after one rule; ``resnets``: ResNet blocks of the final network."""
+    """Size and cost of the networks before and after one rule."""
 
     rule: str
     before: Cost
     after: Cost
-    resnets: int
 
     @property
     def params(self) -> float:
@@ -96,7 +92,7 @@ def select(wanted: Sequence[str]) -> list[str]:
 def measure(names: Sequence[str]) -> list[Change]:
     """Build, run and count the networks on either side of each of these rules, on the meta device."""
     preset = presets.get(MODEL)
-    inputs, resnets = preset.example_inputs(), closed_form.mobilediffusion_unet({}).resnets
+    inputs = preset.example_inputs()
 
     def cost(changes: Mapping[str, Any]) -> Cost:
         with torch.device("meta"):
@@ -106,7 +102,7 @@ def measure(names: Sequence[str]) -> list[Change]:
     ours, found = cost({}), []
     for name in names:
         other = cost(RULES[name].changes)
-        found.append(Change(name, *((other, ours) if RULES[name].adopted else (ours, other)), resnets))
+        found.append(Change(name, *((other, ours) if RULES[name].adopted else (ours, other))))
     return found
 
 
@@ -142,13 +138,10 @@ def rows(changes: Sequence[Change]) -> list[Row]:
             )
             found.append(Row.absent(change.rule, "runtime_change", reason))
         if change.rule == "c2":
-            sd15 = closed_form.tally(presets.get("sd15"))
-            assert sd15
-            blocks = "ResNet blocks of the full-size network"
-            found += [
-                Row("base", "conv_blocks", sd15.resnets, f"{blocks}: SD-1.5's UNet"),
-                Row("c2", "conv_blocks", change.resnets, f"{blocks}: {MODEL}"),
-            ]
+            for row, preset, title in (("base", "sd15", "SD-1.5's UNet"), ("c2", MODEL, MODEL)):
+                tally = closed_form.tally(presets.get(preset))
+                assert tally
+                found.append(Row(row, "conv_blocks", tally.resnets, f"ResNet blocks of the full-size network: {title}"))
     return found
 
 

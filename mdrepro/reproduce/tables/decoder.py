@@ -59,10 +59,7 @@ def rows(
 ) -> list[Row]:
     """Quality of each decoder and its difference from the original's, nearness of the images, parameters and latency.
 
-    Args:
-        experiment, scored: the rows, and what scored.
-        measured: from `measure`, at one guidance scale.
-        ms: from `latencies`.
+    ``measured``: from `measure`, at one guidance scale. ``ms``: from `latencies`.
     """
     cells = paired.rows(measured, scored, against=ORIGINAL)
     side, threads = latent_side(experiment.tier), torch.get_num_threads()

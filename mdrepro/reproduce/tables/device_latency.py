@@ -56,14 +56,12 @@ def rows(measurements: Measurements) -> list[Row]:
 
 @dataclass(frozen=True)
 class Torch:
-    """MobileDiffusion's UNet in torch and on LiteRT, run by run in turn.
+    """MobileDiffusion's UNet on LiteRT and in torch, run by run in turn.
 
     Args:
-        litert, torch: records of both.
-        states: how the machine was, see `mdrepro.latency.host.record`.
+        litert, torch, states: records of both, and how the machine was; see `mdrepro.latency.host.record`.
         ratio: time of LiteRT over torch's, with its 95 % interval.
-        way: of torch, in words.
-        kept: the file that LiteRT ran.
+        way, kept: of torch, in words; the file that LiteRT ran.
         processes: that took turns, these two among them.
     """
 
@@ -96,17 +94,15 @@ def against_torch(
     """Time MobileDiffusion's UNet in torch and on LiteRT in turn; nothing where it was not measured.
 
     Args:
-        measurements: from `host_latency.measure`.
+        measurements, resolution, threads: as of `host_latency.measure`.
         ways: ``eager``, ``compiled`` or ``none``.
-        resolution, threads: as for `host_latency.measure`.
         runs, most: as for `host_torch.alternate`.
 
     Returns:
         for each way of torch, LiteRT in the precision that was measured and in `INTEGER`.
 
     Raises:
-        BadInput: a way that cannot run.
-        NotAttempted, RuntimeError: as `prepare`.
+        BadInput, NotAttempted, RuntimeError: a way that cannot run; or as `prepare`.
     """
     one, wanted = measurements.get(COMPARED), _wanted(ways)
     if one is None or not wanted:

@@ -45,12 +45,7 @@ def logs(experiment: Experiment) -> dict[str, list[Round]]:
 
 
 def rows(experiment: Experiment, measured: Mapping[str, Scored], scored: Evaluation[Scored]) -> list[Row]:
-    """Quality of every row and its difference from others', cost, latency, and how it was trained robustly.
-
-    Args:
-        experiment, scored: the rows, and what scored.
-        measured: images by row.
-    """
+    """Quality of every row's images and its difference from others', cost, latency, and how it was trained robustly."""
     cells, lacking = paired.rows(measured, scored, against="standard"), []
     for row, other in WITHOUT_ROBUST.items():
         if other in experiment.setups:
@@ -144,26 +139,19 @@ def _scores(axis: Axes, names: Sequence[str], log: Sequence[Round], norm: Normal
         for candidate in entry.candidates:
             if candidate.score is not None:
                 grid[names.index(candidate.block), column] = candidate.score
-        for sign, line in actions(entry, names):
-            mark = axis.text(column, line, sign, ha="center", va="center", fontsize=11, fontweight="bold")
-            mark.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+        for kind, _, name in (action.partition(" ") for action in entry.actions):
+            if name in names:
+                sign = {"remove": "−", "duplicate": "+"}[kind]
+                mark = axis.text(column, names.index(name), sign, ha="center", va="center", fontsize=11, weight="bold")
+                mark.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     return axis.imshow(grid, aspect="auto", cmap="RdBu_r", norm=norm, interpolation="nearest")
 
 
-def actions(entry: Round, names: Sequence[str]) -> list[tuple[str, int]]:
-    """A round's actions on the blocks of ``names``: sign and index of the block."""
-    signs = {"remove": "−", "duplicate": "+"}
-    split = [action.split(" ", 1) for action in entry.actions]
-    return [(signs[kind], names.index(name)) for kind, name in split if name in names]
-
-
 def _ordered(blocks: set[str]) -> list[str]:
-    """Names in the order of computation: down, middle, up; the ResNet of an index before its cross-attention."""
-    sides = {"down": 0, "mid": 1, "up": 2}
+    """Names in the order of computation: down, mid, up; the ResNet of an index before its cross-attention."""
 
-    def order(name: str) -> tuple[int, int, int, int]:
+    def order(name: str) -> tuple[str, int, int]:
         stage, kind, index = name.split()
-        side, _, number = stage.partition("-")
-        return sides[side], int(number or 0), int(index), KINDS.index(kind)
+        return stage, int(index), KINDS.index(kind)
 
     return sorted(blocks, key=order)

@@ -125,11 +125,9 @@ def measure(
             raise
         except RuntimeError as error:
             raise RuntimeError(f"{error}; to measure without it, name the others in `networks`") from error
-        how = "kept" if there else f"{sum(kept[piece].report['seconds'].values()):.0f} s to export"
-        print(
-            f"{piece.title}: {kept[piece].report['bytes'] / 1e6:.0f} MB, {kept[piece].psnr_db:.1f} dB, {how}",
-            flush=True,
-        )
+        report = kept[piece].report
+        how = "kept" if there else f"{sum(report['seconds'].values()):.0f} s to export"
+        print(f"{piece.title}: {report['bytes'] / 1e6:.0f} MB, {kept[piece].psnr_db:.1f} dB, {how}", flush=True)
     reports: dict[Piece, list[host.ProcessReport]] = {piece: [] for piece in wanted}
     for number in range(1, rounds + 1):
         for piece in wanted:
@@ -166,8 +164,7 @@ class Image:
     Args:
         title: in print.
         text_encoder, unet, decoder: networks by preset.
-        steps: of the denoiser.
-        branches: 2 with guidance, which also runs the text encoder twice; 1 without.
+        steps, branches: of the denoiser; 2 with guidance, which also runs the text encoder twice; 1 without.
     """
 
     title: str
@@ -228,19 +225,15 @@ def around(value: float, low: float, high: float, runs: int) -> Interval:
 
 def parts(image: Image, measurements: Measurements) -> list[tuple[float, Measured]] | None:
     """An image's networks with how often each runs, both branches at once half as often; None where one is missing."""
-    terms: list[tuple[float, Measured]] = []
-    for network, count in image.counts().items():
-        one = measured(network, measurements, image.branches)
-        if one is None:
-            return None
-        terms.append((count / one.piece.branches, one))
-    return terms
+    found = [(count, measured(network, measurements, image.branches)) for network, count in image.counts().items()]
+    terms = [(count / one.piece.branches, one) for count, one in found if one]
+    return terms if len(terms) == len(found) else None
 
 
 def measured(network: str, measurements: Measurements, branches: int = 1) -> Measured | None:
     """A network as measured, a guided denoiser with both branches at once where that was measured."""
-    both = measurements.get(Piece(network, 2)) if branches == 2 and systems.exports()[network][1] == "unet" else None
-    return both or measurements.get(Piece(network))
+    known = [piece for piece in measurements if piece.network == network and piece.branches <= branches]
+    return measurements[max(known)] if known else None
 
 
 def absent(row: str, column: str, needed: Iterable[str], measurements: Measurements) -> Row:

@@ -53,12 +53,9 @@ def _absent(row: str, network: str, measurements: Measurements) -> list[Row]:
 
 
 def _network(row: str, count: int, one: Measured, branches: int) -> list[Row]:
-    """Rows of one network: its size, one run, and all that an image takes.
+    """Rows of one network: its size, one run, and the ``count`` runs that an image takes.
 
-    Args:
-        row, one: which, and as measured.
-        count: runs an image, a run of a denoiser being a step.
-        branches: that a run stands for, all in one evaluation or one after the other.
+    A run stands for so many ``branches``, all in one evaluation or one after the other.
     """
     times = branches / one.piece.branches
     both = "both branches in one evaluation" if times == 1 else f"one branch, counted {times:g} times"

@@ -26,13 +26,9 @@ RESOLUTION = 512
 
 @dataclass(frozen=True)
 class Place:
-    """A row of a phone.
+    """A row of a phone: its names, in small letters and digits alone; how it makes an image, with a note on that.
 
-    Args:
-        devices: names of the phone, in small letters and digits alone.
-        image: how it makes an image.
-        note: about that, for the protocol.
-        batch: of the denoiser's records: guidance branches in one evaluation.
+    ``batch``: of the denoiser's records, guidance branches in one evaluation.
     """
 
     devices: tuple[str, ...]
@@ -59,11 +55,6 @@ def _listed(place: str) -> list[Path]:
     return [] if place == NONE else sorted(path.glob("*.json")) if path.is_dir() else [path]
 
 
-def bare(name: str) -> str:
-    """Letters and digits of a device's name, in small letters."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
 def latest(brought: Iterable[Record], network: str, batch: int = 1) -> Record | None:
     """The last record of a network; a denoiser's at that batch.
 
@@ -86,7 +77,8 @@ def parts(brought: Sequence[Record], place: Place) -> list[Record | None]:
 
     Of several such pairs it is the one in which most of the three were measured, and of those the last.
     """
-    here = [one for one in records.split(brought)["measured"] if bare(one.device.name) in place.devices]
+    measured = records.split(brought)["measured"]
+    here = [one for one in measured if re.sub(r"[^a-z0-9]", "", one.device.name.lower()) in place.devices]
     best: list[Record | None] = [None, None, None]
     for pair in dict.fromkeys((one.accelerator, one.precision) for one in reversed(here)):
         those = [one for one in here if (one.accelerator, one.precision) == pair]
@@ -117,11 +109,7 @@ def value(row: str, column: str, one: Record) -> Row:
 def rows(brought: Sequence[Record], places: Mapping[str, Place], columns: Sequence[str], whole: str) -> list[Row]:
     """What measured records say of phones' rows: each part that there is, and the whole where all are.
 
-    Args:
-        brought: records of any origin; imported ones are passed over.
-        places: by row.
-        columns: of text encoder, denoiser and decoder.
-        whole: column of the whole image; ms, or s where it ends so.
+    ``columns``: of text encoder, denoiser and decoder. ``whole``: of the image; in ms, or in s where it ends so.
     """
     cells = []
     for row, place in places.items():

@@ -58,12 +58,8 @@ def measure(
 ) -> dict[str, Scored]:
     """The rows of Table 2 at one guidance scale, from the same noise: points of curves, and other samplers.
 
-    Args:
-        experiment, scored, seed: the rows; the captions, and what scores; of the noise.
-        traced: curves of the same captions, from `trace`; none where the rows are of others.
-
-    Raises:
-        BadInput: the guidance is no scale of the curves.
+    ``traced``: curves of the same captions, from `trace`; none where the rows are of others. Raises BadInput where the
+    guidance is no scale of the curves.
     """
     shown = [row for row in SHOWN if row in experiment.setups]
     return {row: experiment.point(row, traced, scored, seed=seed) for row in shown}
@@ -77,12 +73,9 @@ def rows(
     for_curves: Evaluation[Scored],
     for_rows: Evaluation[Scored],
 ) -> list[Row]:
-    """All cells of the table that can be measured at this tier.
+    """All cells of the table that can be measured at this tier, from `measure`, `trace` and the curves' levels.
 
-    Args:
-        experiment, measured, traced: the rows; from `measure`; from `trace`.
-        levels: of the curves.
-        for_curves, for_rows: what scored the curves, and the rows of Table 2.
+    ``for_curves``, ``for_rows``: what scored the curves, and the rows of Table 2.
     """
     cells: list[Row] = []
     n = len(for_rows.captions)

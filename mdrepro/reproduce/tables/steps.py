@@ -24,12 +24,7 @@ def eight_steps(experiment: Experiment, scored: Evaluation[Scored], seeds: Seque
 
 
 def rows(measured: Mapping[str, Scored], scored: Evaluation[Scored], eight: Mapping[str, Array]) -> list[Row]:
-    """Quality with intervals, differences between rows on the same prompts and noise, and time.
-
-    Args:
-        measured, scored: images by row, and what scored them.
-        eight: from `eight_steps`.
-    """
+    """Quality with intervals, differences between rows on the same prompts and noise, and time; see `eight_steps`."""
     cells = []
     for row, images in measured.items():
         protocol = f"{caption_count(images, scored)}; {scored.scoring}"

@@ -22,9 +22,6 @@ SYSTEM = systems.get("mobilediffusion").parts
 def rows(costs: Sequence[Cost]) -> list[Row]:
     """Parameters, MACs, FLOPs and attention share of each network; for denoisers also block counts and share of SD-1.5.
 
-    Args:
-        costs: what `mdrepro.metrics.cost.measure.measure` gave, one for each preset.
-
     Raises:
         BadInput: a cost of a network that is no preset.
     """
@@ -73,10 +70,7 @@ def protocol(preset: Preset, resolution: int) -> str:
 
 
 def figure(costs: Sequence[Cost]) -> Figure:
-    """MACs against parameters: denoisers left, image decoders right, the two papers' networks in colour.
-
-    A panel without networks stays empty; ``costs`` as for `rows`.
-    """
+    """MACs against parameters: denoisers left, image decoders right, the two papers' networks in colour."""
     panels = {"denoiser": "Denoiser, one evaluation", "decoder": "Image decoder, one image"}
     with plotting.figure(1, 2, size=(9, 4.6), width_ratios=[4, 3]) as (drawn, axes):
         for axis, (kind, title) in zip(axes, panels.items(), strict=True):

@@ -41,10 +41,8 @@ GROUPS = [f"{stage}-{kind}" for stage in dict.fromkeys(STAGES.values()) for kind
 class Group:
     """The blocks of one kind in one stage of Table 3.
 
-    Args:
-        blocks: how many.
-        side, width: height and width of the feature map that they give for a 512 px image, and its channels.
-        params, macs: of all of them; in one forward pass, attention products included.
+    ``side``, ``width``: of the feature map that they give for a 512 px image, and its channels. ``params``, ``macs``:
+    of all of them, in one forward pass, attention products included.
     """
 
     blocks: int = 0
@@ -72,9 +70,6 @@ def count(name: str) -> Counted:
     """Count the blocks of a preset in one forward pass at batch 1, 512 px, on the meta device.
 
     What a block is, is asked of the modules that ran: diffusers' ResnetBlock2D and Transformer2DModel.
-
-    Args:
-        name: a preset of SD-1.5's build.
 
     Raises:
         BadInput: an unknown name.
@@ -123,9 +118,7 @@ def _params(module: nn.Module) -> int:
 def rows(counted: Mapping[str, Counted]) -> list[Row]:
     """Table 3's cells, and parameters and MACs of each row, of what is no block, and of the whole.
 
-    Args:
-        counted: what `count` gave for each of `NETWORKS`, by the ending of the columns (``origin``, ``ours``,
-            ``table1``).
+    ``counted``: what `count` gave for each of `NETWORKS`, by the ending of the columns.
     """
     table = []
     protocols = {ending: unet_cost.protocol(presets.get(name), 512) for ending, name in NETWORKS.items()}

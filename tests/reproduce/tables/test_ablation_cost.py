@@ -95,7 +95,7 @@ def test_only_t1_is_turned_back_to_something_else_than_sd():
 
 def change(rule: str, before: tuple[int, int], after: tuple[int, int]) -> Change:
     costs = [Cost("mobilediffusion", params, macs, macs, 2 * macs, 512) for params, macs in (before, after)]
-    return Change(rule, *costs, 11)
+    return Change(rule, *costs)
 
 
 def test_rows_are_changes_in_per_cent():
