@@ -64,12 +64,9 @@ def minus(text: str) -> str:
 def paragraph(text: str, indent: str = "", *, hanging: int = 4, mark: str = "") -> str:
     """A text without line breaks, wrapped on a terminal, ``indent`` before each line.
 
-    Args:
-        hanging: spaces before all lines but the first.
-        mark: the verdict in the text, shown in its colour.
+    ``hanging``: spaces before all lines but the first. ``mark``: the verdict in the text, shown in its colour.
     """
-    limit = width()
-    if limit is not None:
+    if (limit := width()) is not None:
         options = {"subsequent_indent": " " * hanging, "break_on_hyphens": False}
         text = "\n".join(textwrap.wrap(text, max(limit - len(indent), hanging + 1), **options))  # type: ignore[arg-type]
     return textwrap.indent(text.replace(mark, styled(mark), 1), indent)

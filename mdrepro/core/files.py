@@ -86,10 +86,9 @@ def replacing_folder(final: Path) -> Iterator[Path]:
     An older ``final`` stays untouched until then. What killed processes left beside it is removed first.
     """
     sweep(final.parent, final.name)
-    with unfinished(final) as aside:
+    with replacing(final) as aside:
         aside.mkdir()
         yield aside
-        swap(aside, final)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -23,14 +23,12 @@ def hold(file: Path, *, busy: Callable[[], None] | None = None, refuse: str = ""
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file)
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         if refuse:
             raise BadInput(refuse) from None
         if busy:
             busy()
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()

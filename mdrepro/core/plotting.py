@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, RED, GREY = "#4c72b0", "#dd8452", "#55a868", "#c44e52", "#7f868f"
 """Seaborn's "deep", with a darker grey: blue for the network a figure is about, grey for what it is compared with."""
+Grid = Literal["both", "x", "none"]
 STYLE = {"grid.color": "0.92", "axes.edgecolor": "0.6", "figure.dpi": 100}
 LABEL_OFFSETS = (
     *((7, 0), (-7, 0), (0, 6), (0, -6), (6, 6), (6, -6), (-6, 6), (-6, -6)),
@@ -28,20 +29,12 @@ LABEL_OFFSETS = (
 
 @contextmanager
 def figure(
-    rows: int = 1,
-    columns: int = 1,
-    *,
-    size: tuple[float, float],
-    grid: Literal["both", "x", "none"] = "both",
-    **options: Any,
+    rows: int = 1, columns: int = 1, *, size: tuple[float, float], grid: Grid = "both", **options: Any
 ) -> "Iterator[tuple[Figure, list[Axes]]]":
     """A new figure in the common style and its axes, row by row; closed at the end, so that a notebook shows it once.
 
-    Args:
-        rows, columns: of axes.
-        size: width and height, inches.
-        grid: "x" for horizontal bars (no left spine), "none" for images.
-        options: more of ``pyplot.subplots``.
+    ``size``: width and height, inches. ``grid``: "x" for horizontal bars (no left spine), "none" for images.
+    ``options``: more of ``pyplot.subplots``.
     """
     import seaborn as sns
     from matplotlib import pyplot as plt

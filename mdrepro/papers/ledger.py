@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import unknown
-from mdrepro.papers import schema
-from mdrepro.papers.schema import CONFIRMED, TIERS, Claim, ClaimVerdict, Column, Paper, Table, Tier, Verdict
+from mdrepro.papers.schema import CONFIRMED, TIERS, Claim, ClaimVerdict, Column, Condition, Paper, Table, Tier, Verdict
 
 PAPERS = ("mobilediffusion", "snapfusion")
 Interval = tuple[float, float, float]
@@ -49,11 +48,9 @@ def paper_of(table: Table) -> Paper:
 def judge(
     table: Table, tier: str, row: str, column: str, value: float | None, ci: tuple[float, float] | None = None
 ) -> Verdict:
-    """The verdict on one measured number against the paper's cell.
+    """The verdict on one measured number in the column's unit (None: not attempted) against the paper's cell.
 
-    Args:
-        value: the measured number in the column's unit; None when it was not attempted.
-        ci: its 95 % interval; None when exact.
+    ``ci``: its 95 % interval; None when exact.
     """
     cell, spec = table.cell(row, column), table.columns[column]
     if value is None:
@@ -84,11 +81,9 @@ def _interval(row: Mapping[str, Any]) -> Interval:
 def judge_claim(
     claim: Claim, rows: Iterable[Mapping[str, Any]], on_pictures: Mapping[str, str] | None = None
 ) -> tuple[ClaimVerdict, str]:
-    """The verdict on a claim from result rows (mappings as in result.json), and the numbers behind it in words.
+    """The verdict on a claim from its table's rows (mappings as in result.json), and the numbers behind it in words.
 
-    Args:
-        claim, rows: of a table: what was measured, or not attempted.
-        on_pictures: see `Table.on_pictures`. It holds where rows have its columns of pictures and none of scenes.
+    ``on_pictures``: see `Table.on_pictures`. It holds where rows have its columns of pictures and none of scenes.
     """
     measured = {f"{row['row']}/{row['column']}": row for row in rows if row["value"] is not None}
     verdicts, words = [], []
@@ -110,7 +105,7 @@ def judge_claim(
     return verdict, "; ".join(words)
 
 
-def _conditions(claim: Claim, measured: set[str], on_pictures: Mapping[str, str]) -> list[schema.Condition]:
+def _conditions(claim: Claim, measured: set[str], on_pictures: Mapping[str, str]) -> list[Condition]:
     """A claim's conditions on the columns that were measured: all as they are, where no other can be judged."""
     if not measured & set(on_pictures.values()) or measured & set(on_pictures):
         return list(claim.conditions)

@@ -5,7 +5,7 @@
 
 import enum
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -281,7 +281,7 @@ class Table(Data):
     def _consistent(self) -> Self:
         keys = [f"{cell.row}/{cell.column}" for cell in self.cells]
         wanted = {*keys, *(cell for claim in self.claims for one in claim.conditions for cell in one.cells())}
-        faults = {
+        faults: dict[str, Set[str]] = {
             "cells given twice": repeated(keys),
             "cells outside the declared rows and columns": wanted
             - {f"{a}/{b}" for a in self.rows for b in self.columns},

@@ -1,7 +1,6 @@
 """Table ``snapfusion-distillation-ablations``: FID-CLIP curves of students that differ in one thing."""
 
 from collections.abc import Mapping
-from typing import TypeVar
 
 from matplotlib.figure import Figure
 
@@ -13,7 +12,6 @@ from mdrepro.evaluation.intervals import SPREAD
 from mdrepro.evaluation.protocol import Evaluation, Scored, caption_count
 from mdrepro.evaluation.rows import Row
 
-T = TypeVar("T")
 _6D, _7B, _7C = "fig6d-range-2-14-p-0.1", "fig7b-dynamic-0.2", "fig7c-teacher-16"
 _COMPARED = (
     ("fig6a-direct", "fig6a-progressive", BEST_FID, BEST_CLIP),
@@ -40,10 +38,10 @@ ANOTHER_BASE = ("fig7d-sd2-8", "fig7d-sd2-50")
 NO_BASE = "needs another base model, of another text encoder, and its students: there are no recipes of them yet"
 
 
-def panels(by_row: Mapping[str, T]) -> dict[str, dict[str, T]]:
+def panels(levels: Mapping[str, Levels]) -> dict[str, dict[str, Levels]]:
     """Rows by the panel of the figure that they stand in, ``fig6a-direct`` in ``Fig. 6a``: those are compared."""
-    grouped: dict[str, dict[str, T]] = {}
-    for row, value in by_row.items():
+    grouped: dict[str, dict[str, Levels]] = {}
+    for row, value in levels.items():
         grouped.setdefault(f"Fig. {row[3:5]}", {})[row] = value
     return grouped
 

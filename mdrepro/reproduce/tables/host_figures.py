@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -22,7 +21,7 @@ KINDS = {
 def against_work(measurements: Measurements) -> Figure:
     """Latency over multiply-accumulates, both logarithmic, each network a point.
 
-    The lines are the peak of a matrix product on the same cores, the most that any process saw, and half of it.
+    The lines are the peak of a matrix product on the same cores, the most that any process saw, a half and a quarter.
     """
     with plotting.figure(size=(7.2, 5)) as (drawn, (axis,)):
         shown = sorted(measurements.values(), key=lambda one: one.ms)
@@ -42,23 +41,22 @@ def against_work(measurements: Measurements) -> Figure:
         drawn.canvas.draw()  # fixes the limits
         for title, marker, colour in KINDS.values():
             axis.plot([], [], marker, color=colour, ms=7, mec="white", label=title)
-        _peaks(axis, max(one.state["peak_gmacs"] for one in shown))
+        peak = max(one.state["peak_gmacs"] for one in shown)
+        limits = {"xlim": axis.get_xlim(), "ylim": axis.get_ylim()}
+        work = np.asarray(limits["xlim"])
+        for part, style, title in (
+            (1, "-", f"a matrix product's {peak:.0f} GMAC/s"),
+            (2, "--", "half"),
+            (4, ":", "a quarter"),
+        ):
+            axis.plot(work, 1000 * part * work / peak, ls=style, color="0.55", lw=1.1, zorder=0, label=title)
+        axis.set(**limits)
         axis.legend(loc="upper left", frameon=True, framealpha=0.9, edgecolor="0.9")
         plotting.plain_log(axis.xaxis)
         plotting.plain_log(axis.yaxis)
         plotting.title(axis, "Time against work")
         plotting.label_points(axis, labels)
     return drawn
-
-
-def _peaks(ax: Axes, peak: float) -> None:
-    """Lines of constant speed: the product's peak, a half and a quarter of it."""
-    limits = {"xlim": ax.get_xlim(), "ylim": ax.get_ylim()}
-    work = np.asarray(limits["xlim"])
-    labels = (f"a matrix product's {peak:.0f} GMAC/s", "half", "a quarter")
-    for part, style, label in zip((1, 2, 4), ("-", "--", ":"), labels, strict=True):
-        ax.plot(work, 1000 * part * work / peak, ls=style, color="0.55", lw=1.1, zorder=0, label=label)
-    ax.set(**limits)
 
 
 def of_an_image(images: Mapping[str, Image], measurements: Measurements) -> Figure:

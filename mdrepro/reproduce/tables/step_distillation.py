@@ -61,8 +61,7 @@ def measure(
     ``traced``: curves of the same captions, from `trace`; none where the rows are of others. Raises BadInput where the
     guidance is no scale of the curves.
     """
-    shown = [row for row in SHOWN if row in experiment.setups]
-    return {row: experiment.point(row, traced, scored, seed=seed) for row in shown}
+    return {row: experiment.point(row, traced, scored, seed=seed) for row in SHOWN if row in experiment.setups}
 
 
 def rows(

@@ -76,7 +76,7 @@ def figure(costs: Sequence[Cost]) -> Figure:
         for axis, (kind, title) in zip(axes, panels.items(), strict=True):
             shown = [cost for cost in costs if presets.get(cost.model).kind == kind]
             shown.sort(key=lambda cost: presets.get(cost.model).title not in PAPERS)  # their labels are placed first
-            labels = [(_name(cost), (cost.params / 1e6, cost.macs / 1e9), _colour(cost)) for cost in shown]
+            labels = [_label(cost) for cost in shown]
             for _, point, colour in labels:
                 axis.plot(*point, "o", ms=7.5, mec="white", color=colour)
             axis.set(xscale="log", yscale="log", xlabel="parameters, million")
@@ -89,12 +89,10 @@ def figure(costs: Sequence[Cost]) -> Figure:
     return drawn
 
 
-def _colour(cost: Cost) -> str:
-    return plotting.RED if presets.get(cost.model).title in PAPERS else plotting.GREY
-
-
-def _name(cost: Cost) -> str:
-    title = presets.get(cost.model).title
-    place = f" ({cost.resolution} px)" if cost.resolution != 512 else ""
-    numbers = f"  {cost.params / 1e6:.3g}M, {cost.macs / 1e9:.0f} GMAC" if title in PAPERS else ""
-    return f"{title}{place}{numbers}"
+def _label(cost: Cost) -> tuple[str, tuple[float, float], str]:
+    """Text, position and colour of a network."""
+    title, params, gmacs = presets.get(cost.model).title, cost.params / 1e6, cost.macs / 1e9
+    text = f"{title} ({cost.resolution} px)" if cost.resolution != 512 else title
+    if title in PAPERS:
+        return f"{text}  {params:.3g}M, {gmacs:.0f} GMAC", (params, gmacs), plotting.RED
+    return text, (params, gmacs), plotting.GREY

@@ -40,12 +40,10 @@ class Measured:
     """One autoencoder on the held-out photographs.
 
     Args:
-        recipe: how it was trained.
-        params: parameters of its decoder.
+        recipe, params: how it was trained; parameters of its decoder.
         images: reconstructions, uint8 (tiles, 3, 256, 256) for each photograph.
         scores: by metric, an array for each photograph with one number per tile.
-        definitions: what was measured, by metric.
-        reasons: why a metric was not attempted.
+        definitions, reasons: by metric, what was measured, and why it was not attempted.
     """
 
     recipe: Recipe
@@ -63,13 +61,16 @@ def originals(held_out: Sequence[photos.Photograph]) -> list[Tensor]:
 
 @torch.inference_mode()
 def measure(runs: Mapping[str, Run], tiles: Sequence[Tensor]) -> dict[str, Measured]:
-    """Reconstruct every tile with every autoencoder, from the mean of its latent, and score it.
+    """Reconstruct every tile (from `originals`) with every row's autoencoder, from the mean of its latent; score it.
 
-    Args:
-        runs: the trained autoencoders by row.
-        tiles: from :func:`originals`.
+    LPIPS is left out, with the reason, where its weights are not here.
     """
-    perceptual, reasons = _perceptual()
+    perceptual, reasons = {}, {}
+    for net in reconstruction.BACKBONES:
+        try:
+            perceptual[f"lpips_{net}"] = reconstruction.Lpips(net)
+        except NotAttempted as missing:
+            reasons[f"lpips_{net}"] = str(missing)
     metrics = {"psnr": reconstruction.psnr, "ssim": reconstruction.ssim, "ms_ssim": reconstruction.ms_ssim}
     definitions = DEFINITIONS | {name: metric.protocol for name, metric in perceptual.items()}
     measured = {}
@@ -185,17 +186,6 @@ def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> Fig
         right.set_xlabel(f"PSNR gain (dB): {len(split.held_out)} photographs (dots), mean and 95 % interval")
         plotting.title(right, "On the same tiles")
     return figure
-
-
-def _perceptual() -> tuple[dict[str, reconstruction.Lpips], dict[str, str]]:
-    """LPIPS by column where the weights are here, and the reason where they are not."""
-    metrics, reasons = {}, {}
-    for net in reconstruction.BACKBONES:
-        try:
-            metrics[f"lpips_{net}"] = reconstruction.Lpips(net)
-        except NotAttempted as missing:
-            reasons[f"lpips_{net}"] = str(missing)
-    return metrics, reasons
 
 
 def _reconstructed(model: vae.Autoencoder, tiles: Tensor) -> Tensor:
