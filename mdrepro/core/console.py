@@ -103,7 +103,10 @@ def _total(widths: Sequence[int]) -> int:
 def _fitted(table: list[list[str]], room: int | None) -> list[str]:
     """The text of each line of a table, wrapped to ``room`` characters; no header where rows become blocks."""
     body = list(zip(*table[1:], strict=True)) or [()] * len(table[0])
-    right = [any(map(NUMBER.fullmatch, column)) and all(map(_numeric, column)) for column in body]
+    right = [
+        any(map(NUMBER.fullmatch, column)) and all(cell in ("", NONE) or NUMBER.fullmatch(cell) for cell in column)
+        for column in body
+    ]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if room is None or _total(widths) <= room:
         return [_line(line, widths, right, header=line is table[0]) for line in table]
@@ -162,10 +165,6 @@ def _longest(cell: str) -> int:
     return max((len(piece) for word in cell.split() for piece in PIECE.findall(word)), default=0)
 
 
-def _numeric(cell: str) -> bool:
-    return cell in ("", NONE) or NUMBER.fullmatch(cell) is not None
-
-
 _live: "rich.progress.Progress | None" = None
 
 
@@ -173,11 +172,9 @@ class Progress:
     """How far something is: a live line on a terminal, elsewhere a plain line at most every `LINE_SECONDS`.
 
     Args:
-        title: what runs.
-        total, done: how many things there are to do; how many were done before, by earlier runs.
-        unit: what is counted.
-        show: False for a process that stays silent.
-        file: where it is shown; None for standard error.
+        title, unit: what runs, and what is counted.
+        total, done: how many there are to do; how many were done before, by earlier runs.
+        show, file: False for a process that stays silent; where it is shown, None for standard error.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> BadInput:
 
 
 def select_all(kind: str, wanted: Sequence[str], choices: Iterable[str]) -> list[str]:
-    """The choices that are wanted, ``all`` for every one; in their order, each once. Raises BadInput for another name."""
+    """The wanted choices, ``all`` for every one; in their order, each once. Raises BadInput for another name."""
     choices = list(choices)
     for name in wanted:
         if name not in ("all", *choices):

@@ -22,13 +22,11 @@ Input = tuple[str, Path]
 
 
 def _git(*arguments: str) -> str | None:
+    command = ["git", *arguments]
     try:
-        process = subprocess.run(
-            ["git", *arguments], cwd=root(), capture_output=True, text=True, timeout=30, check=True
-        )
+        return subprocess.check_output(command, cwd=root(), stderr=subprocess.DEVNULL, text=True, timeout=30).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return process.stdout.strip()
 
 
 def commit() -> str | None:

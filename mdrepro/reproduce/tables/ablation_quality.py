@@ -52,8 +52,7 @@ def sizes(pipelines: Mapping[str, MobileDiffusionPipeline]) -> dict[str, Size]:
 def rows(
     experiment: Experiment, measured: Mapping[str, Scored], sized: Mapping[str, Size], scored: Evaluation[Scored]
 ) -> list[Row]:
-    """Quality of each row's images, its difference from the base's on the same captions and noise, size and cost (from
-    `sizes`), and steps of fine-tuning."""
+    """Quality of each row's images, its difference from the base's, size and cost, and steps of fine-tuning."""
     cells = paired.rows(measured, scored, against=BASE)
     for row, size in sized.items():
         denoiser = f"denoiser of {experiment.setups[row].recipe}"

@@ -20,6 +20,10 @@ from mdrepro.models.mobilediffusion import vae
 from mdrepro.models.protocols import Autoencoder
 
 ORIGINAL = "original"
+SIDES = {"quick": 8, "proxy": 32, "paper": 64}
+"""Latent pixels a side, by tier: of 64, 256 and 512 px."""
+Curve = dict[str, list[tuple[float, float, float]]]
+"""By row: guidance, CLIP score and FID of each point."""
 
 
 def measure(
@@ -32,11 +36,6 @@ def measure(
 def decoders(experiment: Experiment) -> dict[str, Autoencoder]:
     """Each row's decoder."""
     return {row: experiment.pipeline(row).vae for row in experiment.setups}
-
-
-def latent_side(tier: str) -> int:
-    """Latent pixels a side: of 64, 256 and 512 px."""
-    return {"quick": 8, "proxy": 32, "paper": 64}[tier]
 
 
 @torch.inference_mode()
@@ -62,27 +61,18 @@ def rows(
     ``measured``: from `measure`, at one guidance scale. ``ms``: from `latencies`.
     """
     cells = paired.rows(measured, scored, against=ORIGINAL)
-    side, threads = latent_side(experiment.tier), torch.get_num_threads()
+    side, threads = SIDES[experiment.tier], torch.get_num_threads()
     for row, decoder in decoders(experiment).items():
         name = f"decoder of {experiment.setups[row].decoder or 'the autoencoder that comes with the denoiser'}"
         timed = f"{name}; one latent of {side} x {side}, {threads} CPU threads, median; depends on the machine"
         cells.append(Row(row, "params", vae.decoder_parameters(decoder) / 1e6, name))
         cells.append(Row(row, "latency_ms", ms[row], timed))
         if row != ORIGINAL:
-            near = cluster_interval([[value] for value in psnr(measured[row], measured[ORIGINAL])])
+            pairs = zip(measured[row].batches(), measured[ORIGINAL].batches(), strict=True)
+            near = cluster_interval([[value] for pair in pairs for value in reconstruction.psnr(*pair).tolist()])
             protocol = f"mean over images of the PSNR of 8-bit RGB; {measured[row].description}; {SPREAD}"
             cells.append(Row.measured(row, "psnr_to_original", near, protocol))
     return cells
-
-
-def psnr(images: Scored, other: Scored) -> list[float]:
-    """PSNR of each image to that of the other set, dB."""
-    pairs = zip(images.batches(), other.batches(), strict=True)
-    return torch.cat([reconstruction.psnr(*pair) for pair in pairs]).tolist()
-
-
-Curve = dict[str, list[tuple[float, float, float]]]
-"""By row: guidance, CLIP score and FID of each point."""
 
 
 def curves(measured: Mapping[float, Mapping[str, Scored]], scored: Evaluation[Scored]) -> Curve:

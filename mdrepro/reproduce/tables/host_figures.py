@@ -44,11 +44,8 @@ def against_work(measurements: Measurements) -> Figure:
         peak = max(one.state["peak_gmacs"] for one in shown)
         limits = {"xlim": axis.get_xlim(), "ylim": axis.get_ylim()}
         work = np.asarray(limits["xlim"])
-        for part, style, title in (
-            (1, "-", f"a matrix product's {peak:.0f} GMAC/s"),
-            (2, "--", "half"),
-            (4, ":", "a quarter"),
-        ):
+        lines = {"-": f"a matrix product's {peak:.0f} GMAC/s", "--": "half", ":": "a quarter"}
+        for part, (style, title) in zip((1, 2, 4), lines.items(), strict=True):
             axis.plot(work, 1000 * part * work / peak, ls=style, color="0.55", lw=1.1, zorder=0, label=title)
         axis.set(**limits)
         axis.legend(loc="upper left", frameon=True, framealpha=0.9, edgecolor="0.9")
@@ -64,12 +61,12 @@ def of_an_image(images: Mapping[str, Image], measurements: Measurements) -> Figu
 
     Images of which a part was not measured are left out.
     """
-    shown = [(image, terms) for image in images.values() if (terms := parts(image, measurements))]
-    shown.sort(key=lambda each: combine(each[1]).value)
+    shown = [(image, t, combine(t).value) for image in images.values() if (t := parts(image, measurements))]
+    shown.sort(key=lambda each: each[2])
     size = (9, 1.5 + 0.5 * max(len(shown), 1))
     with plotting.figure(1, 2, size=size, grid="x", sharey=True, width_ratios=[3, 2]) as (drawn, (left, right)):
-        for place, (_, terms) in enumerate(shown):
-            whole, start = combine(terms).value, 0.0
+        for place, (_, terms, whole) in enumerate(shown):
+            start = 0.0
             for factor, one in terms:
                 share = 100 * factor * one.ms / whole
                 colour = KINDS[presets.get(one.piece.network).kind][2]
@@ -84,12 +81,11 @@ def of_an_image(images: Mapping[str, Image], measurements: Measurements) -> Figu
         kinds = (KINDS[name] for name in ("text encoder", "denoiser", "decoder"))
         handles = [Patch(color=colour, label=title) for title, _, colour in kinds]
         left.set(xlim=(0, 100), xlabel="% of one image's time")
-        left.set_yticks(range(len(shown)), [image.title for image, _ in shown])
+        left.set_yticks(range(len(shown)), [image.title for image, *_ in shown])
         left.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2)
         right.set(xscale="log", xlabel="seconds for one image")
         if shown:
-            totals = [combine(terms).value / 1000 for _, terms in shown]
-            right.set_xlim(min(totals) / 3, max(totals) * 4)
+            right.set_xlim(shown[0][2] / 1000 / 3, shown[-1][2] / 1000 * 4)
             left.invert_yaxis()
         plotting.plain_log(right.xaxis)
     return drawn

@@ -159,12 +159,9 @@ def keep(table: str, measurements: Measurements) -> None:
 
 @dataclass(frozen=True)
 class Image:
-    """How an image is made.
+    """How an image is made, by networks' presets.
 
-    Args:
-        title: in print.
-        text_encoder, unet, decoder: networks by preset.
-        steps, branches: of the denoiser; 2 with guidance, which also runs the text encoder twice; 1 without.
+    ``branches``: 2 with guidance, which also runs the text encoder twice; 1 without.
     """
 
     title: str

@@ -21,15 +21,9 @@ NETWORKS = {"origin": "sd15", "ours": "snapfusion-table3", "table1": "snapfusion
 """Preset behind each group of columns. The baseline is diffusers' own class."""
 
 STAGES = {
-    "down_blocks.0": "down-1",
-    "down_blocks.1": "down-2",
-    "down_blocks.2": "down-3",
-    "down_blocks.3": "mid",
-    "mid_block": "mid",
-    "up_blocks.0": "mid",
-    "up_blocks.1": "up-1",
-    "up_blocks.2": "up-2",
-    "up_blocks.3": "up-3",
+    **{f"down_blocks.{index}": f"down-{index + 1}" for index in range(3)},
+    **dict.fromkeys(("down_blocks.3", "mid_block", "up_blocks.0"), "mid"),
+    **{f"up_blocks.{index}": f"up-{index}" for index in range(1, 4)},
 }
 """Table 3's stage for each stage of SD-1.5, by its name in diffusers: Mid holds three of them."""
 
@@ -166,9 +160,8 @@ def figure(counted: Mapping[str, Counted]) -> Figure:
             plotting.title(axis, title)
             axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=field == "blocks"))
             axis.margins(y=0.02)
-        labels = [row.removesuffix("-resnet").removesuffix("-cross-attention").capitalize() for row in GROUPS]
-        kinds = ["ResNet" if row.endswith("-resnet") else "cross-attention" for row in GROUPS]
-        axes[0].set_yticks(range(len(GROUPS)), [", ".join(pair) for pair in zip(labels, kinds, strict=True)])
+        labels = [row.capitalize().replace("-cross", ", cross").replace("-resnet", ", ResNet") for row in GROUPS]
+        axes[0].set_yticks(range(len(GROUPS)), labels)
         axes[0].invert_yaxis()
         drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return drawn
