@@ -22,7 +22,7 @@ MODEL = "mobilediffusion"
 TABLE = "mobilediffusion-ablation-cost"
 
 LEVEL_T1 = {"block_out_channels": (320, 640, 1280), "transformer_blocks": (3, 3, 3), "mid_transformer_blocks": 1}
-"""T1 turned back with the parameters level (371M), as the paper has it: ``md-t1-before`` in docs/underspecified.yaml."""
+"""T1 turned back with the parameters level (371M), as the paper says: ``md-t1-before`` in docs/underspecified.yaml."""
 
 
 @dataclass(frozen=True)
