@@ -28,12 +28,7 @@ TIMEOUT = 900
 
 @dataclass(frozen=True)
 class Phone:
-    """An attached phone that takes commands.
-
-    Args:
-        serial: as adb names it.
-        adb: the client.
-    """
+    """An attached phone that takes commands: its serial number, and the path of the client ``adb``."""
 
     serial: str
     adb: str
@@ -103,12 +98,10 @@ def phone(serial: str | None = None) -> Phone:
 def parse_devices(printed: str) -> dict[str, str]:
     """State by serial number, from ``adb devices``."""
     lines = printed.partition("List of devices attached")[2].splitlines()
-    pairs = [line.split(maxsplit=1) for line in lines if line.strip() and not line.startswith("*")]
-    return {pair[0]: _state(pair[1]) for pair in pairs if len(pair) == 2}
-
-
-def _state(words: str) -> str:
-    return "no permissions" if words.startswith("no permissions") else words.split()[0]
+    rows = (line.split(maxsplit=1) for line in lines if not line.startswith("*"))
+    states = {row[0]: row[1] for row in rows if len(row) == 2}
+    broken = "no permissions"
+    return {name: broken if state.startswith(broken) else state.split()[0] for name, state in states.items()}
 
 
 def _last(printed: str) -> str:

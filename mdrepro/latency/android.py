@@ -1,5 +1,6 @@
 """Latency of a ``.tflite`` on an attached Android phone, by LiteRT's own ``benchmark_model``."""
 
+import sys
 from pathlib import Path
 
 from mdrepro.core.errors import BadInput
@@ -25,7 +26,6 @@ def measure(
     """Push a file and the tool, run it, read what it prints, and take both away again.
 
     Args:
-        file: the network.
         tool: ``benchmark_model`` built for the phone.
         phone: from `mdrepro.latency.adb.phone`.
         accelerator: ``cpu`` or ``gpu``.
@@ -46,9 +46,11 @@ def measure(
         command = benchmark_model.command(there, graph, accelerator, threads, runs)
         report = benchmark_model.parse(phone.shell(command))
     finally:
-        _clean(phone, names)
+        try:
+            phone.shell(["rm", "-f", *(f"{REMOTE}/{name}" for name in names)])
+        except BadInput as error:
+            print(f"left on the phone: {error}", file=sys.stderr)
     refused = benchmark_model.refused(accelerator, report.delegated)
-    notes = (*report.notes, *([benchmark_model.REFUSED] if refused else []))
     return Record(
         origin="measured",
         device=phone.device(),
@@ -61,13 +63,6 @@ def measure(
         model_sha256=sha256(file),
         source=" ".join(command),
         date=today(),
-        notes=notes,
+        notes=(*report.notes, benchmark_model.REFUSED) if refused else report.notes,
         **(metadata or file_metadata.read(file)).fields(),
     )
-
-
-def _clean(phone: Phone, names: tuple[str, ...]) -> None:
-    try:
-        phone.shell(["rm", "-f", *(f"{REMOTE}/{name}" for name in names)])
-    except BadInput as error:
-        print(f"left on the phone: {error}")

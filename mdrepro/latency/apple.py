@@ -14,6 +14,7 @@ from mdrepro.core.files import sha256
 from mdrepro.latency import file_metadata
 from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.host import RUNS, SECONDS, WARM_UP, summary
+from mdrepro.latency.host_child import enough, timed
 from mdrepro.latency.records import Device, Record, today
 
 UNITS = {
@@ -37,10 +38,9 @@ def measure(
     runs: int = RUNS,
     seconds: float = SECONDS,
 ) -> Record:
-    """Latency of a package on this Mac.
+    """Latency of an ``.mlpackage`` on this Mac.
 
     Args:
-        package: an ``.mlpackage``.
         units: a row of `UNITS`.
         metadata: of the package; None for what it says of itself.
         runs, seconds: lower bounds, both reached.
@@ -63,12 +63,10 @@ def measure(
     loaded = coremltools.models.MLModel(str(package), compute_units=getattr(coremltools.ComputeUnit, UNITS[units][0]))
     load = time.perf_counter() - began
     inputs = {feature.name: _values(feature) for feature in loaded.get_spec().description.input}
-    first = _run(loaded, inputs)
-    for _ in range(WARM_UP - 1):
-        _run(loaded, inputs)
+    first, *_ = [timed(lambda: loaded.predict(inputs)) for _ in range(WARM_UP)]
     times: list[float] = []
-    while len(times) < runs or sum(times) < seconds:
-        times.append(_run(loaded, inputs))
+    while not enough(len(times), sum(times), runs, seconds):
+        times.append(timed(lambda: loaded.predict(inputs)))
     return Record(
         origin="measured",
         device=Device(name=platform.machine(), system=f"macOS {platform.mac_ver()[0]}"),
@@ -82,17 +80,12 @@ def measure(
     )
 
 
-def _run(model: Any, inputs: dict[str, Any]) -> float:
-    began = time.perf_counter()
-    model.predict(inputs)
-    return time.perf_counter() - began
-
-
 def _values(feature: Any) -> Any:
     array = feature.type.multiArrayType
     shape = tuple(array.shape)
-    whole = array.ArrayDataType.Name(array.dataType) == "INT32"
-    return np.ones(shape, np.int32) if whole else np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    if array.ArrayDataType.Name(array.dataType) == "INT32":
+        return np.ones(shape, np.int32)
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def _digest(package: Path) -> str:

@@ -1,7 +1,7 @@
 """LiteRT's ``benchmark_model``: its command line, and what it prints.
 
-Both editions are read: that of TensorFlow Lite (also inside LiteRT's Android builds) and newer ones that add
-percentiles. Times are printed in microseconds, rounded to six digits at times (2.95034e+06).
+Read are the edition of TensorFlow Lite (also inside LiteRT's Android builds) and newer ones that add percentiles. Times
+are printed in microseconds, rounded to six digits at times (2.95034e+06).
 """
 
 import re
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.latency.records import Times
 
-ACCELERATORS = {"cpu": ("--use_xnnpack=true",), "gpu": ("--use_gpu=true",)}
-"""What computes, and the options for it."""
+ACCELERATORS = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true"}
+"""What computes, and the option for it."""
 RUNS, WARM_UP, LIMIT = 10, 3, 600
 """Lower bounds of runs and of warm-up runs, and seconds that either may take."""
 NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
@@ -36,7 +36,6 @@ class Report:
     """What one call printed.
 
     Args:
-        times: of the runs after the warm-up.
         memory_mb: overall footprint since the tool began.
         delegated: (nodes on the delegate, nodes); None where it says nothing.
         notes: lines that limit the number, such as a delegate that was refused.
@@ -49,50 +48,33 @@ class Report:
 
 
 def refused(accelerator: str, delegated: tuple[int, int] | None) -> bool:
-    """Whether the GPU was asked for and took nothing: `REFUSED`.
-
-    Args:
-        accelerator: that was asked for, one of `ACCELERATORS`.
-        delegated: (nodes on the delegate, nodes); None where the tool says nothing.
-    """
+    """Whether the GPU was asked for and took nothing (`REFUSED`), by `Report.delegated`."""
     return accelerator == "gpu" and (delegated is None or delegated[0] == 0)
 
 
-def command(
-    tool: str, model: str, accelerator: str, threads: int, runs: int = RUNS, warm_up: int = WARM_UP
-) -> list[str]:
-    """The call.
-
-    Args:
-        tool, model: paths on the machine that runs it.
-        accelerator: one of `ACCELERATORS`.
-        threads: on the CPU.
-        runs, warm_up: lower bounds.
+def command(tool: str, model: str, accelerator: str, threads: int, runs: int = RUNS) -> list[str]:
+    """The call of the tool for a model, paths on the machine that runs it.
 
     Raises:
-        BadInput: an unknown accelerator, or numbers below 1.
+        BadInput: an accelerator that is not of `ACCELERATORS`, or numbers below 1.
     """
     if accelerator not in ACCELERATORS:
         raise unknown("accelerator", accelerator, ACCELERATORS)
-    if min(threads, runs, warm_up) < 1:
-        raise BadInput(f"threads {threads}, runs {runs}, warm-up {warm_up}: must be at least 1")
-    return [
-        tool,
-        f"--graph={model}",
-        f"--num_threads={threads}",
-        f"--num_runs={runs}",
-        f"--warmup_runs={warm_up}",
-        f"--max_secs={LIMIT}",
-        "--report_peak_memory_footprint=true",
-        *ACCELERATORS[accelerator],
-    ]
+    return [tool, f"--graph={model}", *options(threads, runs), ACCELERATORS[accelerator]]
+
+
+def options(threads: int, runs: int = RUNS) -> list[str]:
+    """Those of any call: CPU threads and a lower bound of runs. Raises BadInput for numbers below 1."""
+    if min(threads, runs) < 1:
+        raise BadInput(f"threads {threads}, runs {runs}, warm-up {WARM_UP}: must be at least 1")
+    numbers = {"num_threads": threads, "num_runs": runs, "warmup_runs": WARM_UP, "max_secs": LIMIT}
+    return [*(f"--{name}={value}" for name, value in numbers.items()), "--report_peak_memory_footprint=true"]
 
 
 def parse(printed: str) -> Report:
     """What a call printed, standard output and error together.
 
-    Raises:
-        BadInput: it has no result; the message has the tool's own error where there is one.
+    Raises BadInput where it has no result, with the tool's own error where there is one.
     """
     summary = SUMMARY.search(printed)
     if summary is None:

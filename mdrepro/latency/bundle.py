@@ -13,7 +13,6 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, write_json
@@ -69,12 +68,7 @@ THREADS = 4
 
 
 def write(files: Sequence[Path], folder: Path, metadata: Callable[[Path], FileMetadata] = file_metadata.read) -> Path:
-    """Write a bundle; the folder appears whole.
-
-    Args:
-        files: networks, ``.tflite``. Those of ``mdrepro export`` are packed under their model's name too.
-        folder: a new one.
-        metadata: of a file.
+    """Write a bundle of ``.tflite`` files; those of ``mdrepro export`` are packed under their model's name too.
 
     Raises:
         BadInput: no files, a file that is missing or no ``.tflite``, two of one name, an unknown component, or a folder
@@ -91,17 +85,17 @@ def write(files: Sequence[Path], folder: Path, metadata: Callable[[Path], FileMe
     names = [_name(file, one) for file, one in zip(files, each, strict=True)]
     if len(set(names)) < len(files):
         raise BadInput("two networks have the same file name: rename one")
-    with replacing_folder(folder) as place:
-        (place / "models").mkdir()
+    with replacing_folder(folder) as new:
+        (new / "models").mkdir()
         models = []
         for file, name, one in zip(files, names, each, strict=True):
-            shutil.copyfile(file, place / "models" / name)
+            shutil.copyfile(file, new / "models" / name)
             facts = {"name": name, "bytes": file.stat().st_size, "sha256": sha256(file), "about": one.fields()}
             models.append(facts)
-        write_json(place / MANIFEST, {"format": 1, "threads": THREADS, "models": models})
-        (place / "run.sh").write_text(_script(), encoding="utf-8")
-        (place / "README.txt").write_text(README.format(count=len(files)), encoding="utf-8")
-        (place / "run.sh").chmod(0o755)
+        write_json(new / MANIFEST, {"format": 1, "threads": THREADS, "models": models})
+        (new / "run.sh").write_text(_script(), encoding="utf-8")
+        (new / "README.txt").write_text(README.format(count=len(files)), encoding="utf-8")
+        (new / "run.sh").chmod(0o755)
     return folder
 
 
@@ -113,23 +107,20 @@ def _name(file: Path, metadata: FileMetadata) -> str:
 
 
 def _script() -> str:
-    shared = benchmark_model.command("", "", "cpu", THREADS)[2 : -len(benchmark_model.ACCELERATORS["cpu"])]
-    rows = benchmark_model.ACCELERATORS.items()
     return RUN.format(
         results=RESULTS,
         properties=" ".join(PROPERTIES),
         remote=REMOTE,
         accelerators=" ".join(benchmark_model.ACCELERATORS),
-        cases="\n".join(f"      {name}) options='{' '.join(options)}' ;;" for name, options in rows),
-        options=" ".join(shared),
+        cases="\n".join(
+            f"      {name}) options='{option}' ;;" for name, option in benchmark_model.ACCELERATORS.items()
+        ),
+        options=" ".join(benchmark_model.options(THREADS)),
     )
 
 
 def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
-    """What a bundle brought back.
-
-    Args:
-        folder: a bundle whose ``run.sh`` ran.
+    """What a bundle whose ``run.sh`` ran brought back.
 
     Returns:
         records, marked as measured, as our own script ran on our own files; and the runs without a result, with why.
@@ -139,13 +130,14 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        models = {Path(one["name"]).stem: (one["sha256"], _fields(one)) for one in manifest["models"]}
+        models = {Path(one["name"]).stem: (one["sha256"], dict(one.get("about", {}))) for one in manifest["models"]}
         threads = int(manifest["threads"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{folder}: no bundle of `mdrepro latency --bundle` ({type(error).__name__})") from error
     device = _device(folder / RESULTS / "device.txt")
     collected, failed = [], {}
-    for name, (digest, fields) in models.items():
+    for name, (digest, about) in models.items():  # bundles of older versions say nothing about their networks
+        fields = FileMetadata(name).fields() | about
         if sha256(folder / "models" / f"{name}.tflite") != digest:
             raise BadInput(f"{folder}/models/{name}.tflite is not the file that was packed")
         for accelerator in benchmark_model.ACCELERATORS:
@@ -164,11 +156,6 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
                 continue
             collected.append(record({**one.model_dump(), "origin": "measured"}, str(file)))
     return collected, failed
-
-
-def _fields(packed: dict[str, Any]) -> dict[str, Any]:
-    """A network's metadata; bundles of older versions have none."""
-    return FileMetadata(Path(packed["name"]).stem).fields() | dict(packed.get("about", {}))
 
 
 def _device(file: Path) -> Device:

@@ -4,7 +4,6 @@ Files of ``mdrepro export`` carry model, component, precision, branches and reso
 """
 
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -33,22 +32,21 @@ class FileMetadata:
 
 
 def read(file: Path, model: str | None = None, component: str | None = None) -> FileMetadata:
-    """What a ``.tflite`` or ``.mlpackage`` says of itself.
+    """What a ``.tflite`` or ``.mlpackage`` says of itself. Raises BadInput for an unknown component.
 
     Args:
         file: the network.
         model, component: for a file without metadata; the file's name and ``other`` where they are None.
-
-    Raises:
-        BadInput: an unknown component.
     """
     return _embedded(file) or FileMetadata(model or file.stem, cast(Component, component or "other"))
 
 
 def _embedded(file: Path) -> FileMetadata | None:
     """None for a file that is not ours or cannot be read: the runtime that is to run it will report that."""
+    from mdrepro.export import flatbuffer, mil
+
     try:
-        entries = _entries(file)
+        entries = (mil if file.suffix == ".mlpackage" else flatbuffer).read(file).metadata
         kind, pixels = entries["component"], entries.get("resolution")
         return FileMetadata(
             model=str(entries["model"]),
@@ -62,9 +60,3 @@ def _embedded(file: Path) -> FileMetadata | None:
     except (BadInput, KeyError, TypeError, ValueError):
         pass
     return None
-
-
-def _entries(file: Path) -> Mapping[str, Any]:
-    from mdrepro.export import flatbuffer, mil
-
-    return (mil if file.suffix == ".mlpackage" else flatbuffer).read(file).metadata

@@ -1,8 +1,8 @@
 """Latency of a ``.tflite`` on this machine: LiteRT with XNNPACK, in a process of its own on pinned cores.
 
-One process a file, so that peak memory and caches are the file's own. It loads the file, runs it `WARM_UP` times, and
-then until both `RUNS` runs and some seconds have passed. The peak of a matrix product (numpy, float32) on the same
-cores is measured in the same process before and after, and the rate that the network reached is set beside it.
+One process per file, so that peak memory and caches are its own. It loads the file, runs it `WARM_UP` times, then until
+both `RUNS` runs and some seconds have passed. The rate of a matrix product (numpy, float32) on the same cores is taken
+in the same process before and after, and stands beside the rate that the network reached.
 """
 
 import json
@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
 from mdrepro.latency import file_metadata, host_child
 from mdrepro.latency.file_metadata import FileMetadata
-from mdrepro.latency.records import Component, Device, Record, Times, today
+from mdrepro.latency.records import Device, Record, Times, today
 from mdrepro.metrics.bootstrap import LEVEL
 
 WARM_UP, RUNS, SECONDS = 2, 10, 5.0
@@ -58,7 +59,6 @@ def measure(
     """Latency of a file and the state of the machine, as `record` returns them.
 
     Args:
-        file: the network.
         threads: and cores that the process is pinned to.
         metadata: of the file; None for what it says of itself.
         macs: multiply-accumulates of one run, where known.
@@ -68,27 +68,16 @@ def measure(
         BadInput: more threads than cores, or a file that LiteRT cannot run.
     """
     report = run(file, threads, runs=runs, seconds=seconds)
-    fields = (metadata or file_metadata.read(file)).fields()
-    return record([report], threads, file=file, macs=macs, **fields)
+    return record([report], threads, metadata or file_metadata.read(file), file=file, macs=macs)
 
 
 def run(
     file: Path, threads: int = 1, *, runs: int = RUNS, seconds: float = SECONDS, most: float | None = None
 ) -> ProcessReport:
-    """Runs of a file in a process of its own.
-
-    Args:
-        file, threads: as for `measure`.
-        runs, seconds: lower bounds, both reached, unless ``most`` seconds have passed and `host_child.LEAST` runs.
-        most: None for no upper bound.
-
-    Raises:
-        BadInput: more threads than cores, or a file that LiteRT cannot run.
-    """
-    pinned = cores(threads)
+    """Runs of a file in a process of its own, until `host_child.enough`; otherwise as `measure`."""
+    request = shared(threads) | {"file": str(file), "runs": runs, "seconds": seconds, "most": most}
     if not file.is_file():
         raise BadInput(f"{file}: no such file")
-    request = {"file": str(file), "runs": runs, "seconds": seconds, "most": most} | shared(threads, pinned)
     call, env = command(host_child.__name__, request), environment(threads)
     ended = subprocess.run(call, capture_output=True, text=True, errors="replace", env=env)
     return answer(f"LiteRT cannot run {file}", ended.returncode, ended.stdout, ended.stderr)
@@ -97,23 +86,18 @@ def run(
 def record(
     reports: Sequence[ProcessReport],
     threads: int,
+    metadata: FileMetadata,
     *,
     file: Path | None = None,
-    model: str = "",
-    component: Component = "other",
     accelerator: str = CPU,
-    precision: str = "",
     macs: int | None = None,
-    batch: int = 1,
-    resolution: int | None = None,
-    notes: Sequence[str] = (),
 ) -> tuple[Record, dict[str, float]]:
     """One record of the runs of one network, of one process or of several one after the other.
 
     Args:
         reports: of each process.
-        threads, file, macs: as for `measure`; no file where torch ran.
-        model, component, accelerator, precision, batch, resolution, notes: as in `Record`.
+        threads, metadata, file, macs: as for `measure`; no file where torch ran.
+        accelerator: as in `Record`.
 
     Returns:
         the record; and ``load_before``, ``load_after`` (the system's load average), ``peak_gmacs`` (10^9
@@ -134,14 +118,9 @@ def record(
     first, cpu = reports[0], reports[0]["cpu"]
     measured = Record(
         origin="measured",
-        model=model or (file.stem if file else "network"),
-        component=component,
         device=Device(name=cpu, system=platform.platform(), chip=cpu),
         runtime=first["runtime"],
         accelerator=accelerator,
-        precision=precision,
-        batch=batch,
-        resolution=resolution,
         threads=threads,
         times=summary(times, first_ms=first["first"] * 1000, load_ms=first["load"] * 1000),
         memory_mb=max(one["peak_bytes"] for one in reports) / 1e6,
@@ -149,19 +128,19 @@ def record(
         model_sha256=sha256(file) if file else "",
         source=f"mdrepro latency on this host, cores {', '.join(map(str, cores(threads)))}",
         date=today(),
-        notes=tuple(notes),
+        **metadata.fields(),
     )
     return measured, state
 
 
-def medians(times_ms: Sequence[float], seed: int = 0) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Medians of resamples of some runs, `RESAMPLES` of them."""
+def medians(times_ms: Sequence[float], seed: int = 0) -> NDArray[np.float64]:
+    """Medians of `RESAMPLES` resamples of some runs."""
     values = np.asarray(times_ms, np.float64)
     drawn = np.random.default_rng(seed).choice(values, size=(RESAMPLES, len(values)))
     return np.asarray(np.median(drawn, axis=1))
 
 
-def interval(drawn: "np.ndarray[Any, np.dtype[np.float64]]") -> tuple[float, float]:
+def interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
     """The two ends of what was drawn, by percentiles."""
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return low, high
@@ -172,10 +151,9 @@ def summary(times_ms: Sequence[float], *, first_ms: float | None = None, load_ms
     values = np.asarray(times_ms, np.float64)
     low, high = interval(medians(times_ms))
     p10, p50, p90 = np.percentile(values, [10, 50, 90]).tolist()
-    moments = {name: float(getattr(values, name)()) for name in ("mean", "min", "max", "std")}
-    named = moments | {"p10": p10, "median": p50, "p90": p90, "low": low, "high": high}
-    of_runs = {f"{name}_ms": value for name, value in named.items()}
-    return Times(runs=len(values), first_ms=first_ms, load_ms=load_ms, **of_runs)
+    ms = {f"{name}_ms": float(getattr(values, name)()) for name in ("mean", "min", "max", "std")}
+    ms |= {"p10_ms": p10, "median_ms": p50, "p90_ms": p90, "low_ms": low, "high_ms": high}
+    return Times(runs=len(values), first_ms=first_ms, load_ms=load_ms, **ms)
 
 
 def cores(threads: int) -> list[int]:
@@ -186,9 +164,9 @@ def cores(threads: int) -> list[int]:
     return there[:threads]
 
 
-def shared(threads: int, pinned: Sequence[int]) -> dict[str, Any]:
-    """The part of a request that all processes share."""
-    return {"threads": threads, "cores": list(pinned), "side": SIDE, "warm_up": WARM_UP}
+def shared(threads: int) -> dict[str, Any]:
+    """The part of a request that all processes share. Raises BadInput as `cores`."""
+    return {"threads": threads, "cores": cores(threads), "side": SIDE, "warm_up": WARM_UP}
 
 
 def command(module: str, request: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The process that `mdrepro.latency.host` measures in; it imports no torch. Its last line is the result, in JSON.
+"""The process that `mdrepro.latency.host` measures in, without torch where LiteRT runs. It ends with the result, JSON.
 
 Where ``request["served"]`` is set, it makes one run for every line that it reads, and prints the seconds, so that
 several such processes can take turns (`mdrepro.latency.host_torch`).
@@ -33,22 +33,20 @@ def main(request: dict[str, Any], prepare: Prepare | None = None) -> dict[str, A
     load_before = os.getloadavg()[0]
     peak = _peak(request["side"])
     began = time.perf_counter()
-    run, runtime = (prepare or litert)(request)
+    run, runtime = (prepare or (pytorch if "model" in request else litert))(request)
     load = time.perf_counter() - began
-    first = _timed(run)
-    for _ in range(request["warm_up"] - 1):
-        _timed(run)
+    first, *_ = [timed(run) for _ in range(request["warm_up"])]
     loading = machine.peak_memory()
     _forget()
     seconds: list[float] = []
     if request.get("served"):
         print(json.dumps({"ready": runtime}), flush=True)
         for _ in sys.stdin:
-            seconds.append(_timed(run))
+            seconds.append(timed(run))
             print(json.dumps({"seconds": seconds[-1]}), flush=True)
     else:
         while not enough(len(seconds), sum(seconds), request["runs"], request["seconds"], request.get("most")):
-            seconds.append(_timed(run))
+            seconds.append(timed(run))
     return {
         "load": load,
         "first": first,
@@ -76,20 +74,36 @@ def litert(request: dict[str, Any]) -> tuple[Run, str]:
     return interpreter.invoke, f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
 
 
-def enough(count: int, passed: float, runs: int, seconds: float, most: float | None) -> bool:
-    """Whether there are enough runs: ``runs`` and ``seconds`` are both reached, or ``most`` seconds and `LEAST` runs.
+def pytorch(request: dict[str, Any]) -> tuple[Run, str]:
+    """A component of a model in torch, eager or compiled, with the inputs that its exported file is compared on."""
+    import torch
 
-    Args:
-        count, passed: runs so far, and their seconds.
-        runs, seconds: lower bounds.
-        most: None for no upper bound.
+    from mdrepro.export import components
+
+    torch.set_num_threads(request["threads"])
+    model = components.find(request["model"], request["resolution"])
+    component = model.component(request["component"], request["branches"])
+    inputs, module = component.draw(0), component.module
+    if request["compiled"]:
+        module = torch.compile(module)  # type: ignore[assignment]
+
+    def run() -> object:
+        with torch.inference_mode():
+            return module(**inputs)
+
+    return run, f"torch {torch.__version__}, {'torch.compile' if request['compiled'] else 'eager'}"
+
+
+def enough(count: int, passed: float, runs: int, seconds: float, most: float | None = None) -> bool:
+    """Whether ``count`` runs of ``passed`` seconds are enough.
+
+    That is ``runs`` and ``seconds`` are both reached, or ``most`` seconds (None: no upper bound) and `LEAST` runs.
     """
-    if most is not None and count >= LEAST and passed >= most:
-        return True
-    return count >= runs and passed >= seconds
+    return (count >= runs and passed >= seconds) or (most is not None and count >= LEAST and passed >= most)
 
 
-def _timed(run: Run) -> float:
+def timed(run: Run) -> float:
+    """Seconds of a run."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
@@ -115,12 +129,7 @@ def _peak(side: int, rounds: int = 5) -> float:
     import numpy as np
 
     a = np.ones((side, side), np.float32)
-    best = float("inf")
-    for _ in range(rounds):
-        began = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - began)
-    return float(side**3 / best / 1e9)
+    return side**3 / min(timed(lambda: a @ a) for _ in range(rounds)) / 1e9
 
 
 def cli(prepare: Prepare | None = None) -> None:

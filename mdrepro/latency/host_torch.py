@@ -1,8 +1,7 @@
 """LiteRT against torch on this machine: one network, each runtime in a process of its own, run by run in turn.
 
-What slows the machine for a while slows all equally. All processes are loaded and warmed up first; then a round
-has one run of each, in every order in turn, so that none always comes after the same other. A ratio is the median over
-rounds of the ratio within a round.
+What slows the machine for a while slows all equally. All processes are loaded and warmed up first; then a round has one
+run of each, in every order in turn, so that none always comes after the same other. A ratio is the median over rounds.
 """
 
 import itertools
@@ -19,24 +18,24 @@ from typing import IO, Any
 import numpy as np
 
 from mdrepro.core.errors import BadInput
-from mdrepro.latency import host, host_child, host_torch_child
+from mdrepro.latency import host, host_child
 from mdrepro.latency.host import ProcessReport
 
 
 @dataclass(frozen=True)
 class RuntimeSetup:
-    """A runtime of one network: the module of its process, and the request to it."""
+    """A runtime of one network: the request to its process, and the module that this runs."""
 
     name: str
-    module: str
     request: Mapping[str, Any]
+    module: str = host_child.__name__
 
 
 def litert(file: Path, precision: str = "") -> RuntimeSetup:
     """A ``.tflite`` file on LiteRT, named after its precision too. Raises BadInput where there is none."""
     if not file.is_file():
         raise BadInput(f"{file}: no such file")
-    return RuntimeSetup(f"LiteRT, {precision}" if precision else "LiteRT", host_child.__name__, {"file": str(file)})
+    return RuntimeSetup(f"LiteRT, {precision}" if precision else "LiteRT", {"file": str(file)})
 
 
 def torch(
@@ -48,9 +47,8 @@ def torch(
         model, component, branches, resolution: as for `mdrepro export`.
         compiled: by torch.compile; the C++ compiler that it needs takes minutes over a large network.
     """
-    request = {"model": model, "component": component, "branches": branches, "resolution": resolution}
-    name = "torch.compile" if compiled else "eager torch"
-    return RuntimeSetup(name, host_torch_child.__name__, request | {"compiled": compiled})
+    network = {"model": model, "component": component, "branches": branches, "resolution": resolution}
+    return RuntimeSetup("torch.compile" if compiled else "eager torch", network | {"compiled": compiled})
 
 
 def alternate(
@@ -61,10 +59,9 @@ def alternate(
     seconds: float = 0.0,
     most: float | None = None,
 ) -> dict[str, ProcessReport]:
-    """Run the setups in turn; the report of each process by its setup's name, one entry of ``seconds`` per round.
+    """Run setups of one network in turn; each process's report by its setup's name, ``seconds`` having one per round.
 
     Args:
-        setups: of one network.
         threads: of each, and cores that all are pinned to.
         runs, seconds: lower bounds of rounds, and of their seconds together.
         most: seconds after which no round begins, once there are `host_child.LEAST`; None for no upper bound.
@@ -72,9 +69,8 @@ def alternate(
     Raises:
         BadInput: more threads than cores, or a setup that cannot run.
     """
-    pinned = host.cores(threads)
     with ExitStack() as stack:
-        request = host.shared(threads, pinned) | {"served": True}
+        request = host.shared(threads) | {"served": True}
         servers = [stack.enter_context(_Server(setup, threads, request)) for setup in setups]
         rounds, began, orders = 0, time.perf_counter(), list(itertools.permutations(servers))
         while not host_child.enough(rounds, time.perf_counter() - began, runs, seconds, most):

@@ -1,4 +1,4 @@
-"""Latencies that others measured, brought under the one schema: each is marked as imported, with its file's hash.
+"""Latencies that others measured, as records marked as imported, with their file's hash.
 
 | kind | file |
 | --- | --- |
@@ -34,7 +34,6 @@ def read(kind: str, file: Path, about: Fields) -> list[Record]:
 
     Args:
         kind: a row of the table above.
-        file: the report.
         about: fields of `Record` that the report lacks, such as ``model``, ``component`` and ``device``.
 
     Raises:
@@ -43,20 +42,19 @@ def read(kind: str, file: Path, about: Fields) -> list[Record]:
     if kind not in KINDS:
         raise unknown("kind of report", kind, KINDS)
     try:
-        content = file.read_text(encoding="utf-8", errors="strict")
+        content = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: no readable report ({error})") from error
     try:
         parsed = KINDS[kind](content)
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from error
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, yaml.YAMLError) as error:
-        if isinstance(error, BadInput):
-            raise BadInput(f"{file}: {error}") from error
         raise BadInput(f"{file}: no {kind} report ({type(error).__name__}: {error})") from error
     if not parsed:
         raise BadInput(f"{file}: no {kind} report with a time")
-    source = f"{kind}: {file.name}, SHA-256 {sha256(file)}"
     given = {name: value for name, value in about.items() if value not in (None, "")}
-    fixed = {"origin": "imported", "source": source}
+    fixed = {"origin": "imported", "source": f"{kind}: {file.name}, SHA-256 {sha256(file)}"}
     return [record({**one, **given, **fixed}, f"{file}: record {n}") for n, one in enumerate(parsed, start=1)]
 
 
@@ -82,18 +80,22 @@ def _ai_hub(content: str) -> list[Fields]:
         times["load_ms"] = warm / 1000
     peak = summary.get("estimated_inference_peak_memory")
     units = Counter(one.get("compute_unit", "unknown") for one in detail)
-    most = units.most_common(1)[0][0] if units else "not told"
-    off_cpu = sum(count for unit, count in units.items() if unit != "CPU")
     return [
         {
             "runtime": "Qualcomm AI Hub",
-            "accelerator": ", ".join(f"{unit} ({count})" for unit, count in units.most_common()) or most,
+            "accelerator": ", ".join(f"{unit} ({count})" for unit, count in units.most_common()) or "not told",
             "times": times,
             "memory_mb": peak / 1e6 if peak else None,
-            "delegated": (off_cpu, sum(units.values())) if units else None,
+            "delegated": _off_cpu(units, "CPU"),
             "notes": () if runs else ("the profile has an estimate alone, not its runs",),
         }
     ]
+
+
+def _off_cpu(counts: Mapping[str, int], cpu: str) -> tuple[int, int] | None:
+    """Operations that ran elsewhere, and all; None where nothing is known of any."""
+    whole = sum(counts.values())
+    return (whole - counts.get(cpu, 0), whole) if counts else None
 
 
 def _mlperf(content: str) -> list[Fields]:
@@ -137,23 +139,19 @@ def _xcode(content: str) -> list[Fields]:
         raise BadInput(f"the form lacks {', '.join(missing)}")
     counts = {unit: report.get(unit) for unit in ("neural_engine", "gpu", "cpu")}
     placed = {unit: int(count) for unit, count in counts.items() if count is not None}
-    off_cpu = sum(count for unit, count in placed.items() if unit != "cpu")
     optional = {name: report[name] for name in ("component", "precision", "resolution", "date") if name in report}
     load = {"load_ms": report["load_ms"]} if "load_ms" in report else {}
+    system = report.get("system", "")
     return [
         {
             "component": "other",
             **{name: str(value) if name == "date" else value for name, value in optional.items()},
             "model": report["model"],
-            "device": {
-                "name": report["device"],
-                "system": str(report.get("system", "")),
-                "chip": report.get("chip", ""),
-            },
+            "device": {"name": report["device"], "system": str(system), "chip": report.get("chip", "")},
             "runtime": "Core ML, Xcode performance report",
             "accelerator": report.get("compute_units", "not told"),
             "times": {"runs": report.get("runs", 1), "median_ms": report["prediction_ms"], **load},
-            "delegated": (off_cpu, sum(placed.values())) if placed else None,
+            "delegated": _off_cpu(placed, "cpu"),
             "notes": () if "runs" in report else ("copied by hand; the number of runs is not told",),
         }
     ]

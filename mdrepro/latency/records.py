@@ -29,8 +29,7 @@ class Times(_Data):
     """Milliseconds of one run after warm-up; None where the tool reports no such number.
 
     Args:
-        runs: how many.
-        mean_ms, median_ms, p10_ms, p90_ms, min_ms, max_ms, std_ms: over these runs; a mean or a median there must be.
+        runs: how many; a mean or a median over them there must be.
         low_ms, high_ms: 95 % interval of the median.
         first_ms: the first run, before or as part of the warm-up.
         load_ms: making it ready: reading, compiling, allocating.
@@ -72,9 +71,8 @@ class Device(_Data):
     """Where it ran.
 
     Args:
-        name: as sold, such as "Pixel 8" or a CPU's model.
-        system: operating system with its version.
-        chip: system on a chip, or CPU; "" where it is not known.
+        name: as sold, such as "Pixel 8", or a CPU's model.
+        system, chip: operating system with its version; system on a chip, or CPU. "" where it is not known.
     """
 
     name: str = Field(min_length=1)
@@ -89,20 +87,18 @@ class Record(_Data):
         origin: ``measured`` by this program, or ``imported`` from another's report.
         model: preset, recipe, or the name in the report.
         component: which network of a text-to-image system; ``image`` for a whole image.
-        device: where.
         runtime: with its version, such as "LiteRT 2.3.0".
         accelerator: what computed, such as "CPU, XNNPACK", "GPU delegate", "CPU and Neural Engine".
         precision: of the weights, as exported, such as "fp16".
         batch: guidance branches in one evaluation.
         resolution: of the image, px.
         threads: on the CPU; None elsewhere.
-        times: milliseconds.
         memory_mb: peak or footprint while running, as the tool defines it.
         delegated: (nodes that ran on the accelerator, nodes), where the tool reports them.
         macs: multiply-accumulates of one run.
         model_sha256: of the file that ran.
         source: tool, command or file, and what else is needed to trace it.
-        date: of the measurement; "" where a report has none.
+        date: "" where a report has none.
         notes: what limits the number.
     """
 
@@ -146,7 +142,7 @@ def save(path: Path, records: Iterable[Record]) -> None:
 
 
 def load(path: Path) -> list[Record]:
-    """Read records. Raises BadInput for an unreadable file, another format or an invalid record, and names it."""
+    """Read records. Raises BadInput that names an unreadable file, another format or an invalid record."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_output_without_a_result_is_an_error_with_the_tools_own_words(printed: s
 def test_the_command_says_threads_and_accelerator() -> None:
     assert "--num_threads=2" in benchmark_model.command("b", "m", "cpu", 2)
     assert "--use_gpu=true" in benchmark_model.command("b", "m", "gpu", 2)
-    with pytest.raises(BadInput, match="unknown accelerator"):
+    with pytest.raises(BadInput, match=r"^unknown accelerator 'npu'.*; allowed: cpu, gpu$"):
         benchmark_model.command("b", "m", "npu", 2)
     with pytest.raises(BadInput, match="at least 1"):
         benchmark_model.command("b", "m", "cpu", 0)
@@ -121,6 +122,28 @@ def test_what_is_on_the_phone_goes_even_where_the_tool_fails(
     with pytest.raises(BadInput, match="Failed to load the model"):
         android.measure(*files, adb.phone())
     assert "shell rm -f" in log.read_text().splitlines()[-1]
+
+
+def test_what_stays_on_the_phone_is_said_on_standard_error_and_leaves_json_whole(
+    tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, cli_run: Any
+) -> None:
+    dialogue.install(tmp_path)
+    monkeypatch.setenv("PATH", dialogue.path(tmp_path))
+    shell = adb.Phone.shell
+
+    def refusing(phone: adb.Phone, command: Sequence[str], timeout: float = adb.TIMEOUT) -> str:
+        if command[0] == "rm":
+            raise BadInput("adb shell failed on 28291FDH: Read-only file system")
+        return shell(phone, command, timeout)
+
+    monkeypatch.setattr(adb.Phone, "shell", refusing)
+    model, tool = files
+    code, out, error = cli_run("latency", model, "--on", "android", "--tool", tool, "--json")
+    assert (code, error) == (
+        0,
+        "left on the phone: adb shell failed on 28291FDH: Read-only file system\n",
+    )
+    assert [one["model"] for one in json.loads(out)["records"]] == ["unet"]
 
 
 @pytest.mark.parametrize(

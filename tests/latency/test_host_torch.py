@@ -12,6 +12,7 @@ import pytest
 from mdrepro.core.errors import BadInput
 from mdrepro.export import commands
 from mdrepro.latency import host, host_torch
+from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.host_torch import RuntimeSetup
 from tests.support.small_system import build
 
@@ -40,7 +41,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     log = tmp_path / "log"
 
     def way(name: str, **more: Any) -> RuntimeSetup:
-        return RuntimeSetup(name, "fake_child", {"name": name, "log": str(log)} | more)
+        return RuntimeSetup(name, {"name": name, "log": str(log)} | more, "fake_child")
 
     way.log = log  # type: ignore[attr-defined]
     return way
@@ -122,7 +123,7 @@ def test_torch_and_litert_run_the_same_network(tmp_path: Path) -> None:
     told = host_torch.alternate(ways, 1, runs=5)
     assert list(told) == ["LiteRT", "eager torch"]
     assert told["eager torch"]["runtime"].endswith("eager")
-    record, state = host.record([told["eager torch"]], 1, model="tiny", component="unet", macs=10**6, batch=1)
+    record, state = host.record([told["eager torch"]], 1, FileMetadata("tiny", "unet"), macs=10**6)
     assert record.times.runs == 5
     assert record.model_sha256 == ""
     assert state["gmacs"] == pytest.approx(1e6 / record.times.ms / 1e6)

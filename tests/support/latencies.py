@@ -6,6 +6,7 @@ from typing import Any
 
 from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host
+from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.records import Device, Record, Times
 from mdrepro.metrics.cost.measure import calculate
 from mdrepro.papers import ledger
@@ -40,16 +41,8 @@ def measured(
     """A network with these runs."""
     piece: Any = Piece(network, branches)
     cost = calculate(network, resolution)
-    record, state = host.record(
-        [told(times_ms, memory_mb)],
-        1,
-        model=piece.model,
-        component=piece.component,
-        precision="fp16",
-        macs=branches * cost.macs,
-        batch=branches,
-        resolution=resolution,
-    )
+    about = FileMetadata(piece.model, piece.component, "fp16", branches, resolution)
+    record, state = host.record([told(times_ms, memory_mb)], 1, about, macs=branches * cost.macs)
     kept = Kept(Path("x.tflite"), {"bytes": 10**6, "parity": {"psnr_db": 75.0}, "sha256": "0" * 64})
     return {piece: Measured(piece, cost, record, tuple(times_ms), state, kept, 1)}
 

@@ -16,6 +16,7 @@ from mdrepro.core.errors import NotAttempted, select_all
 from mdrepro.core.paths import runs as runs_folder
 from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host, records
+from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.records import Record
 from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.cost.measure import calculate
@@ -145,11 +146,12 @@ def measure(
 
 
 def record_of(
-    piece: Piece, cost: Cost, reports: Sequence[host.ProcessReport], threads: int, **fields: Any
+    piece: Piece, cost: Cost, reports: Sequence[host.ProcessReport], threads: int, *, precision: str, **options: Any
 ) -> tuple[Record, dict[str, float]]:
-    """The record of a network's runs, and how the machine was; ``fields`` as for `mdrepro.latency.host.record`."""
-    fields |= {"model": piece.model, "component": piece.component, "batch": piece.branches}
-    return host.record(reports, threads, macs=piece.branches * cost.macs, resolution=cost.resolution, **fields)
+    """The record of a network's runs, and how the machine was; ``options`` as for `mdrepro.latency.host.record`."""
+    component: Any = piece.component
+    network = FileMetadata(piece.model, component, precision, piece.branches, cost.resolution)
+    return host.record(reports, threads, network, macs=piece.branches * cost.macs, **options)
 
 
 def keep(table: str, measurements: Measurements) -> None:
