@@ -102,7 +102,6 @@ def latents(
     if sampler is not None:
         pipeline.scheduler = scheduler_for(sampler, pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=True)
-
     generators = [torch.Generator().manual_seed(start) for start in generate.seeds(seed, len(texts))]
     options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "latent"}
     batches = [slice(first, first + batch) for first in range(0, len(texts), batch)]

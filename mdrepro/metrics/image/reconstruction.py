@@ -72,7 +72,7 @@ def ms_ssim(x: Tensor, y: Tensor, *, mirror_last_scale: bool = False, data_range
     product = torch.ones(len(x), dtype=x.dtype)
     for scale, weight in enumerate(MS_WEIGHTS):
         last = scale == len(MS_WEIGHTS) - 1
-        full, contrast = _ssim_and_contrast(x, y, mirror=last and mirror_last_scale, data_range=data_range)
+        full, contrast = _ssim_and_contrast(x, y, _gaussian(), False, last and mirror_last_scale, data_range)
         product = product * (full if last else contrast).mean(dim=1).clamp(min=0) ** weight
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
     return product
@@ -134,15 +134,9 @@ def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ssim_and_contrast(
-    x: Tensor,
-    y: Tensor,
-    window: Tensor | None = None,
-    sample: bool = False,
-    mirror: bool = False,
-    data_range: float | None = DATA_RANGE,
+    x: Tensor, y: Tensor, window: Tensor, sample: bool, mirror: bool, data_range: float | None
 ) -> tuple[Tensor, Tensor]:
     """SSIM and its contrast-structure factor, each float64 (n, 3); see `ssim`."""
-    window = _gaussian() if window is None else window
     if min(x.shape[2:]) < len(window):
         raise ValueError(f"SSIM needs at least {len(window)} px, got {tuple(x.shape[2:])}")
     span = torch.maximum(*(image.amax((1, 2, 3), True) - image.amin((1, 2, 3), True) for image in (x, y)))
@@ -166,9 +160,8 @@ def _gaussian() -> Tensor:
 
 def _blur(x: Tensor, kernel: Tensor) -> Tensor:
     """Weighted mean over each window of k px that lies inside: (n, 3, h, w) to (n, 3, h - k + 1, w - k + 1)."""
-    channels = x.shape[1]
-    rows = F.conv2d(x, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    rows = F.conv2d(x, kernel.view(1, 1, -1, 1).expand(3, 1, -1, 1), groups=3)
+    return F.conv2d(rows, kernel.view(1, 1, 1, -1).expand(3, 1, 1, -1), groups=3)
 
 
 def _shown(folder: Path) -> str:

@@ -57,9 +57,8 @@ def check(path: Path, published: str, given: str | None) -> Checked:
     Raises BadInput for another or a damaged file, or a ``given`` that is no hash.
     """
     digest = _digest(path)
-    if given is not None:
-        _agree(path, digest, given)
-    elif not digest.startswith(published):
+    _agree(path, digest, given)
+    if given is None and not digest.startswith(published):
         raise BadInput(
             f"{path} has SHA-256 {digest}, and the published file {published}: expected the published file, or "
             f"another one that you name by its hash, with --sha256 {digest}"
@@ -80,8 +79,7 @@ def network(folder: Path, given: str | None, name: str) -> Checked:
     digests = [_digest(file) for file in files]
     pairs = "".join(f"{file.name} {digest}\n" for file, digest in zip(files, digests, strict=True))
     whole = digests[0] if len(files) == 1 else hashlib.sha256(pairs.encode()).hexdigest()
-    if given is not None:
-        _agree(folder, whole, given)
+    _agree(folder, whole, given)
     return Checked(folder, whole, None, name)
 
 
@@ -121,7 +119,9 @@ def _digest(file: Path) -> str:
     return digest
 
 
-def _agree(path: Path, digest: str, given: str) -> None:
+def _agree(path: Path, digest: str, given: str | None) -> None:
+    if given is None:
+        return
     if not re.fullmatch(r"[0-9a-fA-F]{64}", given):
         raise BadInput(f"--sha256 {given}: expected 64 hexadecimal digits")
     if digest != given.lower():
