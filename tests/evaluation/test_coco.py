@@ -393,7 +393,6 @@ def test_evolution_says_which_rows_a_tier_lacks(
         return Row(row, scored.column(column), 0.0, "")
 
     monkeypatch.setattr(evolution.paired, "distance", distance)
-    monkeypatch.setattr(evolution, "latencies", lambda _: None)
     trained(monkeypatch, tmp_path)
     spec, made = ledger.find("snapfusion-evolution"), experiment("snapfusion-evolution", tier)
     monkeypatch.setattr(evolution, "costs", lambda _: [])
