@@ -1,6 +1,6 @@
 """Noise levels, the three kinds of prediction, and the deterministic step between two levels.
 
-Notation of SnapFusion section 2.5: z_t = a_t x + s_t e with a = sqrt(alpha-bar) and s = sqrt(1 - alpha-bar);
+Notation of SnapFusion: z_t = a_t x + s_t e with a = sqrt(alpha-bar) and s = sqrt(1 - alpha-bar);
 v = a_t e - s_t x (arXiv 2202.00512, appendix D).
 """
 

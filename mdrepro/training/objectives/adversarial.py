@@ -1,6 +1,6 @@
 """A patch discriminator and its losses, as latent diffusion trains its autoencoders (arXiv 2112.10752, section 3.1).
 
-MobileDiffusion's autoencoder has an adversarial term (section 1.3); which one is not known.
+MobileDiffusion's autoencoder has an adversarial term; which one is not known.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Training of an autoencoder (MobileDiffusion, section 1.3): reconstruction, KL, perceptual and adversarial terms.
+"""Training of an autoencoder (MobileDiffusion, arXiv 2311.16567): reconstruction, KL, perceptual and adversarial terms.
 
 The paper's terms are known, their weights are not: the defaults are latent diffusion's (arXiv 2112.10752, its KL models
 of factor 8), whose sums over an image are means here, which leaves the ratios as they are.

@@ -1,7 +1,7 @@
 """A light decoder for the latents of a trained autoencoder, as each paper trains it.
 
-SnapFusion (section 2.4): student and teacher decode the same latents, which the diffusion model samples; the loss is
-the squared difference of the two images, nothing else. MobileDiffusion (section 1.3): the student decodes latents of
+SnapFusion: student and teacher decode the same latents, which the diffusion model samples; the loss is
+the squared difference of the two images, nothing else. MobileDiffusion: the student decodes latents of
 real images, computed by the teacher's encoder, which is fixed, and learns the images themselves.
 """
 

@@ -1,7 +1,7 @@
 """Diffusion pretraining: the network learns e, v or x0 of a noisy latent at a random time (arXiv 2006.11239, eq. 14).
 
 The text of a share of the samples is dropped, so that the network can be guided (arXiv 2207.12598, algorithm 1). It is
-SnapFusion's L_ori (section 2.5), and, run on after ``unet.set_attention("relu")``, MobileDiffusion's ReLU fine-tuning
+SnapFusion's L_ori (eq. 6), and, run on after ``unet.set_attention("relu")``, MobileDiffusion's ReLU fine-tuning
 (rule T5).
 """
 

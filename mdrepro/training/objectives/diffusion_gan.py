@@ -1,4 +1,4 @@
-"""The diffusion-GAN that makes a denoiser one-step (UFOGen, arXiv 2311.09257; MobileDiffusion section 1.5).
+"""The diffusion-GAN that makes a denoiser one-step (UFOGen, arXiv 2311.09257), as MobileDiffusion uses it.
 
 Generator and discriminator both begin as the trained denoiser. From x_t the generator predicts x0'; the forward process
 takes x0' to the lower level t - jump, where the discriminator compares it with real data at that level. Since the noise

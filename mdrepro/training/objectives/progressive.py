@@ -28,7 +28,7 @@ Net: TypeAlias = Callable[..., tuple[Tensor]]
 
 
 def guide(conditional: Tensor, null: Tensor, guidance_b: Tensor) -> Tensor:
-    """w v(c) - (w - 1) v(empty), SnapFusion section 2.5 (w = 1: no guidance); the same for e and x0 at a given x_t."""
+    """w v(c) - (w - 1) v(empty), SnapFusion's guidance (w = 1: none); the same for e and x0 at a given x_t."""
     w = guidance_b.reshape(-1, *[1] * (conditional.ndim - 1))
     return w * conditional - (w - 1) * null
 

@@ -1,4 +1,4 @@
-"""SnapFusion's robust training (arXiv 2306.00980, section 3.2): the diffusion objective with blocks skipped.
+"""SnapFusion's robust training (arXiv 2306.00980, Algorithm 1): the diffusion objective with blocks skipped.
 
 Each block is skipped with a probability, as an identity or its 1x1 shortcut, so that the network bears the actions of
 `mdrepro.training.evolution.search`. The paper gives no probability, and does not say for whom a block is skipped: here

@@ -1,4 +1,4 @@
-"""SnapFusion's decoder distillation (arXiv 2306.00980, section 2.4): a light decoder learns on synthetic latents.
+"""SnapFusion's decoder distillation (arXiv 2306.00980): a light decoder learns on synthetic latents.
 
 A latent is sampled for each prompt and step by the frozen diffusion model, so that there is no end of data; student
 and teacher decode it, and the loss is the squared difference of the two images. What the paper leaves open: guidance
