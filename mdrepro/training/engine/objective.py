@@ -1,5 +1,6 @@
 """What the training loop asks of an objective."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,10 +55,14 @@ class Objective(Protocol):
         """
 
 
-class Networks:
-    """An objective's networks, for classes to inherit."""
+class Networks(ABC):
+    """An `Objective` for classes to inherit: it holds the networks."""
 
     def keep(self, networks: dict[str, nn.Module], frozen: dict[str, nn.Module] | None = None) -> None:
         """Set the attributes of `Objective`: what is trained, and what is not."""
         self.networks, self.frozen = networks, frozen or {}
         self.ema: dict[str, nn.Module] = {}
+
+    @abstractmethod
+    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """See `Objective.losses`."""

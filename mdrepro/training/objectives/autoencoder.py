@@ -4,6 +4,7 @@ The paper's terms are known, their weights are not: the defaults are latent diff
 of factor 8), whose sums over an image are means here, which leaves the ratios as they are.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -148,9 +149,9 @@ class ImageObjective(Networks):
             self.networks["discriminator"] = PatchDiscriminator(terms.patch_width, terms.patch_layers)
             self.phases += (Phase("discriminator", ("discriminator",)),)
 
+    @abstractmethod
     def reconstruct(self, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """The decoded image, (b, 3, h, w), and further terms of the loss by name, weighted."""
-        raise NotImplementedError
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x = latents.convert(batch["pixels"], "uint8", "-1..1").contiguous(memory_format=torch.channels_last)

@@ -161,10 +161,6 @@ class Student(Networks):
     def check(self) -> None:
         """Raise BadInput for options that are not allowed."""
 
-    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """See `Objective`."""
-        raise NotImplementedError
-
 
 @dataclass(eq=False)
 class ProgressiveDistillation(Student):
