@@ -9,12 +9,7 @@ Declared = Callable[..., object]
 
 
 def argument_types(declared: Declared, every: bool = False) -> Mapping[str, object]:
-    """The settings that a class or function declares, and their types.
-
-    Args:
-        declared: its keyword-only arguments are the settings.
-        every: where it has none, all its arguments are.
-    """
+    """Settings and their types: the keyword-only arguments, or with ``every`` all arguments where none is so."""
     inner = inspect.unwrap(declared.__init__ if isinstance(declared, type) else declared)  # type: ignore[misc]
     hints = typing.get_type_hints(inner)
     arguments = [one for one in inspect.signature(inner).parameters.values() if one.name != "self"]

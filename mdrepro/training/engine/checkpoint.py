@@ -38,11 +38,7 @@ class Checkpoint:
     state: dict[str, Any]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one file, on the CPU.
-
-        Raises:
-            BadInput: there is no such file, or it is not safetensors.
-        """
+        """The tensors of one file, on the CPU. Raises BadInput where it is missing or no safetensors."""
         file = self.folder / f"{name}.safetensors"
         try:
             return load_file(file)
@@ -50,40 +46,31 @@ class Checkpoint:
             raise _damaged(self.folder, f"{file.name}: {error}") from error
 
 
-def save(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Checkpoint:
-    """Write a checkpoint aside, rename it into place, and let go of all but the last ones.
+def save(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint aside, rename it into the folder of a run's checkpoints, and remove all but the last ones.
 
     Args:
-        root: the folder of all checkpoints of a run.
-        step: steps done.
         tensors: by file, by name; on the CPU.
         state: what JSON can hold.
     """
-    target = place(root, step)
-    with replacing_folder(target) as aside:
+    with replacing_folder(place(root, step)) as aside:
         for name, named in tensors.items():
             save_file(_apart(named), aside / f"{name}.safetensors", metadata={"format": "pt"})
         hashes = {file.name: sha256(file) for file in sorted(aside.iterdir())}
         write_json(aside / STATE, {"step": step, "sha256": hashes, "state": state})
     for old in _places(root)[:-KEPT]:
         remove(old)
-    return Checkpoint(target, step, dict(state))
 
 
 def latest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint, its files found to be those that were written; None if there is none.
-
-    Raises:
-        BadInput: it is damaged, or something else; the message says what to do.
-    """
+    """The newest checkpoint, its files' hashes checked; None if there is none. Raises BadInput where it is damaged."""
     places = _places(root)
     if not places:
         return None
     folder = places[-1]
     try:
-        told = json.loads((folder / STATE).read_text())
-        found = Checkpoint(folder, told["step"], told["state"])
-        hashes = dict(told["sha256"])
+        record = json.loads((folder / STATE).read_text())
+        saved, hashes = Checkpoint(folder, record["step"], record["state"]), dict(record["sha256"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(folder, f"{STATE}: {type(error).__name__}: {error}") from error
     for name, written in hashes.items():
@@ -91,7 +78,7 @@ def latest(root: Path) -> Checkpoint | None:
             raise _damaged(folder, f"{name} is missing")
         if sha256(folder / name) != written:
             raise _damaged(folder, f"{name} is not what was written")
-    return found
+    return saved
 
 
 def clear(root: Path) -> None:
@@ -107,23 +94,22 @@ def sweep(root: Path) -> None:
 
 
 def _places(root: Path) -> list[Path]:
-    found = [(int(match[1]), path) for path in root.glob("step-*") if (match := PLACE.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    steps = {path: int(match[1]) for path in root.glob("step-*") if (match := PLACE.fullmatch(path.name))}
+    return sorted(steps, key=steps.__getitem__)
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors of which no two share memory, as safetensors wants them."""
-    made: dict[str, Tensor] = {}
-    seen: set[int] = set()
+    separate, seen = dict[str, Tensor](), set[int]()
     for name, tensor in tensors.items():
         memory = tensor.untyped_storage().data_ptr()
-        made[name] = tensor.clone().contiguous() if memory in seen else tensor.contiguous()
+        separate[name] = tensor.clone().contiguous() if memory in seen else tensor.contiguous()
         seen.add(memory)
-    return made
+    return separate
 
 
 def _damaged(folder: Path, reason: str) -> BadInput:
-    older = _places(folder.parent)
-    before = older[older.index(folder) - 1].name if folder in older[1:] else None
-    way = f"remove that folder to go on from {before}" if before else "remove that folder to begin anew"
-    return BadInput(f"{folder} is no whole checkpoint ({reason}); {way}")
+    places = _places(folder.parent)
+    older = places[: places.index(folder)] if folder in places else []
+    next_step = f"go on from {older[-1].name}" if older else "begin anew"
+    return BadInput(f"{folder} is no whole checkpoint ({reason}); remove that folder to {next_step}")

@@ -59,13 +59,11 @@ class LoopConfig:
         for name, allowed in (("precision", PRECISIONS), ("decay", DECAYS), ("optimiser", OPTIMISERS)):
             if getattr(self, name) not in allowed:
                 raise unknown(name, getattr(self, name), allowed)
-        for least, names in (
-            (1, ("steps", "batch", "accumulation", "checkpoint_every", "log_every")),
-            (0, ("warmup", "threads", "clip", "weight_decay", "seed")),
-        ):
-            for name in names:
-                if not getattr(self, name) >= least:  # nor NaN
-                    raise BadInput(f"{name} {getattr(self, name)}: it must be a number from {least}")
+        from_one = ("steps", "batch", "accumulation", "checkpoint_every", "log_every")
+        for name in (*from_one, "warmup", "threads", "clip", "weight_decay", "seed"):
+            least = int(name in from_one)
+            if not getattr(self, name) >= least:  # nor NaN
+                raise BadInput(f"{name} {getattr(self, name)}: it must be a number from {least}")
         for rate in (self.learning_rate, *self.learning_rates.values()):
             if not 0 < rate < float("inf"):
                 raise BadInput(f"learning rate {rate}: it must be a positive number")
@@ -76,18 +74,13 @@ class LoopConfig:
             raise BadInput(f"ema {self.ema}: it must be a decay from 0 (no average) to below 1")
 
     def rate(self, phase: str, step: int) -> float:
-        """The learning rate of a phase at a step from 0."""
+        """The learning rate of a phase at a step from 0. As a share of the highest it is
+
+        (step + 1) / warmup in the first ``warmup`` steps; then, with u the share of the other steps that is done,
+        1 ("constant"), (1 + cos(pi u)) / 2 ("cosine") or 1 - u ("linear").
+        """
         highest = self.learning_rates.get(phase, self.learning_rate)
-        return highest * rate_share(step, self.steps, self.warmup, self.decay)
-
-
-def rate_share(step: int, steps: int, warmup: int, decay: str) -> float:
-    """The learning rate at ``step`` (from 0) as a share of the highest.
-
-    (step + 1) / warmup in the first ``warmup`` steps; then, with u the share of the other steps that is done,
-    1 ("constant"), (1 + cos(pi u)) / 2 ("cosine") or 1 - u ("linear").
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return {"constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done}[decay]
+        if step < self.warmup:
+            return highest * ((step + 1) / self.warmup)
+        u = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return highest * {"constant": 1.0, "cosine": (1 + math.cos(math.pi * u)) / 2, "linear": 1 - u}[self.decay]

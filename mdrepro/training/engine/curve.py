@@ -14,9 +14,7 @@ Row = dict[str, float]
 
 
 class Curve:
-    """The rows of a run: those of earlier runs up to ``step``, and those added.
-
-    Rows are also sent to tensorboard.
+    """The rows of a run, in a file and in tensorboard: those of earlier runs up to ``step``, and those added.
 
     Args:
         folder: of the run.
@@ -26,7 +24,7 @@ class Curve:
 
     def __init__(self, folder: Path, step: int, write: bool) -> None:
         self._file = folder / FILE
-        self.rows = [row for row in _read(self._file) if row["step"] <= step]
+        self.rows = [row for row in read(self._file) if row["step"] <= step]
         self._write = write
         self._board = _board(folder / EVENTS, step) if write else None
         if write:
@@ -46,6 +44,12 @@ class Curve:
         """Write out what tensorboard holds back."""
         if self._board is not None:
             self._board.close()
+
+
+def read(file: Path) -> list[Row]:
+    """The whole rows of a file, which a kill may have cut in the middle of its last line."""
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def clear(folder: Path) -> None:
@@ -75,15 +79,6 @@ class Clock:
     def total(self) -> float:
         """Of all runs."""
         return round(self.before + self.now, 3)
-
-
-def _read(file: Path) -> list[Row]:
-    """The whole rows of a file, which a kill may have cut in the middle of its last line."""
-    rows = []
-    for line in file.read_text().splitlines(keepends=True) if file.exists() else []:
-        if line.endswith("\n"):
-            rows.append(json.loads(line))
-    return rows
 
 
 def _line(row: Row) -> str:

@@ -15,7 +15,7 @@ from mdrepro.data.examples import Batch
 
 @contextmanager
 def surroundings(threads: int) -> Iterator[None]:
-    """Deterministic kernels and ``threads`` CPU threads (0: as they are) inside; everything as before afterwards.
+    """Deterministic kernels and ``threads`` CPU threads (0: as they are) inside; as before afterwards.
 
     Operations that have no deterministic kernel are let pass with torch's warning.
     """
@@ -51,8 +51,6 @@ def seed_generators(address: str, device: torch.device) -> None:
 
 def placed(batch: Batch, device: torch.device) -> dict[str, Any]:
     """The batch with its tensors on the device."""
-    if device.type == "cpu":
-        return dict(batch)
     return {
         name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
         for name, value in batch.items()

@@ -1,7 +1,7 @@
 """Random numbers of training, addressed rather than consumed: a number depends only on where it is needed.
 
-Philox (Salmon et al. 2011) maps a key and a counter to random bits. The key is made of seed and stream, the counter of
-step, call and global index of the sample, so no state is carried from step to step and nothing must be restored.
+Philox (Salmon et al. 2011) maps a key (seed and stream) and a counter (step, call and global index of the sample) to
+random bits, so no state is carried from step to step and nothing must be restored.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 class Draws:
-    """All random numbers of one micro-batch: a pure function of (seed, step, stream, call, global index of the sample).
+    """All random numbers of one micro-batch: the same however a batch is split over processes and micro-batches.
 
-    A batch split over processes, accumulation steps or a resumed run therefore draws the same numbers. Calls are
-    counted: the second ``normal`` differs from the first, and all processes must make the same calls in the same order.
+    Calls are counted: the second ``normal`` differs from the first, and all processes must make the same calls in the
+    same order.
 
     Args:
         seed: of the run.
@@ -58,10 +58,7 @@ class Draws:
         return self._placed(low + np.floor((high - low) * share).astype(np.int64))
 
     def seed(self) -> int:
-        """One number in [0, 2**63) for the whole global batch, the same in every micro-batch of the step.
-
-        It seeds modules that draw for themselves.
-        """
+        """One number in [0, 2**63), the same in every micro-batch of the step; for modules that draw for themselves."""
         self._seek(0, self._next_call(), 0)
         return int(self._bits.random_raw()) >> 1
 

@@ -17,13 +17,9 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 class Order:
-    """The endless sequence of examples that a run sees: one pass after the other, each in an order of its own.
+    """The endless sequence of ``count`` examples that a run sees: passes, each in an order of its own.
 
     Batches go on across the end of a pass, so none is cut short.
-
-    Args:
-        seed: of the run, from 0.
-        count: examples.
     """
 
     def __init__(self, seed: int, count: int) -> None:
@@ -47,8 +43,7 @@ def feed(
     """Each step with its micro-batches, which a thread prepares ahead of time; an error in it is raised here, in turn.
 
     Args:
-        examples: the data.
-        order: of the data.
+        examples, order: the data and its order.
         steps: which to go through.
         batch: samples of a step, over all processes.
         micro: this process's micro-batches, as indices in a step's batch.

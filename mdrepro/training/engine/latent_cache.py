@@ -1,12 +1,11 @@
 """Latents and text features of a data set, computed once, so that no training step runs a frozen encoder.
 
 A cache is a folder of safetensors and JSON. A picture that occurs several times (with other captions) is encoded once
-in each shard, a caption once in all. Everything rests on one key: the hash of the data's fingerprint, the weights and
-configs of both encoders, the tokenizer, and how latents are stored. Every file carries it; one with another key is
-never used. A shard appears whole or not at all, so a build that was killed goes on with the shards that are missing.
+in each shard, a caption once in all. Every file carries one key, the hash of the data's fingerprint, the weights and
+configs of both encoders, the tokenizer, and how latents are stored; one with another key is never used. A shard appears
+whole or not at all, so a build that was killed goes on with the shards that are missing.
 
-Expect with the tiny networks of the tests on one core: 64 samples of 8x8x8 latents and 32 x 128 text features are read
-in 1 ms; the files are mapped, and take no memory that the system cannot take back.
+64 samples of 8x8x8 latents and 32 x 128 text features are read in 1 ms on one core; the files are mapped into memory.
 """
 
 import hashlib
@@ -63,14 +62,10 @@ class CachedExamples:
         return len(self._latent_of)
 
     def batch(self, indices: Sequence[int], epoch: int = 0) -> Batch:
-        """Samples: ``latent`` float32 (b, c, h, w), scaled as the denoiser sees it; ``text`` float32 (b, tokens,
-        width); ``caption``, b texts.
+        """``latent``, ``text`` and ``caption`` of samples; see `mdrepro.data.examples.Batch`.
 
         Where the cache holds posteriors (``sample``), a latent is drawn from its own: the noise is a function of index
-        and epoch alone.
-
-        Raises:
-            BadInput: a shard turns out damaged.
+        and epoch alone. Raises BadInput where a shard is damaged.
         """
         samples = torch.tensor([range(len(self))[index] for index in indices])
         rows, text_rows = self._latent_of[samples], self._text_of[samples]
@@ -98,16 +93,15 @@ def build(
 ) -> CachedExamples:
     """The cache of a data set: what the folder holds already, and the rest computed now.
 
-    A cache with another key that lies there is replaced. Of several processes that build the same one, one works and
-    the others wait.
+    One with another key is replaced. Of several processes that build the same one, one works and the others wait.
 
     Args:
         examples: the data.
-        vae, tokenizer, text_encoder: as in `mdrepro.models.pipeline`; they run where and in the precision that they are
-            in, without gradients, in eval mode.
+        vae, tokenizer, text_encoder: as in `mdrepro.models.pipeline`; run on the device and in the precision that they
+            have.
         folder: of this cache alone.
         batch: pictures, and texts, that are encoded at once.
-        dtype: what latents and text features are stored in: float16, bfloat16 or float32.
+        dtype: of stored latents and text features: float16, bfloat16 or float32.
         shard: samples, and texts, in one file.
         posterior: ``mode`` stores the mode of the encoder's distribution; ``sample`` also its standard deviation, and
             draws latents when they are read.
@@ -138,16 +132,13 @@ def build(
         if _complete(folder, parts):
             return load(folder)
         files = _Build(folder, parts, batch)
-        samples = files.encode_pictures(examples, vae)
-        files.encode_texts(samples, tokenizer, text_encoder)
+        files.encode_texts(*files.encode_pictures(examples, vae), tokenizer, text_encoder)
         files.finish()
     return load(folder)
 
 
 def load(folder: Path) -> CachedExamples:
-    """A cache that is complete, whatever data and encoders it was made from.
-
-    The sizes of all files are checked now, the hash of each when it is first read.
+    """A complete cache. The sizes of all files are checked now, the hash of each when it is first read.
 
     Raises:
         BadInput: no complete cache, or a file that is missing or damaged.
@@ -155,15 +146,13 @@ def load(folder: Path) -> CachedExamples:
     record = _record(folder)
     if record is None:
         raise BadInput(f"{folder} holds no complete cache of this version: build it")
-    for name, entry in record["files"].items():
-        file = folder / name
-        if not file.is_file() or file.stat().st_size != entry["bytes"]:
-            raise _damaged(file)
+    if damaged := _of_other_size(folder, record):
+        raise _damaged(damaged)
     return CachedExamples(folder, record)
 
 
 class _Rows:
-    """A table in files of equally many rows, mapped into memory; each is checked and opened when it is first needed."""
+    """A table in files of equally many rows, each checked and mapped into memory when it is first needed."""
 
     def __init__(self, folder: Path, name: str, record: Mapping[str, Any]) -> None:
         self._folder, self._name, self._record = folder, name, record
@@ -186,8 +175,6 @@ class _Rows:
 
 
 class _Build:
-    """The files of one cache as they are made."""
-
     def __init__(self, folder: Path, parts: Mapping[str, Any], batch: int) -> None:
         self.folder, self.parts, self.batch = folder, parts, batch
         self.key = digest(parts, compact=False)
@@ -197,7 +184,7 @@ class _Build:
 
     def encode_pictures(self, examples: Examples, vae: AutoencoderKL) -> tuple[Tensor, list[str]]:
         """All latents. Returns the row of each sample, int64 (samples,), and its caption."""
-        rows, captions = [], list[str]()
+        rows, captions = list[Tensor](), list[str]()
         with Progress("latents", len(examples), "samples") as progress:
             for number, first in enumerate(range(0, len(examples), self.shard)):
                 last = min(first + self.shard, len(examples))
@@ -217,11 +204,8 @@ class _Build:
         self, examples: Examples, indices: Sequence[int], vae: AutoencoderKL, progress: Progress
     ) -> tuple[dict[str, Tensor], list[str]]:
         """One shard: ``latent`` (and ``std``) of its different pictures, ``row`` of each sample, and the captions."""
-        seen: dict[bytes, int] = {}
-        waiting: list[Tensor] = []
-        columns: dict[str, list[Tensor]] = {}
-        rows: list[int] = []
-        captions: list[str] = []
+        seen, columns = dict[bytes, int](), dict[str, list[Tensor]]()
+        waiting, rows, captions = list[Tensor](), list[int](), list[str]()
 
         def encode(count: int) -> None:
             given, waiting[:count] = torch.stack(waiting[:count]), []
@@ -246,10 +230,9 @@ class _Build:
         return tensors | {"row": torch.tensor(rows, dtype=torch.int32)}, captions
 
     def encode_texts(
-        self, samples: tuple[Tensor, list[str]], tokenizer: PreTrainedTokenizerBase, encoder: CLIPTextModel
+        self, rows: Tensor, caption_of: list[str], tokenizer: PreTrainedTokenizerBase, encoder: CLIPTextModel
     ) -> None:
         """The features of every different caption and of the empty one, and the index of the samples."""
-        rows, caption_of = samples
         numbers: dict[str, int] = {}
         text_of = torch.tensor([numbers.setdefault(caption, len(numbers)) for caption in caption_of])
         captions = list(numbers)
@@ -268,7 +251,7 @@ class _Build:
                 self.names.append(name)
         null = self._stored(text.encode(tokenizer, encoder, [""])[0], "null_text")
         self._write(INDEX, {"latent": rows, "text": text_of, "null_text": null}, key)
-        _write_json(self.folder / CAPTIONS, captions)
+        write_text(self.folder / CAPTIONS, json.dumps(captions))
         self.names += [INDEX, CAPTIONS]
 
     def finish(self) -> None:
@@ -281,10 +264,11 @@ class _Build:
             name: {"bytes": (self.folder / name).stat().st_size, "sha256": sha256(self.folder / name)}
             for name in self.names
         }
-        _write_json(self.folder / RECORD, {"key": self.key, "parts": self.parts, "files": files})
+        record = {"key": self.key, "parts": self.parts, "files": files}
+        write_text(self.folder / RECORD, json.dumps(record, indent=1))
 
     def _stored(self, values: Tensor, column: str) -> Tensor:
-        stored = values.to("cpu", self.dtype).contiguous().contiguous()
+        stored = values.to("cpu", self.dtype).contiguous()
         if not stored.isfinite().all():
             raise BadInput(
                 f"values of {column} are not finite in {self.parts['dtype']}: store them in bfloat16 or float32, and "
@@ -293,7 +277,7 @@ class _Build:
         return stored
 
     def _has(self, name: str, key: str) -> bool:
-        """Whether a shard is there whole, with this key: opening it checks header and length."""
+        """Whether a shard is there, with this key; opening it checks its length."""
         try:
             with safe_open(self.folder / name, "pt") as file:
                 return _header(file).get("key") == key
@@ -324,14 +308,19 @@ def _complete(folder: Path, parts: Mapping[str, Any]) -> bool:
     if record is None:
         return False
     if record["key"] == digest(parts, compact=False):
-        files = record["files"].items()
-        if all((folder / name).is_file() and (folder / name).stat().st_size == e["bytes"] for name, e in files):
+        if not _of_other_size(folder, record):
             return True
     else:
         changed = [name for name, value in parts.items() if record["parts"].get(name) != value]
         logger.info("%s: rebuilt, because %s changed", folder, ", ".join(changed))
     (folder / RECORD).unlink()
     return False
+
+
+def _of_other_size(folder: Path, record: Mapping[str, Any]) -> Path | None:
+    """The first file that is missing or not as long as it was written."""
+    sizes = {folder / name: entry["bytes"] for name, entry in record["files"].items()}
+    return next((file for file, size in sizes.items() if not file.is_file() or file.stat().st_size != size), None)
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
@@ -351,19 +340,18 @@ def _opened(folder: Path, name: str, record: Mapping[str, Any]) -> dict[str, Ten
 
 
 def _header(file: Any) -> dict[str, Any]:
-    """What is written in an open file beside its tensors: ``key``, and ``captions`` of the samples of latents."""
+    """``key``, and ``captions`` of the samples of latents, which are written in an open file beside its tensors."""
     header: dict[str, Any] = json.loads((file.metadata() or {}).get("cache", "{}"))
     return header
 
 
 def _intact(folder: Path, name: str, record: Mapping[str, Any]) -> None:
-    file = folder / name
     try:
-        whole = sha256(file) == record["files"][name]["sha256"]
-    except OSError as error:
-        raise _damaged(file) from error
+        whole = sha256(folder / name) == record["files"][name]["sha256"]
+    except OSError:
+        whole = False
     if not whole:
-        raise _damaged(file)
+        raise _damaged(folder / name)
 
 
 def _damaged(file: Path) -> BadInput:
@@ -377,7 +365,3 @@ def _file_name(table: str, number: int) -> str:
 def _generator(index: int, epoch: int) -> torch.Generator:
     seed = hashlib.blake2b(f"{index},{epoch}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)
-
-
-def _write_json(file: Path, content: Any) -> None:
-    write_text(file, json.dumps(content, indent=None if isinstance(content, list) else 1))

@@ -1,16 +1,12 @@
 """The one training loop.
 
 A run is a function of its configuration, objective and examples: draws are addressed by step and sample, the order of
-the data by the step, and the generators of torch, numpy and Python are seeded anew for each micro-batch. So a run that
-was stopped at any time and is resumed gives the bits of one that was not, and a step is the same step on one process or
-many, in one micro-batch or several, up to rounding.
-
-Beside a loop written by hand for a small UNet (steps of 12 and of 32 ms) it costs nothing that could be measured.
+the data by the step, and the generators of torch, numpy and Python are seeded anew for each micro-batch. So a resumed
+run gives the bits of an uninterrupted one, and up to rounding a step is the same however it is split.
 """
 
 import copy
 import json
-from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,8 +41,8 @@ class Outcome:
     Args:
         networks: by name, unwrapped, in eval mode; the averages where they are on.
         losses: the curve, a row for each logged step: ``step`` (steps done), ``seconds`` and ``images_per_second`` so
-            far, and of each phase ``<phase>/<loss>`` and ``<phase>/norm`` (of the gradient before it is clipped), means
-            since the row before over all processes, and ``<phase>/rate``.
+            far, and of each phase ``<phase>/rate``, and as means over all processes since the row before
+            ``<phase>/<loss>`` and, where gradients are clipped, ``<phase>/norm`` (before that).
         seconds, images_per_second: of the whole training, all its runs together.
         steps: done.
         finished: False where time ran out before the last step.
@@ -79,10 +75,8 @@ def train(
     ``objective.networks`` are the trained networks, unwrapped.
 
     Args:
-        objective: networks, phases and losses.
-        examples: the data.
-        config: how.
-        folder: where the run is kept.
+        objective, examples, config: what determines the run.
+        folder: where it is kept.
         resume: go on from the newest checkpoint in the folder; False begins anew and removes what is there.
         max_seconds: stop, with a checkpoint, after the first step that ends later than this; several processes look at
             the clock only at logged steps.
@@ -103,8 +97,6 @@ def train(
 
 
 class _Run:
-    """The parts of one run, and its steps."""
-
     def __init__(
         self, objective: Objective, examples: Examples, config: LoopConfig, folder: Path, resume: bool
     ) -> None:
@@ -116,7 +108,11 @@ class _Run:
         self.micro = _micro_batches(config, self.accelerator)
         self._prepare()
         if self.main:
-            self._make_room(resume)
+            folder.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                checkpoint.clear(self.root)
+                clear(folder)
+            checkpoint.sweep(self.root)
         self.accelerator.wait_for_everyone()
         self.step = 0
         self.good: Path | None = None
@@ -130,13 +126,13 @@ class _Run:
         self.clock = Clock(saved.get("seconds", 0.0))
 
     def train(self, max_seconds: float | None) -> Outcome:
-        """All steps that are left, or as many as there is time for."""
         config = self.config
         total, done = config.steps * config.batch, self.step * config.batch
+        order, steps = Order(config.seed, len(self.examples)), range(self.step, config.steps)
         with (
             closing(Curve(self.folder, self.step, write=self.main)) as curve,
             Progress("training", total, "images", done=done, show=self.main) as progress,
-            closing(self._feed()) as batches_of_steps,
+            closing(feed(self.examples, order, steps, config.batch, self.micro)) as batches_of_steps,
         ):
             for step, batches in batches_of_steps:
                 for phase in self.objective.phases:
@@ -193,7 +189,7 @@ class _Run:
             moved = (copy.deepcopy(network) if accelerator.is_fsdp2 else network).to(self.device).train()
             processes.align(moved)
             if config.ema:
-                average = optimisers.averaged(moved)
+                average = copy.deepcopy(moved).eval().requires_grad_(False)
                 objective.ema[name] = processes.wrap(accelerator, average) if accelerator.is_fsdp2 else average
             objective.networks[name] = processes.wrap(accelerator, moved)
         unwrapped = {name: processes.unwrap(accelerator, network) for name, network in objective.networks.items()}
@@ -221,10 +217,6 @@ class _Run:
                 for parameter in parameters:
                     parameter.requires_grad_(name in phase.trains)
 
-    def _feed(self) -> Generator[tuple[int, list[Batch]]]:
-        order = Order(self.config.seed, len(self.examples))
-        return feed(self.examples, order, range(self.step, self.config.steps), self.config.batch, self.micro)
-
     def _row(self) -> Row:
         self._stop_if_not_finite()
         rates = {f"{phase.name}/rate": self.config.rate(phase.name, self.step - 1) for phase in self.objective.phases}
@@ -242,8 +234,7 @@ class _Run:
 
     def _stop_if_not_finite(self) -> None:
         if bad := self.meter.first_bad():
-            step, phase = bad
-            raise self._diverged(f"the loss of phase {phase} is not finite at step {step + 1}", phase)
+            raise self._diverged(f"the loss of phase {bad[1]} is not finite at step {bad[0] + 1}", bad[1])
 
     def _diverged(self, what: str, phase: str = "") -> Diverged:
         config = self.config
@@ -253,13 +244,6 @@ class _Run:
             f"{what}; {kept}. Go on with a lower learning_rate ({rate} here), a lower clip ({config.clip}; 0 is none)"
             + (" or precision fp32" if config.precision != "fp32" else "")
         )
-
-    def _make_room(self, resume: bool) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            checkpoint.clear(self.root)
-            clear(self.folder)
-        checkpoint.sweep(self.root)
 
     def _save(self) -> None:
         """Write a checkpoint, unless something in it is not finite."""
@@ -317,11 +301,7 @@ def _check(objective: Objective, examples: Examples, config: LoopConfig, acceler
 
 
 def _changes(config: LoopConfig, examples: Examples, last: Checkpoint) -> list[dict[str, Any]]:
-    """What was set otherwise until this checkpoint, as an entry for the record; nothing if all is the same.
-
-    Raises:
-        BadInput: something changed that must stay.
-    """
+    """What was set otherwise until this checkpoint, as an entry for the record. Raises BadInput where it must stay."""
     before = last.state["config"] | {"examples": last.state["examples"]}
     now = json.loads(json.dumps(asdict(config))) | {"examples": examples.fingerprint}
     before["averages"], now["averages"] = before["ema"] > 0, now["ema"] > 0
@@ -338,7 +318,7 @@ def _changes(config: LoopConfig, examples: Examples, last: Checkpoint) -> list[d
 
 
 def _micro_batches(config: LoopConfig, accelerator: Accelerator) -> list[range]:
-    """This process's micro-batches, as indices in the batch of a step: consecutive ones, in equal parts."""
+    """This process's micro-batches, as consecutive indices in the batch of a step."""
     size = config.batch // accelerator.num_processes // config.accumulation
     first = accelerator.process_index * size * config.accumulation
     return [range(first + k * size, first + (k + 1) * size) for k in range(config.accumulation)]

@@ -11,21 +11,18 @@ NEVER = 2**62
 
 
 class Meter:
-    """Sums stay on the device, and processes are asked, only when a row is due: training does not wait for them.
+    """Sums stay on the device, and processes are asked only when a row is due: training does not wait for them.
 
-    Args:
-        accelerator: the processes.
-        saved: what `saved` gave, to go on with.
+    ``saved`` is what `saved` gave, to go on with.
     """
 
     def __init__(self, accelerator: Accelerator, saved: Mapping[str, Any] | None = None) -> None:
         self._accelerator = accelerator
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
         self._bad: dict[str, Tensor] = {}
-        for name, (mean, count) in (saved or {}).items():
-            self._sums[name] = torch.tensor(mean * count, device=accelerator.device)  # in float64: the sum's own bits
-            self._counts[name] = count
+        self._counts: dict[str, int] = {name: count for name, (_, count) in (saved or {}).items()}
+        self._sums = {  # multiplied in float64, which gives the sum's own bits
+            name: torch.tensor(mean * count, device=accelerator.device) for name, (mean, count) in (saved or {}).items()
+        }
 
     def add(self, phase: str, values: Mapping[str, Tensor]) -> None:
         """Count one value of each of these scalars."""
@@ -52,9 +49,7 @@ class Meter:
         if not self._sums:
             return {}
         sums = self._accelerator.reduce(torch.stack(list(self._sums.values())), "mean").tolist()
-        return {
-            name: (total / self._counts[name], self._counts[name]) for name, total in zip(self._sums, sums, strict=True)
-        }
+        return {name: (total / count, count) for (name, count), total in zip(self._counts.items(), sums, strict=True)}
 
     def row(self) -> dict[str, float]:
         """The means, after which counting begins again."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # the published quintic: drives singular values towards 1 in five rounds
-ROUNDS = 5
+ROUNDS, MOMENTUM = 5, 0.95
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
@@ -25,31 +25,22 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for weights with two or more dimensions, AdamW with the same rate for biases and norms.
+    """Muon for weights with two or more dimensions, AdamW (betas 0.9, 0.95) with the same rate for biases and norms.
 
     A convolution's weight (out, in, h, w) is the matrix (out, in * h * w). Updates have AdamW's size: the root mean
-    square of each is 0.2 times the rate (Liu et al. 2025), so that one rate serves both.
+    square of each is 0.2 times the rate (Liu et al. 2025), so that one rate serves both. The momentum is Nesterov's.
 
     Args:
         parameters: what is trained.
         lr: the rate; set ``param_groups[...]["lr"]`` to change it.
-        momentum: Nesterov's.
-        betas: of AdamW.
         weight_decay: decoupled; for the weights only.
     """
 
-    def __init__(
-        self,
-        parameters: Iterable[Tensor],
-        lr: float,
-        momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.95),
-        weight_decay: float = 0.01,
-    ) -> None:
+    def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.01) -> None:
         every = list(parameters)
         matrices, rest = ({"params": [p for p in every if (p.ndim >= 2) == large]} for large in (True, False))
-        super().__init__([matrices], {"lr": lr, "momentum": momentum, "decay": weight_decay})
-        self._rest = torch.optim.AdamW([rest], lr=lr, betas=betas, weight_decay=0)
+        super().__init__([matrices], {"lr": lr, "decay": weight_decay})
+        self._rest = torch.optim.AdamW([rest], lr=lr, betas=(0.9, 0.95), weight_decay=0)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients, those of biases and norms too."""
@@ -63,8 +54,8 @@ class Muon(torch.optim.Optimizer):
             for weight in (p for p in group["params"] if p.grad is not None):
                 state = self.state[weight]
                 velocity = state.setdefault("velocity", torch.zeros_like(weight))
-                velocity.lerp_(weight.grad, 1 - group["momentum"])
-                update = orthogonalise(weight.grad.lerp(velocity, group["momentum"]).flatten(1))
+                velocity.lerp_(weight.grad, 1 - MOMENTUM)
+                update = orthogonalise(weight.grad.lerp(velocity, MOMENTUM).flatten(1))
                 scale = 0.2 * max(update.shape) ** 0.5
                 weight.mul_(1 - group["lr"] * group["decay"])
                 weight.add_(update.reshape(weight.shape), alpha=-group["lr"] * scale)

@@ -1,6 +1,5 @@
 """Optimisers, and exponential averages of weights."""
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -36,17 +35,10 @@ def average_decay(n: int, ema: float) -> float:
     return min(ema, (1 + n) / (10 + n))
 
 
-def averaged(network: nn.Module) -> nn.Module:
-    """A copy to hold the average, in eval mode and without gradients."""
-    return copy.deepcopy(network).eval().requires_grad_(False)
-
-
 class Averages:
-    """Exponential averages of networks' parameters; buffers (statistics of norms) are taken as they are.
+    """Exponential averages of networks' parameters, by the networks' names, changed in place.
 
-    Args:
-        averages: by name, changed in place.
-        networks: by the same names.
+    Buffers (statistics of norms) are taken as they are.
     """
 
     def __init__(self, averages: Mapping[str, nn.Module], networks: Mapping[str, nn.Module]) -> None:

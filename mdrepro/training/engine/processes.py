@@ -1,7 +1,7 @@
 """One process or many: what of accelerate the training loop uses, and the state of wrapped networks as whole tensors.
 
-Under DDP each process holds all weights; under FSDP (version 2) a weight is a DTensor, of which each process holds a
-part. Here both look like plain tensors, so that checkpoints do not depend on how many processes wrote them.
+Under DDP each process holds all weights, under FSDP (version 2) a part of each (a DTensor). Here both look like plain
+tensors, so that checkpoints do not depend on how many processes wrote them.
 """
 
 import warnings
@@ -27,11 +27,7 @@ SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULT
 def start(partial: bool = False) -> Accelerator:
     """accelerate, as its launcher or torchrun set it up; on the CPU where there is no other device.
 
-    Args:
-        partial: some parameters take no part in some steps.
-
-    Raises:
-        BadInput: another type of distribution.
+    ``partial`` if some parameters take no part in some steps. Raises BadInput for another type of distribution.
     """
     options = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=partial)
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[options])
@@ -96,12 +92,12 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def whole_state(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, put together."""
+    """As `state`, put together."""
     return {name: whole(value) for name, value in state(network).items()}
 
 
 def like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor in the shape's memory format, device and parts of a parameter; one of another shape as it is."""
+    """A whole tensor in the memory format, device and parts of a parameter; only the device if its shape is another."""
     if value.shape != parameter.shape:
         return value.to(parameter.device, copy=True)
     if _in_parts(parameter):
@@ -130,7 +126,7 @@ def optimiser_state(network: nn.Module, optimiser: torch.optim.Optimizer) -> dic
 
 
 def load_optimiser_state(network: nn.Module, optimiser: torch.optim.Optimizer, values: Mapping[str, Tensor]) -> None:
-    """Take over what `optimiser_state` gave, as whole tensors; names of other networks' parameters are passed over."""
+    """Take over what `optimiser_state` gave, as whole tensors; those of parameters of other optimisers are left out."""
     named = dict(network.named_parameters())
     mine = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
     optimiser.state.clear()
@@ -142,9 +138,7 @@ def load_optimiser_state(network: nn.Module, optimiser: torch.optim.Optimizer, v
 
 def reshard(accelerator: Accelerator, networks: Iterable[nn.Module]) -> None:
     """Under FSDP, give back weights gathered for a forward pass, which are stale once the parts change."""
-    if not accelerator.is_fsdp2:
-        return
-    for network in networks:
+    for network in networks if accelerator.is_fsdp2 else ():
         for module in network.modules():
             if hasattr(module, "reshard"):
                 module.reshard()  # type: ignore[operator]

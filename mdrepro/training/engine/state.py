@@ -36,11 +36,7 @@ class State:
         return {file: _whole(values, keep) for file, values in self._files()}
 
     def restore(self, saved: Checkpoint) -> None:
-        """Load everything from a checkpoint.
-
-        Raises:
-            BadInput: it is of other networks.
-        """
+        """Load everything from a checkpoint. Raises BadInput if it is of other networks."""
         for name, network in self.networks.items():
             _load(saved, name, network)
             if name in self.averages:
@@ -48,35 +44,26 @@ class State:
             tensors = saved.tensors(f"{name}.optimiser")
             for phase, optimiser in self._optimisers_of(name):
                 mine = {key.removeprefix(f"{phase}/"): v for key, v in tensors.items() if key.startswith(f"{phase}/")}
-                for part in optimisers.parts(optimiser):
-                    processes.load_optimiser_state(network, part, mine)
+                processes.load_optimiser_state(network, optimiser, mine)
 
     def _files(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         for name, network in self.networks.items():
             yield name, processes.state(network)
             if name in self.averages:
                 yield f"{name}.ema", processes.state(self.averages[name])
-            yield (
-                f"{name}.optimiser",
-                {
-                    f"{phase}/{key}": value
-                    for phase, optimiser in self._optimisers_of(name)
-                    for part in optimisers.parts(optimiser)
-                    for key, value in processes.optimiser_state(network, part).items()
-                },
-            )
+            states = [(phase, processes.optimiser_state(network, part)) for phase, part in self._optimisers_of(name)]
+            yield f"{name}.optimiser", {f"{phase}/{key}": v for phase, own in states for key, v in own.items()}
 
     def _optimisers_of(self, network: str) -> list[tuple[str, torch.optim.Optimizer]]:
-        return [(phase, by[network]) for phase, by in self.optimisers.items() if network in by]
+        """All that hold state of a network, with their phases."""
+        trained = [(phase, by[network]) for phase, by in self.optimisers.items() if network in by]
+        return [(phase, part) for phase, optimiser in trained for part in optimisers.parts(optimiser)]
 
 
 def not_finite(files: Files) -> str | None:
     """Names the first tensor that holds a number that is not finite."""
-    for file, values in files.items():
-        for name, value in values.items():
-            if not torch.isfinite(value).all():
-                return f"{name} of {file}"
-    return None
+    tensors = ((f"{name} of {file}", value) for file, values in files.items() for name, value in values.items())
+    return next((name for name, value in tensors if not torch.isfinite(value).all()), None)
 
 
 def _whole(values: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
