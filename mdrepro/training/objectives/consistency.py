@@ -1,5 +1,4 @@
-"""Latent consistency distillation (LCM, arXiv 2310.04378): each point of a guided trajectory is mapped
-to its endpoint.
+"""Latent consistency distillation (LCM, arXiv 2310.04378): a guided trajectory's points are mapped to its end.
 
 The comparison that few-step papers name. Sampled with diffusers' LCMScheduler. As in the authors' later LoRA variant
 (arXiv 2311.05556) w is not an input of the network.
@@ -17,7 +16,7 @@ from mdrepro.diffusion.noise import NoiseSchedule, predict
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
-from mdrepro.training.objectives.progressive import Net, Student, predict_guided
+from mdrepro.training.objectives.progressive import Net, Student, ddim
 
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
@@ -33,21 +32,6 @@ def consistency_function(net: Net, schedule: NoiseSchedule, x_t: Tensor, t_b: Te
     """f(z, c, t) = c_skip(t) z + c_out(t) x0(z, c, t) (LCM section 4.1)."""
     skip, out = boundary_scalings(t_b, x_t)
     return skip * x_t + out * schedule.x0(predict(net, x_t, t_b, text_btc), x_t, t_b)
-
-
-def solver_step(
-    net: Net,
-    schedule: NoiseSchedule,
-    x_t: Tensor,
-    t_b: Tensor,
-    later_b: Tensor,
-    text_btc: Tensor,
-    null_tc: Tensor,
-    guidance_b: Tensor,
-) -> Tensor:
-    """z_{t_n} from z_{t_{n+k}} by one guided DDIM step of the teacher (LCM sections 4.2, 4.3; w is its 1 + omega)."""
-    _, prediction = predict_guided(net, x_t, t_b, text_btc, null_tc, guidance_b)
-    return schedule.add_noise(schedule.x0(prediction, x_t, t_b), schedule.noise(prediction, x_t, t_b), later_b)
 
 
 def pseudo_huber(error: Tensor, c: float) -> Tensor:
@@ -90,8 +74,8 @@ class ConsistencyDistillation(Student):
         later_b = (t_b - skip).clamp(min=0)
         x_t = schedule.add_noise(x0, draws.normal(*x0.shape[1:]), t_b)
         w = draws.uniform(*self.guidance)
-        with torch.no_grad():
-            x_later = solver_step(self.frozen["teacher"], schedule, x_t, t_b, later_b, text_btc, self.null_text, w)
+        with torch.no_grad():  # one guided step of the teacher (LCM sections 4.2, 4.3; w is its 1 + omega)
+            x_later = ddim(self.frozen["teacher"], schedule, x_t, (t_b, later_b), text_btc, self.null_text, w)
             target = consistency_function(self.ema["unet"], schedule, x_later, later_b, text_btc)
         endpoint = consistency_function(self.networks["unet"], schedule, x_t, t_b, text_btc)
         return {"loss": pseudo_huber(endpoint - target, self.huber)}

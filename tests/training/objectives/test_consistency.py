@@ -75,13 +75,13 @@ def test_the_loss_and_its_gradient_are_the_recomputed_ones() -> None:
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-3, atol=1e-5)
 
 
-_SCALINGS, _STEP, _F = boundary_scalings, consistency.solver_step, consistency_function
+_SCALINGS, _STEP, _F = boundary_scalings, consistency.ddim, consistency_function
 FAULTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "c_skip and c_out exchanged": (consistency, "boundary_scalings", lambda t, x: _SCALINGS(t, x)[::-1]),
-    "teacher not guided": (consistency, "solver_step", lambda *given: _STEP(*given[:-1], None)),
-    "guidance 1 + w": (consistency, "solver_step", lambda *given: _STEP(*given[:-1], given[-1] + 1)),
+    "teacher not guided": (consistency, "ddim", lambda *given: _STEP(*given[:-1], None)),
+    "guidance 1 + w": (consistency, "ddim", lambda *given: _STEP(*given[:-1], given[-1] + 1)),
     "sign of guidance": (progressive, "guide", lambda c, n, w: n + w.reshape(-1, 1, 1, 1) * (n - c)),
-    "no step of the teacher": (consistency, "solver_step", lambda *given: given[2]),
+    "no step of the teacher": (consistency, "ddim", lambda *given: given[2]),
     "all times as the student's": (
         consistency,
         "consistency_function",
