@@ -39,7 +39,7 @@ from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.engine.loop import train
 from mdrepro.training.engine.objective import Objective
 from mdrepro.training.objectives.diffusion import Diffusion
-from mdrepro.training.objectives.encoding import Encoding
+from mdrepro.training.objectives.inputs import Encoders, Encoding
 from mdrepro.training.recipes import registry
 
 WAYS = ("cached", "uncached", "diffusers")
@@ -130,7 +130,8 @@ class Bench:
         return found
 
     def _encoding(self, null_text: Tensor) -> Objective:
-        return Encoding(Diffusion(self.unet(), self.scheduler, null_text), self.vae, self.tokenizer, self.encoder)
+        encoders = Encoders(self.vae, self.tokenizer, self.encoder)
+        return Encoding(Diffusion(self.unet(), self.scheduler, null_text), encoders)
 
     def _ours(self, objective: Objective, examples: Any, folder: Path) -> float:
         config = LoopConfig(

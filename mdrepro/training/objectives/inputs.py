@@ -14,13 +14,13 @@ from transformers import CLIPTextModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data import sources
-from mdrepro.data.examples import Examples
-from mdrepro.models import denoiser, text
+from mdrepro.data.examples import Batch, Examples
+from mdrepro.models import denoiser, latents, text
 from mdrepro.training.engine import latent_cache, loop, processes
-from mdrepro.training.engine.arguments import Declared, argument_types
 from mdrepro.training.engine.config import LoopConfig
-from mdrepro.training.engine.objective import Objective
-from mdrepro.training.objectives.encoding import Encoding
+from mdrepro.training.engine.draws import Draws
+from mdrepro.training.engine.objective import Networks, Objective
+from mdrepro.training.objectives.kinds import Declared, argument_types
 from mdrepro.training.recipes.recipe import Recipe
 
 T = TypeVar("T")
@@ -96,6 +96,27 @@ class Encoders(NamedTuple):
         """Features of the empty text, (tokens, width)."""
         with torch.no_grad():
             return text.encode(self.tokenizer, self.text_encoder, [""])[0]
+
+
+class Encoding(Networks):
+    """Objective: another one, given the latents and text features that frozen encoders make of each batch.
+
+    Batches need ``pixels`` and ``caption``. What the encoders give is the same as in
+    `mdrepro.training.engine.latent_cache`, but for the rounding there.
+    """
+
+    def __init__(self, objective: Objective, encoders: Encoders) -> None:
+        self.objective, self.encoders, self.phases = objective, encoders, objective.phases
+        frozen = {"vae": encoders.vae, "text_encoder": encoders.text_encoder}
+        self.keep(objective.networks, {**objective.frozen, **frozen})
+        self.ema = objective.ema
+
+    def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        vae, tokenizer, text_encoder = self.encoders
+        with torch.no_grad():
+            latent = latents.to_latent(vae, batch["pixels"], "uint8")
+            features = text.encode(tokenizer, text_encoder, batch["caption"])
+        return self.objective.losses(phase, {**batch, "latent": latent.float(), "text": features.float()}, draws)
 
 
 @dataclass(frozen=True)
@@ -180,7 +201,7 @@ class Inputs:
 
     def on_batches(self, objective: Objective) -> Objective:
         """An objective of latents and text features on what `encoded` gives: without a cache it encodes first."""
-        return objective if self.recipe.data.get("cache", True) else Encoding(objective, *self.encoders)
+        return objective if self.recipe.data.get("cache", True) else Encoding(objective, self.encoders)
 
     def student(self, objective: Callable[..., T], change: Callable[[ModelMixin], ModelMixin] | None = None) -> T:
         """An objective in which the denoiser learns from another; see `progressive.Student`.

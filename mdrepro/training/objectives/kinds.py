@@ -24,20 +24,23 @@ Importing this module imports neither torch nor the objectives; the first look-u
 """
 
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data.sources import CAPTIONLESS
 from mdrepro.training import objectives
-from mdrepro.training.engine.arguments import Declared, argument_types
 from mdrepro.training.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from mdrepro.training.objectives.inputs import Inputs, Trainable
 
+Declared = Callable[..., object]
+"""A class or function whose arguments are settings."""
 LATENTS = ("vae", "text")
 """What makes latents and text features of a recipe's data."""
 DENOISER = (*LATENTS, "unet")
@@ -112,6 +115,15 @@ def kind_of(recipe: Recipe) -> Kind:
     if kind.check:
         kind.check(**recipe.network)
     return kind
+
+
+def argument_types(declared: Declared, every: bool = False) -> Mapping[str, object]:
+    """Settings and their types: the keyword-only arguments, or with ``every`` all arguments where none is so."""
+    inner = inspect.unwrap(declared.__init__ if isinstance(declared, type) else declared)  # type: ignore[misc]
+    hints = typing.get_type_hints(inner)
+    arguments = [one for one in inspect.signature(inner).parameters.values() if one.name != "self"]
+    named = [one for one in arguments if one.kind is one.KEYWORD_ONLY]
+    return {one.name: hints.get(one.name, object) for one in (arguments if every and not named else named)}
 
 
 def option_types(kind: Kind) -> dict[str, object]:

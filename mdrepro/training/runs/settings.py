@@ -12,7 +12,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data import sources
 from mdrepro.models.denoiser import class_named
-from mdrepro.training.engine.arguments import argument_types
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.objectives import kinds
 from mdrepro.training.objectives.inputs import UNET
@@ -25,10 +24,10 @@ def allowed(recipe: Recipe) -> dict[str, Mapping[str, object]]:
     """The settings of each section and their types."""
     kind = kinds.kind_of(recipe)
     return {
-        "loop": argument_types(LoopConfig),
+        "loop": kinds.argument_types(LoopConfig),
         "data": {name: type(value) for name, value in sources.settings(recipe.data).items()},
         "network": _network(recipe, kind),
-        "noise": argument_types(DDIMScheduler, every=True) if "text" in kind.needs else {},
+        "noise": kinds.argument_types(DDIMScheduler, every=True) if "text" in kind.needs else {},
         "options": kinds.option_types(kind),
         "pretrained": dict.fromkeys(recipe.pretrained, str),
         "sampling": {"steps": int, "guidance": float},
@@ -79,10 +78,10 @@ def _value(name: str, text: str, kind: Any) -> Any:
 
 def _network(recipe: Recipe, kind: kinds.Kind) -> Mapping[str, object]:
     if kind.network:
-        return argument_types(kind.network, every=True)
+        return kinds.argument_types(kind.network, every=True)
     if "unet" in recipe.pretrained:
         return {"class": str}
     if "unet" in recipe.parents:
         return {}
     denoiser = class_named(recipe.network.get("class", UNET), "network.class")
-    return {"class": str, **argument_types(denoiser, every=True)}
+    return {"class": str, **kinds.argument_types(denoiser, every=True)}
