@@ -16,19 +16,12 @@ LARGEST, SMALLEST = 1e4, 1e-4  # bounds of the adaptive weight and of the norm t
 class PatchDiscriminator(nn.Sequential):
     """PatchGAN (pix2pix, arXiv 1611.07004): logits for overlapping patches, positive for real.
 
-    Convolutions of 4 x 4 px: ``layers`` + 1 that double the width (to at most 8 ``width``), all but the last of them
-    with stride 2, and one to a logit. 3 layers see patches of 70 px, 2 of 34 px, 1 of 16 px. GroupNorm stands in for
-    BatchNorm, so that samples do not see each other, however a batch is split.
+    Convolutions of 4 x 4 px: ``layers`` + 1 that double the ``width`` of the first (to at most 8 times), all but the
+    last of them with stride 2, and one to a logit. 3 layers see patches of 70 px, 2 of 34 px, 1 of 16 px. GroupNorm
+    stands in for BatchNorm, so that samples do not see each other, however a batch is split.
 
     Input: pixels in [-1, 1], (b, 3, h, w), h and w at least 2 ** (layers + 2). Output: (b, 1, about h / 2 ** layers,
-    about w / 2 ** layers).
-
-    Args:
-        width: channels of the first convolution, a multiple of 8; 64 is pix2pix's.
-        layers: convolutions with stride 2, from 1.
-
-    Raises:
-        BadInput: another width, or no layers.
+    about w / 2 ** layers). Raises BadInput for a ``width`` that is no multiple of 8, or no layers.
     """
 
     def __init__(self, width: int = 64, layers: int = 3) -> None:
@@ -52,13 +45,9 @@ class PatchDiscriminator(nn.Sequential):
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
-    """Half the sum of the mean errors on real and on generated images; a scalar.
+    """Half the sum of the mean errors of logits, any shapes, on real and on generated images; a scalar.
 
     ``hinge``: max(0, 1 - real), max(0, 1 + fake). ``bce``: -log sigmoid(real), -log(1 - sigmoid(fake)).
-
-    Args:
-        real, fake: logits, any shapes.
-        kind: one of `KINDS`.
     """
     if kind == "hinge":
         return 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean())
@@ -77,11 +66,8 @@ def generator_loss(fake: Tensor, kind: str) -> Tensor:
 def adaptive_weight(error: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
     """Latent diffusion's (and VQGAN's, arXiv 2012.09841, eq. 7) weight of the adversarial term: a scalar, no gradient.
 
-    |d error / d last| / (|d adversarial / d last| + 1e-4), at most 1e4: both terms pull equally at the last layer.
-
-    Args:
-        error, adversarial: scalars, whose graph is kept.
-        last: the weight of the decoder's last layer.
+    |d error / d last| / (|d adversarial / d last| + 1e-4), at most 1e4: both terms, scalars whose graph is kept, pull
+    equally at ``last``, the weight of the decoder's last layer.
     """
     pulls = [torch.autograd.grad(term, last, retain_graph=True)[0].float().norm() for term in (error, adversarial)]
     return (pulls[0] / (pulls[1] + SMALLEST)).clamp(max=LARGEST)

@@ -7,6 +7,7 @@ of factor 8), whose sums over an image are means here, which leaves the ratios a
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKL
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.data.examples import Batch, Examples
+from mdrepro.metrics.image.reconstruction import Lpips
 from mdrepro.models import latents
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.engine.draws import Draws
@@ -27,7 +29,6 @@ from mdrepro.training.objectives.adversarial import (
 )
 from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import Kind, register
-from mdrepro.training.objectives.perceptual import PerceptualLoss
 
 BALANCES = ("adaptive", "constant")
 SCALE_IMAGES = 256
@@ -45,11 +46,8 @@ class Terms:
         kind: its loss, "hinge" or "bce".
         balance: "adaptive": times latent diffusion's `adaptive_weight`, a ratio over a micro-batch, so that a batch in
             two halves gives a slightly different number, and one that needs whole weights (no FSDP); or "constant".
-        start: first step at which the discriminator learns and is heard.
+        start: first step at which the discriminator learns and its term counts.
         patch_width, patch_layers: of `PatchDiscriminator`.
-
-    Raises:
-        BadInput: another value.
     """
 
     power: int = 1
@@ -73,19 +71,30 @@ class Terms:
 
 
 def reconstruction_loss(x: Tensor, y: Tensor, power: int = 2) -> Tensor:
-    """Mean squared (``power`` 2) or absolute (1) error over all values; shapes (n, c, h, w)."""
+    """Mean squared (``power`` 2) or absolute (1) error over all values; any shape."""
     return (x.float() - y.float()).abs().pow(power).mean()
 
 
 def kl_loss(mean: Tensor, logvar: Tensor, pixel_values: int) -> Tensor:
-    """KL(N(mean, exp logvar) || N(0, 1)) in nats, summed over the latent, divided by the image's number of values.
-
-    Args:
-        mean, logvar: (n, c, h, w).
-        pixel_values: 3 x height x width of the image.
-    """
+    """KL(N(mean, exp logvar) || N(0, 1)) in nats, summed over the latent (n, c, h, w), by the image's 3 h w values."""
     mean, logvar = mean.float(), logvar.float()
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean() / pixel_values
+
+
+class PerceptualLoss(nn.Module):
+    """LPIPS 0.1 (arXiv 1801.03924, eq. 1) with gradients: `mdrepro.metrics.image.reconstruction.Lpips`'s network.
+
+    Images (b, 3, h, w) in [-1, 1] to distances (b,), 0 for equal ones. Raises NotAttempted where the weights of the
+    backbone, "alex" or "vgg", are not on this machine; the message says how to get them.
+    """
+
+    def __init__(self, backbone: str = "vgg") -> None:
+        super().__init__()
+        self.lpips = Lpips(backbone)._model.requires_grad_(False)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        distances: Tensor = self.lpips(x.float(), y.float())
+        return distances.flatten()
 
 
 class EncoderHalf(nn.Module):
@@ -126,14 +135,14 @@ class ImageObjective(Networks):
     Args:
         model: the autoencoder, for pixels in [-1, 1].
         terms: the image's error.
-        networks, frozen: the halves that are trained and that are not; one of them is ``decoder``.
+        networks, frozen: the halves that are trained and that are not.
 
     Raises:
         BadInput: pixels are in [0, 1] for this model.
         NotAttempted: a perceptual term without its backbone's weights.
     """
 
-    name: str
+    name: ClassVar[str]
 
     def __init__(
         self, model: AutoencoderKL, terms: Terms, networks: dict[str, nn.Module], frozen: dict[str, nn.Module]
@@ -176,11 +185,12 @@ class ImageObjective(Networks):
 
     def _discriminated(self, x: Tensor, draws: Draws, started: bool) -> Tensor:
         """Real and decoded images go through it together, so that each weight is used once in a backward pass."""
+        discriminator = self.networks["discriminator"]
         if not started:
-            return 0 * self.networks["discriminator"](x).mean()
+            return 0 * discriminator(x).mean()
         with torch.no_grad():
             y, _ = self.reconstruct(x, draws)
-        real, fake = self.networks["discriminator"](torch.cat([x, y.to(x.dtype)])).chunk(2)
+        real, fake = discriminator(torch.cat([x, y.to(x.dtype)])).chunk(2)
         return discriminator_loss(real, fake, self.terms.kind)
 
     def _balance(self, error: Tensor, adversarial: Tensor) -> Tensor:
@@ -195,12 +205,8 @@ class Autoencoding(ImageObjective):
     The term ``kl`` is given weighted.
 
     Args:
-        model: the autoencoder.
-        terms: the image's error.
+        model, terms: see `ImageObjective`, whose errors it raises.
         kl: weight of `kl_loss`; 1e-6 is latent diffusion's.
-
-    Raises:
-        BadInput, NotAttempted: as `ImageObjective`.
     """
 
     name = "autoencoder"
@@ -215,23 +221,18 @@ class Autoencoding(ImageObjective):
         return self.networks["decoder"](z), {"kl": self.kl * kl_loss(mean, logvar, x[0].numel())}
 
     def finish(self, networks: Mapping[str, nn.Module], examples: Examples) -> AutoencoderKL:
-        """The trained autoencoder in eval mode, its weights fixed, and `unit_scale` in its config.
-
-        Args:
-            networks: what the loop returned.
-            examples: the training data.
-        """
-        take_halves(self.model, networks)
-        self.model.register_to_config(scaling_factor=unit_scale(self.model, examples))
-        return self.model
+        """`take_halves` of what the loop returned, with `unit_scale` of the training data in the config."""
+        model = take_halves(self.model, networks)
+        model.register_to_config(scaling_factor=unit_scale(model, examples))
+        return model
 
 
-def take_halves(model: AutoencoderKL, networks: Mapping[str, nn.Module]) -> None:
-    """Load the trained halves among ``networks`` into the model, and leave it in eval mode, its weights fixed."""
+def take_halves(model: AutoencoderKL, networks: Mapping[str, nn.Module]) -> AutoencoderKL:
+    """The model with the trained halves among ``networks``, in eval mode, its weights fixed."""
     for name, half in (("encoder", EncoderHalf(model)), ("decoder", DecoderHalf(model))):
         if name in networks:
             half.load_state_dict(networks[name].state_dict())
-    model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 @torch.inference_mode()
@@ -246,11 +247,7 @@ def unit_scale(model: AutoencoderKL, examples: Examples, count: int = SCALE_IMAG
 
 
 def initial(inputs: Inputs) -> vae.Autoencoder:
-    """A recipe's autoencoder before training: with the weights of its parent ``start`` where it has one.
-
-    Raises:
-        BadInput: that parent has another shape.
-    """
+    """A recipe's autoencoder before training: with the weights of its parent ``start``, of the same shape, if any."""
     model = vae.build(**inputs.recipe.network)
     if "start" not in inputs.parents:
         vae.start_as_averages(model)

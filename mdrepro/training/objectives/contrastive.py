@@ -7,8 +7,7 @@ towers of which are kept, scores images (`mdrepro.models.scenes.clip`).
 
 Contrast may be helped by a read-out of single tokens: see `mdrepro.training.objectives.registers`.
 
-Negatives come from a process's own micro-batch, so that a batch in parts has another loss. Gathering those of other
-processes would matter for CLIP's batches of 32,768; captions of scenes differ enough within one micro-batch.
+Negatives come from a process's own micro-batch, so that a batch in parts has another loss.
 """
 
 import math
@@ -37,11 +36,9 @@ START, LARGEST = math.log(1 / 0.07), math.log(100)  # CLIP's logarithm of the in
 
 
 def info_nce(image_bd: Tensor, text_bd: Tensor, scale: Tensor | float) -> Tensor:
-    """Symmetric InfoNCE (CLIP, figure 3): sample i of one side belongs to i of the other; a scalar, in nats.
+    """Symmetric InfoNCE (CLIP, figure 3) of features of length 1, (b, width), in nats; a scalar.
 
-    Args:
-        image_bd, text_bd: features of length 1, (b, width).
-        scale: inverse temperature.
+    Sample i of one side belongs to i of the other. ``scale`` is the inverse temperature.
     """
     logits_bb = scale * image_bd.float() @ text_bd.float().T
     own = torch.arange(len(logits_bb), device=logits_bb.device)
@@ -66,7 +63,6 @@ class Contrastive(Networks):
     Batches need ``pixels`` and ``caption``.
 
     Args:
-        tokenizer, encoder: of `mdrepro.models.text.word_tokenizer` and ``small_encoder``, or CLIP's.
         features: length of the common feature.
         image_width: see `ImageTower`.
         weight: of `registers.readout_loss`, for which batches need ``scene`` too; 0 for CLIP's loss alone.
@@ -123,11 +119,8 @@ def _build_text(inputs: Inputs) -> Training:
     tokenizer = text.word_tokenizer(shapes.VOCABULARY, shapes.TOKENS)
     encoder = text.small_encoder(tokenizer, **inputs.recipe.network)
     objective = Contrastive(tokenizer, encoder, **inputs.options)
-    return Training(
-        objective,
-        inputs.examples(),
-        lambda networks: {"text_encoder": objective.finish(networks), "tokenizer": tokenizer},
-    )
+    finish = objective.finish
+    return Training(objective, inputs.examples(), lambda nets: {"text_encoder": finish(nets), "tokenizer": tokenizer})
 
 
 def _build_clip(inputs: Inputs) -> Training:
@@ -137,13 +130,5 @@ def _build_clip(inputs: Inputs) -> Training:
     return Training(objective, inputs.examples(), lambda networks: {"clip": clip.with_towers(networks)})
 
 
-register(
-    Kind(
-        name="text",
-        build=_build_text,
-        options=(Contrastive,),
-        network=text.small_encoder,
-        gives="text_encoder",
-    )
-)
+register(Kind(name="text", build=_build_text, options=(Contrastive,), network=text.small_encoder, gives="text_encoder"))
 register(Kind(name="clip", build=_build_clip, options=(Contrastive,), network=SceneClip, gives="clip"))

@@ -1,8 +1,8 @@
 """A light decoder for the latents of a trained autoencoder, as each paper trains it.
 
-SnapFusion: student and teacher decode the same latents, which the diffusion model samples; the loss is
-the squared difference of the two images, nothing else. MobileDiffusion: the student decodes latents of
-real images, computed by the teacher's encoder, which is fixed, and learns the images themselves.
+SnapFusion: student and teacher decode the same latents, which the diffusion model samples; the loss is the squared
+difference of the two images, nothing else. MobileDiffusion: the student decodes latents of real images, computed by the
+teacher's encoder, which is fixed, and learns the images themselves.
 """
 
 from collections.abc import Mapping
@@ -34,14 +34,8 @@ from mdrepro.training.objectives.kinds import Kind, register
 class DecoderDistillation(Networks):
     """Objective (SnapFusion): mean squared difference between the student's and the teacher's image, not clamped.
 
-    Batches need ``latent``. The student is given the teacher's encoder and latent convention.
-
-    Args:
-        student: an autoencoder whose decoder is trained.
-        teacher: the trained autoencoder.
-
-    Raises:
-        BadInput: the encoders differ in shape.
+    Batches need ``latent``. The student is given the teacher's encoder and latent convention. Raises BadInput where the
+    encoders differ in shape.
     """
 
     phases: ClassVar[tuple[Phase, ...]] = (Phase("decoder", ("decoder",)),)
@@ -58,24 +52,15 @@ class DecoderDistillation(Networks):
         return {"loss": reconstruction_loss(target, self.networks["decoder"](z), 2)}
 
     def finish(self, networks: Mapping[str, nn.Module]) -> AutoencoderKL:
-        """The student with its trained decoder, in eval mode, its weights fixed."""
-        take_halves(self.model, networks)
-        return self.model
+        """The student with its trained decoder; see `take_halves`."""
+        return take_halves(self.model, networks)
 
 
 class LiteDecoder(ImageObjective):
     """Objective (MobileDiffusion): the student's decoder learns real images from the mean of their latent.
 
-    The student is given the teacher's encoder, fixed, and its latent convention.
-
-    Args:
-        student: an autoencoder whose decoder is trained.
-        teacher: the trained autoencoder.
-        terms: the image's error.
-
-    Raises:
-        BadInput: the encoders differ in shape; and as `ImageObjective`.
-        NotAttempted: as `ImageObjective`.
+    The student is given the teacher's encoder, fixed, and its latent convention. Raises BadInput where the encoders
+    differ in shape, and as `ImageObjective`.
     """
 
     name = "decoder"
@@ -90,9 +75,8 @@ class LiteDecoder(ImageObjective):
         return self.networks["decoder"](mean), {}
 
     def finish(self, networks: Mapping[str, nn.Module]) -> AutoencoderKL:
-        """The student with its trained decoder, in eval mode, its weights fixed."""
-        take_halves(self.model, networks)
-        return self.model
+        """The student with its trained decoder; see `take_halves`."""
+        return take_halves(self.model, networks)
 
 
 def _build(inputs: Inputs) -> Training:

@@ -24,12 +24,12 @@ from mdrepro.training.objectives.autoencoder import (
     Autoencoding,
     DecoderHalf,
     EncoderHalf,
+    PerceptualLoss,
     Terms,
     kl_loss,
     reconstruction_loss,
     unit_scale,
 )
-from mdrepro.training.objectives.perceptual import PerceptualLoss
 from tests.support.bare_loop import Held, choose, fit, freeze
 
 PLAIN = Terms(power=1, perceptual=0, adversarial=0)
