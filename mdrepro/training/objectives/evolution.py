@@ -1,6 +1,5 @@
 """A recipe of kind ``evolution``: SnapFusion's Algorithm 1 as a run like any other."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,14 +26,11 @@ class Options:
 
     Args:
         share: the target, as a share of the latency that the network begins with.
-        rounds, group: as in `evolution.evolve`.
+        rounds, group: as in `mdrepro.training.evolution.search.evolve`.
         skip_probability, drop: as in `RobustDiffusion`.
         validation: samples on which the quality is measured (the negative loss, texts not dropped): of shapes, those of
             the validation split, else the last ones of the data.
         seconds: for which latencies are measured, at least.
-
-    Raises:
-        BadInput: a share outside of 0 to 1, or no samples.
     """
 
     share: float = 0.7
@@ -70,7 +66,6 @@ class _Evolving:
         examples, held_out = _data(inputs, options.validation)
 
         def robust(net: EvolvableUNet) -> Objective:
-            net.requires_grad_(True)  # the average that the round before gave takes none
             skipping = {"skip_probability": options.skip_probability, "drop": options.drop}
             return inputs.on_batches(RobustDiffusion(net, scheduler, null_text, **skipping))
 
@@ -120,12 +115,8 @@ def _clear(folder: Path) -> None:
 
 def _losses(folder: Path, steps: int) -> list[dict[str, float]]:
     """The curves of all rounds, one behind the other."""
-    rows = []
-    for number, file in enumerate(sorted(folder.glob(f"round-*/{curve.FILE}"))):
-        for line in file.read_text().splitlines():
-            row = json.loads(line)
-            rows.append(row | {"step": row["step"] + number * steps})
-    return rows
+    files = sorted(folder.glob(f"round-*/{curve.FILE}"))
+    return [row | {"step": row["step"] + n * steps} for n, file in enumerate(files) for row in curve.read(file)]
 
 
 def _data(inputs: Inputs, count: int) -> tuple[Examples, Examples]:
@@ -141,7 +132,7 @@ def _data(inputs: Inputs, count: int) -> tuple[Examples, Examples]:
 
 
 class _Some:
-    """A run of examples."""
+    """``count`` successive examples."""
 
     def __init__(self, examples: Examples, first: int, count: int) -> None:
         self.examples, self.first, self.count = examples, first, count
@@ -154,11 +145,8 @@ class _Some:
         return self.examples.batch([self.first + index for index in indices])
 
 
-register(
-    Kind(
-        name="evolution",
-        build=lambda inputs: _Evolving(inputs, Options(**inputs.options)),
-        needs=DENOISER,
-        options=(Options,),
-    )
-)
+def _build(inputs: Inputs) -> _Evolving:
+    return _Evolving(inputs, Options(**inputs.options))
+
+
+register(Kind(name="evolution", build=_build, needs=DENOISER, options=(Options,)))

@@ -2,8 +2,8 @@
 
 Each block is skipped with a probability, as an identity or its 1x1 shortcut, so that the network bears the actions of
 `mdrepro.training.evolution.search`. The paper gives no probability, and does not say for whom a block is skipped: here
-for all samples of an optimiser step, on all processes and in all its micro-batches, so that a step is the
-same step however it is split, and the time of a skipped block is saved.
+for all samples of an optimiser step, on all processes, so that a step is the same however it is split, and time is
+saved.
 """
 
 from collections.abc import Callable
@@ -30,17 +30,14 @@ from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 
 @dataclass(eq=False)
 class RobustDiffusion(Diffusion):
-    """Objective: `Diffusion` in which blocks are skipped.
+    """Objective: `Diffusion` of an `EvolvableUNet` in which blocks are skipped.
 
     The network skips while its loss is computed and at no other time: what is saved or averaged has
     ``skip_probability`` 0, and trains on whole under any other objective. In eval mode nothing is skipped.
 
     Args:
         unet, scheduler, null_text, drop, min_snr: as in `Diffusion`.
-        skip_probability: how likely a block is skipped at a step; 1 - p of the paper.
-
-    Raises:
-        BadInput: a probability outside 0..1, and as in `Diffusion`.
+        skip_probability: how likely a block is skipped at a step, from 0 to 1; 1 - p of the paper.
     """
 
     phases: ClassVar[tuple[Phase, ...]] = (Phase("unet", ("unet",), partial=True),)
@@ -67,12 +64,8 @@ def robust_rounds(
 ) -> TrainRound:
     """Rounds of training by the one loop, each with a new optimiser and a seed of its own, ``config.seed`` + number.
 
-    The checkpoints of the round before are let go.
-
-    Args:
-        objective: makes it for a network, which it trains under the name ``unet``: for example `RobustDiffusion`.
-        examples: the data.
-        config: of one round.
+    The checkpoints of the round before are removed. ``objective`` is made for a network, which it trains under the name
+    ``unet``; ``config`` is of one round.
     """
 
     def train_round(unet: EvolvableUNet, number: int, folder: Path, left: float | None) -> EvolvableUNet | None:
@@ -91,11 +84,10 @@ def robust_rounds(
 def negative_loss(
     objective: Callable[[EvolvableUNet], Objective], examples: Examples, *, batch: int = 64, seed: int = 0
 ) -> Quality:
-    """The negative mean loss over ``examples``, as a quality: with the same times and noises each time.
+    """The negative mean loss over held-out examples, as a quality: with the same times and noises each time.
 
     Args:
         objective: makes it for a network; its first phase's ``loss`` is taken.
-        examples: held-out data, all of it.
         batch: samples at once.
         seed: of times and noises.
     """
