@@ -54,9 +54,7 @@ def diffusion_loss(
 
 @dataclass(eq=False)
 class Diffusion(Networks):
-    """Objective: `diffusion_loss` with t uniform over all times.
-
-    Batches need ``latent`` and ``text``.
+    """Objective: `diffusion_loss` with t uniform over all times. Batches need ``latent`` and ``text``.
 
     Args:
         unet: the denoiser.

@@ -44,10 +44,7 @@ def discriminator_adversarial(real: Tensor, fake: Tensor, hold: float | None = N
 
 
 def reconstruction_loss(schedule: NoiseSchedule, x0: Tensor, generated: Tensor, t_b: Tensor, kind: str) -> Tensor:
-    """gamma_t ||x0 - x0'||^2, a scalar.
-
-    gamma_t is a_t^2 / s_t^2 for ``epsilon`` (which makes it the error in e), 1 for ``x0``.
-    """
+    """gamma_t ||x0 - x0'||^2, a scalar: gamma_t is a_t^2 / s_t^2 for ``epsilon`` (the error in e), 1 for ``x0``."""
     error_b = per_sample((x0 - generated).square())
     return torch.mean(schedule.snr(t_b) * error_b if kind == "epsilon" else error_b)
 
@@ -56,7 +53,8 @@ def reconstruction_loss(schedule: NoiseSchedule, x0: Tensor, generated: Tensor, 
 class DiffusionGAN(Networks):
     """Objective: phases ``discriminator`` and ``generator``.
 
-    Batches need ``latent`` and ``text``; with ``pairs`` also ``noise`` and ``target_latent``.
+    Batches need ``latent`` and ``text``; with ``pairs`` also ``noise`` and ``target_latent``, which no recipe's data
+    have.
 
     Args:
         generator: the trained denoiser; predicts what the scheduler's config says.
@@ -149,8 +147,7 @@ class DiffusionGAN(Networks):
         return self.schedule.x0(predict(self.networks["generator"], x_t, t_b, text_btc), x_t, t_b)
 
     def _judge(self, x: Tensor, t_b: Tensor, text_btc: Tensor) -> Tensor:
-        logits: Tensor = self.networks["discriminator"](x, t_b, text_btc)
-        return logits.float()
+        return self.networks["discriminator"](x, t_b, text_btc).float()
 
 
 def _discriminator(unet: ModelMixin, *, logits: str = LOGITS[0]) -> Discriminator:

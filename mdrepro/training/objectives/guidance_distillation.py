@@ -5,17 +5,17 @@ Stage one teaches a network with that input what guidance by w makes of its teac
 halves its steps, as in `progressive`, w being an input of both. The w that the paper gives is ours less 1.
 """
 
-from dataclasses import KW_ONLY, InitVar, dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import cast
 
 import torch
-from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.guidance import at_guidance, guidance_width
 from mdrepro.diffusion.noise import predict
-from mdrepro.diffusion.protocols import Scheduler
+from mdrepro.diffusion.protocols import Configured
 from mdrepro.models.mobilediffusion.unet import with_guidance_input
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.objectives.progressive import (
@@ -44,18 +44,16 @@ class GuidanceDistillation(Student):
         BadInput: a student without that input, or a range that is empty or begins under 1.
     """
 
-    unet: InitVar[ModelMixin]
     _: KW_ONLY
     guidance: tuple[float, float] = (1.0, 14.0)
 
-    def __post_init__(self, unet: ModelMixin, teacher: nn.Module, scheduler: Scheduler) -> None:
-        width = guidance_width(unet)
+    def check(self) -> None:
+        width = guidance_width(cast(Configured, self.networks["unet"]))
         if width is None:
             raise BadInput("the student has no guidance input: it must be a network that was trained from stage one on")
         if not 1 <= self.guidance[0] <= self.guidance[1]:
             raise BadInput(f"guidance {self.guidance}: it must be a range from 1 (no guidance) upwards")
         self.width = width
-        super().__post_init__(unet, teacher, scheduler)
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x0, text_btc, schedule = batch["latent"], batch["text"], self.schedule
@@ -76,14 +74,8 @@ class GuidanceDistillation(Student):
 class ConditionedProgressiveDistillation(GuidanceDistillation):
     """Objective: stage two, a student of ``steps`` DDIM steps from a teacher of twice as many (section 3.2).
 
-    Both have the guidance input; the student begins as a copy of its teacher.
-
-    Args:
-        unet, teacher, scheduler, null_text, guidance: as for `GuidanceDistillation`.
-        steps: of the student.
-
-    Raises:
-        BadInput: as `GuidanceDistillation`.
+    Both have the guidance input; the student begins as a copy of its teacher. Arguments and errors are otherwise those
+    of `GuidanceDistillation`.
     """
 
     _: KW_ONLY

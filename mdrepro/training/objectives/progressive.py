@@ -1,8 +1,8 @@
 """Progressive distillation (arXiv 2202.00512): one student step learns two DDIM steps of its teacher.
 
 A chain of runs, each with the last student as teacher, halves the steps: 32 -> 16 -> 8. The paper's networks have no
-guidance; here the first teacher of a chain may be guided by a fixed w (as in arXiv 2210.03142, but without giving w to
-the network), which its students then need no more.
+guidance; here the first teacher of a chain may be guided by a fixed w, as in arXiv 2210.03142, which its students then
+need no more.
 """
 
 import itertools
@@ -36,16 +36,12 @@ def guide(conditional: Tensor, null: Tensor, guidance_b: Tensor) -> Tensor:
 def predict_guided(
     net: Net, x_t: Tensor, t_b: Tensor, text_btc: Tensor, null_tc: Tensor, guidance_b: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The prediction without and with guidance, from one call of the network.
+    """The prediction without and with guidance, both shaped as ``x_t``, from one call of the network.
 
     Args:
-        net: the denoiser.
-        x_t, t_b, text_btc: its arguments.
+        net, x_t, t_b, text_btc: the denoiser and its arguments.
         null_tc: features of the empty text, (tokens, width).
         guidance_b: w of each sample; None for no guidance, which leaves the empty text's branch out.
-
-    Returns:
-        conditional and guided prediction, both shaped as ``x_t``; one and the same tensor without guidance.
     """
     if guidance_b is None:
         conditional = predict(net, x_t, t_b, text_btc)
@@ -87,22 +83,13 @@ def clean_target(schedule: NoiseSchedule, x_t: Tensor, x_later: Tensor, t_b: Ten
     return (x_later - ratio * x_t) / (signal_later - ratio * signal)
 
 
-def truncated_snr_weight(schedule: NoiseSchedule, t_b: Tensor) -> Tensor:
-    """max(a_t^2 / s_t^2, 1), the weight of an error in x0 (arXiv 2202.00512, section 4), (b,)."""
-    return schedule.snr(t_b).clamp(min=1)
-
-
 def x0_loss(schedule: NoiseSchedule, prediction: Tensor, target: Tensor, x_t: Tensor, t_b: Tensor) -> Tensor:
-    """max(a_t^2 / s_t^2, 1) ||x0 - target||^2, a scalar (arXiv 2202.00512; SnapFusion eq. 9; arXiv 2210.03142, eq. 4).
+    """max(a_t^2 / s_t^2, 1) ||x0 - target||^2, a scalar; x0 is what the student's prediction at t implies.
 
-    Args:
-        schedule: noise levels and the kind of prediction.
-        prediction: the student's at t.
-        target: for x0.
-        x_t, t_b: z_t and t.
+    arXiv 2202.00512, section 4; SnapFusion eq. 9; arXiv 2210.03142, eq. 4.
     """
     error_b = per_sample((schedule.x0(prediction, x_t, t_b) - target).square())
-    return torch.mean(truncated_snr_weight(schedule, t_b) * error_b)
+    return torch.mean(schedule.snr(t_b).clamp(min=1) * error_b)
 
 
 def student_times(
@@ -111,16 +98,8 @@ def student_times(
     """t, t', t'', ..., each (b,): a random one of the student's ``steps`` steps, divided into those of its teacher.
 
     They are the times that a scheduler with ``timestep_spacing="trailing"`` visits, so that the student is trained
-    where it will be sampled; the last step ends at CLEAN.
-
-    Args:
-        schedule: noise levels.
-        steps: N of the student.
-        draws: for the step.
-        teacher_steps: of the teacher, a multiple of ``steps``; None for twice as many, which gives three times.
-
-    Raises:
-        BadInput: more steps than the schedule has, or fewer than one, or teacher's steps that are no such multiple.
+    where it will be sampled; the last step ends at CLEAN. ``teacher_steps`` are a multiple of ``steps``; None is twice
+    as many, which gives three times. Raises BadInput for other numbers of steps.
     """
     if not 1 <= 2 * steps <= schedule.total:
         raise BadInput(f"a student of {steps} steps: it must have 1 to {schedule.total // 2}")

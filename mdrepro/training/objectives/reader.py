@@ -13,13 +13,7 @@ from mdrepro.training.objectives.kinds import Kind, register
 
 
 class Reading(Networks):
-    """Objective: `reading_loss` of a `SceneReader`.
-
-    Batches need ``pixels`` and ``scene``.
-
-    Args:
-        reader: the network.
-    """
+    """Objective: `reading_loss` of a `SceneReader`. Batches need ``pixels`` and ``scene``."""
 
     phases: ClassVar[tuple[Phase, ...]] = (Phase("reader", ("reader",)),)
 

@@ -28,10 +28,9 @@ assert len(KINDS) == REGISTERS
 
 
 def answers(scenes: Sequence[Scene]) -> Tensor:
-    """The right answers, (scenes, 12) in the order of `KINDS`.
+    """The right answers, (scenes, 12) in the order of `KINDS`, the same for all wordings of a scene.
 
-    The relation is 0 for none, and otherwise of the first object to the second, "left of" or "above". Wordings that say
-    the same thing (a blue circle right of a red star, a red star left of a blue circle) have the same answers.
+    The relation is 0 for none, and otherwise of the first object to the second, "left of" or "above".
     """
     backgrounds, relations = list(BACKGROUNDS), list(OPPOSITE)
     names = (list(COLOURS), list(SHAPES), list(SIZES))
@@ -48,11 +47,7 @@ def answers(scenes: Sequence[Scene]) -> Tensor:
 
 
 class ReadOut(nn.Module):
-    """A linear map for each register: features (b, tokens, width) to logits (b, choices), a list of 12.
-
-    Args:
-        width: of the features.
-    """
+    """A linear map for each register: features (b, tokens, width) to logits (b, choices), a list of 12."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -65,11 +60,6 @@ class ReadOut(nn.Module):
 
 
 def readout_loss(logits: Sequence[Tensor], right: Tensor) -> Tensor:
-    """Cross entropy averaged over samples and questions; a scalar, in nats.
-
-    Args:
-        logits: as `ReadOut` gives them.
-        right: see `answers`.
-    """
+    """Cross entropy of `ReadOut`'s logits with the right `answers`, averaged over samples and questions, in nats."""
     pairs = zip(logits, right.unbind(dim=1), strict=True)
     return torch.stack([F.cross_entropy(one.float(), answer) for one, answer in pairs]).mean()

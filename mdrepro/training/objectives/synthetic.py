@@ -45,8 +45,7 @@ class SyntheticLatents(DecoderDistillation):
     Args:
         student: as in `DecoderDistillation`.
         encoders: the autoencoder, which is the teacher, and what encodes texts.
-        unet: the denoiser.
-        scheduler: a diffusers scheduler, for its noise levels and prediction type.
+        unet, scheduler: the denoiser, its noise levels and prediction type.
         steps: of DDIM.
         guidance: w, 1 is none.
     """
@@ -90,13 +89,4 @@ def _build(inputs: Inputs) -> Training:
     return Training(objective, inputs.examples(), lambda networks: {"vae": objective.finish(networks)})
 
 
-register(
-    Kind(
-        name="synthetic",
-        build=_build,
-        needs=DENOISER,
-        options=(SyntheticLatents,),
-        network=pruned,
-        gives="vae",
-    )
-)
+register(Kind(name="synthetic", build=_build, needs=DENOISER, options=(SyntheticLatents,), network=pruned, gives="vae"))
