@@ -3,9 +3,8 @@
 diffusers' and transformers' classes have these attributes and methods, and so have this project's.
 """
 
-from collections.abc import Iterator
 from os import PathLike
-from typing import Any, Literal, Protocol, Self, overload
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,6 @@ class TorchModule(Saved, Protocol):
     def device(self) -> torch.device: ...
     @property
     def dtype(self) -> torch.dtype: ...
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def to(self, *args: Any, **kwargs: Any) -> Self: ...
     def float(self) -> Self: ...
@@ -37,7 +35,7 @@ class TorchModule(Saved, Protocol):
 
 
 class Prediction(Protocol):
-    """What a denoiser returns; for an autoencoder, pixels (batch, 3, height, width)."""
+    """What an autoencoder's decoder returns: pixels, (batch, 3, height, width)."""
 
     sample: Tensor
 
@@ -45,7 +43,6 @@ class Prediction(Protocol):
 class Denoiser(TorchModule, Configured, Protocol):
     """A UNet that is called as diffusers' UNet2DConditionModel is, and whose config has what `BaseDenoiser`'s has."""
 
-    @overload
     def __call__(
         self,
         sample: Tensor,
@@ -56,8 +53,6 @@ class Denoiser(TorchModule, Configured, Protocol):
         return_dict: Literal[False],
         timestep_cond: Tensor | None = None,
     ) -> tuple[Tensor]: ...
-    @overload
-    def __call__(self, sample: Tensor, timestep: Timestep, encoder_hidden_states: Tensor, /) -> Prediction: ...
 
 
 class Posterior(Protocol):

@@ -4,8 +4,7 @@ From the rows come the presets (`mdrepro.models.presets`), the cost of whole sys
 the full-size autoencoders (`mdrepro.models.autoencoders`), what can be exported (`mdrepro.export.components`) and what
 latencies are measured of (`mdrepro.reproduce.workflow.exported`). To add a system, add a row.
 
-An image of one prompt costs ``branches`` runs of the text encoder, ``steps`` times ``branches`` evaluations of the
-denoiser and one run of the decoder. Importing this module imports no torch.
+Importing this module imports no torch.
 """
 
 from collections.abc import Mapping
@@ -24,8 +23,8 @@ WIDTH = 128
 class Schedule:
     """How often the denoiser runs for one image.
 
-    ``branches`` are evaluations a step, and runs of the text encoder: 2 with classifier-free guidance of scale w, 1
-    without, where ``guidance`` is 1.
+    ``branches`` are evaluations a step, and runs of the text encoder (the decoder runs once): 2 with classifier-free
+    guidance of scale w, 1 without, where ``guidance`` is 1.
     """
 
     steps: int

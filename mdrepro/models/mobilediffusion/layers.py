@@ -84,8 +84,7 @@ def attend(q_bhnd: Tensor, k_bhmd: Tensor, v_bhmd: Tensor, kernel: str = "softma
 class Attention(nn.Module):
     """Multi-head attention of image positions to a context (their own features, or text).
 
-    ``shared_key_value``: one projection serves as key and as value (rule T3). ``kernel`` and ``scaling``, see `attend`,
-    may be changed at any time, the weights are the same.
+    With ``shared_key_value`` one projection is key and value (T3). ``kernel`` and ``scaling``, of `attend`, may change.
     """
 
     def __init__(
@@ -114,8 +113,7 @@ class Attention(nn.Module):
 class GatedFeedForward(nn.Module):
     """Gated feed-forward layer: W_out(value · act(gate)), where (value, gate) = W_in x; act: see rule T4.
 
-    ``ratio`` is the inner width over ``width`` (T6). The paper's v1 counts value and gate together: its 8 and 6 are 4
-    and 3 here.
+    ``ratio`` is inner width over ``width`` (T6); v1 of the paper counts value and gate together: its 8 and 6 are 4, 3.
     """
 
     def __init__(self, width: int, ratio: float, activation: str) -> None:
