@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 import time
 from collections.abc import Sequence
 from html import escape
@@ -25,8 +26,8 @@ PALE = "color: #5b6470; font-size: 90%"
 
 def unknown_words(caption: str) -> list[str]:
     """The words of a caption that no caption of scenes has, each once."""
-    words = "".join(letter if letter.isalnum() else " " for letter in caption.lower()).split()
-    return [word for word in dict.fromkeys(words) if word not in shapes.VOCABULARY]
+    words = dict.fromkeys(re.findall(r"[^\W_]+", caption.lower()))
+    return [word for word in words if word not in shapes.VOCABULARY]
 
 
 def png(images: Tensor) -> bytes:
@@ -46,9 +47,7 @@ class Playground:
         reader: a recipe of a scene reader, which says what it sees in each image; None for none.
         caption: to begin with.
 
-    Raises:
-        BadInput: no recipe.
-        NotAttempted: a run is missing; the message has the command.
+    Raises BadInput for no recipe, and NotAttempted, with the command, where a run is missing.
     """
 
     def __init__(

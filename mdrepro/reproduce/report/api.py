@@ -1,7 +1,6 @@
 """The API reference: one page per package folder, written from source text and docstrings without importing them.
 
-Sphinx renders the pages into ``papermill_runs/.api/``, again only when the package's code has changed; the report takes
-a copy. Docstrings are in Google's style, with reStructuredText's ``code`` and `references`.
+Docstrings are in Google's style, with reStructuredText's ``code`` and `references`.
 """
 
 import ast
@@ -29,13 +28,9 @@ def code_hash() -> str:
 
 
 def build(strict: bool = False) -> Path:
-    """Render the reference where the package's code has changed since the last time; return its folder.
+    """The folder of the reference, rendered where the package's code has changed since the last time.
 
-    Args:
-        strict: a warning of Sphinx ends the build.
-
-    Raises:
-        RuntimeError: Sphinx failed.
+    With ``strict`` a warning of Sphinx ends the build. Raises RuntimeError where Sphinx fails.
     """
     final, now = runs() / ".api", code_hash()
     if not (final / STAMP).is_file() or json.loads((final / STAMP).read_text(encoding="utf-8")) != now:
@@ -46,10 +41,7 @@ def build(strict: bool = False) -> Path:
 
 
 def pages() -> dict[str, str]:
-    """reStructuredText of each folder that holds modules, by file name; ``index.rst`` lists them.
-
-    The command line is left out: ``--help`` describes it.
-    """
+    """reStructuredText of each folder of modules but ``cli``, which ``--help`` describes, and an index, by file."""
     folders = defaultdict[str, list[str]](list)
     for place in sorted({file.parent for file in PACKAGE.rglob("__init__.py")} - {PACKAGE / "cli"}):
         folder = ".".join((PACKAGE.name, *place.relative_to(PACKAGE).parts))
@@ -60,6 +52,11 @@ def pages() -> dict[str, str]:
     toc = [".. toctree::", "   :maxdepth: 1", "", *(f"   {folder}" for folder in folders), ""]
     index = "\n".join([*_heading("API reference", "="), *toc])
     return {f"{folder}.rst": "\n".join(parts) for folder, parts in folders.items()} | {"index.rst": index}
+
+
+def _string(node: ast.stmt | None) -> str | None:
+    text = node.value.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) else None
+    return text if isinstance(text, str) else None
 
 
 def _heading(text: str, rule: str) -> list[str]:
@@ -116,16 +113,16 @@ class _Module(ast.NodeTransformer):
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
                 name = target.id if isinstance(target, ast.Name) else "_"
-                lines = list(self._value(name, node, after, inside))
+                lines = list(self._value(name, node, _string(after), inside))
             if lines and name not in seen:
                 seen.add(name)
                 yield from (indent + line if line else "" for line in lines)
 
     def _class(self, node: ast.ClassDef) -> Iterator[str]:
         bases = ", ".join(ast.unparse(base) for base in node.bases)
-        yield from (f".. py:class:: {node.name}" + (f"({bases})" if bases else ""), "")
-        yield from (f"   {line}" for line in self._rst(ast.get_docstring(node)))
-        yield from ("", *self._members(node.body, "   ", inside=True))
+        yield f".. py:class:: {node.name}" + (f"({bases})" if bases else "")
+        yield from self._body(ast.get_docstring(node))
+        yield from self._members(node.body, "   ", inside=True)
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, inside: bool) -> Iterator[str]:
         decorators = {ast.unparse(each) for each in node.decorator_list}
@@ -142,20 +139,19 @@ class _Module(ast.NodeTransformer):
             kind = "method" if inside else "function"
             yield f".. py:{kind}:: {node.name}({arguments})" + (f" -> {returns}" if returns else "")
             yield from (f"   :{name}:" for name in ("staticmethod", "classmethod") if name in decorators)
-        yield from ("", *(f"   {line}" for line in self._rst(ast.get_docstring(node))), "")
+        yield from self._body(ast.get_docstring(node))
 
-    def _value(
-        self, name: str, node: ast.Assign | ast.AnnAssign, after: ast.stmt | None, inside: bool
-    ) -> Iterator[str]:
+    def _value(self, name: str, node: ast.Assign | ast.AnnAssign, text: str | None, inside: bool) -> Iterator[str]:
         """A constant or field: those with a string below them, and annotated fields of classes."""
-        text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
         annotated = isinstance(node, ast.AnnAssign)
-        if name.startswith("_") or not (isinstance(text, str) or (inside and annotated)):
+        if name.startswith("_") or (text is None and not (inside and annotated)):
             return
         yield f".. py:{'attribute' if inside else 'data'}:: {name}"
-        if isinstance(node, ast.AnnAssign):
-            yield f"   :type: {self._type(node.annotation)}"
-        yield from ("", *(f"   {line}" for line in self._rst(text if isinstance(text, str) else "")), "")
+        yield from [f"   :type: {self._type(node.annotation)}"] if isinstance(node, ast.AnnAssign) else []
+        yield from self._body(text)
+
+    def _body(self, text: str | None) -> Iterator[str]:
+        yield from ("", *(f"   {line}" for line in self._rst(text)), "")
 
     def _rst(self, text: str | None) -> list[str]:
         """Lines of reStructuredText from a Google-style docstring; characters outside of code are no markup."""

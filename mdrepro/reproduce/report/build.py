@@ -29,7 +29,6 @@ STAMP = "report.json"
 NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb"}
 RULES = "=-^"
 UNDERSPECIFIED = "underspecified"
-"""Name of the page that shows the underspecification register."""
 
 
 def build(out: Path | None = None, *, tier: str | None = None, strict: bool = False) -> Path:
@@ -43,7 +42,7 @@ def build(out: Path | None = None, *, tier: str | None = None, strict: bool = Fa
     Raises:
         BadInput: ``out`` holds something else than a report, the tier is unknown, a result file cannot be read, or
             the report's packages are not installed.
-        RuntimeError: Sphinx failed; the message is its output. An older report stays in place.
+        RuntimeError: Sphinx failed, with its output. An older report stays in place.
     """
     final, tiers = _folder(out), _tiers(tier)
     if not stale(out, tier=tier):
@@ -59,10 +58,7 @@ def build(out: Path | None = None, *, tier: str | None = None, strict: bool = Fa
 
 
 def stale(out: Path | None = None, *, tier: str | None = None) -> list[str]:
-    """Why the report has to be built, in words; empty when nothing that it shows has changed.
-
-    Arguments, and BadInput for them, as of `build`.
-    """
+    """Why the report has to be built; empty when nothing that it shows has changed. Arguments as of `build`."""
     final, tiers = _folder(out), _tiers(tier)
     if not (final / "index.html").is_file() or not (final / STAMP).is_file():
         return ["there is no report yet"]

@@ -19,11 +19,7 @@ COLOURS = dict(zip(CLAIM_VERDICTS, ("#2e7d4f", "#c9a227", "#b23a2e", "#7a86b8", 
 
 
 def runs(tier: str) -> dict[str, RunView]:
-    """Every table that has a result at ``tier``, by name.
-
-    Raises:
-        BadInput: an unknown tier, or an unreadable result.
-    """
+    """Every table that has a result at ``tier``, by name. Raises BadInput: an unknown tier, an unreadable result."""
     checked = ledger.check_tier(tier)
     tables = ledger.tables(planned=True)
     return {name: view for name, table in tables.items() if (view := run_view(table, checked))}
@@ -87,8 +83,7 @@ def measured(view: RunView) -> pd.DataFrame:
 def trade_figure(seen: Mapping[str, RunView]) -> Figure:
     """Quality against multiply-accumulates (left) and time (right) of one image, by sampler setup of table ``STEPS``.
 
-    Raises:
-        BadInput: that table has no result.
+    Raises BadInput where that table has no result.
     """
     if STEPS not in seen:
         raise BadInput(f"{STEPS} has no result at this tier; run: mdrepro reproduce {STEPS}")

@@ -13,14 +13,7 @@ SITE = Path(__file__).parent / "site"
 def sphinx(texts: Mapping[str, str], out: Path, *, strict: bool = False, tags: Sequence[str] = ()) -> None:
     """Render texts, by their files' names, into the existing folder ``out``; what is in it stays.
 
-    Args:
-        texts: what is rendered, and what it includes.
-        out: the site's folder.
-        strict: a warning ends the build.
-        tags: for ``conf.py``.
-
-    Raises:
-        RuntimeError: Sphinx failed; the message is its output.
+    With ``strict`` a warning ends the build; ``tags`` are for ``conf.py``. Raises RuntimeError with Sphinx's output.
     """
     with tempfile.TemporaryDirectory(prefix="mdrepro-report-") as scratch:
         source, built = Path(scratch) / "source", Path(scratch) / "html"  # myst-nb writes a folder beside its output

@@ -55,8 +55,7 @@ def execute(
         cores, extra: for Snakemake: how many, and further options.
         dry_run, verbose: print Snakemake's own output too; with ``dry_run`` nothing else happens.
 
-    Raises:
-        BadInput: another run holds the lock, or Snakemake refused its command line.
+    Raises BadInput: another run holds the lock, or Snakemake refused its command line.
     """
     due = [job for job in jobs if job.reasons]
     if not due:
@@ -87,7 +86,7 @@ def call(
     extra: Sequence[str] = (),
     stream: TextIO | None = None,
 ) -> tuple[bool, str]:
-    """Write the plan and have Snakemake carry it out, alone in this checkout.
+    """Write the plan and have Snakemake carry it out, alone in this checkout; raises BadInput where that is not so.
 
     Args:
         train, jobs: what to train and which tables to run; not both empty.
@@ -95,9 +94,6 @@ def call(
 
     Returns:
         whether any job has written a line, and a message with Snakemake's last lines (empty if all went well).
-
-    Raises:
-        BadInput: another run holds the lock.
     """
     names = [*(job.table for job in jobs), *(each.recipe for each in train)]
     due: list[Job | Checkpoint] = [*jobs, *train]

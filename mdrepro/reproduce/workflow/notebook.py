@@ -90,15 +90,11 @@ def _describe(error: "PapermillExecutionError | RuntimeError") -> dict[str, Any]
 
 
 def run(job: dict[str, Any]) -> None:
-    """Execute one job.
-
-    Args:
-        job: ``table``, ``tier``, ``notebook`` (relative to the root), ``parameters``, ``fingerprint``, and perhaps
-            ``from_scratch``: published checkpoints are ignored.
+    """Execute one job, as `mdrepro.reproduce.workflow.plan.Job.as_dict` gives it. A failure keeps the partial copy.
 
     Raises:
-        papermill.PapermillExecutionError: a cell failed; the partial copy is kept.
-        RuntimeError: it ended without recording a result, or what it rests on changed while it ran; likewise.
+        papermill.PapermillExecutionError: a cell failed.
+        RuntimeError: it ended without recording a result, or what it rests on changed while it ran.
     """
     import papermill
 

@@ -109,9 +109,7 @@ def _parameter(statement: ast.stmt, comment: str) -> Parameter:
 def declared(notebook: Path) -> dict[str, Parameter]:
     """The typed parameters of a notebook, in order.
 
-    Raises:
-        BadInput: the notebook cannot be read, has not exactly one cell tagged ``parameters``, or a line of that
-            cell is not of this module's form.
+    Raises BadInput: it cannot be read, has not exactly one cell tagged ``parameters``, or that is not of this form.
     """
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -132,8 +130,7 @@ def declared(notebook: Path) -> dict[str, Parameter]:
 def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str, Any]:
     """Every parameter of a table's notebook at ``tier``, with ``name=value`` settings applied.
 
-    Raises:
-        BadInput: the table does not run at this tier, or a setting has an unknown name, a wrong type or value.
+    Raises BadInput: the table does not run at this tier, or a setting has an unknown name, a wrong type or value.
     """
     if not table.notebook or tier not in table.tiers:
         needs = table.not_at.get(tier) or "its notebook is not built yet"

@@ -35,11 +35,7 @@ def _rule(name: str, inputs: Sequence[str], output: str, threads: int, program: 
 
 @dataclass(frozen=True)
 class Job:
-    """One table's run.
-
-    ``reasons``: why it has to run; empty where it is up to date. ``origin``: when and from which commit the last good
-    run was made.
-    """
+    """One table's run, why it is due (``reasons``), or when and from which commit the last good one was made."""
 
     table: str
     tier: Tier
@@ -135,9 +131,8 @@ def plan(
 ) -> list[Job]:
     """A job for each table: those named, or all that run at ``tier``, those on request only with ``every``.
 
-    Raises:
-        BadInput: an unknown table, one that does not run at this tier, a setting that its notebook does not take, or
-            a published result that was edited by hand.
+    Raises BadInput: an unknown table, one that does not run at this tier, a setting that its notebook does not take,
+    or a published result that was edited by hand.
     """
     tables = [ledger.find(name) for name in dict.fromkeys(names)] or [
         table for table in ledger.tables().values() if tier in table.tiers and (every or not table.by_name_only(tier))

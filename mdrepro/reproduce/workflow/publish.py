@@ -37,9 +37,8 @@ def _check(name: str, tier: Tier) -> results.Result:
 def publish(names: Sequence[str], tier: Tier) -> list[Path]:
     """Publish runs, all or none; return the files written.
 
-    Raises:
-        BadInput: a table is unknown or has no run, or a run does not verify, was made from a tree with local changes,
-            or with other code or parameters than those that stand now.
+    Raises BadInput: a table is unknown or has no run, or a run does not verify, was made from a tree with local
+    changes, or with other code or parameters than those that stand now.
     """
     checked = {name: _check(name, tier) for name in names}
     return [path for name, result in checked.items() for path in _publish(name, tier, result)]

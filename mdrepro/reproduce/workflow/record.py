@@ -80,10 +80,9 @@ def _from_notebook(table: Table) -> dict[str, Any]:
 
 
 def complete(table: Table, rows: Sequence[Row]) -> list[Row]:
-    """``rows``, and a "not attempted" one for every cell of the paper that they leave out.
+    """``rows``, and a "not attempted" one for every cell of the paper that they leave out, in the table's order.
 
-    Raises:
-        ValueError: a row or column that the table does not declare, or a cell given twice.
+    Raises ValueError: a row or column that the table does not declare, or a cell given twice.
     """
     keys = [(row.row, row.column) for row in rows]
     for row, column in keys:

@@ -57,11 +57,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> Result:
-    """A result file as written.
-
-    Raises:
-        BadInput: it is missing, not JSON, of another format, or was edited after it was written; the message names it.
-    """
+    """A result file as written. Raises BadInput: missing, not JSON, of another format, or edited afterwards."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

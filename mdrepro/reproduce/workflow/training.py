@@ -24,9 +24,7 @@ def train(names: Sequence[str], *, cores: int, locally: bool = False, extra: Seq
     Returns:
         the recipes that failed or were not started because a parent failed, each with the reason.
 
-    Raises:
-        BadInput: an unknown name, data that is not on this machine, another run that holds the lock, or options that
-            Snakemake refuses.
+    Raises BadInput: an unknown name, data that is not on this machine, another run, or options that Snakemake refuses.
     """
     try:
         due = plan.checkpoints(names, locally=locally)
