@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import importlib.metadata
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import Any
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.core.files import swap, unfinished
-from mdrepro.core.provenance import state
+from mdrepro.core.provenance import installed, state
 from mdrepro.export import bundle, components, parity
 from mdrepro.export.components import COMPONENTS, Component, Model
 from mdrepro.export.coreml import CoreML
@@ -116,13 +115,9 @@ def _aside(folder: Path) -> Iterator[Path]:
 
 def _head(model: Model, target: str) -> dict[str, Any]:
     """Metadata of every file."""
-    versions = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
     described = {name: getattr(model, name) for name in ("weights", "licence", "resolution")}
     commit = {name: value for name, value in state().items() if name in ("commit", "dirty")}
-    return {"model": model.name, "target": target} | described | commit | {"versions": versions}
+    return {"model": model.name, "target": target} | described | commit | {"versions": installed(PACKAGES)}
 
 
 def _export(

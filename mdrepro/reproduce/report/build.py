@@ -5,7 +5,6 @@ It loads nothing from another host and opens from the file system.
 """
 
 import html
-import importlib.metadata
 import importlib.util
 import json
 import re
@@ -17,6 +16,7 @@ from typing import Any
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, write_json
 from mdrepro.core.paths import published, relative, runs
+from mdrepro.core.provenance import installed
 from mdrepro.papers import ledger, underspecified
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
 from mdrepro.reproduce.report import api, views
@@ -93,16 +93,9 @@ def _inputs(tiers: tuple[Tier, ...]) -> Fingerprint:
         "papers": {path.name: sha256(path) for path in (*sorted(papers), underspecified.FILE)},
         "report code": {path.name: sha256(path) for path in sorted(code) if path.is_file()},
         "package code": {"api": api.code_hash()},
-        "version": {name: _version(name) for name in NEEDS.values()},
+        "version": dict.fromkeys(NEEDS.values()) | installed(NEEDS.values()),
         "tiers": dict.fromkeys(tiers, True),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 Part = tuple[str, int, str]

@@ -5,12 +5,11 @@ hash of the network, precision, resolution, branches, versions of the converters
 appears whole; one whose file is not the recorded one is exported again.
 """
 
-import contextlib
-import importlib.metadata
 import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
 from mdrepro.core.files import digest, replacing_folder, sha256, write_json
 from mdrepro.core.paths import runs
+from mdrepro.core.provenance import installed
 from mdrepro.models import systems
 from mdrepro.reproduce.workflow.fingerprint import code
 
@@ -90,7 +90,7 @@ def made_of(piece: Piece, precision: str, resolution: int) -> dict[str, Any]:
         "precision": precision,
         "resolution": None if piece.component == "text-encoder" else resolution,
         "branches": piece.branches if piece.component == "unet" else None,
-        "versions": _versions(),
+        "versions": dict.fromkeys(PACKAGES, "none") | installed(PACKAGES),
         "code": code([SOURCE], CHECKPOINTS),
     }
 
@@ -136,20 +136,12 @@ def get(piece: Piece, precision: str, resolution: int) -> Kept:
     raise RuntimeError(f"{piece.title}: the exported file is missing")
 
 
-def _versions() -> dict[str, str]:
-    versions = dict.fromkeys(PACKAGES, "none")
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
-
-
 def _export(asked: Mapping[str, Any]) -> dict[str, Any]:
     process = subprocess.run(
         [sys.executable, "-m", __name__, json.dumps(asked)], capture_output=True, text=True, errors="replace"
     )
     answer: dict[str, Any] = {}
-    with contextlib.suppress(IndexError, ValueError):
+    with suppress(IndexError, ValueError):
         answer = json.loads(process.stdout.splitlines()[-1])
     if "export" in answer:
         return dict(answer["export"])

@@ -65,11 +65,8 @@ def _contents(path: Path) -> str:
 
 
 def _recipe(name: str) -> str:
-    """What a recipe's checkpoint is and how it is sampled, hashed; or why that cannot be known here.
-
-    The module is imported by its name: code is found by import statements, and most notebooks rest on no recipe.
-    """
-    runs: Any = importlib.import_module("mdrepro.training.runs.store")
+    """What a recipe's checkpoint is and how it is sampled, hashed; or why that cannot be known here."""
+    runs: Any = importlib.import_module("mdrepro.training.runs.store")  # no statement: `code` would follow it
     try:
         return digest(runs.stamp(name))
     except (BadInput, NotAttempted) as error:

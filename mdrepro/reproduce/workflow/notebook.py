@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from papermill.engines import NotebookExecutionManager
 
 NOTEBOOK, RESULT, ERROR = "notebook.ipynb", "result.json", "error.json"
-TRACEBACK = 6000
-"""Characters of a traceback that are kept, from its end."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -83,7 +81,7 @@ def _describe(error: "PapermillExecutionError | RuntimeError") -> dict[str, Any]
     """What failed as JSON; of a cell its kind, message, source and the end of the traceback."""
     if isinstance(error, RuntimeError):
         return failure_record("RuntimeError", str(error))
-    traceback = COLOUR.sub("", "\n".join(error.traceback))[-TRACEBACK:]
+    traceback = COLOUR.sub("", "\n".join(error.traceback))[-6000:]
     cell = {"cell": error.exec_count, "source": error.source, "traceback": traceback}
     bad_input = error.ename == BadInput.__name__
     return failure_record(error.ename, COLOUR.sub("", error.evalue), bad_input=bad_input, **cell)

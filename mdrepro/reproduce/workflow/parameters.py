@@ -94,9 +94,8 @@ def _parameter(statement: ast.stmt, comment: str) -> Parameter:
         raise ValueError(f"{statement.target.id}: type {kind} is not one of {', '.join(TYPES)}")
     fields: dict[str, Any] = {"help": comment}
     if match := _COMMENT.match(comment):
-        fields = {"help": match["help"], "path": bool(match["path"])}
         allowed = match["allowed"] or ""
-        items = _items(allowed[1:-1])
+        items, fields = _items(allowed[1:-1]), {"help": match["help"], "path": bool(match["path"])}
         if allowed.startswith("["):
             fields |= {"low": float(items[0]), "high": float(items[1])}
         else:

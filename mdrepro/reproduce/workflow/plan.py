@@ -23,13 +23,10 @@ from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.reproduce.workflow.verify import problems
 from mdrepro.training.runs.scratch import from_scratch
 
-MODULES = "mdrepro.reproduce.workflow"
-"""Where the programs that the rules run are."""
-
 
 def _rule(name: str, inputs: Sequence[str], output: str, threads: int, program: str, *arguments: str) -> dict[str, Any]:
-    command = shlex.join([sys.executable, "-m", f"{MODULES}.{program}", *arguments])
-    params = {"command": command}
+    """A Snakemake rule that runs a program of this package."""
+    params = {"command": shlex.join([sys.executable, "-m", f"mdrepro.reproduce.workflow.{program}", *arguments])}
     return {"name": name, "inputs": list(inputs), "output": output, "threads": threads, "params": params}
 
 

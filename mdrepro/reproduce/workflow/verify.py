@@ -35,15 +35,13 @@ def problems(path: Path) -> list[str]:
         return [f"{relative(path)}: a field is missing or of the wrong type ({error})"]
 
 
-def _changed_files(path: Path, result: results.Result) -> list[str]:
-    found = []
+def _changed_files(path: Path, result: results.Result) -> Iterator[str]:
     for name, expected in result["files"].items():
         file = path.parent / name
         if not file.is_file():
-            found.append(f"{relative(file)}: is gone; {relative(path)} names it")
+            yield f"{relative(file)}: is gone; {relative(path)} names it"
         elif sha256(file) != expected:
-            found.append(f"{relative(file)}: was changed after {relative(path)} was written")
-    return found
+            yield f"{relative(file)}: was changed after {relative(path)} was written"
 
 
 def _origin(path: Path, result: results.Result) -> Iterator[str]:

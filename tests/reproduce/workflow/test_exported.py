@@ -67,7 +67,7 @@ def test_whatever_a_file_is_made_of_makes_another(
     assert len(exports) == 4
     assert len({kept_in(Piece("sd15", branches), 64) for branches in (1, 2)}) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(exported, "_versions", lambda: {"litert-torch": "0"})
+        patch.setattr(exported, "installed", lambda _: {"litert-torch": "0"})
         assert exported.find(DECODER, "fp16", 64) is None
     with monkeypatch.context() as patch:
         patch.setattr(exported, "code", lambda *_: {"mdrepro/export/reauthor.py": "0"})
