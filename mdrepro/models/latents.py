@@ -42,9 +42,8 @@ def model_range(vae: Configured) -> str:
 def convert(pixels: Tensor, source: str, target: str) -> Tensor:
     """Pixels of one range as pixels of another; any shape.
 
-    To ``uint8`` it rounds (truncation would darken by half a level). Float input is clamped to its range. Raises
-    BadInput for an unknown range; ``uint8`` that is not of that type, or floats that are; floats more than `TOLERANCE`
-    outside the range, or not finite.
+    To ``uint8`` it rounds (truncation would darken by half a level). Float input is clamped. Raises BadInput for an
+    unknown range, another type than the range's, and floats more than `TOLERANCE` outside the range, or not finite.
     """
     for name in (source, target):
         if name not in PIXEL_RANGES:

@@ -25,8 +25,7 @@ class Preset:
 
     Args:
         name, title: on the command line and in every table; in print.
-        kind: ``denoiser`` (noisy latent to prediction), ``decoder`` (latent to image) or ``text encoder`` (tokens to
-            text features, the same at every resolution).
+        kind: ``denoiser``, ``decoder`` (latent to image) or ``text encoder`` (the same at every resolution).
         network, config: the class it is built from, a key of `BUILDERS`, and what differs from its base configuration.
         source: where size and configuration come from.
         resolution, multiple: the image that its published cost is for, and what every resolution is a multiple of, px.

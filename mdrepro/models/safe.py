@@ -21,9 +21,8 @@ WEIGHTS = ("diffusion_pytorch_model", "pytorch_model", "model")
 def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None, variant: str | None = None) -> None:
     """Do nothing where ``source`` can be loaded from safetensors, or is no local folder.
 
-    Raises BadInput for a file, and where the ``subfolder``, or some component that a pipeline's ``model_index.json``
-    names, has weights, or those of the ``variant`` (such as ``fp16``), as pickle and not as safetensors: the message
-    has the code that converts them.
+    Raises BadInput for a file, and where the ``subfolder``, or a component of a pipeline, has weights, or those of the
+    ``variant`` (such as ``fp16``), as pickle and not as safetensors: the message has the code that converts them.
     """
     path = Path(source, subfolder or "")
     if path.is_file():

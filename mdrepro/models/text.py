@@ -100,10 +100,8 @@ def word_tokenizer(vocabulary: Iterable[str], tokens: int = 32) -> PreTrainedTok
     """A tokenizer of whole words, for captions of a closed vocabulary.
 
     Text is lower-cased and split at white space; punctuation marks are words. Numbers: start 0, end (and padding) 1,
-    unknown 2, then the words in the order given. It is saved as one ``tokenizer.json``, all that the tokenizers library
-    needs. ``tokens`` is the length of every prompt, start and end included.
-
-    Raises BadInput where a word occurs twice, or would be split or changed.
+    unknown 2, then the words in the order given; prompts have ``tokens``, start and end included. It is saved as one
+    ``tokenizer.json``. Raises BadInput where a word occurs twice, or would be split or changed.
     """
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, normalizers, pre_tokenizers, processors

@@ -4,9 +4,8 @@ Protocol, of which the paper says nothing. Each block is run alone on random inp
 network, in inference mode, the join with its skip connection included; what no action can touch (time embedding, first
 and last convolution, samplers) is the fixed part, piece by piece. A ResNet that changes the width is also measured as
 the 1x1 shortcut that stays when it is removed. A round runs every part once, in the order of computation, and then the
-whole network: what slows the machine slows all parts, and a block finds the caches as in the network, full of others'
-weights. A part's figure is its median over the rounds, after `WARM_UP` that do not count. The sum of the parts over the
-whole, the median of each round's ratio, is in the table.
+whole network: what slows the machine slows all parts, and a block finds the caches full of others' weights, as in the
+network. A part's figure is its median over the rounds after `WARM_UP`.
 """
 
 import functools

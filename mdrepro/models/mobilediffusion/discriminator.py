@@ -1,9 +1,8 @@
 """The discriminator of the diffusion-GAN that makes MobileDiffusion one-step (section 1.5; UFOGen, arXiv 2311.09257).
 
-It is a copy of the trained denoiser, conditioned on noise level and text. Only the last layer differs: a convolution to
-one channel, zero at first, so that every logit is 0 at first, a probability of one half. The papers do not say whether
-there is one logit per image or position. Here it is one per latent pixel (``map``), as in the reference code of
-UFOGen's first author; ``image`` is their mean.
+It is a copy of the trained denoiser, conditioned on noise level and text, but for the last layer: a convolution to one
+channel, zero at first, so that every logit is 0. The papers do not say whether there is a logit per image or position.
+Here it is one per latent pixel (``map``), as in the reference code of UFOGen's first author; ``image`` is their mean.
 """
 
 from typing import Any, Self

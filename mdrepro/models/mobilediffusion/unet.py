@@ -84,11 +84,9 @@ class MobileDiffusionUNet(BaseDenoiser):
 
     Args:
         sample_size: height and width of the latent, in latent pixels (64 for 512 px).
-        cross_attention_dim: width of the text features (768: CLIP ViT-L/14).
         block_out_channels: width per level (T1: 1024 at the bottleneck, where SD has 1280).
         resnets_per_level: C2. ResNets per level on the way down; the way up has one more, the middle two. SD: 2.
-        transformer_blocks, mid_transformer_blocks: T1. After each ResNet of a level (SD: 1, down to 16x16), and full
-            ones in the middle (SD: 1).
+        transformer_blocks, mid_transformer_blocks: T1. After each ResNet of a level, and in the middle. SD: 1.
         self_attention: T2. Whether the blocks of a level have self-attention; the middle always has. SD: everywhere.
         cross_attention: whether the blocks of a level have cross-attention; the middle always has. False with
             ``self_attention`` False is the paper's negative control (FID 12.50 -> 17.87).

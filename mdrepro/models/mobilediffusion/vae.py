@@ -3,8 +3,7 @@
 The layouts are those that fit the published decoder sizes (SD 49.5M, Ours 39.3M, Ours-Lite 9.8M: MobileDiffusion,
 VAE table): spatial factor 8, channel multipliers 1, 2, 4, 4, a ResNet-attention-ResNet mid block. At width 128 the
 decoders have 49.49M, 38.59M and 9.66M parameters. The encoder is SD's in every row (two ResNets a level); the paper
-does not describe its own. Pixels are in [-1, 1]; ``latent * config.scaling_factor`` has unit variance over the training
-crops.
+does not describe its own. Pixels are in [-1, 1]; ``config.scaling_factor`` gives latents unit variance over the crops.
 """
 
 import inspect

@@ -1,8 +1,7 @@
 """A network that reads drawn scenes: it is trained on real renders alone, and never sees text or generated images.
 
-It finds the objects of a 64 px scene (centre, colour, shape, size) and its background, for
-`mdrepro.metrics.image.scenes`. Its last features, averaged over the image, make FID[shapes]: a Fréchet distance that is
-comparable with itself alone.
+It finds objects of a scene (centre, colour, shape, size) and its background, for `mdrepro.metrics.image.scenes`. Its
+last features, averaged over the image, make FID[shapes]: a Fréchet distance that is comparable with itself alone.
 """
 
 from collections.abc import Sequence

@@ -3,9 +3,9 @@
 With nothing removed it is Stable Diffusion's UNet: same keys in the state dict, same output. Two presets are logs of
 actions, `blocks.MEETS_TABLE_1` and `blocks.MEETS_TABLE_3`.
 
-What the paper leaves out about skip connections, changes of width and copies is registered in `blocks`.
-About robust training it says neither the probability nor whether all images of a batch skip the same blocks. Here each
-forward pass draws once for each block, for the whole batch, which also saves the block's time.
+What the paper leaves out about skip connections, changes of width and copies is in `blocks`. For robust training it
+gives no probability, nor whether all images of a batch skip the same blocks: here each forward pass draws once for each
+block, for the whole batch, which also saves the block's time.
 """
 
 import copy
@@ -68,10 +68,8 @@ class EvolvableUNet(BaseDenoiser):
         block_out_channels, cross_attention: width per level, and whether it has transformers; the middle always has.
         layers_per_block: ResNets per stage on the way down; the way up has one more, the middle two.
         attention_heads: heads of each attention layer (SD-1.5's config calls this ``attention_head_dim``).
-        skip_probability: how likely a block is skipped in a training step, 0 to 1; 1 - p of the paper, which gives no
-            value. Nothing is skipped in eval mode.
-        actions: what was removed and duplicated since SD-1.5, in order. `remove` and `duplicate` add to it, so a saved
-            network says how it came about, and is rebuilt from that.
+        skip_probability: how likely a block is skipped in a training step (never in eval mode); 1 - p of the paper.
+        actions: what was removed and duplicated since SD-1.5, in order; a saved network is rebuilt from that.
 
     ``skip_generator`` draws what is skipped, on the CPU, apart from torch's global generator. Its seed is 0 until
     `robust_training` gives another; a trainer that resumes restores its state.
@@ -194,10 +192,9 @@ class EvolvableUNet(BaseDenoiser):
         return self._act(f"remove {stage} {kind} {index}")
 
     def duplicate(self, stage: str, kind: str, index: int) -> str:
-        """Put a copy of a block, weights included, behind it, in place: the paper's action "+".
+        """Put a copy of a block, weights included, behind it, in place: the paper's action "+"; see `remove`.
 
-        Arguments and return value are those of `remove`. The copy's index is the next unused one of its stage and kind
-        (`layout.next_index`). Raises BadInput where there is no such block, or it changes the number of channels.
+        Its index is `layout.next_index`. Raises BadInput also for a block that changes the number of channels.
         """
         return self._act(f"duplicate {stage} {kind} {index}")
 
