@@ -21,25 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setup:
-    """How a row's images are made, as the papers' YAML declares it with the notebook's parameters.
+    """How a row's images are made, as the papers' YAML declares it with the notebook's parameters."""
 
-    Args:
-        recipe: of the denoiser's checkpoint, or `mdrepro.papers.schema.PUBLISHED`.
-        steps: of the sampler.
-        sampler: a name in `mdrepro.diffusion.samplers.SAMPLERS`; None for the checkpoint's own.
-        guidance: w; 1 is none.
-        scales: guidance scales of the row's curve, rising; none where it is no curve.
-        decoder: the recipe whose decoder stands for the checkpoint's own; "" for none.
-        removed: blocks that are removed first, a key of `mdrepro.evaluation.networks.REMOVALS`; "" for none.
-    """
-
-    recipe: str
+    recipe: str  # of the denoiser's checkpoint, or `mdrepro.papers.schema.PUBLISHED`
     steps: int
-    sampler: str | None
-    guidance: float
-    scales: tuple[float, ...] = ()
-    decoder: str = ""
-    removed: str = ""
+    sampler: str | None  # a name in `mdrepro.diffusion.samplers.SAMPLERS`; None for the checkpoint's own
+    guidance: float  # w; 1 is none
+    scales: tuple[float, ...] = ()  # guidance scales of the row's curve, rising; none where it is no curve
+    decoder: str = ""  # the recipe whose decoder stands for the checkpoint's own
+    removed: str = ""  # blocks that are removed first, a key of `mdrepro.evaluation.networks.REMOVALS`
 
     @property
     def network(self) -> str:

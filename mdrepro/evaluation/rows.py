@@ -11,27 +11,18 @@ if TYPE_CHECKING:
 class Row:
     """One cell of a table. Its unit is the column's in ``mdrepro/papers/*.yaml``, which no caller repeats.
 
-    Args:
-        row, column: as named in ``mdrepro/papers/*.yaml``.
-        value: the measured number in the column's unit; None when it was not attempted.
-        protocol: how it was measured, in a sentence that lets another person repeat it.
-        n: how many independent samples (photographs, images, runs) the number rests on; None when exact.
-        ci_low, ci_high: 95 % interval, in the column's unit; None when exact.
-        reason: why it was not attempted and how to get what is missing; "" when it was measured.
-
-    Raises:
-        ValueError: both or neither of ``value`` and ``reason`` are given, or the interval does not hold the value.
+    Raises ValueError where both or neither of ``value`` and ``reason`` are given, or the interval lacks the value.
     """
 
-    row: str
+    row: str  # as named there
     column: str
-    value: float | None
-    protocol: str
+    value: float | None  # None when it was not attempted
+    protocol: str  # how it was measured, in a sentence that lets another person repeat it
     _: KW_ONLY
-    n: int | None = None
-    ci_low: float | None = None
+    n: int | None = None  # independent samples (photographs, images, runs) that it rests on; None when exact
+    ci_low: float | None = None  # 95 % interval; None when exact
     ci_high: float | None = None
-    reason: str = ""
+    reason: str = ""  # why it was not attempted and how to get what is missing
 
     def __post_init__(self) -> None:
         if (self.value is None) != bool(self.reason):

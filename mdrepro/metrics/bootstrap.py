@@ -27,16 +27,10 @@ class Interval:
 def cluster_interval(
     clusters: Sequence[ArrayLike], *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Interval:
-    """Interval of the mean of cluster means, by resampling clusters.
+    """Interval of the mean of cluster means, by resampling clusters (each photograph's tiles).
 
-    Args:
-        clusters: the measurements of each cluster (each photograph's tiles).
-        seed: of the resampling; with equal ``seed``, number of clusters and ``resamples`` the same clusters are drawn.
-        resamples: how many.
-        level: of the interval.
-
-    Raises:
-        ValueError: fewer than two clusters, an empty one, or a value that is not finite.
+    With equal ``seed``, number of clusters and ``resamples`` the same clusters are drawn. Raises ValueError for fewer
+    than two clusters, an empty one, or a value that is not finite.
     """
     means = np.array([_mean(cluster) for cluster in clusters])
     if len(means) < 2:
@@ -58,8 +52,7 @@ def paired_interval(
 ) -> Interval:
     """Interval of the mean of ``first - second``, measured on the same members of the same clusters.
 
-    Raises:
-        ValueError: the shapes differ, or as :func:`cluster_interval`.
+    Raises ValueError where the shapes differ, or as `cluster_interval`.
     """
     pairs = [(np.asarray(a, float), np.asarray(b, float)) for a, b in zip(first, second, strict=True)]
     if any(a.shape != b.shape for a, b in pairs):

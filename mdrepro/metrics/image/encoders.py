@@ -100,7 +100,6 @@ def load(
         source: its weights, as the row's ``source`` says; None for what usually stands for them.
         sha256: of a file that is not the published one.
         download: get weights that are not on this machine.
-        on: the device.
 
     Raises:
         BadInput: an unknown name, weights of another hash, or no weights of this network.

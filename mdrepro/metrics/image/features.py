@@ -46,8 +46,6 @@ def extract(
     """Features of images under several encoders, by the encoders' names in the mapping.
 
     Args:
-        files: as `mdrepro.metrics.image.images.files` gives them.
-        encoders: what to run.
         keep: the encoders whose single features are wanted, in order of the files.
         batch: images that run at once; the features do not depend on it beyond float32's rounding.
         readers: threads that read and prepare ahead.

@@ -44,15 +44,11 @@ def paired(reference: Path, folder: Path) -> list[tuple[Path, Path]]:
 def evaluate(reference: Path, folder: Path, metrics: Sequence[str] | None = None, *, seed: int = 0) -> list[Score]:
     """Scores of reconstructions against their originals.
 
-    Args:
-        reference, folder: of originals and reconstructions, with the same names and sizes; pairs may differ in size.
-        metrics: of `METRICS`. None for all: those whose weights are missing, or whose window does not fit, then have
-            no value and a reason.
-        seed: of the bootstrap over images.
+    Both folders hold images of the same names and sizes; pairs may differ in size. Without ``metrics``, of `METRICS`,
+    all are measured: those whose weights are missing, or whose window does not fit, then have no value and a reason.
 
-    Raises:
-        BadInput: an unknown metric, images without partner or of another size, unreadable ones, or, of metrics that
-            were asked for by name, images too small for them.
+    Raises BadInput for an unknown metric, images without partner or of another size, unreadable ones, or, of metrics
+    that were asked for by name, images too small for them.
     """
     for name in metrics or ():
         if name not in METRICS:

@@ -48,16 +48,10 @@ def matrix(
     options: sets.Options | None = None,
     device: torch.device = CPU,
 ) -> list[Variant]:
-    """Fréchet distances and CLIP scores of a folder under all conventions of some networks.
+    """Fréchet distances and CLIP scores of a folder under all conventions of networks, by family of `FAMILIES`.
 
-    Args:
-        real, generated: folders of images.
-        networks: by family, of `FAMILIES`.
-        captions, options: as of `mdrepro.metrics.image.sets.evaluate`.
-        device: of the networks.
-
-    Raises:
-        BadInput: no network of these families, too few images, or as `mdrepro.metrics.image.sets.evaluate`.
+    Captions and options are as for `sets.evaluate`. Raises BadInput for no network of these families, too few images, or
+    as `sets.evaluate`.
     """
     how = options or sets.Options()
     known = [row for row in ENCODERS.values() if row.family in FAMILIES and row.family in networks]

@@ -145,15 +145,10 @@ class _Ours:
 def against(
     reference: Path, folder: Path, package: str, metrics: Sequence[str] | None = None
 ) -> tuple[list[Comparison], dict[str, str]]:
-    """Reconstruction metrics of two folders here and in another package, pair by pair.
+    """Reconstruction metrics of two folders here and in a package of `PACKAGES`, pair by pair.
 
-    Args:
-        reference, folder: as for `mdrepro.metrics.image.pairs.evaluate`.
-        package: a key of `PACKAGES`.
-        metrics: of those that the package has; None for all that can be measured here.
-
-    Returns:
-        A comparison of each metric, and by name why the others were not measured.
+    ``metrics``: of those that the package has; None for all that can be measured here. Returns a comparison of each
+    metric, and by name why the others were not measured.
 
     Raises:
         BadInput: an unknown package, a metric that it does not have, images too small, or no pairs.
