@@ -50,8 +50,7 @@ def matrix(
 ) -> list[Variant]:
     """Fréchet distances and CLIP scores of a folder under all conventions of networks, by family of `FAMILIES`.
 
-    Captions and options are as for `sets.evaluate`. Raises BadInput for no network of these families, too few images, or
-    as `sets.evaluate`.
+    Captions and options are as for `sets.evaluate`. Raises BadInput for no network of these families, or as there.
     """
     how = options or sets.Options()
     known = [row for row in ENCODERS.values() if row.family in FAMILIES and row.family in networks]

@@ -23,7 +23,7 @@ MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, five 
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE), infinite for equal images. Returns float64 (n,)."""
+    """PSNR in dB, 10 log10(255^2 / MSE) over all pixels and channels, infinite for equal images. float64 (n,)."""
     x, y = _pair(x, y)
     return 10 * torch.log10(DATA_RANGE**2 / (x - y).square().mean(dim=(1, 2, 3)))
 

@@ -45,10 +45,9 @@ def evaluate(
     Args:
         real: a folder, or a file of statistics (`Statistics.save`), which serves FID and FD-infinity alone; None where
             only the CLIP score is wanted.
-        generated, metrics: the folder, and which of `METRICS`.
-        encoder, clip: whose features the CLIP score compares (clip, a CLIP), and all other metrics (encoder).
+        metrics: of `METRICS`.
+        encoder: whose features all metrics but the CLIP score compare; that compares those of ``clip``.
         captions: one for each generated image, in the order of the files' names.
-        options: how to measure.
 
     Raises:
         BadInput: an unknown metric, images that cannot be taken, too few images (the message states the least number),

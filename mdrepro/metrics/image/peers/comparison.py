@@ -46,13 +46,10 @@ def compare(
     tolerance: float,
     exact: float | None = None,
 ) -> Comparison:
-    """Theirs beside ours, and the first conventions under which the two agree.
+    """Theirs beside ours, and the first conventions under which the two agree up to a relative tolerance.
 
-    Args:
-        metric, package: names; the version is added.
-        numbers: ours by conventions, () for our own, in the order in which they are tried.
-        theirs, tolerance: the package's number, and the relative difference that counts as none.
-        exact: theirs in float64, where the package usually computes in float32: rounding is then kept apart.
+    ``numbers``: ours by conventions, () for our own, in the order in which they are tried. ``exact``: theirs in
+    float64, where the package usually computes in float32: rounding is then kept apart.
     """
     exact = theirs if exact is None else exact
 
