@@ -13,7 +13,7 @@ DECAYS = ("constant", "cosine", "linear")
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """Settings of a run; with objective and examples they determine it.
+    """Settings of a run; with objective and examples they determine it. Raises BadInput for other values.
 
     Args:
         steps: optimiser steps.
@@ -31,9 +31,6 @@ class LoopConfig:
         seed: of the order of the data and of all draws.
         threads: CPU threads of torch; 0 leaves them. Another number may give other bits.
         checkpoint_every, log_every: steps.
-
-    Raises:
-        BadInput: a value outside of what is allowed.
     """
 
     steps: int

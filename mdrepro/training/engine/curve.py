@@ -16,16 +16,12 @@ Row = dict[str, float]
 class Curve:
     """The rows of a run, in a file and in tensorboard: those of earlier runs up to ``step``, and those added.
 
-    Args:
-        folder: of the run.
-        step: the steps done; later rows, of a run that was killed, are dropped.
-        write: whether this process writes.
+    Later rows, of a run that was killed, are dropped. ``write`` is whether this process writes.
     """
 
     def __init__(self, folder: Path, step: int, write: bool) -> None:
-        self._file = folder / FILE
+        self._file, self._write = folder / FILE, write
         self.rows = [row for row in read(self._file) if row["step"] <= step]
-        self._write = write
         self._board = _board(folder / EVENTS, step) if write else None
         if write:
             write_text(self._file, "".join(map(_line, self.rows)))

@@ -19,10 +19,8 @@ class Draws:
     same order.
 
     Args:
-        seed: of the run.
-        step: of the optimiser, from 0.
-        first: index in the global batch of this micro-batch's first sample.
-        count: samples of this micro-batch.
+        seed, step: of the run, and of the optimiser, from 0.
+        first, count: index in the global batch of this micro-batch's first sample, and its samples.
         device: where the tensors go; they are drawn on the CPU, so every device gets the same numbers.
         stream: keeps users apart that share seed and step.
     """

@@ -41,10 +41,7 @@ logger = logging.getLogger(__name__)
 class CachedExamples:
     """Samples of a cache, by number. Made by `build` and `load`.
 
-    Attributes:
-        fingerprint: the cache's key.
-        null_text: text features of the empty prompt, float32 (tokens, width).
-        posterior: ``mode`` or ``sample``.
+    ``fingerprint`` is the cache's key, ``null_text`` are the features of the empty text, float32 (tokens, width).
     """
 
     def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:

@@ -105,7 +105,9 @@ class _Run:
         self.accelerator = processes.start(partial=any(phase.partial for phase in objective.phases))
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         _check(objective, examples, config, self.accelerator)
-        self.micro = _micro_batches(config, self.accelerator)
+        size = config.batch // self.accelerator.num_processes // config.accumulation
+        first = self.accelerator.process_index * size * config.accumulation
+        self.micro = [range(first + k * size, first + (k + 1) * size) for k in range(config.accumulation)]
         self._prepare()
         if self.main:
             folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ class _Run:
                 for phase in self.objective.phases:
                     if step % phase.every == 0:
                         self._optimise(step, phase, batches)
-                self.averages.update(optimisers.average_decay(step, config.ema))
+                self.averages.update(step, config.ema)
                 self.step = step + 1
                 logged = self.step % config.log_every == 0 or self.step == config.steps
                 if logged:
@@ -196,16 +198,7 @@ class _Run:
         self.averages = optimisers.Averages(objective.ema, unwrapped)
         self.trainable = {name: [p for p in net.parameters() if p.requires_grad] for name, net in unwrapped.items()}
         self.optimisers = {
-            phase.name: {
-                name: optimisers.build(
-                    config.optimiser,
-                    self.trainable[name],
-                    config.rate(phase.name, 0),
-                    config.phase_betas.get(phase.name, config.betas),
-                    config.weight_decay,
-                )
-                for name in phase.trains
-            }
+            phase.name: {name: optimisers.build(config, phase.name, self.trainable[name]) for name in phase.trains}
             for phase in objective.phases
         }
         self.state = State(unwrapped, objective.ema, self.optimisers)
@@ -315,10 +308,3 @@ def _changes(config: LoopConfig, examples: Examples, last: Checkpoint) -> list[d
         raise BadInput(f"steps {config.steps}: {last.folder} is further; it must be a number from {last.step}")
     changed = {name: [before.get(name), now[name]] for name in now if before.get(name) != now[name]}
     return [{"step": last.step, **changed}] if changed else []
-
-
-def _micro_batches(config: LoopConfig, accelerator: Accelerator) -> list[range]:
-    """This process's micro-batches, as consecutive indices in the batch of a step."""
-    size = config.batch // accelerator.num_processes // config.accumulation
-    first = accelerator.process_index * size * config.accumulation
-    return [range(first + k * size, first + (k + 1) * size) for k in range(config.accumulation)]

@@ -18,8 +18,7 @@ class Phase:
         name: "unet", "generator", "discriminator", "autoencoder" ...
         trains: names in ``Objective.networks`` whose parameters this phase updates; others get no gradient in it.
         every: the phase runs at steps with ``step % every == 0``, steps counted from 0.
-        partial: at some steps some of these parameters take no part in the loss (blocks are skipped). Needed for DDP,
-            which otherwise waits for their gradients.
+        partial: at some steps some of these parameters take no part in the loss; DDP does not wait for them then.
     """
 
     name: str
@@ -32,9 +31,8 @@ class Objective(Protocol):
     """A method of training: networks and losses; the loop does the rest.
 
     Attributes:
-        networks: what is trained. The loop replaces the values by prepared ones (moved, wrapped for DDP or FSDP), so
-            they are always called as ``self.networks[name](...)``, and only called: methods other than ``forward``
-            would go past the wrapper.
+        networks: what is trained. The loop replaces them by prepared ones (moved, wrapped for DDP or FSDP), so they
+            are only called, as ``self.networks[name](...)``: other methods would go past the wrapper.
         frozen: on the loop's device, in eval mode, without gradients.
         ema: set by the loop where averages are on: exponential averages of ``networks``, in eval mode, no gradients.
     """
@@ -48,10 +46,10 @@ class Objective(Protocol):
         """Run one after the other in each step, on the same batch."""
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Scalars, each the mean over the micro-batch: "loss" is minimised, all are logged.
+        """Scalars, each the mean over the micro-batch: "loss" is minimised, all are logged, by the same names always.
 
-        All micro-batches of a step must give the same names. Random numbers come from ``draws``; generators of torch,
-        numpy and Python are seeded anew for each micro-batch, for modules that draw from them (dropout).
+        Random numbers come from ``draws``; generators of torch, numpy and Python are seeded anew for each micro-batch,
+        for modules that draw from them (dropout).
         """
 
 

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from mdrepro.training.engine import muon
+from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.engine.processes import local, whole
 
 
-def build(
-    name: str, parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], weight_decay: float
-) -> torch.optim.Optimizer:
-    """AdamW (arXiv 1711.05101), or Muon with its own betas; ``name`` is one of `config.OPTIMISERS`."""
-    if name == "muon":
-        return muon.Muon(parameters, lr=rate, weight_decay=weight_decay)
-    return torch.optim.AdamW(parameters, lr=rate, betas=betas, weight_decay=weight_decay, fused=True)
+def build(config: LoopConfig, phase: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """A phase's AdamW (arXiv 1711.05101), or Muon with its own betas."""
+    rate, decay = config.rate(phase, 0), config.weight_decay
+    if config.optimiser == "muon":
+        return muon.Muon(parameters, lr=rate, weight_decay=decay)
+    betas = config.phase_betas.get(phase, config.betas)
+    return torch.optim.AdamW(parameters, lr=rate, betas=betas, weight_decay=decay, fused=True)
 
 
 def parts(optimiser: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, ...]:
@@ -30,11 +31,6 @@ def clip(parameters: Sequence[nn.Parameter], greatest: float) -> Tensor:
     return norm
 
 
-def average_decay(n: int, ema: float) -> float:
-    """min(ema, (1 + n) / (10 + n)): early averages forget the random weights that they began with."""
-    return min(ema, (1 + n) / (10 + n))
-
-
 class Averages:
     """Exponential averages of networks' parameters, by the networks' names, changed in place.
 
@@ -45,13 +41,15 @@ class Averages:
         pairs = [(averages[name], networks[name]) for name in averages]
         self._means = [local(p) for mean, _ in pairs for p in mean.parameters()]
         self._weights = [local(p).detach() for _, net in pairs for p in net.parameters()]
-        self._buffers = [
-            (own, new) for mean, net in pairs for own, new in zip(mean.buffers(), net.buffers(), strict=True)
-        ]
+        self._buffers = [both for mean, net in pairs for both in zip(mean.buffers(), net.buffers(), strict=True)]
 
     @torch.no_grad()
-    def update(self, decay: float) -> None:
-        """average <- decay average + (1 - decay) weight."""
+    def update(self, n: int, ema: float) -> None:
+        """average <- d average + (1 - d) weight, after step n from 0.
+
+        d is min(ema, (1 + n) / (10 + n)): early averages forget the random weights that they began with.
+        """
+        decay = min(ema, (1 + n) / (10 + n))
         if self._means:
             torch._foreach_lerp_(self._means, self._weights, 1 - decay)
         for own, new in self._buffers:

@@ -36,7 +36,7 @@ SCALE_IMAGES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What counts as an error of a decoded image.
+    """What counts as an error of a decoded image. Raises BadInput for other values.
 
     Args:
         power: 1 for absolute, 2 for squared error, averaged over all values of pixels in [-1, 1].
@@ -178,7 +178,11 @@ class ImageObjective(Networks):
             terms["adversarial"] = terms["balance"] = torch.zeros_like(error)
             if started:
                 terms["adversarial"] = generator_loss(self.networks["discriminator"](y), self.terms.kind)
-                terms["balance"] = self._balance(error, terms["adversarial"])
+                if self.terms.balance == "constant":
+                    terms["balance"] = torch.ones_like(error)
+                else:
+                    last = self.model.decoder.conv_out.weight
+                    terms["balance"] = adaptive_weight(error, terms["adversarial"], last)
             loss = loss + self.terms.adversarial * terms["balance"] * terms["adversarial"]
         loss = loss + sum(further.values())
         return {"loss": loss} | {name: term.detach() for name, term in (terms | further).items()}
@@ -192,11 +196,6 @@ class ImageObjective(Networks):
             y, _ = self.reconstruct(x, draws)
         real, fake = discriminator(torch.cat([x, y.to(x.dtype)])).chunk(2)
         return discriminator_loss(real, fake, self.terms.kind)
-
-    def _balance(self, error: Tensor, adversarial: Tensor) -> Tensor:
-        if self.terms.balance == "constant":
-            return torch.ones_like(error)
-        return adaptive_weight(error, adversarial, self.model.decoder.conv_out.weight)
 
 
 class Autoencoding(ImageObjective):

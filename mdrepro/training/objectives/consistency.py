@@ -41,16 +41,13 @@ def pseudo_huber(error: Tensor, c: float) -> Tensor:
 
 @dataclass(eq=False)
 class ConsistencyDistillation(Student):
-    """Objective: ||f(z_{t_{n+k}}) - f_ema(z_{t_n})|| (LCM algorithm 1); needs a loop with EMA, its target.
+    """Objective: ||f(z_{t_{n+k}}) - f_ema(z_{t_n})|| (LCM algorithm 1); BadInput from a loop without EMA, its target.
 
     Args:
         unet, teacher, scheduler, null_text: see `Student`; the student begins as a copy of its teacher.
-        solver_steps: over how many DDIM steps T is divided; the skipping step k is T / solver_steps.
-        guidance: range of w, drawn uniformly for each sample; (w, w) fixes it.
+        solver_steps: over how many DDIM steps T is divided, 1 to T; the skipping step k is T / solver_steps.
+        guidance: range of w, from 1, drawn uniformly for each sample; (w, w) fixes it.
         huber: c of `pseudo_huber`.
-
-    Raises:
-        BadInput: a range that is empty or begins under 1, or solver steps outside 1..T.
     """
 
     _: KW_ONLY

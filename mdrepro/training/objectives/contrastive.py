@@ -67,9 +67,6 @@ class Contrastive(Networks):
         image_width: see `ImageTower`.
         weight: of `registers.readout_loss`, for which batches need ``scene`` too; 0 for CLIP's loss alone.
         noise: standard deviation of what is added to the features before they are read out. Theirs is about 1.
-
-    Raises:
-        BadInput: a negative ``weight`` or ``noise``.
     """
 
     phases: ClassVar[tuple[Phase, ...]] = (Phase("towers", ("text", "image", "temperature")),)

@@ -60,11 +60,8 @@ class Diffusion(Networks):
         unet: the denoiser.
         scheduler: a diffusers scheduler, for its noise levels and prediction type.
         null_text: features of the empty text, (tokens, width).
-        drop: share of samples that are given the empty text.
-        min_snr: gamma of the min-SNR weight (5 in its paper); None weighs all times equally.
-
-    Raises:
-        BadInput: a share outside 0..1, or a gamma that is not positive.
+        drop: share of samples that are given the empty text, from 0 to 1; BadInput for others.
+        min_snr: gamma of the min-SNR weight, positive (5 in its paper); None weighs all times equally.
     """
 
     phases: ClassVar[tuple[Phase, ...]] = (Phase("unet", ("unet",)),)

@@ -54,25 +54,22 @@ class DiffusionGAN(Networks):
     """Objective: phases ``discriminator`` and ``generator``.
 
     Batches need ``latent`` and ``text``; with ``pairs`` also ``noise`` and ``target_latent``, which no recipe's data
-    have.
+    have. Raises BadInput for other values.
 
     Args:
         generator: the trained denoiser; predicts what the scheduler's config says.
         discriminator: ``Discriminator.from_unet(generator)``; called with a noisy latent, its time and the text.
-        scheduler: a diffusers scheduler, for its noise levels and prediction type.
-        jumps: into how many jumps T is cut; `RenoisingScheduler` with as many steps or fewer samples.
+        scheduler: for its noise levels and prediction type.
+        jumps: into how many jumps, from 1, T is cut; `RenoisingScheduler` with as many steps or fewer samples.
         reconstruction: lambda, the weight of the reconstruction term.
         gamma: its weight in t: ``epsilon`` or ``x0``; see `reconstruction_loss`.
         adversarial: weight of the generator's adversarial term.
         hold: bound of the logits in the losses; None leaves them free.
         every: the discriminator is trained in every so many steps.
         times: t from all times (``uniform``) or only from those that the sampler visits (``jumps``).
-        last: share of samples whose t is T - 1, where the one-step model works; the others follow ``times``.
+        last: share, 0 to 1, of samples whose t is T - 1, where the one-step model works; the others follow ``times``.
         pairs: not in the papers. Weight of an added term ||G(noise, T - 1) - target_latent||^2, where ``target_latent``
             is what a teacher generates from ``noise`` in many guided steps.
-
-    Raises:
-        BadInput: an unknown choice, a share outside 0..1, or jumps or every under 1.
     """
 
     generator: InitVar[nn.Module]

@@ -39,9 +39,6 @@ class GuidanceDistillation(Student):
         scheduler, null_text: see `Student`.
         guidance: the range that w is drawn from, uniformly, for each sample; by default from no guidance to the end of
             SnapFusion's CFG range.
-
-    Raises:
-        BadInput: a student without that input, or a range that is empty or begins under 1.
     """
 
     _: KW_ONLY

@@ -41,13 +41,7 @@ Stored: TypeAlias = ModelMixin | PreTrainedModel | PreTrainedTokenizerBase | Sch
 
 @dataclass(frozen=True)
 class Trained:
-    """What training came to.
-
-    Args:
-        outcome: of the loop.
-        parts: what is stored, by folder; nothing where time ran out.
-        files: texts that are stored too, by name.
-    """
+    """The loop's outcome, the parts to store by folder (none where time ran out), and texts to store by file."""
 
     outcome: loop.Outcome
     parts: Mapping[str, Stored]
@@ -68,12 +62,7 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """An objective for the training loop.
-
-    Args:
-        objective, examples: for the loop.
-        finish: from the loop's networks to what is stored, by folder.
-    """
+    """An objective and examples for the loop; ``finish`` makes its networks into the parts to store, by folder."""
 
     objective: Objective
     examples: Examples
@@ -121,12 +110,9 @@ class Encoding(Networks):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a recipe gives to its objective. Random weights are drawn from torch's global generator.
+    """What a recipe gives to its objective: parents by role, and a folder for the cache of latents and text features.
 
-    Args:
-        recipe: the run.
-        parents: by role.
-        cache: folder for latents and text features.
+    Random weights are drawn from torch's global generator.
     """
 
     recipe: Recipe
@@ -149,8 +135,7 @@ class Inputs:
     def denoiser(self) -> ModelMixin:
         """The network to train: the parent ``unet``, or a new one of the class that ``network`` names.
 
-        Raises:
-            BadInput: an unknown class, or one that a parent's network is not and cannot become.
+        Raises BadInput for an unknown class, or one that a parent's network is not and cannot become.
         """
         arguments = dict(self.recipe.network)
         if "unet" in self.parents:
@@ -181,17 +166,12 @@ class Inputs:
 
     @cached_property
     def null_text(self) -> Tensor:
-        """Features of the empty text, (tokens, width), made on the device where those of the data are."""
+        """Features of the empty text, (tokens, width), made where the data's are; without a cache, on the CPU."""
         _ = self.latents  # moves the encoders to the device
         return self.encoders.null_text()
 
     def encoded(self, data: Mapping[str, Any], folder: Path) -> Examples:
-        """What the frozen encoders make of pictures and captions, made once; or these themselves, without a cache.
-
-        Args:
-            data: see `mdrepro.data.sources`.
-            folder: for the cache.
-        """
+        """What the frozen encoders make of ``data``, kept in ``folder``; without a cache, pictures and captions."""
         examples = sources.examples(data)
         if not data.get("cache", True):
             return examples
@@ -204,24 +184,16 @@ class Inputs:
         return objective if self.recipe.data.get("cache", True) else Encoding(objective, self.encoders)
 
     def student(self, objective: Callable[..., T], change: Callable[[ModelMixin], ModelMixin] | None = None) -> T:
-        """An objective in which the denoiser learns from another; see `progressive.Student`.
-
-        Args:
-            objective: its class.
-            change: makes the student of the denoiser that it begins with.
-        """
+        """An objective of class `progressive.Student`; ``change`` makes the student of what the recipe begins with."""
         unet, teacher = self.denoiser(), self.teacher()
         return objective(change(unet) if change else unet, teacher, self.scheduler, self.null_text, **self.options)
 
     def on_latents(
         self, objective: Objective, network: str = "unet", scheduler: SchedulerMixin | None = None
     ) -> Training:
-        """Training of a denoiser on the recipe's latents and text features.
+        """Training of a denoiser, ``network`` of the objective's, on the recipe's latents and text features.
 
-        Args:
-            objective: batches have ``latent`` and ``text``.
-            network: the denoiser's name among the objective's networks.
-            scheduler: which it is sampled with; None for the one it is trained with.
+        ``scheduler`` is stored to sample with; None for the one that it is trained with.
         """
         sampler = scheduler or self.scheduler
         return Training(

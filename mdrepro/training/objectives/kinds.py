@@ -20,7 +20,7 @@ To add one, put a file here with its loss and a function that builds it from a r
 Then a recipe (a row of `mdrepro.training.recipes`) may have ``kind="mine"``; ``mdrepro train`` lists and trains it, and
 takes ``--set options.weight=2``: settings are the *keyword-only* arguments of what the registration names.
 
-Importing this module imports neither torch nor the objectives; the first look-up imports them all.
+Importing this module imports neither torch nor the objectives; looking a kind up imports them.
 """
 
 import importlib
@@ -58,8 +58,7 @@ class Kind:
         options: what declares the recipe's ``options``.
         network: what declares the recipe's ``network``; None where it is a denoiser, whose class the recipe names.
         captions: whether its batches need them.
-        check: called with the recipe's ``network`` before anything is trained; raises BadInput for values that do not
-            go together.
+        check: called with the recipe's ``network`` before anything is trained; raises BadInput.
         gives: the part that the run is made for: ``unet``, ``vae``, ``text_encoder``, ``reader`` or ``clip``.
         sampler: of a denoiser, a name in `mdrepro.diffusion.samplers.SAMPLERS`; None for the scheduler that is stored
             with it, which no other can replace.

@@ -122,8 +122,7 @@ class Student(Networks):
     Args:
         unet: the student, usually a copy of its teacher.
         teacher: the denoiser that it learns from; both predict what the scheduler's config says.
-        scheduler: a diffusers scheduler, for its noise levels and prediction type.
-        null_text: features of the empty text, (tokens, width).
+        scheduler, null_text: as in `mdrepro.training.objectives.diffusion.Diffusion`.
     """
 
     phases: ClassVar[tuple[Phase, ...]] = (Phase("unet", ("unet",)),)
@@ -143,13 +142,7 @@ class Student(Networks):
 
 @dataclass(eq=False)
 class ProgressiveDistillation(Student):
-    """Objective: a student of ``steps`` DDIM steps from a teacher of twice as many.
-
-    Args:
-        unet, teacher, scheduler, null_text: see `Student`.
-        steps: of the student.
-        guidance: w of the teacher; 1 is none. The student is not guided.
-    """
+    """Objective: a student of ``steps`` DDIM steps from a teacher of twice as many, guided by w; 1 is no guidance."""
 
     _: KW_ONLY
     steps: int

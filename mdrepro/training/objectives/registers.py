@@ -1,7 +1,6 @@
 """What the last tokens of a caption's features must encode: the scene, one token for each thing that it names.
 
-Contrast alone (CLIP's loss) leaves the features of single tokens badly off at this size: it asks nothing of any token
-but the end, and of that only what tells a batch apart. The UNet reads single tokens. So the last six positions of every
+Contrast alone (CLIP's loss) asks nothing of single tokens, which the UNet reads. So the last six positions of every
 prompt, which are padding behind the end token and see the whole caption, become registers (as in arXiv 2309.16588):
 background, count, relation, and the objects in a fixed order. A linear read-out of each, with noise added to the
 features so that what it needs must be large in them, is trained beside the contrast. This loss is ours, and for

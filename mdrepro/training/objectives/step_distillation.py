@@ -4,11 +4,9 @@ One student step learns two DDIM steps of its teacher, as in `progressive`, or m
 iterations both are guided, so that the student keeps what guidance does. Direct (32 -> 16, 16 -> 8) and progressive
 chains are recipes.
 
-What the paper leaves open, and what is done here:
-
-- The dynamic rescaling of L_ori: by stop_grad(L_dstl / L_ori), both means over the micro-batch.
-- L_ori is at the z_t and t of L_dstl, with the text (no dropout) and without guidance, and so costs no evaluation.
-- Times are the N that the student's DDIM steps will start from, not all of U[0, 1].
+What the paper leaves open: L_ori is rescaled by stop_grad(L_dstl / L_ori), both means over the micro-batch, and taken
+at the z_t and t of L_dstl, with the text (no dropout) and without guidance, so that it costs no evaluation; times are
+the N that the student's DDIM steps will start from, not all of U[0, 1].
 """
 
 import random
@@ -52,20 +50,16 @@ def dynamic(gamma: float, original: Tensor, distillation: Tensor) -> Tensor:
 class StepDistillation(Student):
     """Objective: L = L_dstl + gamma L_ori (SnapFusion eq. 11) for a student of ``steps`` DDIM steps.
 
-    The student begins with its own version of twice as many steps; the teacher has twice as many, or ``teacher_steps``.
+    The student begins with its own version of twice as many steps. Raises BadInput for options that are not allowed.
 
     Args:
         unet, teacher, scheduler, null_text: see `Student`.
         steps: N of the student.
         probability: p, the share of iterations whose L_dstl is L_cfg; in the others it is L_vani.
-        guidance: the CFG range that w is drawn from, uniformly, for each sample.
+        guidance: the CFG range that w is drawn from, uniformly, for each sample; from 1.
         gamma: weight of the original loss after its rescaling; 0 leaves it out.
         teacher_steps: of which one student step learns ``teacher_steps / steps``; None for twice the student's.
         scaling: of the original loss: ``dynamic``, to the size of L_dstl, or ``constant``, none (Fig. 7b).
-
-    Raises:
-        BadInput: a probability outside 0..1, a range that is empty or begins under 1, a gamma under 0, or another
-            scaling.
     """
 
     _: KW_ONLY

@@ -43,8 +43,7 @@ class SyntheticLatents(DecoderDistillation):
     Batches need ``caption``, and ``pixels`` for their size alone.
 
     Args:
-        student: as in `DecoderDistillation`.
-        encoders: the autoencoder, which is the teacher, and what encodes texts.
+        student: as in `DecoderDistillation`; its teacher is the autoencoder of ``encoders``.
         unet, scheduler: the denoiser, its noise levels and prediction type.
         steps: of DDIM.
         guidance: w, 1 is none.
