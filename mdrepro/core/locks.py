@@ -15,10 +15,7 @@ def hold(file: Path, *, busy: Callable[[], None] | None = None, refuse: str = ""
 
     Args:
         busy: called once when another process holds the lock, before waiting for it.
-        refuse: raise an error with this message instead of waiting.
-
-    Raises:
-        BadInput: another process holds the lock, and ``refuse`` is given.
+        refuse: raise BadInput with this message instead of waiting.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file)

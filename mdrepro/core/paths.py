@@ -11,8 +11,7 @@ from mdrepro.core.errors import BadInput
 def root() -> Path:
     """The repository root: ``$MDREPRO_ROOT``, else the checkout that this package is installed from.
 
-    Raises:
-        BadInput: there is no ``notebooks`` folder there.
+    Raises BadInput where that holds no ``notebooks`` folder.
     """
     given = os.environ.get("MDREPRO_ROOT")
     folder = Path(given).resolve() if given else Path(__file__).resolve().parents[2]

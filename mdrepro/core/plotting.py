@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, RED, GREY = "#4c72b0", "#dd8452", "#55a868", "#c44e52", "#7f868f"
 """Seaborn's "deep", with a darker grey: blue for the network a figure is about, grey for what it is compared with."""
-Grid = Literal["both", "x", "none"]
+Grid, Along = Literal["both", "x", "none"], Literal["x", "y"]
+Estimate = tuple[float | None, float | None, float | None]
+"""A value and the two ends of its interval."""
 STYLE = {"grid.color": "0.92", "axes.edgecolor": "0.6", "figure.dpi": 100}
 LABEL_OFFSETS = (
     *((7, 0), (-7, 0), (0, 6), (0, -6), (6, 6), (6, -6), (-6, 6), (-6, -6)),
@@ -69,17 +71,10 @@ def title(axis: "Axes", text: str) -> None:
 
 
 def estimate(
-    axis: "Axes",
-    position: float,
-    value: float | None,
-    low: float | None,
-    high: float | None,
-    *,
-    colour: Any,
-    along: Literal["x", "y"] = "y",
-    marker: str = "o",
+    axis: "Axes", position: float, measured: Estimate, *, colour: Any, along: Along = "y", marker: str = "o"
 ) -> None:
     """A measured value at ``position`` of the other axis, with its interval where it has one; nothing for None."""
+    value, low, high = measured
     if value is None:
         return
     spread = None if low is None or high is None else [[value - low], [high - value]]

@@ -92,8 +92,7 @@ def judge_claim(
             verdicts.append(ClaimVerdict.NOT_ATTEMPTED)
             words.append(f"{condition}: not measured: {', '.join(missing)}")
             continue
-        left = _interval(measured[condition.left])
-        right = condition.right
+        left, right = _interval(measured[condition.left]), condition.right
         triple = _interval(measured[right]) if isinstance(right, str) else (right, right, right)
         verdicts.append(condition.judge(left, triple))
         words.append(f"{condition}: {_words(left)} against {_words(triple)}")

@@ -50,9 +50,9 @@ def test_the_same_figure_is_the_same_svg(tmp_path: Path):
 
 def test_an_estimate_has_the_ends_that_it_was_given():
     with plotting.figure(size=(2, 2)) as (_, (axis,)):
-        plotting.estimate(axis, 3.0, 2.0, 1.5, 4.0, colour="black", along="x")
-        plotting.estimate(axis, 4.0, 2.0, None, None, colour="black")
-        plotting.estimate(axis, 5.0, None, None, None, colour="black")
+        plotting.estimate(axis, 3.0, (2.0, 1.5, 4.0), colour="black", along="x")
+        plotting.estimate(axis, 4.0, (2.0, None, None), colour="black")
+        plotting.estimate(axis, 5.0, (None, None, None), colour="black")
     (bar,) = axis.collections
     np.testing.assert_allclose(bar.get_segments(), [[[1.5, 3.0], [4.0, 3.0]]])
     assert len(axis.containers) == 2

@@ -79,7 +79,7 @@ def figure(cells: Sequence[Row]) -> Figure:
             for cell, label in zip(ordered, plotting.apart([cell.value or 0.0 for cell in ordered], gap), strict=True):
                 row, x = cell.row, cost[cell.row]
                 colour = plotting.BLUE if row == BASE else plotting.ORANGE if row in NOT_ADOPTED else "0.35"
-                plotting.estimate(axis, x, cell.value, cell.ci_low, cell.ci_high, colour=colour)
+                plotting.estimate(axis, x, (cell.value, cell.ci_low, cell.ci_high), colour=colour)
                 line = {"arrowstyle": "-", "color": "0.75", "lw": 0.6, "relpos": (0, 0.5), "shrinkA": 2}
                 point = (x, cell.value or 0.0)
                 axis.annotate(TITLES[row], point, (edge, label), color=colour, va="center", arrowprops=line)

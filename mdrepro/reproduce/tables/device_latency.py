@@ -115,14 +115,12 @@ def against_torch(
             COMPARED.model, COMPARED.component, branches=1, resolution=resolution, compiled=way == "compiled"
         )
         reports = host_torch.alternate([*ours.values(), theirs], threads, runs=runs, most=most)
-        left, asked = reports[theirs.name], {"accelerator": f"CPU, {theirs.name}", "precision": "fp32"}
+        of_torch, named = reports[theirs.name], {"accelerator": f"CPU, {theirs.name}", "precision": "fp32"}
         for precision, kept in files.items():
-            right = reports[ours[precision].name]
-            ran, state = host_latency.record_of(
-                COMPARED, one.cost, [right], threads, file=kept.file, precision=precision
-            )
-            again, other = host_latency.record_of(COMPARED, one.cost, [left], threads, **asked)
-            ratio = host_torch.ratio(right, left)
+            report, asked = reports[ours[precision].name], {"file": kept.file, "precision": precision}
+            ran, state = host_latency.record_of(COMPARED, one.cost, [report], threads, **asked)
+            again, other = host_latency.record_of(COMPARED, one.cost, [of_torch], threads, **named)
+            ratio = host_torch.ratio(report, of_torch)
             compared.append(Torch(ran, again, (state, other), ratio, theirs.name, kept, len(reports)))
     return compared
 

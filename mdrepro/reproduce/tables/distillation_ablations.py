@@ -54,8 +54,7 @@ def rows(
 ) -> list[Row]:
     """All cells of the table that can be measured at this size, by the curve of each row and its levels.
 
-    Raises:
-        BadInput: the guidance of the attribute accuracy is no scale of the curves.
+    Raises BadInput where the guidance of the attribute accuracy is no scale of the curves.
     """
     cells = [row for panel in panels(levels).values() for row in curves.rows(panel, scored, AGAINST)]
     for row, curve in traced.items():

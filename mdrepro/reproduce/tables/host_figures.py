@@ -30,8 +30,8 @@ def against_work(measurements: Measurements) -> Figure:
             preset = presets.get(one.piece.network)
             _, marker, colour = KINDS[preset.kind]
             times = one.record.times
-            ends = min(times.p10_ms or one.ms, one.ms), max(times.p90_ms or one.ms, one.ms)
-            plotting.estimate(axis, one.gmacs, one.ms, *ends, colour=colour, marker=marker)
+            spread = one.ms, min(times.p10_ms or one.ms, one.ms), max(times.p90_ms or one.ms, one.ms)
+            plotting.estimate(axis, one.gmacs, spread, colour=colour, marker=marker)
             title = "CLIP ViT-L/14" if preset.kind == "text encoder" else preset.title
             batch = f", batch {one.piece.branches}" if one.piece.branches > 1 else ""
             labels.append((f"{title}{batch}", (one.gmacs, one.ms), colour))

@@ -61,7 +61,7 @@ def quality_figure(cells: Sequence[Row]) -> Figure:
             shown = [row for row in cells if row.column == column and row.value is not None]
             for line, row in enumerate(shown):
                 colour = plotting.BLUE if row.row in ("50", "8", "1") else plotting.GREY
-                plotting.estimate(axis, line, row.value, row.ci_low, row.ci_high, colour=colour, along="x")
+                plotting.estimate(axis, line, (row.value, row.ci_low, row.ci_high), colour=colour, along="x")
             axis.set_yticks(range(len(shown)), [row.row for row in shown])
             axis.set_xlabel(title)
             axis.invert_yaxis()

@@ -22,8 +22,7 @@ SYSTEM = systems.get("mobilediffusion").parts
 def rows(costs: Sequence[Cost]) -> list[Row]:
     """Parameters, MACs, FLOPs and attention share of each network; for denoisers also block counts and share of SD-1.5.
 
-    Raises:
-        BadInput: a cost of a network that is no preset.
+    Raises BadInput for a cost of a network that is no preset.
     """
     by_name = {cost.model: cost for cost in costs}
     table = [row for cost in costs for row in _rows(cost, presets.get(cost.model), by_name.get("sd15"))]

@@ -163,7 +163,7 @@ def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> Fig
     with plotting.figure(1, 2, size=(9, 3.8), width_ratios=[1, 1.25]) as (figure, (left, right)):
         for row, ours in measured.items():
             psnr = bootstrap.cluster_interval(ours.scores["psnr"])
-            plotting.estimate(left, ours.params / 1e6, psnr.value, psnr.low, psnr.high, colour=COLOURS[row])
+            plotting.estimate(left, ours.params / 1e6, (psnr.value, psnr.low, psnr.high), colour=COLOURS[row])
             offset = {"ours": (-7, 12), "ours-lite": (7, -12)}.get(row, (7, 4))
             name = f"{NAMES[row]}\n{psnr.value:.2f} dB"
             plotting.annotate(left, name, (ours.params / 1e6, psnr.value), offset, color=COLOURS[row])
@@ -176,8 +176,8 @@ def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> Fig
             each = [float(np.mean(a - b)) for a, b in zip(first, second, strict=True)]
             gain, colour = bootstrap.paired_interval(first, second), COLOURS[row]
             right.scatter(each, [place + 0.16] * len(each), s=22, color=colour, alpha=0.45, linewidth=0)
-            ends = gain.low, gain.high
-            plotting.estimate(right, place - 0.08, gain.value, *ends, colour=colour, along="x", marker="D")
+            measures = gain.value, gain.low, gain.high
+            plotting.estimate(right, place - 0.08, measures, colour=colour, along="x", marker="D")
             plotting.annotate(right, f"{gain.value:+.2f} dB", (gain.value, place - 0.08), (0, 7), color=colour)
         right.axvline(0, color="black", linewidth=0.8)
         labels = [f"{NAMES[row].split(' (')[0]} − {NAMES[other].split(' (')[0]}" for row, other in GAINS]
