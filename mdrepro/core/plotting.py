@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, RED, GREY = "#4c72b0", "#dd8452", "#55a868", "#c44e52", "#7f868f"
 """Seaborn's "deep", with a darker grey: blue for the network a figure is about, grey for what it is compared with."""
-Grid, Along = Literal["both", "x", "none"], Literal["x", "y"]
+Grid = Literal["both", "x", "none"]
+Along = Literal["x", "y"]
 Estimate = tuple[float | None, float | None, float | None]
 """A value and the two ends of its interval."""
 STYLE = {"grid.color": "0.92", "axes.edgecolor": "0.6", "figure.dpi": 100}

@@ -7,7 +7,7 @@ from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host_torch
 from mdrepro.latency.records import Record
 from mdrepro.reproduce.tables import host_latency, phones
-from mdrepro.reproduce.tables.host_latency import Image, Measurements, absent, around, combine
+from mdrepro.reproduce.tables.host_latency import Image, Measurements, absent, around, combine, record_of
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Kept, Piece
 
@@ -117,9 +117,9 @@ def against_torch(
         reports = host_torch.alternate([*ours.values(), theirs], threads, runs=runs, most=most)
         of_torch, named = reports[theirs.name], {"accelerator": f"CPU, {theirs.name}", "precision": "fp32"}
         for precision, kept in files.items():
-            report, asked = reports[ours[precision].name], {"file": kept.file, "precision": precision}
-            ran, state = host_latency.record_of(COMPARED, one.cost, [report], threads, **asked)
-            again, other = host_latency.record_of(COMPARED, one.cost, [of_torch], threads, **named)
+            report = reports[ours[precision].name]
+            ran, state = record_of(COMPARED, one.cost, [report], threads, file=kept.file, precision=precision)
+            again, other = record_of(COMPARED, one.cost, [of_torch], threads, **named)
             ratio = host_torch.ratio(report, of_torch)
             compared.append(Torch(ran, again, (state, other), ratio, theirs.name, kept, len(reports)))
     return compared

@@ -38,10 +38,9 @@ def run_of(experiment: Experiment, row: str) -> Run:
 
 def logs(experiment: Experiment) -> dict[str, list[Round]]:
     """The evolutions' action logs, by title."""
-    titles = {"with robust training": EVOLVED, "without": WITHOUT_ROBUST[EVOLVED]}
-    return {
-        title: read_log(run_of(experiment, row).folder) for title, row in titles.items() if row in experiment.setups
-    }
+    rows = {"with robust training": EVOLVED, "without": WITHOUT_ROBUST[EVOLVED]}
+    found = {title: run_of(experiment, row) for title, row in rows.items() if row in experiment.setups}
+    return {title: read_log(run.folder) for title, run in found.items()}
 
 
 def rows(experiment: Experiment, measured: Mapping[str, Scored], scored: Evaluation[Scored]) -> list[Row]:

@@ -18,9 +18,8 @@ DIFFERENCES = {"8-ddim": "fid_shapes_minus_8_ddim", "8-dpm++": "fid_shapes_minus
 
 def eight_steps(experiment: Experiment, scored: Evaluation[Scored], seeds: Sequence[int]) -> dict[str, Array]:
     """Features of the images of the three rows of 8 steps, from several noises: (seeds, captions, width) each."""
-    return {
-        row: np.stack([experiment.features(row, scored, seed=seed) for seed in seeds]) for row in ("8", *DIFFERENCES)
-    }
+    rows = ("8", *DIFFERENCES)
+    return {row: np.stack([experiment.features(row, scored, seed=seed) for seed in seeds]) for row in rows}
 
 
 def rows(measured: Mapping[str, Scored], scored: Evaluation[Scored], eight: Mapping[str, Array]) -> list[Row]:

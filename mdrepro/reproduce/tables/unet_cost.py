@@ -14,7 +14,6 @@ from mdrepro.models.network import LATENT_FACTOR, Preset
 
 PAPERS = ("MobileDiffusion", "MobileDiffusion-Lite", "SnapFusion", "SnapFusion (Table 3)")
 """Titles of the two papers' own networks, drawn in colour."""
-
 SYSTEM = systems.get("mobilediffusion").parts
 """What MobileDiffusion deploys: the 520M of the blog."""
 

@@ -19,14 +19,12 @@ from mdrepro.reproduce.tables import unet_cost
 
 NETWORKS = {"origin": "sd15", "ours": "snapfusion-table3", "table1": "snapfusion"}
 """Preset behind each group of columns. The baseline is diffusers' own class."""
-
 STAGES = {
     **{f"down_blocks.{index}": f"down-{index + 1}" for index in range(3)},
     **dict.fromkeys(("down_blocks.3", "mid_block", "up_blocks.0"), "mid"),
     **{f"up_blocks.{index}": f"up-{index}" for index in range(1, 4)},
 }
 """Table 3's stage for each stage of SD-1.5, by its name in diffusers: Mid holds three of them."""
-
 GROUPS = [f"{stage}-{kind}" for stage in dict.fromkeys(STAGES.values()) for kind in ("cross-attention", "resnet")]
 """Rows of Table 3, in its order."""
 
@@ -127,9 +125,8 @@ def rows(counted: Mapping[str, Counted]) -> list[Row]:
             ]
             if row in GROUPS:
                 cells.append(("blocks", group.blocks, "modules of the built network that ran"))
-            table += [
-                Row(row, f"{column}_{ending}", value, f"{how}; {protocols[ending]}") for column, value, how in cells
-            ]
+            built = protocols[ending]
+            table += [Row(row, f"{column}_{ending}", value, f"{how}; {built}") for column, value, how in cells]
     return table
 
 
