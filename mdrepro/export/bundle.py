@@ -58,12 +58,10 @@ def write(model: Model, files: Mapping[str, Path], folder: Path, precision: str,
     """Write ``tokenizer.json`` and ``bundle-<precision>.json`` into ``folder``; the path of the latter.
 
     Args:
-        model: a checkpoint's.
-        files: of each component, as they will lie beside the two.
+        files: of each component of a checkpoint, as they will lie beside the two.
         head: metadata.
 
-    Raises:
-        BadInput: a sampler or a tokenizer that the runner does not know.
+    Raises BadInput for a sampler or a tokenizer that the runner does not know.
     """
     pipeline = model.pipeline
     assert pipeline is not None

@@ -31,10 +31,8 @@ from mdrepro.training.runs import commands
 
 COMPONENTS = ("text-encoder", "unet", "decoder")
 
-SEED = 0
-"""Of random weights."""
-SPREAD = 0.02
-"""Standard deviation added to weights that are all equal to begin with."""
+SEED, SPREAD = 0, 0.02
+"""Of random weights, and the standard deviation added to those that are all equal to begin with."""
 TIMES = (999.0, 500.0, 1.0, 749.0, 250.0)
 """Timesteps that a denoiser is compared at."""
 
@@ -88,13 +86,12 @@ class DecoderModule(nn.Module):
 
 @dataclass(frozen=True)
 class Component:
-    """One network, ready to be exported.
+    """One of `COMPONENTS`, ready to be exported.
 
     Args:
-        name: one of `COMPONENTS`.
         module: takes inputs by name and returns a dictionary; in eval mode, float32, on the CPU.
         draw: inputs of the file's shapes from a number; those of different numbers differ.
-        output: name of the output.
+        output: its name.
         config, facts: the network's configuration and what else the file says of itself, as JSON values.
     """
 
@@ -108,7 +105,7 @@ class Component:
 
     @property
     def parameters(self) -> int:
-        """How many weights."""
+        """How many weights there are."""
         return sum(p.numel() for p in self.module.parameters())
 
     @torch.inference_mode()
@@ -124,8 +121,7 @@ class Model:
     """A text-to-image system whose components can be exported.
 
     Args:
-        name: as on the command line.
-        weights: where they come from.
+        name, weights: as on the command line, and where they come from.
         guidance: that it is meant to be run with; 1 is none.
         pipeline: of a checkpoint; None for random weights.
         text_encoder, unet, vae: make that network, in eval mode, float32.
@@ -229,11 +225,9 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find(name: str, resolution: int | None = None, decoder: str | None = None) -> Model:
-    """A model by name.
+    """A whole system of `mdrepro.models.systems`, a recipe such as ``shapes-1``, or a folder of a diffusers pipeline.
 
     Args:
-        name: a whole system of `mdrepro.models.systems`, a recipe such as ``shapes-1``, or a folder of a diffusers
-            pipeline.
         resolution: image side in px; None for the one that the model was made for.
         decoder: a recipe of another decoder for the same latents; of recipes alone.
 

@@ -30,14 +30,13 @@ Generated = Any  # an object of the classes that flatc generated, which have no 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: name, shape, and type as numpy calls it."""
+    """An input or output, in print ``sample: float32 (1, 8, 64, 64)``; the type as numpy calls it."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
 
     def __str__(self) -> str:
-        """Such as ``sample: float32 (1, 8, 64, 64)``."""
         return f"{self.name}: {self.dtype} {self.shape}"
 
 
@@ -154,7 +153,6 @@ def rewrite(
     """Write a file again, with metadata of ours and its weights outside of the flatbuffer.
 
     Args:
-        source, target: a ``.tflite`` file, and another path.
         metadata: JSON values; they take the place of ours in ``source``.
         change: is given the file as a ``ModelT`` to alter in place.
 

@@ -34,10 +34,7 @@ class Variable(Protocol):
     name: str
     val: Any
     dtype: Any
-
-    @property
-    def child_ops(self) -> "Sequence[Operation]":
-        """Operations that take it."""
+    child_ops: "Sequence[Operation]"
 
 
 class Operation(Protocol):
@@ -56,12 +53,7 @@ ARRAYS = {65552: "float16", 65568: "float32", 131104: "int32"}
 
 
 def read(path: Path) -> Summary:
-    """What a package holds.
-
-    Raises:
-        BadInput: it is no whole package with a program.
-        NotAttempted: coremltools is not installed.
-    """
+    """What a package holds. Raises BadInput where it is not whole, and NotAttempted without coremltools."""
     return _summary(path, _spec(path))
 
 
@@ -93,12 +85,7 @@ def _spec(path: Path) -> Any:
 
 
 class Program:
-    """The program of a package, ready to be computed.
-
-    Raises:
-        BadInput: it is no whole package.
-        NotAttempted: coremltools is not installed.
-    """
+    """The program of a package, ready to be computed. Raises as `read`."""
 
     def __init__(self, path: Path) -> None:
         spec = _spec(path)
@@ -162,14 +149,13 @@ def _variables(operation: Operation) -> list[Variable]:
 
 
 def _constant(value: Value) -> Value:
-    """A constant's value: arrays as tensors, halves widened; numbers, strings and booleans as they are."""
+    """A constant's value: arrays as tensors, halves widened."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.astype(np.float32) if value.dtype == np.float16 else value)
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _rounded(result: Tensor, var: Variable) -> Tensor:
-    """A result as its type holds it."""
     name = var.dtype.__name__ if isinstance(var.dtype, type) else str(var.dtype)
     if name == "fp16":
         return result.half().float()
@@ -219,10 +205,8 @@ def _slice(a: Values) -> Tensor:
 
 
 def _split(a: Values) -> Sequence[Tensor]:
-    x, axis = a["x"], int(a["axis"])
-    if a["split_sizes"] is not None:
-        return x.split(_list(a["split_sizes"]), axis)
-    return x.chunk(int(a["num_splits"]), axis)
+    x, sizes, axis = a["x"], a["split_sizes"], int(a["axis"])
+    return x.chunk(int(a["num_splits"]), axis) if sizes is None else x.split(_list(sizes), axis)
 
 
 def _cast(a: Values) -> Tensor:

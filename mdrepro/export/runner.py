@@ -66,11 +66,7 @@ class LiteRTNetwork:
 
 
 class Runner:
-    """A text-to-image system out of a folder.
-
-    Args:
-        bundle: a ``bundle-*.json``, or a folder that holds one.
-        threads: of the processor; None for as many as there are cores.
+    """A text-to-image system out of a ``bundle-*.json``, or a folder that holds one.
 
     Attributes:
         description: the bundle's JSON.
@@ -121,7 +117,7 @@ class Runner:
         noise: Array | None = None,
         on_step: Callable[[int, int, Array], None] | None = None,
     ) -> NDArray[np.uint8]:
-        """An image for each prompt, uint8 (prompts, height, width, 3).
+        """An image for each prompt, uint8 (prompts, height, width, 3). Raises BadInput for what is not allowed.
 
         Args:
             negative_prompt: what guidance leads away from.
@@ -130,9 +126,6 @@ class Runner:
             noise: in place of drawn: (prompts, draws, channels, h, w) of variance 1, where ``draws`` is 1 for DDIM and
                 the number of steps for re-noising.
             on_step: called as (image, step, latent) after each step.
-
-        Raises:
-            BadInput: no prompt, or an argument that is not allowed.
         """
         steps = self.description["steps"] if steps is None else steps
         guidance = self.description["guidance"] if guidance is None else guidance

@@ -14,23 +14,19 @@ if TYPE_CHECKING:
 
 
 class Target(Protocol):
-    """A file format that components are exported to."""
+    """A file format that components are exported to.
 
-    @property
-    def name(self) -> str:
-        """On the command line."""
+    Attributes:
+        name: on the command line.
+        suffix: of its files, with the dot.
+        precisions: bytes of a weight by precision, the default first; each has a gate in `mdrepro.export.parity.GATES`.
+        bundles: whether `mdrepro.export.runner` makes images with its files.
+    """
 
-    @property
-    def suffix(self) -> str:
-        """Of its files, with the dot."""
-
-    @property
-    def precisions(self) -> Mapping[str, int]:
-        """Bytes of a weight by precision, the default first. Each has a gate in `mdrepro.export.parity.GATES`."""
-
-    @property
-    def bundles(self) -> bool:
-        """Whether `mdrepro.export.runner` makes images with its files."""
+    name: str
+    suffix: str
+    precisions: Mapping[str, int]
+    bundles: bool
 
     def check(self, component: "Component", precision: str) -> int:
         """Bytes of disk that an export needs meanwhile. Raises BadInput for a network that is too large."""
@@ -45,18 +41,13 @@ class Target(Protocol):
         *,
         plain: bool = False,
     ) -> Iterator[tuple[str, Path]]:
-        """Convert a component once, and write it in each precision.
+        """Convert a component once; yields each precision with its file, in ``folder``.
 
         Args:
-            component: the network.
-            precisions: of its weights, keys of `precisions`.
             folder: for unfinished files alone.
             metadata: JSON values for the files.
             stages: one stage for the conversion, and one for writing each precision.
             plain: leave the layers to the converter.
-
-        Yields:
-            each precision with its file, in ``folder``.
 
         Raises:
             BadInput: the format has no such operation.

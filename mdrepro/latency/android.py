@@ -27,9 +27,7 @@ def measure(
 
     Args:
         tool: ``benchmark_model`` built for the phone.
-        phone: from `mdrepro.latency.adb.phone`.
-        accelerator: ``cpu`` or ``gpu``.
-        threads: on the CPU.
+        accelerator: ``cpu``, with so many threads, or ``gpu``.
         metadata: of the file; None for what it says of itself.
         runs: at least this many.
 

@@ -24,10 +24,7 @@ SUMMARY = re.compile(
 )
 MEMORY = re.compile(rf"(?:[Mm]emory footprint)[^:\n]*:\s*(?:init={NUMBER}\s+overall={NUMBER}|{NUMBER}\s*$)", re.M)
 DELEGATED = re.compile(r"Replacing (\d+) out of (\d+) node\(s\) with delegate")
-FELL_BACK = re.compile(
-    r"will not be executed by the delegate|falling back|Failed to apply|not supported on this device"
-)
-
+FELL_BACK = re.compile("will not be executed by the delegate|falling back|Failed to apply|not supported on this device")
 REFUSED = "the GPU delegate took no node: this is the CPU's time"
 
 
@@ -53,11 +50,7 @@ def refused(accelerator: str, delegated: tuple[int, int] | None) -> bool:
 
 
 def command(tool: str, model: str, accelerator: str, threads: int, runs: int = RUNS) -> list[str]:
-    """The call of the tool for a model, paths on the machine that runs it.
-
-    Raises:
-        BadInput: an accelerator that is not of `ACCELERATORS`, or numbers below 1.
-    """
+    """The call of the tool for a model, paths on the machine that runs it. Raises BadInput for what is not allowed."""
     if accelerator not in ACCELERATORS:
         raise unknown("accelerator", accelerator, ACCELERATORS)
     return [tool, f"--graph={model}", *options(threads, runs), ACCELERATORS[accelerator]]

@@ -92,12 +92,9 @@ def record(
     accelerator: str = CPU,
     macs: int | None = None,
 ) -> tuple[Record, dict[str, float]]:
-    """One record of the runs of one network, of one process or of several one after the other.
+    """One record of the runs of one network, in one process or in several one after the other.
 
-    Args:
-        reports: of each process.
-        threads, metadata, file, macs: as for `measure`; no file where torch ran.
-        accelerator: as in `Record`.
+    The arguments are as for `measure`, with no file where torch ran.
 
     Returns:
         the record; and ``load_before``, ``load_after`` (the system's load average), ``peak_gmacs`` (10^9
@@ -135,8 +132,7 @@ def record(
 
 def medians(times_ms: Sequence[float], seed: int = 0) -> NDArray[np.float64]:
     """Medians of `RESAMPLES` resamples of some runs."""
-    values = np.asarray(times_ms, np.float64)
-    drawn = np.random.default_rng(seed).choice(values, size=(RESAMPLES, len(values)))
+    drawn = np.random.default_rng(seed).choice(np.asarray(times_ms, np.float64), size=(RESAMPLES, len(times_ms)))
     return np.asarray(np.median(drawn, axis=1))
 
 

@@ -41,11 +41,9 @@ def litert(file: Path, precision: str = "") -> RuntimeSetup:
 def torch(
     model: str, component: str, *, branches: int | None = None, resolution: int | None = None, compiled: bool = False
 ) -> RuntimeSetup:
-    """A component of a model in torch, float32.
+    """A component of a model as for `mdrepro export`, in torch, float32.
 
-    Args:
-        model, component, branches, resolution: as for `mdrepro export`.
-        compiled: by torch.compile; the C++ compiler that it needs takes minutes over a large network.
+    ``compiled``: by torch.compile; the C++ compiler that it needs takes minutes over a large network.
     """
     network = {"model": model, "component": component, "branches": branches, "resolution": resolution}
     return RuntimeSetup("torch.compile" if compiled else "eager torch", network | {"compiled": compiled})
@@ -71,7 +69,11 @@ def alternate(
     """
     with ExitStack() as stack:
         request = host.shared(threads) | {"served": True}
-        servers = [stack.enter_context(_Server(setup, threads, request)) for setup in setups]
+        servers = []
+        for setup in setups:
+            servers.append(server := _Server(setup, threads, request))
+            stack.callback(server.close)
+            server.until("ready")
         rounds, began, orders = 0, time.perf_counter(), list(itertools.permutations(servers))
         while not host_child.enough(rounds, time.perf_counter() - began, runs, seconds, most):
             for server in orders[rounds % len(orders)]:
@@ -102,43 +104,35 @@ class _Server:
             errors="replace",
             env=host.environment(threads),
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
 
-    def __enter__(self) -> "_Server":
-        try:
-            self._until("ready")
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the process, if it still runs."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            assert stream is not None
+        for stream in (self._input, self._output, self._errors):
             stream.close()
 
     def run(self) -> None:
         """One run."""
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
+            self._input.write("\n")
+            self._input.flush()
         except BrokenPipeError:
             self._report("")
-        self._until("seconds")
+        self.until("seconds")
 
     def end(self) -> ProcessReport:
         """Its report, after its end."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        return self._report(self._process.stdout.read())
+        self._input.close()
+        return self._report(self._output.read())
 
-    def _until(self, key: str) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:  # a library may print, too
+    def until(self, key: str) -> None:
+        """Wait for its answer. Raises BadInput where the process ends without."""
+        for line in self._output:  # a library may print, too
             try:
                 if key in json.loads(line):
                     return

@@ -1,7 +1,6 @@
-"""One schema for every latency: measured by us on this host or on an attached phone, or imported from elsewhere.
+"""One schema for every latency: measured on this host or on an attached phone, or imported from elsewhere.
 
-A record says what ran, where, with what and how often. Measured and imported ones never stand in one row or one mean:
-`split` is the only way to read a mixed list.
+Measured and imported ones never stand in one row or one mean: `split` is the only way to read a mixed list.
 """
 
 import datetime
