@@ -25,8 +25,7 @@ from mdrepro.models.protocols import TextToImage
 from mdrepro.sampling.generate import seeds
 
 TOKENIZER = "tokenizer.json"
-PROMPT = "a red star"
-"""The prompt that images are compared on: every tokenizer here knows its words."""
+PROMPT = "a red star"  # the prompt that images are compared on: every tokenizer here knows its words
 
 
 def schedule(scheduler: Scheduler) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from mdrepro.export.litert import LiteRT
 from mdrepro.export.stages import Stages
 from mdrepro.export.target import Target
 
-TARGETS: dict[str, Target] = {target.name: target for target in (LiteRT(), CoreML())}
-"""Formats by name."""
+TARGETS: dict[str, Target] = {target.name: target for target in (LiteRT(), CoreML())}  # formats by name
 PACKAGES = ("torch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "coremltools")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -26,8 +26,7 @@ from mdrepro.export.stages import Stages
 from mdrepro.export.target import refusing
 
 Model = Any  # of coremltools, which has no types
-EXACT = ("sin", "cos")
-"""Operations that stay in float32, with what leads to them."""
+EXACT = ("sin", "cos")  # operations that stay in float32, with what leads to them
 ANGLES = ("mul", "add", "sub", "real_div", "expand_dims", "squeeze", "reshape", "tile", "concat", "cast")
 """Operations that can lead to them: what angles are made of."""
 

@@ -20,10 +20,8 @@ import numpy as np
 from mdrepro.core.errors import BadInput
 from mdrepro.export.needs import needed
 
-METADATA = "mdrepro"
-"""The name of our entry in a file's metadata, which is JSON."""
-OUTSIDE = 1024
-"""Buffers of so many bytes or more lie behind the flatbuffer."""
+METADATA = "mdrepro"  # the name of our entry in a file's metadata, which is JSON
+OUTSIDE = 1024  # buffers of so many bytes or more lie behind the flatbuffer
 ALIGNED = 64
 Generated = Any  # an object of the classes that flatc generated, which have no types
 

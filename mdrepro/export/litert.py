@@ -29,8 +29,7 @@ SHRUNK = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
 """Operations whose weights are shrunk."""
 INTEGER = ("FULLY_CONNECTED", "CONV_2D")
 """Of them, those that int8-dynamic computes in integers: XNNPACK has no such depthwise convolution."""
-LARGEST = 2**31
-"""Bytes that a file of float32 weights may have: what a flatbuffer can address."""
+LARGEST = 2**31  # bytes that a file of float32 weights may have: what a flatbuffer can address
 
 
 class _Rewritten(nn.Module):
@@ -107,22 +106,20 @@ def _shrink(source: Path, target: Path, precision: str) -> None:
     quantizer, kinds = needed("ai_edge_quantizer.quantizer"), needed("ai_edge_quantizer.qtyping")
     tool = quantizer.Quantizer(str(source))
 
-    def add(operation: str, weights: Any, compute: str, algorithm: Any) -> None:
+    if precision == "fp16":
+        weights = kinds.TensorQuantizationConfig(num_bits=16, dtype=kinds.TensorDataType.FLOAT)
+        algorithm = quantizer.AlgorithmName.FLOAT_CASTING
+    else:
+        weights = kinds.TensorQuantizationConfig(num_bits=8, granularity=kinds.QuantGranularity.CHANNELWISE)
+        algorithm = quantizer.AlgorithmName.MIN_MAX_UNIFORM_QUANT
+    for operation in SHRUNK:
+        compute = "INTEGER" if precision == "int8-dynamic" and operation in INTEGER else "FLOAT"
         config = kinds.OpQuantizationConfig(
             weight_tensor_config=weights,
             compute_precision=kinds.ComputePrecision[compute],
             explicit_dequantize=compute == "FLOAT",
         )
         tool.update_quantization_recipe(".*", kinds.TFLOperationName[operation], config, algorithm)
-
-    halves = kinds.TensorQuantizationConfig(num_bits=16, dtype=kinds.TensorDataType.FLOAT)
-    bytes_ = kinds.TensorQuantizationConfig(num_bits=8, granularity=kinds.QuantGranularity.CHANNELWISE)
-    for operation in SHRUNK:
-        if precision == "fp16":
-            add(operation, halves, "FLOAT", quantizer.AlgorithmName.FLOAT_CASTING)
-        else:
-            compute = "INTEGER" if precision == "int8-dynamic" and operation in INTEGER else "FLOAT"
-            add(operation, bytes_, compute, quantizer.AlgorithmName.MIN_MAX_UNIFORM_QUANT)
     with refusing(f"the weights cannot be made {precision}, take another precision"), _of_two_dimensions():
         tool.quantize(serialize_to_path=str(target), enable_progress_report=False)
 

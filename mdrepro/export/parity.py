@@ -20,8 +20,7 @@ GATES: Mapping[str, float] = {"fp32": 80.0, "fp16": 50.0, "int8": 35.0, "int8-dy
 IMAGE_GATES: Mapping[str, float] = {"fp32": 40.0, "fp16": 30.0, "int8": 20.0, "int8-dynamic": 20.0}
 """Least PSNR of a finished image by precision, dB."""
 CAP = 200.0
-DRAWS = 3
-"""Inputs that a component is compared on."""
+DRAWS = 3  # inputs that a component is compared on
 
 Outputs = NDArray[Any]  # of a network, any shape
 

@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-FAR = -30000.0
-"""Added to what attention must not see: exp(FAR) is 0, and float16 still holds the sum."""
+FAR = -30000.0  # added to what attention must not see: exp(FAR) is 0, and float16 still holds the sum
 
 
 def group_norm(

@@ -15,8 +15,7 @@ import psutil
 from mdrepro.core.console import Progress
 from mdrepro.core.machine import peak_memory
 
-SECONDS = 0.5
-"""Between two looks at the process's memory."""
+SECONDS = 0.5  # between two looks at the process's memory
 
 
 class Stages:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.latency.records import Times
 
-ACCELERATORS = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true"}
-"""What computes, and the option for it."""
+ACCELERATORS = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true"}  # what computes, and the option for it
 RUNS, WARM_UP, LIMIT = 10, 3, 600
 """Lower bounds of runs and of warm-up runs, and seconds that either may take."""
 NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"

@@ -27,8 +27,7 @@ from mdrepro.metrics.bootstrap import LEVEL
 
 WARM_UP, RUNS, SECONDS = 2, 10, 5.0
 RESAMPLES = 2000
-SIDE = 1024
-"""Rows and columns of the matrices whose product is the machine's peak."""
+SIDE = 1024  # rows and columns of the matrices whose product is the machine's peak
 CPU = "CPU, XNNPACK"
 
 
@@ -78,8 +77,8 @@ def run(
     request = shared(threads) | {"file": str(file), "runs": runs, "seconds": seconds, "most": most}
     if not file.is_file():
         raise BadInput(f"{file}: no such file")
-    call, env = command(host_child.__name__, request), environment(threads)
-    ended = subprocess.run(call, capture_output=True, text=True, errors="replace", env=env)
+    command, env = process(host_child.__name__, request)
+    ended = subprocess.run(command, capture_output=True, text=True, errors="replace", env=env)
     return answer(f"LiteRT cannot run {file}", ended.returncode, ended.stdout, ended.stderr)
 
 
@@ -165,14 +164,11 @@ def shared(threads: int) -> dict[str, Any]:
     return {"threads": threads, "cores": cores(threads), "side": SIDE, "warm_up": WARM_UP}
 
 
-def command(module: str, request: dict[str, Any]) -> list[str]:
-    """The command line of a process."""
-    return [sys.executable, "-m", module, json.dumps(request)]
-
-
-def environment(threads: int) -> dict[str, str]:
-    """Environment variables of a process: ``threads`` in every library."""
-    return os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+def process(module: str, request: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """The command line of a process, and its environment: the threads of the request in every library."""
+    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    environment = os.environ | dict.fromkeys(variables, str(request["threads"]))
+    return [sys.executable, "-m", module, json.dumps(request)], environment
 
 
 def answer(failure: str, code: int, output: str, errors: str) -> ProcessReport:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 Run = Callable[[], object]
 Prepare = Callable[[dict[str, Any]], tuple[Run, str]]
 """From a request to what is timed, and the name and version of the runtime."""
-LEAST = 3
-"""Runs that count, however long they take."""
+LEAST = 3  # runs that count, however long they take
 
 
 def main(request: dict[str, Any], prepare: Prepare | None = None) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def alternate(
         request = host.shared(threads) | {"served": True}
         servers = []
         for setup in setups:
-            servers.append(server := _Server(setup, threads, request))
+            servers.append(server := _Server(setup, request))
             stack.callback(server.close)
             server.until("ready")
         rounds, began, orders = 0, time.perf_counter(), list(itertools.permutations(servers))
@@ -92,17 +92,13 @@ def ratio(above: ProcessReport, below: ProcessReport) -> tuple[float, float, flo
 class _Server:
     """A process that makes one run at each request."""
 
-    def __init__(self, setup: RuntimeSetup, threads: int, request: Mapping[str, Any]) -> None:
+    def __init__(self, setup: RuntimeSetup, request: Mapping[str, Any]) -> None:
         self.setup = setup
+        command, env = host.process(setup.module, {**setup.request, **request})
         self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            host.command(setup.module, dict(setup.request) | dict(request)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            errors="replace",
-            env=host.environment(threads),
+            command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True, errors="replace", env=env
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

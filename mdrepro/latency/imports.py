@@ -112,9 +112,8 @@ def _mlperf(content: str) -> list[Fields]:
         run = result.get("performance_run")
         if not run or result["loadgen_scenario"] != "SingleStream":
             continue
-        rate = run["throughput"]
+        rate, backend = run["throughput"], result["backend_info"]
         each = 1000 / (rate["value"] if isinstance(rate, dict) else rate)
-        backend = result["backend_info"]
         valid = run.get("loadgen_info", {}).get("validity", True)
         parsed.append(
             {
