@@ -323,9 +323,8 @@ def _captions(file: Path | None, generated: Path) -> list[str] | None:
     assert file is not None
     texts = read(file)
     if len(texts) != len(files):
-        raise BadInput(
-            f"{generated} holds {len(files)} images, and {file} {len(texts)} captions: one for each is needed"
-        )
+        counts = f"{generated} holds {len(files)} images, and {file} {len(texts)} captions"
+        raise BadInput(f"{counts}: one for each is needed")
     return texts
 
 
@@ -341,10 +340,8 @@ def _named(file: Path) -> dict[str, str] | None:
     for number, line in enumerate(lines, 1):
         name, text = line["file_name"], line.get("text")
         if not isinstance(name, str) or not isinstance(text, str) or name in named:
-            raise BadInput(
-                f'--captions {file}, object {number}: expected {{"file_name": "0.png", "text": "a cat"}}, '
-                "once for each image"
-            )
+            expected = '{"file_name": "0.png", "text": "a cat"}, once for each image'
+            raise BadInput(f"--captions {file}, object {number}: expected {expected}")
         named[name] = text
     return named
 

@@ -19,15 +19,9 @@ def list_tables(
     from mdrepro.papers import ledger
 
     rows: list[dict[str, Any]] = [
-        {
-            "table": table.id,
-            "paper": ledger.paper_of(table).id,
-            "notebook": table.notebook,
-            "title": table.title,
-            "published_as": table.published_as,
-            "tiers": list(table.tiers),
-            "claims": [claim.id for claim in table.claims],
-        }
+        {"table": table.id, "paper": ledger.paper_of(table).id}
+        | {name: getattr(table, name) for name in ("notebook", "title", "published_as")}
+        | {"tiers": list(table.tiers), "claims": [claim.id for claim in table.claims]}
         for table in ledger.tables(planned=planned).values()
     ]
     if as_json:
@@ -166,10 +160,8 @@ def verify(
             for kind in ("published", "run"):
                 if kind in entry:
                     _print_check(name, kind, entry[kind])
-        if not checked["tables"]:
-            print("nothing to verify")
-        else:
-            print(styled("all verified", GREEN) if checked["ok"] else styled("NOT verified"))
+        verdict = styled("all verified", GREEN) if checked["ok"] else styled("NOT verified")
+        print(verdict if checked["tables"] else "nothing to verify")
     raise typer.Exit(0 if checked["ok"] else 1)
 
 

@@ -56,11 +56,8 @@ def _levels(scheduler: Scheduler) -> dict[str, Any]:
 def write(model: Model, files: Mapping[str, Path], folder: Path, precision: str, head: Mapping[str, Any]) -> Path:
     """Write ``tokenizer.json`` and ``bundle-<precision>.json`` into ``folder``; the path of the latter.
 
-    Args:
-        files: of each component of a checkpoint, as they will lie beside the two.
-        head: metadata.
-
-    Raises BadInput for a sampler or a tokenizer that the runner does not know.
+    ``files`` of each component of a checkpoint will lie beside the two; ``head`` is metadata. Raises BadInput for a
+    sampler or a tokenizer that the runner does not know.
     """
     pipeline = model.pipeline
     assert pipeline is not None

@@ -219,8 +219,7 @@ def _decoder(vae: Autoencoder, side: int) -> Component:
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """JSON values of a configuration, without this machine's paths."""
     public = {name: value for name, value in config.items() if not name.startswith("_")}
-    plain: dict[str, Any] = json.loads(json.dumps(public, default=str))
-    return plain
+    return dict(json.loads(json.dumps(public, default=str)))
 
 
 def find(name: str, resolution: int | None = None, decoder: str | None = None) -> Model:
@@ -269,10 +268,7 @@ def find_pipeline(pipeline: TextToImage, name: str, resolution: int | None = Non
 
 
 def _drawn(build: Callable[[], Any]) -> Any:
-    """A network with random weights of `SEED`, none of whose weights are all equal.
-
-    A converter would take a gain of ones out of a group norm, and what is timed would be less than the network.
-    """
+    """A network with random weights, none all equal: a converter would take a gain of ones out of a group norm."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(SEED)
         network = build()

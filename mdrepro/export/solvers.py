@@ -50,7 +50,7 @@ class Schedule:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """From JSON values by field. Raises BadInput where some are missing or not known."""
+        """From JSON values. Raises BadInput where fields are missing or unknown."""
         try:
             return cls(**values | {"levels": tuple(values["levels"])})
         except (KeyError, TypeError) as error:

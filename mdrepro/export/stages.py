@@ -49,7 +49,7 @@ class Stages:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """One stage, named as a person would: ``converting``. What it prints is kept away from the terminal."""
+        """One stage, such as ``converting``, as `quiet`."""
         self._name, begun = name, time.perf_counter()
         with quiet():
             yield

@@ -38,10 +38,9 @@ def measure(
     runs: int = RUNS,
     seconds: float = SECONDS,
 ) -> Record:
-    """Latency of an ``.mlpackage`` on this Mac.
+    """Latency of an ``.mlpackage`` on this Mac, by a row of `UNITS`.
 
     Args:
-        units: a row of `UNITS`.
         metadata: of the package; None for what it says of itself.
         runs, seconds: lower bounds, both reached.
 
@@ -81,8 +80,7 @@ def measure(
 
 
 def _values(feature: Any) -> Any:
-    array = feature.type.multiArrayType
-    shape = tuple(array.shape)
+    array, shape = feature.type.multiArrayType, tuple(feature.type.multiArrayType.shape)
     if array.ArrayDataType.Name(array.dataType) == "INT32":
         return np.ones(shape, np.int32)
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)

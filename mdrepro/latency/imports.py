@@ -140,13 +140,16 @@ def _xcode(content: str) -> list[Fields]:
     placed = {unit: int(count) for unit, count in counts.items() if count is not None}
     optional = {name: report[name] for name in ("component", "precision", "resolution", "date") if name in report}
     load = {"load_ms": report["load_ms"]} if "load_ms" in report else {}
-    system = report.get("system", "")
     return [
         {
             "component": "other",
             **{name: str(value) if name == "date" else value for name, value in optional.items()},
             "model": report["model"],
-            "device": {"name": report["device"], "system": str(system), "chip": report.get("chip", "")},
+            "device": {
+                "name": report["device"],
+                "system": str(report.get("system", "")),
+                "chip": report.get("chip", ""),
+            },
             "runtime": "Core ML, Xcode performance report",
             "accelerator": report.get("compute_units", "not told"),
             "times": {"runs": report.get("runs", 1), "median_ms": report["prediction_ms"], **load},
