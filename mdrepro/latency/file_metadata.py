@@ -38,11 +38,6 @@ def read(file: Path, model: str | None = None, component: str | None = None) -> 
         file: the network.
         model, component: for a file without metadata; the file's name and ``other`` where they are None.
     """
-    return _embedded(file) or FileMetadata(model or file.stem, cast(Component, component or "other"))
-
-
-def _embedded(file: Path) -> FileMetadata | None:
-    """None for a file that is not ours or cannot be read: the runtime that is to run it will report that."""
     from mdrepro.export import flatbuffer, mil
 
     try:
@@ -58,5 +53,5 @@ def _embedded(file: Path) -> FileMetadata | None:
     except NotAttempted as error:
         print(f"{file.name}: its metadata was not read: {error}", file=sys.stderr)
     except (BadInput, KeyError, TypeError, ValueError):
-        pass
-    return None
+        pass  # not ours, or it cannot be read: the runtime that is to run it will report that
+    return FileMetadata(model or file.stem, cast(Component, component or "other"))
