@@ -105,10 +105,7 @@ def findings() -> list[Finding]:
 
 
 def report() -> dict[str, Any]:
-    """``{"tiers": {tier: {"ready", "findings": [...]}}}``; ``ready`` where nothing required is missing.
-
-    The proxy tier needs what quick needs, and the paper tier what both need.
-    """
+    """``{"tiers": {tier: {"ready", "findings": [...]}}}``; ready: nothing lacks that it or a smaller tier requires."""
     tiers: dict[str, Any] = {}
     ready = True
     for tier, own in itertools.groupby(findings(), lambda finding: finding.tier):

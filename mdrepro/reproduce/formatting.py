@@ -120,6 +120,5 @@ def system_cost(measured: "SystemCost") -> str:
         total = f"{runs * part.macs / 1e9:,.1f}"
         lines.append((part.model, f"{part.params / 1e6:,.2f}", f"{part.macs / 1e9:,.1f}", str(runs), total))
     lines.append(("together", f"{measured.params / 1e6:,.2f}", "", "", f"{measured.macs / 1e9:,.1f}"))
-    size = measured.parts[-1].resolution
-    title = paragraph(f"{measured.system}: {steps}, {guidance}, one image of {size} px ({plan.source})")
-    return f"{title}\n{columns(lines)}"
+    image = f"one image of {measured.parts[-1].resolution} px"
+    return paragraph(f"{measured.system}: {steps}, {guidance}, {image} ({plan.source})") + f"\n{columns(lines)}"

@@ -95,15 +95,10 @@ class Playground:
 
     def images(self) -> Tensor:
         """Images of the caption as the widgets stand: uint8, (count, 3, 64, 64); image i starts from noise i."""
-        return generate.images(
-            self.pipelines(self.model.value),
-            [self.caption.value] * self.count.value,
-            steps=self.steps.value,
-            guidance=self.guidance.value,
-            sampler=kinds.kind_of(registry.get(self.model.value)).sampler,
-            seed=self.seed.value,
-            batch=self.count.value,
-        )
+        texts = [self.caption.value] * self.count.value
+        sampler = kinds.kind_of(registry.get(self.model.value)).sampler
+        given = {name: getattr(self, name).value for name in ("steps", "guidance", "seed")}
+        return generate.images(self.pipelines(self.model.value), texts, sampler=sampler, batch=len(texts), **given)
 
     def draw(self) -> None:
         """Sample the images and show them with what the reader finds in each, or the reason why not."""

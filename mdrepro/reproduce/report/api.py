@@ -18,7 +18,6 @@ from mdrepro.reproduce.report.render import SITE, sphinx
 PACKAGE = Path(__file__).resolve().parents[2]
 STAMP = "api.json"
 MARKUP = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
-PROPERTIES = {"property", "functools.cached_property", "cached_property"}
 Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -127,12 +126,12 @@ class _Module(ast.NodeTransformer):
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, inside: bool) -> Iterator[str]:
         decorators = {ast.unparse(each) for each in node.decorator_list}
         returns = self._type(node.returns) if node.returns else ""
-        if decorators & PROPERTIES:
+        if decorators & {"property", "functools.cached_property", "cached_property"}:
             yield from (f".. py:property:: {node.name}", *([f"   :type: {returns}"] if returns else []))
         else:
-            every = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
-            for each in (*every, *filter(None, (node.args.vararg, node.args.kwarg))):
-                each.annotation = each.annotation and ast.parse(self._type(each.annotation), mode="eval").body
+            for each in ast.walk(node.args):
+                if isinstance(each, ast.arg) and each.annotation:
+                    each.annotation = ast.parse(self._type(each.annotation), mode="eval").body
             arguments = ast.unparse(node.args)
             if inside and "staticmethod" not in decorators:
                 arguments = re.sub(r"^(self|cls)(, )?", "", arguments)
@@ -161,8 +160,7 @@ class _Module(ast.NodeTransformer):
         parts = MARKUP.split(text or "")
         parts[::2] = [re.sub(r"([*|])|(?<=\w)(_)(?=\W|$)", r"\\\1\2", part) for part in parts[::2]]
         parts[1::2] = [re.sub(r"^`(\w+)", self._reference, part) for part in parts[1::2]]
-        config = Config(napoleon_use_ivar=True)
-        return str(GoogleDocstring("".join(parts), config)).split("\n")  # type: ignore[arg-type]
+        return str(GoogleDocstring("".join(parts), Config(napoleon_use_ivar=True))).split("\n")  # type: ignore[arg-type]
 
     def _reference(self, name: re.Match[str]) -> str:
         return f"`~{self.full[name[1]]}" if name[1] in self.full else name[0]

@@ -229,17 +229,11 @@ def _notebook(view: RunView) -> str:
 
 def _raw(view: RunView) -> dict[str, Path]:
     """The run's own files by their place inside ``files/<slug>/<table>/``."""
-    name = view.table.id
-    local = view.origin == "local"
-    stem = "result" if local else name
-    files = {f"result.{ending}": view.folder / f"{stem}.{ending}" for ending in ("json", "csv")}
-    files |= {"notebook.ipynb": view.folder / "notebook.ipynb"} if local else {}
-    for figure in view.figures:
-        own = figure if local else f"{name}-{figure}"
-        files |= {
-            f"figures/{figure}{ending}": view.folder / "figures" / f"{own}{ending}" for ending in (".svg", ".png")
-        }
-    return {place: path for place, path in files.items() if path.is_file()}
+    stem, prefix = ("result", "") if view.origin == "local" else (view.table.id, f"{view.table.id}-")
+    files = {"result.json": f"{stem}.json", "result.csv": f"{stem}.csv", "notebook.ipynb": "notebook.ipynb"}
+    for figure in [f"{name}{ending}" for name in view.figures for ending in (".svg", ".png")]:
+        files[f"figures/{figure}"] = f"figures/{prefix}{figure}"
+    return {place: view.folder / name for place, name in files.items() if (view.folder / name).is_file()}
 
 
 def _rendered(notebook: dict[str, Any], view: RunView) -> dict[str, Any]:
@@ -252,9 +246,8 @@ def _rendered(notebook: dict[str, Any], view: RunView) -> dict[str, Any]:
         f'<a href="../../files/{view.slug}/{name}/notebook.ipynb" download>download</a></p>'
     )
     cells = notebook["cells"]
-    head, below = (
-        {"cell_type": "markdown", "metadata": {}, "source": text} for text in (f"# Notebook of {name}", banner)
-    )
+    text = {"cell_type": "markdown", "metadata": {}}
+    head, below = text | {"source": f"# Notebook of {name}"}, text | {"source": banner}
     if cells and cells[0]["cell_type"] == "markdown" and "".join(cells[0]["source"]).startswith("# "):
         head = cells.pop(0)
     notebook["cells"] = [head, below, *cells]

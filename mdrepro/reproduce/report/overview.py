@@ -81,10 +81,7 @@ def measured(view: RunView) -> pd.DataFrame:
 
 
 def trade_figure(seen: Mapping[str, RunView]) -> Figure:
-    """Quality against multiply-accumulates (left) and time (right) of one image, by sampler setup of table ``STEPS``.
-
-    Raises BadInput where that table has no result.
-    """
+    """Quality against GMAC (left) and time (right) of an image, by sampler setup. Raises BadInput without ``STEPS``."""
     if STEPS not in seen:
         raise BadInput(f"{STEPS} has no result at this tier; run: mdrepro reproduce {STEPS}")
     data = measured(seen[STEPS]).dropna(subset=["attribute_accuracy", "seconds_per_image", "gmacs_per_image"])

@@ -69,22 +69,16 @@ class Notes(Generic[T]):
 
     prefix: str
     letters: bool = False
-    items: list[T] = field(default_factory=list)
+    marks: dict[T, str] = field(default_factory=dict)
 
     def mark(self, item: T) -> str:
         """The mark of ``item``, added when new."""
-        if item not in self.items:
-            self.items.append(item)
-        return self._label(self.items.index(item))
+        return self.marks.setdefault(item, self._label(len(self.marks)))
 
     def _label(self, index: int) -> str:
         if not self.letters:
             return str(index + 1)
         return (self._label(index // 26 - 1) if index >= 26 else "") + ascii_lowercase[index % 26]
-
-    def listed(self) -> list[tuple[str, T]]:
-        """Every mark with its item, in order."""
-        return [(self._label(index), item) for index, item in enumerate(self.items)]
 
 
 class PaperNote(NamedTuple):
@@ -131,7 +125,8 @@ class ClaimView(NamedTuple):
 class RunView:
     """One table at one tier: the local run where there is one, else the published result (``origin``).
 
-    ``folder`` holds its files; ``where_reasons`` has the cells by mark of a reason and row.
+    ``folder`` holds its files, ``slug`` is their folder inside the site and the prefix of its anchors, and
+    ``where_reasons`` has the cells by mark of a reason and row.
     """
 
     table: Table
@@ -146,21 +141,13 @@ class RunView:
     claims: list[ClaimView]
 
     def __post_init__(self) -> None:
+        self.slug = self.tier if self.origin == "local" else f"{self.tier}-published"
+        self.provenance: dict[str, Any] = self.result["provenance"]
         self.cells: dict[str, dict[str, CellView]] = {}
         self.where_reasons: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self.protocols = Notes[str](f"{self.slug}-how", letters=True)
         self.reasons = Notes[str](f"{self.slug}-why")
         self.sources = Notes[PaperNote](f"{self.slug}-source")
-
-    @property
-    def slug(self) -> str:
-        """Folder of this run's files inside the site, and prefix of its anchors."""
-        return self.tier if self.origin == "local" else f"{self.tier}-published"
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """The run's provenance as recorded."""
-        return self.result["provenance"]
 
     @property
     def short_commit(self) -> str:

@@ -105,9 +105,7 @@ def changes(before: Fingerprint, now: Fingerprint) -> list[str]:
     for kind, new in now.items():
         old = before.get(kind, {})
         for key in sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key)):
-            if kind == "parameters":
-                words.append(f"parameter {key}: {old.get(key)!r} → {new.get(key)!r}")
-            else:
-                how = "new" if key not in old else "gone" if key not in new else "changed"
-                words.append(f"{kind} {how}: {key}")
+            how = "new" if key not in old else "gone" if key not in new else "changed"
+            values = f"parameter {key}: {old.get(key)!r} → {new.get(key)!r}"
+            words.append(values if kind == "parameters" else f"{kind} {how}: {key}")
     return words

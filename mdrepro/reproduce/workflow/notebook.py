@@ -1,8 +1,7 @@
-"""Runs one table's notebook through papermill: the job that the workflow schedules.
+"""Runs one table's notebook through papermill: the job ``python -m mdrepro.reproduce.workflow.notebook JOB.json``.
 
-``python -m mdrepro.reproduce.workflow.notebook JOB.json`` runs the job described in the file. The run appears whole in
-``papermill_runs/<tier>/<table>/`` or not at all; a failed notebook keeps its partial copy, with ``error.json``, in
-``papermill_runs/<tier>/<table>.failed/``.
+A run appears whole in ``papermill_runs/<tier>/<table>/`` or not at all; a failed notebook keeps its partial copy, with
+``error.json``, in ``papermill_runs/<tier>/<table>.failed/``.
 """
 
 import json
@@ -123,7 +122,12 @@ def run(job: dict[str, Any]) -> None:
         except (papermill.PapermillExecutionError, RuntimeError) as error:
             _keep_partial(folder, job, _describe(error))
             raise
-        _finish(folder, job)
+        # This machine's paths are taken out of the executed notebook, which is then sealed into the result.
+        notebook = json.loads((folder / NOTEBOOK).read_text(encoding="utf-8"))
+        notebook["metadata"].get("papermill", {}).update(input_path=job["notebook"], output_path=NOTEBOOK)
+        write_json(folder / NOTEBOOK, notebook)
+        result = results.read(folder / RESULT)
+        results.write(folder / RESULT, result, folder, [*result["files"], NOTEBOOK])
     shutil.rmtree(failed_dir(tier, table), ignore_errors=True)
 
 
@@ -137,15 +141,6 @@ def _set_environment(job: dict[str, Any], folder: Path) -> None:
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(own), os.environ.get("JUPYTER_PATH")]))
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads cost much on a busy machine
-
-
-def _finish(folder: Path, job: dict[str, Any]) -> None:
-    """Take this machine's paths out of the executed notebook and seal it into the result."""
-    notebook = json.loads((folder / NOTEBOOK).read_text(encoding="utf-8"))
-    notebook["metadata"].get("papermill", {}).update(input_path=job["notebook"], output_path=NOTEBOOK)
-    write_json(folder / NOTEBOOK, notebook)
-    result = results.read(folder / RESULT)
-    results.write(folder / RESULT, result, folder, [*result["files"], NOTEBOOK])
 
 
 def main(arguments: list[str]) -> int:

@@ -81,11 +81,6 @@ def _items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def _comments(source: str) -> dict[int, str]:
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-
-
 def _parameter(statement: ast.stmt, comment: str) -> Parameter:
     if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name) or not statement.value:
         raise ValueError(f"line {statement.lineno} is not `name: type = default`")
@@ -119,7 +114,8 @@ def declared(notebook: Path) -> dict[str, Parameter]:
         raise BadInput(f"{notebook}: {len(tagged)} cells are tagged 'parameters'; expected one")
     source = "".join(tagged[0]["source"])
     try:
-        comments = _comments(source)
+        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+        comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
         parameters = [_parameter(node, comments.get(node.end_lineno or 0, "")) for node in ast.parse(source).body]
     except (SyntaxError, ValueError, tokenize.TokenError) as error:
         raise BadInput(f"{notebook}: parameters cell: {error}") from None

@@ -93,10 +93,7 @@ def recipes(jobs: Sequence[Job]) -> list[str]:
 
 
 def checkpoints(names: Sequence[str], *, locally: bool = False) -> list[Checkpoint]:
-    """What has to be trained for these recipes, parents before children.
-
-    Args, Raises: as for `mdrepro.training.runs.dependencies.missing`.
-    """
+    """What has to be trained for these recipes, parents before children: as `dependencies.missing`, with its errors."""
     if not names:
         return []
     from mdrepro.training.recipes import registry

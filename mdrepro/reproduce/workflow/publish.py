@@ -40,20 +40,17 @@ def publish(names: Sequence[str], tier: Tier) -> list[Path]:
     Raises BadInput: a table is unknown or has no run, or a run does not verify, was made from a tree with local
     changes, or with other code or parameters than those that stand now.
     """
-    checked = {name: _check(name, tier) for name in names}
-    return [path for name, result in checked.items() for path in _publish(name, tier, result)]
-
-
-def _publish(name: str, tier: Tier, result: results.Result) -> list[Path]:
-    run, folder = run_dir(tier, name), published(tier)
-    targets = {"result.csv": f"{name}.csv"}
-    targets |= {file: f"figures/{name}-{Path(file).name}" for file in result["files"] if file.startswith("figures/")}
-    before = results.published_result(tier, name)
-    for old in set(before["files"] if before else ()) - set(targets.values()):
-        (folder / old).unlink(missing_ok=True)
-    for source, target in targets.items():
-        with replacing(folder / target) as aside:
-            shutil.copyfile(run / source, aside)
-    origin = result["provenance"] | {"notebook_sha256": result["files"]["notebook.ipynb"]}
-    results.write(folder / f"{name}.json", result | {"provenance": origin}, folder, targets.values())
-    return [folder / target for target in (*targets.values(), f"{name}.json")]
+    folder, written = published(tier), list[Path]()
+    for name, result in {name: _check(name, tier) for name in names}.items():
+        files = [file for file in result["files"] if file.startswith("figures/")]
+        targets = {"result.csv": f"{name}.csv"} | {file: f"figures/{name}-{Path(file).name}" for file in files}
+        before = results.published_result(tier, name)
+        for old in set(before["files"] if before else ()) - set(targets.values()):
+            (folder / old).unlink(missing_ok=True)
+        for source, target in targets.items():
+            with replacing(folder / target) as aside:
+                shutil.copyfile(run_dir(tier, name) / source, aside)
+        origin = result["provenance"] | {"notebook_sha256": result["files"]["notebook.ipynb"]}
+        results.write(folder / f"{name}.json", result | {"provenance": origin}, folder, targets.values())
+        written += [folder / target for target in (*targets.values(), f"{name}.json")]
+    return written

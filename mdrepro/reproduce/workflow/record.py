@@ -37,9 +37,7 @@ class RowMaker(Protocol):
     table: str
     tier: Tier
 
-    def credits(
-        self, measured: Collection[str], parameters: Mapping[str, Any]
-    ) -> tuple[dict[str, dict[str, Any]], dict[str, Path]]:
+    def credits(self, measured: Collection[str], parameters: Mapping[str, Any]) -> tuple[Any, dict[str, Path]]:
         """How each measured row was made, and the records of the runs that made it. Raises BadInput."""
 
 

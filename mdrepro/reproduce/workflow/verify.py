@@ -15,9 +15,6 @@ from mdrepro.papers.schema import TIERS, Table, Tier, network_name
 from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.fingerprint import changes, fingerprint, first_three
 
-NETWORKS = "networks"
-"""In the provenance: what made each row. Results of before this field lack it."""
-
 
 def problems(path: Path) -> list[str]:
     """What is wrong with one result file and the files it names; each line names the file. Empty when all is well."""
@@ -74,10 +71,10 @@ def _networks(result: results.Result, table: Table, tier: Tier) -> Iterator[str]
     """Rows with a number that the network declared for them did not make, by what was recorded of it."""
     origin = result["provenance"]
     measured = {row["row"] for row in result["rows"] if row["value"] is not None}
-    for row, declared in table.networks(tier).items() if NETWORKS in origin else ():
+    for row, declared in table.networks(tier).items() if "networks" in origin else ():  # older results lack it
         if row not in measured:
             continue
-        made = origin[NETWORKS].get(row)
+        made = origin["networks"].get(row)
         by = made and network_name(made["recipe"], made.get("decoder"), made.get("removed", ""))
         if by != declared.network:
             yield f"row {row} was made by {by or 'nothing that is recorded'}: expected {declared.network}"
@@ -93,7 +90,7 @@ def notes(result: results.Result) -> list[str]:
     table = ledger.find(result["table"])
     origin = result["provenance"]
     found = ["made with local changes that are in no commit"] if origin["dirty"] else []
-    if NETWORKS not in origin and table.networks(ledger.check_tier(result["tier"])):
+    if "networks" not in origin and table.networks(ledger.check_tier(result["tier"])):
         found.append("made before results recorded which network made each row: only that its checkpoints were loaded")
     since = changes(origin["fingerprint"], fingerprint(table, origin["parameters"]))
     return [*found, f"since then: {first_three(since)}"] if since else found
@@ -119,9 +116,8 @@ def _files(tier: Tier) -> Iterator[tuple[str, str, Path]]:
 def verify(tier: Tier | None = None) -> dict[str, Any]:
     """Check every published result and local run at ``tier`` (all tiers when None).
 
-    Returns:
-        ``{"ok", "tables": {table: {"tier", "verdicts", "claims", "published": {...}, "run": {...}}}}``; the counts at
-        the table's level are the published result's where there is one, else the run's.
+    Returns ``{"ok", "tables": {table: {"tier", "verdicts", "claims", "published": {...}, "run": {...}}}}``; the table's
+    own counts are the published result's where there is one, else the run's.
     """
     tables: dict[str, dict[str, Any]] = {}
     ok = True

@@ -6,7 +6,6 @@ Nothing is loaded from another host, nothing is executed, no path of this machin
 _api = tags.has("api")  # type: ignore[name-defined]  # noqa: F821
 
 project = "mdrepro"
-author = "mdrepro maintainers"
 extensions = ["mdrepro.reproduce.report.mathml"] if _api else ["myst_nb", "mdrepro.reproduce.report.mathml"]
 html_math_renderer = "mathml"
 default_role = "py:obj" if _api else None
