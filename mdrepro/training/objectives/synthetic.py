@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
+from mdrepro.core.errors import BadInput
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule
 from mdrepro.diffusion.protocols import Scheduler
@@ -27,11 +28,15 @@ from mdrepro.training.objectives.progressive import ddim
 def pruned(teacher: AutoencoderKL, *, share: float = 0.5) -> vae.Autoencoder:
     """An autoencoder whose decoder has a share of its teacher's channels at every level, random weights.
 
-    Half of Stable Diffusion's decoder has 12.39M parameters; the paper says 13M.
+    Half of Stable Diffusion's decoder has 12.39M parameters; the paper says 13M. Raises BadInput for widths that the
+    groups of its norms do not divide.
     """
     known = inspect.signature(vae.Autoencoder.__init__).parameters
     config = {name: value for name, value in teacher.config.items() if name in known}
     widths = tuple(round(share * width) for width in teacher.config.block_out_channels)
+    groups = config.get("decoder_norm_num_groups") or config["norm_num_groups"]
+    if min(widths) < 1 or any(width % groups for width in widths):
+        raise BadInput(f"share {share}: the decoder's widths would be {widths}; they must be multiples of {groups}")
     student = vae.Autoencoder(**config | {"decoder_block_out_channels": widths})
     vae.start_as_averages(student)
     return student

@@ -8,6 +8,7 @@ from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.objectives.autoencoder import DecoderHalf, Terms
 from mdrepro.training.objectives.decoder_distillation import DecoderDistillation, LiteDecoder
+from mdrepro.training.objectives.synthetic import pruned
 from tests.support.bare_loop import Held, fit
 
 PLAIN = Terms(power=1, perceptual=0, adversarial=0)
@@ -120,3 +121,10 @@ def _same_latents(ours, theirs):
         assert torch.equal(parameters(mine), parameters(original))
     assert ours.config.scaling_factor == theirs.config.scaling_factor
     assert ours.config.shift_factor == theirs.config.shift_factor
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 0.01, 0.37])
+def test_a_share_that_the_norms_cannot_group_is_one_error(teacher, share):
+    with pytest.raises(BadInput, match=f"share {share}: the decoder's widths would be .* multiples of 4"):
+        pruned(teacher, share=share)
+    assert pruned(teacher, share=0.5).config.decoder_block_out_channels == tuple(w // 2 for w in HALF)
