@@ -20,7 +20,7 @@ class Curve:
     """
 
     def __init__(self, folder: Path, step: int, write: bool) -> None:
-        self._file, self._write = folder / FILE, write
+        self._file = folder / FILE
         self.rows = [row for row in read(self._file) if row["step"] <= step]
         self._board = _board(folder / EVENTS, step) if write else None
         if write:
@@ -29,10 +29,9 @@ class Curve:
     def add(self, row: Row) -> None:
         """One more row; ``step`` is the steps done."""
         self.rows.append(row)
-        if self._write:
+        if self._board is not None:
             with open(self._file, "a") as file:
                 file.write(_line(row))
-        if self._board is not None:
             for name, value in row.items():
                 self._board.add_scalar(name, value, int(row["step"]))
 

@@ -2,10 +2,9 @@
 
 It stands in for CLIP (arXiv 2103.00020), on whose frozen text features both papers condition their UNet. CLIP's loss:
 symmetric InfoNCE over the captions and images of a batch, with a learned temperature. The text feature is taken at the
-end token; the UNet is later given the features of all tokens (`mdrepro.models.text.encode`). Another such pair, both
+end token; the UNet is later given the features of all tokens or of the registers (`mdrepro.models.text.encode`), for
+which a read-out of single tokens may be trained too (`mdrepro.training.objectives.registers`). Another such pair, both
 towers of which are kept, scores images (`mdrepro.models.scenes.clip`).
-
-Contrast may be helped by a read-out of single tokens: see `mdrepro.training.objectives.registers`.
 
 Negatives come from a process's own micro-batch, so that a batch in parts has another loss.
 """
