@@ -105,7 +105,7 @@ def findings() -> list[Finding]:
 
 
 def report() -> dict[str, Any]:
-    """``{"tiers": {tier: {"ready", "findings": [...]}}}``; ready: nothing is missing that it or a smaller tier needs."""
+    """``{"tiers": {tier: {"ready", "findings": [...]}}}``; ready: it and smaller tiers lack nothing required."""
     tiers: dict[str, Any] = {}
     ready = True
     for tier, own in itertools.groupby(findings(), lambda finding: finding.tier):
