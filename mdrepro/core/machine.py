@@ -15,8 +15,8 @@ def processor() -> str:
     """The processor's model name."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return (names or [platform.processor() or platform.machine() or "CPU"])[0]
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine() or "CPU")
 
 
 def core_numbers() -> list[int]:

@@ -60,22 +60,18 @@ class Change:
     """Size and cost of the networks before and after one rule."""
 
     rule: str
-    before: Cost
-    after: Cost
+    before: Cost | closed_form.Tally
+    after: Cost | closed_form.Tally
 
     @property
     def params(self) -> float:
         """Change in parameters, %."""
-        return _percent(self.before.params, self.after.params)
+        return 100 * (self.after.params / self.before.params - 1)
 
     @property
     def macs(self) -> float:
         """Change in multiply-accumulates, attention products included, %."""
-        return _percent(self.before.macs, self.after.macs)
-
-
-def _percent(before: int, after: int) -> float:
-    return 100 * (after / before - 1)
+        return 100 * (self.after.macs / self.before.macs - 1)
 
 
 def select(wanted: Sequence[str]) -> list[str]:
@@ -110,10 +106,8 @@ def along_a_path() -> dict[str, tuple[float, float]]:
     for adopted in range(len(PATH) + 1):
         changes = {field: value for name in PATH[adopted:] for field, value in RULES[name].changes.items()}
         networks.append(closed_form.mobilediffusion_unet(changes))
-    return {
-        name: (_percent(before.params, after.params), _percent(before.macs, after.macs))
-        for name, (before, after) in zip(PATH, pairwise(networks), strict=True)
-    }
+    steps = [Change(name, *pair) for name, pair in zip(PATH, pairwise(networks), strict=True)]
+    return {step.rule: (step.params, step.macs) for step in steps}
 
 
 def rows(changes: Sequence[Change]) -> list[Row]:
@@ -121,10 +115,8 @@ def rows(changes: Sequence[Change]) -> list[Row]:
     found = []
     for change in changes:
         how = protocol(RULES[change.rule])
-        found += [
-            Row(change.rule, "compute_change", change.macs, f"MACs; {how}"),
-            Row(change.rule, "params_change", change.params, f"parameters; {how}"),
-        ]
+        found.append(Row(change.rule, "compute_change", change.macs, f"MACs; {how}"))
+        found.append(Row(change.rule, "params_change", change.params, f"parameters; {how}"))
         if change.rule in ("t1", "t2"):
             reason = (
                 "the paper's device is not stated and run time is not counted here: MACs stand in the next column, "

@@ -93,13 +93,12 @@ def against_torch(
 ) -> list[Torch]:
     """Time MobileDiffusion's UNet in torch and on LiteRT in turn; nothing where it was not measured.
 
+    Each way of torch is timed beside LiteRT in the precision that was measured and in `INTEGER`.
+
     Args:
         measurements, resolution, threads: as of `host_latency.measure`.
         ways: ``eager``, ``compiled`` or ``none``.
         runs, most: as for `host_torch.alternate`.
-
-    Returns:
-        for each way of torch, LiteRT in the precision that was measured and in `INTEGER`.
 
     Raises:
         BadInput, NotAttempted, RuntimeError: a way that cannot run; or as `prepare`.

@@ -34,8 +34,7 @@ class Measured:
         piece, cost: which network, at which batch; its cost at batch 1.
         record, state: the latency, and how the machine was; see `mdrepro.latency.host.record`.
         times_ms: each run that counts.
-        kept: the file that ran.
-        rounds: processes that ran it, one after the other.
+        kept, rounds: the file that ran, in so many processes one after the other.
     """
 
     piece: Piece
@@ -104,7 +103,6 @@ def measure(
     """Export what is not kept yet, then measure all networks one after the other, so many times over.
 
     Args:
-        wanted: the networks.
         precision, resolution: of the weights, one of `exported.ARITHMETIC`; of the image, px.
         threads: and cores that each process is pinned to.
         runs, seconds, most: of one network in one round, as for `mdrepro.latency.host.run`.
