@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -231,8 +232,6 @@ def combine(
 @app.command("encoders")
 def list_encoders(as_json: Json = False) -> None:
     """The encoders: what they are, what their Fréchet distance is called, and where weights come from."""
-    from dataclasses import asdict
-
     from mdrepro.core.console import columns
     from mdrepro.metrics.image.catalogue import DEFAULTS, ENCODERS
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -67,8 +67,7 @@ def latency(
     elif kind is not None:
         from mdrepro.latency import imports
 
-        known: dict[str, Any] = {"model": model, "component": component}
-        known["device"] = {"name": device} if device else None
+        known = {"model": model, "component": component, "device": {"name": device} if device else None}
         measured = [one for file in named for one in imports.read(kind, file, known)]
     elif where == "android":
         from mdrepro.latency import adb, android

@@ -54,10 +54,9 @@ def _levels(scheduler: Scheduler) -> dict[str, Any]:
 
 
 def write(model: Model, files: Mapping[str, Path], folder: Path, precision: str, head: Mapping[str, Any]) -> Path:
-    """Write ``tokenizer.json`` and ``bundle-<precision>.json`` into ``folder``; the path of the latter.
+    """Write ``tokenizer.json`` and ``bundle-<precision>.json`` into ``folder``, where ``files`` will lie, by component.
 
-    ``files`` of each component of a checkpoint will lie beside the two; ``head`` is metadata. Raises BadInput for a
-    sampler or a tokenizer that the runner does not know.
+    Returns the path of the latter. Raises BadInput for a sampler or a tokenizer that the runner does not know.
     """
     pipeline = model.pipeline
     assert pipeline is not None
