@@ -1,6 +1,6 @@
 """UFOGen's sampler (arXiv 2311.09257): predict the clean latent, add fresh noise for the next level, repeat.
 
-MobileDiffusion's one-step model (section 1.5) is the case of one step: the clean latent out of pure noise at t = T - 1.
+MobileDiffusion's one-step model is the case of one step: the clean latent out of pure noise at t = T - 1.
 """
 
 import torch

@@ -29,7 +29,7 @@ def build(name: str) -> AutoencoderKL:
 def take_encoder(student: AutoencoderKL, teacher: AutoencoderKL) -> None:
     """Give a student with a lighter decoder its teacher's encoder, fixed, and the teacher's latent convention.
 
-    Both papers train the light decoder alone: SnapFusion section 2.4, MobileDiffusion section 1.3. Weights are copied.
+    Both papers train the light decoder alone. Weights are copied.
     Raises BadInput where the encoders differ in shape.
     """
     for ours, theirs in zip(vae.encoder_parts(student), vae.encoder_parts(teacher), strict=True):

@@ -117,7 +117,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
             negative_prompt: what guidance leads away from: one text for all, or one each; empty by default.
             height, width: px, multiples of `size_multiple`; None for the size that the denoiser was made for.
             num_inference_steps: evaluations of the denoiser; None for the checkpoint's own.
-            guidance_scale: w in v = w v(text) - (w - 1) v(negative), SnapFusion section 2.5; 1 is none and costs one
+            guidance_scale: w in v = w v(text) - (w - 1) v(negative), as in SnapFusion; 1 is none and costs one
                 branch in place of two, as a denoiser does that takes w as an input; None for the checkpoint's own.
             eta: share of noise in DDIM's steps; used by schedulers that have it.
             generator: one for each image, or a single one where a single image is made.

@@ -1,7 +1,7 @@
 """Text encoders: CLIP ViT-L/14, as in SD-1.5 and both papers, and a small one of the same class.
 
 The text features of a prompt are the last hidden state after the final layer norm at every position, (tokens, width):
-77 x 768 for CLIP ViT-L/14 (MobileDiffusion section 1.1; 123M parameters). As in SD, prompts are padded to the full
+77 x 768 for CLIP ViT-L/14 (123M parameters). As in SD, prompts are padded to the full
 length with the end token and no mask is used: attention is causal, so padding changes nothing before it. An encoder
 whose config says ``registers: n`` gives its last n positions alone, padding that sees the whole prompt: the quick
 tier's is trained to say it again there, in order (`mdrepro.training.objectives.registers`).

@@ -63,7 +63,7 @@ def ddim_by_hand(pipe, prompt, negative, seed, steps, guidance, prediction):
         then = now - 1000 // steps
         a, s = kept[now] ** 0.5, (1 - kept[now]) ** 0.5
         outs = [pipe.unet(x.float(), now, one).sample.double() for one in texts]
-        out = guidance * outs[0] - (guidance - 1) * outs[1]  # SnapFusion section 2.5
+        out = guidance * outs[0] - (guidance - 1) * outs[1]  # SnapFusion's guidance
         if prediction == "epsilon":
             x0, e = (x - s * out) / a, out
         elif prediction == "v_prediction":

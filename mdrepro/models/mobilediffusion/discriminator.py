@@ -1,4 +1,4 @@
-"""The discriminator of the diffusion-GAN that makes MobileDiffusion one-step (section 1.5; UFOGen, arXiv 2311.09257).
+"""The discriminator of the diffusion-GAN that makes MobileDiffusion one-step (UFOGen, arXiv 2311.09257).
 
 It is a copy of the trained denoiser, conditioned on noise level and text, but for the last layer: a convolution to one
 channel, zero at first, so that every logit is 0. The papers do not say whether there is a logit per image or position.

@@ -13,10 +13,10 @@ Values = Mapping[str, Any]
 
 NONE: Values = {}
 DISTILLATION: Values = {"probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2}
-"""The paper's p, CFG range and weight of the original loss (SnapFusion 2.5)."""
+"""The paper's p, CFG range and weight of the original loss (SnapFusion)."""
 DROP: Values = {"drop": 0.1}
 SKIP: Values = {"skip_probability": 0.1}
-"""Of blocks in robust training (SnapFusion 2.2); p is not in the paper."""
+"""Of blocks in robust training (SnapFusion); p is not in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +71,12 @@ class Defaults:
         return self.row(name, kind, loop, vae=encoder, network={"row": row, "width": width}, options=options)
 
     def from_sd(self, name: str, loop: LoopConfig) -> Recipe:
-        """SD-1.5's network, which SnapFusion evolves, trained to predict v (SnapFusion 2.5)."""
+        """SD-1.5's network, which SnapFusion evolves, trained to predict v (SnapFusion)."""
         network = {"class": "EvolvableUNet"}
         return self.row(name, "diffusion", loop, pretrained={"unet": SD15}, network=network, noise=V, options=DROP)
 
     def half_decoder(self, name: str, loop: LoopConfig) -> Recipe:
-        """Half the channels of SD's decoder, on latents that SD-1.5 samples with ``sampling`` (SnapFusion 2.4)."""
+        """Half the channels of SD's decoder, on latents that SD-1.5 samples with ``sampling`` (SnapFusion)."""
         return self.row(
             name,
             "synthetic",

@@ -65,7 +65,7 @@ QUICK = (
     # MobileDiffusion's 8-channel autoencoder at an eighth of its width.
     # measured: PSNR 32.4 dB on 1,000 validation scenes; 16 min of a shared core
     ON_FRESH_SHAPES.autoencoder("shapes-vae", AUTOENCODING, 16, options={**SQUARED_ERROR, "kl": 5e-4}),
-    # MobileDiffusion 1.3: half the width, encoder fixed.
+    # MobileDiffusion: half the width, encoder fixed.
     # measured: PSNR 34.2 dB on 1,000 validation scenes, above the full decoder's, which saw half as many; 13 min of a
     # shared core
     ON_FRESH_SHAPES.autoencoder(
@@ -80,19 +80,19 @@ QUICK = (
         network={"width": 128, "layers": 2, "heads": 4, "registers": 6},
         options={"weight": 3.0, "image_width": 16},
     ),
-    # MobileDiffusion's design (1.2) on 8 x 8 latents, two levels, 2.1M parameters.
+    # MobileDiffusion's design on 8 x 8 latents, two levels, 2.1M parameters.
     # measured: 94.9 % of attributes and 73 % of scenes right (256 validation captions, 25 DDIM steps, w 3); 35 min of a
     # shared core
     ON_SHAPES.row("shapes-base", "diffusion", PRETRAINING, network=BASE_UNET, noise=V_FROM_PURE_NOISE, options=DROP),
-    # SnapFusion 2.5, the first half of the chain.
+    # SnapFusion, the first half of the chain.
     # measured: 94.7 % of attributes and 72 % of scenes right in 16 steps (256 validation captions, w 3); 9 min of one
     # core, data encoded meanwhile
     ON_SHAPES.few_steps("shapes-16", 16, "shapes-base", replace(FEW_STEPS, steps=400)),
-    # SnapFusion 2.5: 16 -> 8 steps; p, range and gamma are the paper's.
+    # SnapFusion: 16 -> 8 steps; p, range and gamma are the paper's.
     # measured: 94.3 % of attributes and 70 % of scenes right in 8 steps (256 validation captions, w 3; shapes-base has
     # 94.9 and 73 in 25 steps, 93.8 and 71 in 8); 7 min of one core
     ON_SHAPES.few_steps("shapes-8", 8, "shapes-16", FEW_STEPS),
-    # UFOGen (section 3), MobileDiffusion 1.5.
+    # UFOGen, as MobileDiffusion uses it.
     # measured: 89.4 % of attributes and 60 % of scenes right in one step (512 validation captions; 87.3 and 55 after
     # half as many steps); 64 min of a core with much other work, where half as many steps took 15 min of a quiet one
     ON_SHAPES.few_steps(
@@ -122,10 +122,10 @@ QUICK = (
         noise=V_FROM_PURE_NOISE,
         options=DROP,
     ),
-    # SnapFusion 2.2: blocks are skipped, so that the network bears the loss of any.
+    # SnapFusion: blocks are skipped, so that the network bears the loss of any.
     # measured: 87.2 % of attributes and 47 % of scenes right, with all blocks (as shapes-sd); 3 min of one core
     ON_SHAPES.row("shapes-robust", "robust", ROBUST, unet="shapes-sd", options=SKIP),
-    # SnapFusion 2.2, Algorithm 1, with latencies of this machine. A round is 60 steps of robust training.
+    # SnapFusion, Algorithm 1, with latencies of this machine. A round is 60 steps of robust training.
     # measured: 0.69 of the latency of shapes-sd, and half of its parameters; 5 min of one core
     ON_SHAPES.row("shapes-evolved", "evolution", ROUND, unet="shapes-robust", options=EVOLUTION),
     # The evolved network, trained further as a whole.

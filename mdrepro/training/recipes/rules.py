@@ -51,7 +51,7 @@ RULES: Mapping[str, Values] = {
     # 1.495M: the transformer behind a ResNet goes with it; the middle keeps its two ResNets
     "c2": {"resnets_per_level": (1, 1, 1)},
 }
-"""What each rule of MobileDiffusion (1.2) changes in `SD_LIKE`. T5 is a fine-tuning, below. Depthwise kernels of 7 or 9
+"""What each rule of MobileDiffusion changes in `SD_LIKE`. T5 is a fine-tuning, below. Depthwise kernels of 7 or 9
 (tried with C1, not adopted) are left out: the levels that are separable have 4 and 2 pixels a side, and such a kernel
 covers all of them."""
 
@@ -90,7 +90,7 @@ QUICK = (
     quick.ON_SHAPES.row(
         "shapes-snap-standard", "diffusion", quick.TUNING, unet="shapes-evolved-standard", options=DROP
     ),
-    # SnapFusion 2.4: half the channels, squared difference of the images alone, on latents that shapes-base samples in
+    # SnapFusion: half the channels, squared difference of the images alone, on latents that shapes-base samples in
     # 4 steps (the paper: 50).
     # wanted: 30 dB to the images of shapes-vae; measured in snapfusion-decoder
     replace(quick.ON_FRESH_SHAPES, parents=ON_SHAPES.parents).row(
