@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from mdrepro.cli import cost, evaluate, export, latency, tables, training
+from mdrepro.cli import audit, cost, evaluate, export, latency, tables, training
 from mdrepro.core.errors import BadInput, NotAttempted
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("generate")(training.generate)
 app.command("export")(export.export)
 app.command("latency")(latency.latency)
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(audit.app, name="audit")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -132,14 +132,23 @@ def build_report() -> None:
         raise typer.Exit(1) from None
 
 
-def publish(tables: list[str], tier: TierOption = "quick") -> None:
+def publish(
+    tables: Annotated[list[str] | None, typer.Argument(metavar="TABLE...", help="Tables with a run.")] = None,
+    tier: TierOption = "quick",
+    rejudge: Annotated[
+        bool, typer.Option("--rejudge", help="Judge all published numbers by the papers' data as they stand now.")
+    ] = False,
+) -> None:
     """Take verified runs, made from a clean commit, into results/."""
+    from mdrepro.core.errors import BadInput
     from mdrepro.core.paths import relative
     from mdrepro.papers import ledger
     from mdrepro.reproduce.workflow import publish as publishing
 
     checked = ledger.check_tier(tier)
-    for path in publishing.publish(tables, checked):
+    if rejudge == bool(tables):
+        raise BadInput("expected either tables to publish or --rejudge, which judges all that is published")
+    for path in publishing.rejudge(checked) if rejudge else publishing.publish(tables or [], checked):
         print(relative(path))
 
 

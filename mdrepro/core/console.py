@@ -32,9 +32,9 @@ PIECE = re.compile(r"[^/_-]*[/_-]+|[^/_-]+")
 GREEN, YELLOW, RED, DIM, BOLD = 32, 33, 31, 2, 1
 STYLES = {
     **dict.fromkeys(("reproduced", "holds", "agrees", "ok", "yes", "ready", "trained", "published"), GREEN),
-    **dict.fromkeys(("within noise", "unconfirmed", "missing", "needs data"), YELLOW),
-    **dict.fromkeys(("differs", "fails", "DIFFERS", "FAILED", "NO", "not ready", "NOT verified"), RED),
-    **dict.fromkeys(("not attempted", "not comparable", "no paper figure", "no"), DIM),
+    **dict.fromkeys(("within noise", "bed not sensitive", "unconfirmed", "missing", "needs data"), YELLOW),
+    **dict.fromkeys(("differs", "does not hold", "DIFFERS", "FAILED", "NO", "not ready", "NOT verified"), RED),
+    **dict.fromkeys(("by construction", "not attempted", "not comparable", "no paper figure", "no"), DIM),
 }
 
 

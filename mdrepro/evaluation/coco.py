@@ -164,6 +164,10 @@ class Coco:
         """None: the pictures themselves are no images of the captions at the models' size."""
         return {}
 
+    def at_half_resolution(self, images: CocoImages) -> dict[str, CocoImages]:
+        """None: that would be another set of images to keep."""
+        return {}
+
     def rows(self, row: str, images: CocoImages) -> list[Row]:
         base = f"{caption_count(images, self)}; {self.scoring}"
         protocol = f"{self.distance_to}; {base}; 95 % bootstrap over images, {self.resamples} resamples"

@@ -147,10 +147,10 @@ def interval(values: Array, n: int) -> Interval:
     return Interval(drawn.value, min(drawn.low, drawn.value), max(drawn.high, drawn.value), n)
 
 
-def rows(panel: Mapping[str, Levels], scored: Evaluation[Scored], against: Mapping[tuple[str, str], str]) -> list[Row]:
+def rows(panel: Mapping[str, Levels], scored: Evaluation[Scored], controls: Mapping[str, str]) -> list[Row]:
     """Cells of the curves of a panel: `COLUMNS`, and ratios, ``..._ratio``, of two curves in the same resamples.
 
-    ``against``: the row that a row and column is divided by, where both rows are of this panel.
+    ``controls``: of the table; a ratio is of two rows of this panel.
     """
     fid, clip = common_fid(panel.values())[0], common_clip(panel.values())[0]
     others = ", ".join(panel)
@@ -169,7 +169,7 @@ def rows(panel: Mapping[str, Levels], scored: Evaluation[Scored], against: Mappi
                 "the same of all curves"
             )
             cells.append(Row.measured(row, scored.column(column), interval(values, one.n), protocol))
-            other = against.get((row, column))
+            other = controls.get(f"{row}/{column}_ratio")
             if other in measured:
                 ratio = interval(values / measured[other][column], one.n)
                 protocol = f"over that of row {other}; {protocol}"

@@ -59,6 +59,7 @@ class Experiment:
 
     Attributes:
         setups: how each row's images are made.
+        controls: the row that a derived cell compares its row with, by ``row/column``.
         scorers: recipes of the networks that score scenes: the reader's and CLIP's.
     """
 
@@ -67,6 +68,7 @@ class Experiment:
             raise BadInput(f"{table.id} declares no networks at tier {tier}")
         self.table, self.tier = table.id, tier
         self.setups = self.declared(parameters)
+        self.controls = table.controls
         self.scorers, self.recipes = table.tiers[tier].scorers, table.recipes(tier)
         self._pipelines: dict[tuple[str, str, str], MobileDiffusionPipeline] = {}
         self._credits: dict[str, dict[str, Run]] = {}

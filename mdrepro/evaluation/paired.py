@@ -19,11 +19,27 @@ def rows(measured: Mapping[str, Scored], scored: Evaluation[Scored], *, against:
         cells += scored.rows(row, images)
         if row not in (against, *scored.best()):
             cells.append(distance(row, f"fid_shapes_minus_{against}", measured, against, scored))
-            both = [list(one.similarity[:, None]) for one in (images, measured[against])]
-            clip = bootstrap.paired_interval(*both, resamples=RESAMPLES)
-            protocol = f"mean difference of the cosines; {_pair(images, against, scored)}; {SPREAD}"
-            cells.append(Row.measured(row, scored.column(f"clip_shapes_minus_{against}"), clip, protocol))
+            cells.append(cosine(row, f"clip_shapes_minus_{against}", measured, against, scored))
     return cells
+
+
+def to_controls(measured: Mapping[str, Scored], scored: Evaluation[Scored], controls: Mapping[str, str]) -> list[Row]:
+    """Differences of FID and CLIP score from each row's own control; ``controls`` as `Table.controls` has them."""
+    cells = []
+    for key, control in controls.items():
+        row, _, column = key.partition("/")
+        if row in measured and control in measured:
+            difference = cosine if column.startswith("clip") else distance
+            cells.append(difference(row, column, measured, control, scored))
+    return cells
+
+
+def cosine(row: str, column: str, measured: Mapping[str, Scored], against: str, scored: Evaluation[Scored]) -> Row:
+    """Mean CLIP score of one row less that of another. The column is named as on scenes."""
+    both = [list(measured[one].similarity[:, None]) for one in (row, against)]
+    clip = bootstrap.paired_interval(*both, resamples=RESAMPLES)
+    protocol = f"mean difference of the cosines; {_pair(measured[row], against, scored)}; {SPREAD}"
+    return Row.measured(row, scored.column(column), clip, protocol)
 
 
 def distance(row: str, column: str, measured: Mapping[str, Scored], against: str, scored: Evaluation[Scored]) -> Row:

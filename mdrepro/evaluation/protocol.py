@@ -119,6 +119,9 @@ class Evaluation(Protocol[Scored]):
     def best(self) -> Mapping[str, Scored]:
         """Reference images scored as if they were a row's, by row."""
 
+    def at_half_resolution(self, images: Scored) -> Mapping[str, Scored]:
+        """The images at half of their resolution and back, scored, as row ``half-resolution``; none on COCO."""
+
     def rows(self, row: str, images: Scored) -> list[Row]:
         """Cells of one row: Fréchet distance, CLIP score, accuracies, and time where all images were made now."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdrepro.core import plotting
@@ -214,6 +215,12 @@ class Scenes:
     def best(self) -> dict[str, SceneImages]:
         """The scenes' own renders as row ``real``."""
         return {"real": self.renders}
+
+    def at_half_resolution(self, images: SceneImages) -> dict[str, SceneImages]:
+        small = F.avg_pool2d(images.images.float(), 2)
+        blurred = F.interpolate(small, scale_factor=2.0, mode="bilinear").round().to(torch.uint8)
+        described = f"{images.description}, at half of their resolution and back"
+        return {"half-resolution": score(described, blurred, self.scenes, self.scorers)}
 
     def rows(self, row: str, images: SceneImages) -> list[Row]:
         base = f"{caption_count(images, self)}; {self.scoring}"

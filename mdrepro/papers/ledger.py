@@ -1,15 +1,19 @@
 """Loads the papers' data and judges measured numbers against it. The only judge of the project."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import unknown
-from mdrepro.papers.schema import CONFIRMED, TIERS, Claim, ClaimVerdict, Column, Condition, Paper, Table, Tier, Verdict
+from mdrepro.papers.base import CONFIRMED
+from mdrepro.papers.claims import Claim, ClaimVerdict, Condition
+from mdrepro.papers.schema import TIERS, Column, Paper, Table, Tier, Verdict
 
 PAPERS = ("mobilediffusion", "snapfusion")
 Interval = tuple[float, float, float]
+_ORDER = (ClaimVerdict.FAILS, ClaimVerdict.NOT_ATTEMPTED, ClaimVerdict.WITHIN_NOISE, ClaimVerdict.HOLDS)
+"""A claim has the first of these that one of its conditions has."""
 
 
 @functools.cache
@@ -62,7 +66,7 @@ def judge(
     if cell.confidence not in CONFIRMED:
         return Verdict.UNCONFIRMED
     if (cell.tolerance or spec.tolerance).allows(value, cell.value):
-        return Verdict.REPRODUCED
+        return Verdict.BY_CONSTRUCTION if cell.constructed else Verdict.REPRODUCED
     if ci and ci[0] <= cell.value <= ci[1]:
         return Verdict.WITHIN_NOISE
     return Verdict.DIFFERS
@@ -85,31 +89,47 @@ def judge_claim(
 
     ``on_pictures``: see `Table.on_pictures`. It holds where rows have its columns of pictures and none of scenes.
     """
-    measured = {f"{row['row']}/{row['column']}": row for row in rows if row["value"] is not None}
+    measured = {f"{row['row']}/{row['column']}": _interval(row) for row in rows if row["value"] is not None}
+    verdict, numbers = _judged(claim.conditions, measured, on_pictures or {})
+    if claim.control and verdict is not ClaimVerdict.NOT_ATTEMPTED:
+        control, seen = _judged(claim.control, measured, on_pictures or {})
+        numbers += f"; positive control: {seen}"
+        if control is not ClaimVerdict.HOLDS and verdict is not ClaimVerdict.FAILS:
+            verdict = ClaimVerdict.NOT_SENSITIVE
+    if claim.constructed and verdict is ClaimVerdict.HOLDS:
+        verdict = ClaimVerdict.BY_CONSTRUCTION
+    if claim.confidence not in CONFIRMED and verdict is not ClaimVerdict.NOT_ATTEMPTED:
+        decided = verdict in (ClaimVerdict.HOLDS, ClaimVerdict.FAILS)
+        written = verdict.value if decided else f"is {verdict.value}"
+        return ClaimVerdict.UNCONFIRMED, f"{claim.confidence}; as written it {written}: {numbers}"
+    return verdict, numbers
+
+
+def _judged(
+    declared: Sequence[Condition], measured: Mapping[str, Interval], on_pictures: Mapping[str, str]
+) -> tuple[ClaimVerdict, str]:
+    """The verdict on conditions that must all hold, and the numbers behind it."""
     verdicts, words = [], []
-    for condition in _conditions(claim, {row["column"] for row in measured.values()}, on_pictures or {}):
+    for condition in _conditions(declared, {key.partition("/")[2] for key in measured}, on_pictures):
         if missing := [key for key in condition.cells() if key not in measured]:
             verdicts.append(ClaimVerdict.NOT_ATTEMPTED)
             words.append(f"{condition}: not measured: {', '.join(missing)}")
             continue
-        left, right = _interval(measured[condition.left]), condition.right
-        triple = _interval(measured[right]) if isinstance(right, str) else (right, right, right)
-        verdicts.append(condition.judge(left, triple))
-        words.append(f"{condition}: {_words(left)} against {_words(triple)}")
-    order = [ClaimVerdict.FAILS, ClaimVerdict.NOT_ATTEMPTED, ClaimVerdict.WITHIN_NOISE, ClaimVerdict.HOLDS]
-    verdict = min(verdicts, key=order.index)
-    if claim.confidence not in CONFIRMED and verdict is not ClaimVerdict.NOT_ATTEMPTED:
-        written = f"is {verdict}" if verdict is ClaimVerdict.WITHIN_NOISE else verdict
-        return ClaimVerdict.UNCONFIRMED, f"{claim.confidence}; as written it {written}: {'; '.join(words)}"
-    return verdict, "; ".join(words)
+        right = condition.right
+        triple = measured[right] if isinstance(right, str) else (right, right, right)
+        verdicts.append(condition.judge(measured[condition.left], triple))
+        words.append(f"{condition}: {_words(measured[condition.left])} against {_words(triple)}")
+    return min(verdicts, key=_ORDER.index), "; ".join(words)
 
 
-def _conditions(claim: Claim, measured: set[str], on_pictures: Mapping[str, str]) -> list[Condition]:
-    """A claim's conditions on the columns that were measured: all as they are, where no other can be judged."""
+def _conditions(
+    declared: Sequence[Condition], measured: set[str], on_pictures: Mapping[str, str]
+) -> Sequence[Condition]:
+    """Conditions on the columns that were measured: all as they are, where no other can be judged."""
     if not measured & set(on_pictures.values()) or measured & set(on_pictures):
-        return list(claim.conditions)
-    renamed = [condition.renamed(on_pictures) for condition in claim.conditions]
-    return [condition for condition in renamed if condition] or list(claim.conditions)
+        return declared
+    renamed = [condition.renamed(on_pictures) for condition in declared]
+    return [condition for condition in renamed if condition] or declared
 
 
 def _words(interval: Interval) -> str:

@@ -4,22 +4,16 @@
 """
 
 import enum
-import operator
-from collections.abc import Mapping, Sequence, Set
-from pathlib import Path
+from collections.abc import Sequence, Set
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from mdrepro.papers.base import CellKey, ColumnName, Confidence, Data, Name
+from mdrepro.papers.claims import Claim
 
 Tier = Literal["quick", "proxy", "paper"]
 TIERS: tuple[Tier, ...] = ("quick", "proxy", "paper")
-Confidence = Literal["read-P", "read-S", "inferred", "recalled", "not found"]
-CONFIRMED: frozenset[Confidence] = frozenset({"read-P", "read-S"})
-"""Only figures of these confidences may be called the paper's and count as reproduced."""
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+@-]*$")]
-ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Parameter = bool | int | float | str | list[str]
 Reference = Annotated[str, Field(pattern=r"^\$[a-z_]+$")]
 """The notebook's parameter of that name: ``$guidance``."""
@@ -32,6 +26,8 @@ class Verdict(enum.StrEnum):
 
     REPRODUCED = "reproduced"
     """Within the tolerance declared for the cell."""
+    BY_CONSTRUCTION = "by construction"
+    """Within the tolerance, because this project put the figure in or chose its network to fit; not reproduced."""
     WITHIN_NOISE = "within noise"
     """Outside the tolerance, but the measured 95 % interval holds the paper's figure."""
     DIFFERS = "differs"
@@ -42,30 +38,6 @@ class Verdict(enum.StrEnum):
     """This tier measures smaller networks or other data than the paper did: claims are tested, cells are not."""
     NO_FIGURE = "no paper figure"
     """Neither paper gives a figure for this cell."""
-
-
-class ClaimVerdict(enum.StrEnum):
-    """What the measured numbers say about one of the paper's claims."""
-
-    HOLDS = "holds"
-    WITHIN_NOISE = "within noise"
-    """The intervals do not decide."""
-    FAILS = "does not hold"
-    UNCONFIRMED = "unconfirmed"
-    """The claim itself is only recalled or inferred: its numbers are shown, and nothing is claimed about it."""
-    NOT_ATTEMPTED = "not attempted"
-
-
-class Data(BaseModel):
-    """Checked fields that do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @classmethod
-    def read(cls, file: Path) -> Self:
-        """The content of a YAML file, validated. Raises pydantic's ValidationError where it is inconsistent."""
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return cls.model_validate(yaml.load(file.read_text(encoding="utf-8"), Loader=loader))
 
 
 def repeated(names: Sequence[str]) -> set[str]:
@@ -102,6 +74,27 @@ class Source(Data):
     url: str = ""
 
 
+class Derived(Data):
+    """A cell that compares two cells of another column: a difference, a ratio, or a change in per cent."""
+
+    of: ColumnName | None = None
+    """None: of what is no column here."""
+    by: Literal["difference", "ratio", "change"]
+    to: Name | None = None
+    """The row compared with; None: the one that the table's ``controls`` name."""
+
+    @property
+    def equal(self) -> float:
+        """The value where both rows are the same: 1 of ratios, 0 of differences and changes."""
+        return 1.0 if self.by == "ratio" else 0.0
+
+    def __call__(self, value: float, other: float) -> float:
+        """The derived value of two cells."""
+        if self.by == "difference":
+            return value - other
+        return value / other if self.by == "ratio" else 100 * (value / other - 1)
+
+
 class Column(Data):
     """One column: what is measured, in which unit, and how near counts as the same.
 
@@ -112,6 +105,8 @@ class Column(Data):
     title: str
     unit: str = ""
     better: Literal["higher", "lower", "neither"] = "neither"
+    derived: "Derived | None" = None
+    """How its cells follow from another column's; None: they are measured by themselves."""
     digits: int = Field(default=4, ge=1, le=10)
     """How many significant digits are shown."""
     tolerance: Tolerance
@@ -132,6 +127,10 @@ class Cell(Data):
     """Key into the paper's ``sources``, optionally followed by a place: ``SF-P: Table 1``."""
     tolerance: Tolerance | None = None
     """Overrides the column's, for example where the paper rounds coarsely."""
+    constructed: str = ""
+    """Where this project put the figure in, or what it chose to fit it; "": it was measured independently of it."""
+    conflict: str = ""
+    """Another figure for the same cell in another source, and that source."""
     note: str = ""
 
     @model_validator(mode="after")
@@ -141,66 +140,6 @@ class Cell(Data):
         if self.confidence != "not found" and not self.source:
             raise ValueError(f"{self.row}/{self.column}: no source")
         return self
-
-
-_OPERATORS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
-CellKey = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+@-]*/[a-z][a-z0-9_]*$")]
-
-
-class Condition(Data):
-    """``left op right * factor + margin``; a side is ``row/column`` of the claim's table, or a number on the right."""
-
-    left: CellKey
-    op: Literal[">=", ">", "<=", "<"]
-    right: float | CellKey
-    factor: float = 1.0
-    margin: float = 0.0
-
-    def cells(self) -> list[str]:
-        """The cells that must have been measured for this condition."""
-        return [self.left, *([self.right] if isinstance(self.right, str) else [])]
-
-    def judge(self, left: tuple[float, float, float], right: tuple[float, float, float]) -> ClaimVerdict:
-        """Compare two (low, value, high) triples; an exact number has low = value = high.
-
-        The claim holds when the inequality is true at the unfavourable ends of both intervals, fails when it is
-        false at the favourable ends, and is within noise between.
-        """
-        low, _, high = sorted(side * self.factor + self.margin for side in right)
-        test = _OPERATORS[self.op]
-        upward = self.op in (">=", ">")
-        worst = test(left[0], high) if upward else test(left[2], low)
-        best = test(left[2], low) if upward else test(left[0], high)
-        return ClaimVerdict.HOLDS if worst else ClaimVerdict.WITHIN_NOISE if best else ClaimVerdict.FAILS
-
-    def renamed(self, columns: Mapping[str, str]) -> "Condition | None":
-        """The same on other columns; None where one of its own has no counterpart ("")."""
-
-        def side(key: str) -> str:
-            row, _, column = key.partition("/")
-            other = columns.get(column, column)
-            return f"{row}/{other}" if other else ""
-
-        left, right = side(self.left), side(self.right) if isinstance(self.right, str) else self.right
-        return None if "" in (left, right) else self.model_copy(update={"left": left, "right": right})
-
-    def __str__(self) -> str:
-        right = f"{self.right:g}" if isinstance(self.right, float) else self.right
-        right += f" × {self.factor:g}" if self.factor != 1 else ""
-        right += f" {'+' if self.margin > 0 else '−'} {abs(self.margin):g}" if self.margin else ""
-        return f"{self.left} {self.op} {right}"
-
-
-class Claim(Data):
-    """A sentence of the paper that a measurement can contradict: all ``conditions`` must hold."""
-
-    id: Name
-    statement: str
-    source: str
-    confidence: Confidence
-    conditions: tuple[Condition, ...] = Field(min_length=1)
-    note: str = ""
-    """Why the factor or the margin is what it is, declared before measuring."""
 
 
 def network_name(recipe: str, decoder: str | None, removed: str) -> str:
@@ -265,6 +204,10 @@ class Table(Data):
     columns: dict[ColumnName, Column]
     cells: tuple[Cell, ...] = ()
     claims: tuple[Claim, ...] = ()
+    controls: dict[CellKey, Name] = {}
+    """For cells of derived columns that name no row of their own: the row they are compared with."""
+    curves: dict[Name, str] = {}
+    """Rows of whole curves, and the rows of the paper's single points on them: what their names begin with."""
     on_pictures: dict[ColumnName, ColumnName | Literal[""]] = {}
     """Columns of drawn scenes, and what stands for them in claims where pictures of COCO were scored; "": nothing, and
     a condition on it is left out there."""
@@ -280,7 +223,9 @@ class Table(Data):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         keys = [f"{cell.row}/{cell.column}" for cell in self.cells]
-        wanted = {*keys, *(cell for claim in self.claims for one in claim.conditions for cell in one.cells())}
+        compared = (f"{row}/{key.partition('/')[2]}" for key, row in self.controls.items())
+        wanted = {*keys, *self.controls, *compared}
+        wanted |= {cell for claim in self.claims for cell in (*claim.cells(), *claim.world, *claim.untrue)}
         faults: dict[str, Set[str]] = {
             "cells given twice": repeated(keys),
             "cells outside the declared rows and columns": wanted
@@ -310,6 +255,11 @@ class Table(Data):
     def recipes(self, tier: Tier) -> tuple[str, ...]:
         """Recipes of the checkpoints that a run at a tier rests on, scorers first."""
         return self.tiers[tier].recipes if tier in self.tiers else ()
+
+    def compared(self, row: str, column: str) -> str | None:
+        """The row that a derived cell compares ``row`` with; None where the column is not derived or names none."""
+        derived = self.columns[column].derived if column in self.columns else None
+        return None if derived is None else derived.to or self.controls.get(f"{row}/{column}")
 
     def cell(self, row: str, column: str) -> Cell | None:
         """The published cell, or None where the paper has no such cell."""

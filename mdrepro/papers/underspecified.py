@@ -9,7 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mdrepro.papers.schema import Confidence, Data, Name, repeated
+from mdrepro.papers.base import Confidence, Data, Name
+from mdrepro.papers.schema import repeated
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "underspecified.yaml"
 Topic = Literal["UNet", "autoencoder", "text encoder", "training", "sampling", "evolution", "evaluation"]

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mdrepro.core.console import MINUS, NONE, columns, minus, paragraph
-from mdrepro.papers.schema import CONFIRMED, Table, Verdict
+from mdrepro.papers.base import CONFIRMED
+from mdrepro.papers.schema import Table, Verdict
 from mdrepro.reproduce.workflow import results
 
 if TYPE_CHECKING:
@@ -47,11 +48,14 @@ def _measured(table: Table, row: Mapping[str, Any]) -> tuple[str, str, str]:
     return number(row["value"], digits), ends, row["unit"]
 
 
-def paper(row: Mapping[str, Any]) -> str:
-    """The paper's figure, with its confidence where that is not a reading."""
+def paper(table: Table, row: Mapping[str, Any]) -> str:
+    """The paper's figure, with its confidence where that is not a reading, and another source's where they conflict."""
     if row["paper_value"] is None:
         return NONE
-    return f"{row['paper_value']:g}" + ("" if row["paper_confidence"] in CONFIRMED else f" ({row['paper_confidence']})")
+    cell = table.cell(row["row"], row["column"])
+    doubt = "" if row["paper_confidence"] in CONFIRMED else row["paper_confidence"]
+    more = "".join(f" ({text})" for text in (doubt, cell.conflict if cell else "") if text)
+    return f"{row['paper_value']:g}{more}"
 
 
 def verdicts(table: Table, result: results.Result, published: results.Result | None, *, whole: bool = False) -> str:
@@ -68,7 +72,7 @@ def verdicts(table: Table, result: results.Result, published: results.Result | N
         key = (row["row"], row["column"])
         agrees, digits = agreement.get(key), table.columns[row["column"]].digits
         beside = ("", "") if agrees is None else (number(before[key], digits), "agrees" if agrees else "DIFFERS")
-        lines.append((*key, *_measured(table, row), paper(row), row["verdict"], *beside))
+        lines.append((*key, *_measured(table, row), paper(table, row), row["verdict"], *beside))
     counts = Counter(row["verdict"] for row in rows)
     summary = ", ".join(f"{counts[name]} {name}" for name in Verdict if counts[name])
     parts = [paragraph(f"{table.id} ({result['tier']}): {summary}"), columns(lines)]

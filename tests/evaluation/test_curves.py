@@ -166,8 +166,8 @@ def test_levels_are_distances_and_means_as_measured_and_in_the_same_resamples() 
 
 def test_rows_name_the_curves_that_share_a_common_point() -> None:
     made = curves.levels({"a": curve(), "b": curve((2, 1, 3), seed=1)}, ON_RENDERS)
-    against = {("a", "best_fid_shapes"): "b", ("b", "best_clip_shapes"): "c"}
-    rows = curves.rows(made, scored(), against)
+    controls = {"a/best_fid_shapes_ratio": "b", "b/best_clip_shapes_ratio": "c"}
+    rows = curves.rows(made, scored(), controls)
     wanted = [(row, column) for row in "ab" for column in curves.COLUMNS]
     assert [(row.row, row.column) for row in rows] == [wanted[0], ("a", "best_fid_shapes_ratio"), *wanted[1:]]
     cells = {(row.row, row.column): row for row in rows}
@@ -185,7 +185,7 @@ def test_a_ratio_is_drawn_in_pairs() -> None:
     """What chance does to both curves alike is in neither's ratio: one is always three quarters of the other."""
     one = drawn([40, 20, 30], [0.2, 0.3, 0.4], spread=2.0)
     other = Levels("", one.scales, N, one.fid / 0.75, one.clip)
-    cells = curves.rows({"one": one, "other": other}, scored(), {("one", "best_fid_shapes"): "other"})
+    cells = curves.rows({"one": one, "other": other}, scored(), {"one/best_fid_shapes_ratio": "other"})
     alone, share = (next(c for c in cells if c.column == name) for name in ("best_fid_shapes", "best_fid_shapes_ratio"))
     assert alone.ci_high - alone.ci_low > 5
     assert (share.ci_low, share.value, share.ci_high) == pytest.approx((0.75, 0.75, 0.75))

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from mdrepro.papers import ledger
-from mdrepro.papers.schema import CONFIRMED, TIERS, Verdict
+from mdrepro.papers.base import CONFIRMED
+from mdrepro.papers.schema import TIERS, Verdict
 
 # table, row, column, value (or a piece of the text; None: not found), confidence, source key
 SPOT_CHECKS = [
@@ -123,10 +124,25 @@ def test_unconfirmed_figures_are_never_reproduced() -> None:
                 assert verdict is Verdict.NOT_ATTEMPTED
             elif cell.confidence not in CONFIRMED:
                 assert verdict in (Verdict.UNCONFIRMED, Verdict.NOT_COMPARABLE), (table.id, cell)
+            elif cell.constructed:
+                assert verdict in (Verdict.BY_CONSTRUCTION, Verdict.NOT_COMPARABLE), (table.id, cell)
             else:
                 assert verdict in (Verdict.REPRODUCED, Verdict.NOT_COMPARABLE), (table.id, cell)
             seen.add(verdict)
-    assert seen == {Verdict.NOT_ATTEMPTED, Verdict.UNCONFIRMED, Verdict.NOT_COMPARABLE, Verdict.REPRODUCED}
+    exact = {Verdict.REPRODUCED, Verdict.BY_CONSTRUCTION}
+    assert seen == {Verdict.NOT_ATTEMPTED, Verdict.UNCONFIRMED, Verdict.NOT_COMPARABLE, *exact}
+
+
+def test_where_sources_conflict_both_figures_stand_in_the_data() -> None:
+    """v1 counts 12 ResNets and v2 11."""
+    conflicts = {
+        (table.id, cell.row, cell.column): (cell.value, cell.conflict) for table, cell in CELLS if cell.conflict
+    }
+    counts = {
+        ("mobilediffusion-unet-cost", "mobilediffusion", "conv_blocks"): (11, "12 in v1 (MD-1)"),
+        ("mobilediffusion-ablation-cost", "c2", "conv_blocks"): (11, "12 in v1 (MD-1)"),
+    }
+    assert conflicts == counts
 
 
 def test_worked_out_and_recalled_figures_name_such_a_source() -> None:

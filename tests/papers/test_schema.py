@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mdrepro.papers.schema import Cell, Claim, ClaimVerdict, Column, Condition, Paper, Table, Tolerance
+from mdrepro.papers.claims import Claim, ClaimVerdict, Condition
+from mdrepro.papers.schema import Cell, Column, Paper, Table, Tolerance
 
 COLUMN = {"title": "PSNR", "tolerance": {"absolute": 0.5}, "rerun": {"absolute": 0.1}}
 PAPER: dict[str, Any] = {
@@ -35,6 +36,7 @@ PAPER: dict[str, Any] = {
                     "statement": "Ours is better.",
                     "source": "P-1",
                     "confidence": "read-P",
+                    "kind": "superiority",
                     "conditions": [{"left": "ours/psnr", "op": ">", "right": "sd/psnr"}],
                 }
             ],
@@ -111,6 +113,23 @@ FAULTS = {
     "another paper's table": (paper(id="other-table"), "named after its paper"),
     "a claim given twice": (paper(claims=[CLAIM, CLAIM]), "claims given twice: better"),
     "a claim without conditions": (paper(claims=[{**CLAIM, "conditions": []}]), "at least 1 item"),
+    "a claim of no kind": (paper(claims=[{**CLAIM, "kind": "better"}]), "'superiority', 'equivalence' or 'figure'"),
+    "an equivalence without a control": (
+        paper(claims=[{**CLAIM, "kind": "equivalence"}]),
+        "better: an equivalence, and nothing else, has a positive control",
+    ),
+    "a control of something else": (
+        paper(claims=[{**CLAIM, "control": CLAIM["conditions"]}]),
+        "better: an equivalence, and nothing else, has a positive control",
+    ),
+    "a world of an unknown cell": (
+        paper(claims=[{**CLAIM, "world": {"ours/ssim": 1.0}}]),
+        "outside the declared .*: ours/ssim",
+    ),
+    "a control row that is not there": (
+        paper(controls={"ours/psnr": "theirs"}),
+        "outside the declared .*: theirs/psnr",
+    ),
     "a missing part": ({key: value for key, value in PAPER.items() if key != "arxiv"}, "arxiv"),
 }
 

@@ -53,6 +53,7 @@ def paper() -> Paper:
         "statement": "MobileDiffusion is smaller than SD & <i>that is that</i>.",
         "source": "P",
         "confidence": "read-P",
+        "kind": "superiority",
         "conditions": [{"left": "md/params", "op": "<", "right": "sd/params"}],
     }
     base = {

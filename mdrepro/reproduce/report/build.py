@@ -19,6 +19,7 @@ from mdrepro.core.paths import published, relative, runs
 from mdrepro.core.provenance import installed
 from mdrepro.papers import ledger, underspecified
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
+from mdrepro.reproduce import audit
 from mdrepro.reproduce.report import api, views
 from mdrepro.reproduce.report.render import SITE, sphinx
 from mdrepro.reproduce.report.views import RunView
@@ -28,7 +29,7 @@ STAMP = "report.json"
 """Inside a built report: the hashes of everything that it was made from."""
 NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb"}
 RULES = "=-^"
-UNDERSPECIFIED = "underspecified"
+UNDERSPECIFIED, AUDIT = "underspecified", "audit"
 
 
 def build(out: Path | None = None, *, tier: str | None = None, strict: bool = False) -> Path:
@@ -147,6 +148,7 @@ class _Sources:
             cells = [self._part(table.title, 1, "ledger", table=table, **values) for table in paper.tables]
             self._page(f"papers/{paper.id}", paper.title, [self._part("", 1, "paper", **values), *cells])
         self._underspecified()
+        self._audit()
         self._overview()
 
     def _part(self, heading: str, level: int, template: str, **values: object) -> Part:
@@ -171,6 +173,18 @@ class _Sources:
             parts.append(self._part(_short(paper), 1, "underspecified", paper=_short(paper), entries=mine))
         self._page(UNDERSPECIFIED, "What the papers leave out", parts)
 
+    def _audit(self) -> None:
+        audits = audit.audit()
+        parts = [self._part("", 1, "audit_head", count=len(audits), faults=[one for one in audits if one.faults])]
+        for table in {one.table: None for one in audits}:
+            mine = [one for one in audits if one.table == table]
+            parts.append(
+                self._part(
+                    ledger.find(table, planned=True).title, 1, "audit", table=table, audits=mine, worlds=audit.WORLDS
+                )
+            )
+        self._page(AUDIT, "The claims, audited", parts)
+
     def _overview(self) -> None:
         every = [view for each in self.seen.values() for view in each]
         totals = sum((Counter(view.counts) for view in every), Counter[str]())
@@ -188,7 +202,9 @@ class _Sources:
         executed = [view for view in every if _notebook(view)]
         notebooks = {f"notebooks/{each.tier}/{each.table.id}": f"{each.table.title} ({each.tier})" for each in executed}
         tail = _toctree("Tables", {f"tables/{name}": table.title for name, table in self.shown.items()})
-        tail += _toctree("The papers as data", data | {UNDERSPECIFIED: "What the papers leave out"})
+        tail += _toctree(
+            "The papers as data", data | {UNDERSPECIFIED: "What the papers leave out", AUDIT: "The claims, audited"}
+        )
         tail += _toctree("Executed notebooks", notebooks)
         self._page("index", "mdrepro: the tables of MobileDiffusion and SnapFusion, reproduced", parts, tail)
 

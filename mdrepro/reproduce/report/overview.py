@@ -15,7 +15,15 @@ from mdrepro.papers import ledger
 from mdrepro.reproduce.report.views import CLAIM_VERDICTS, GLYPHS, VERDICTS, RunView, run_view
 
 STEPS = "mobilediffusion-steps"
-COLOURS = dict(zip(CLAIM_VERDICTS, ("#2e7d4f", "#c9a227", "#b23a2e", "#7a86b8", "#c8ccd2"), strict=True))
+COLOURS = {
+    "holds": "#2e7d4f",
+    "by construction": "#8fb8a0",
+    "within noise": "#c9a227",
+    "bed not sensitive": "#e3d3a0",
+    "does not hold": "#b23a2e",
+    "unconfirmed": "#7a86b8",
+    "not attempted": "#c8ccd2",
+}
 
 
 def runs(tier: str) -> dict[str, RunView]:

@@ -13,14 +13,19 @@ from mdrepro.core.console import MINUS
 from mdrepro.core.files import sha256
 from mdrepro.core.paths import published as published_in
 from mdrepro.core.paths import root, run_dir
-from mdrepro.papers.schema import CONFIRMED, Claim, Column, Table, Tier, Tolerance, Verdict
+from mdrepro.papers.base import CONFIRMED
+from mdrepro.papers.claims import Claim
+from mdrepro.papers.schema import Column, Table, Tier, Tolerance, Verdict
 from mdrepro.reproduce.formatting import decimals, number
 from mdrepro.reproduce.workflow import results
 
 T = TypeVar("T", bound=Hashable)
-COMPARED = {Verdict.REPRODUCED, Verdict.WITHIN_NOISE, Verdict.DIFFERS, Verdict.UNCONFIRMED}
+COMPARED = {Verdict.REPRODUCED, Verdict.BY_CONSTRUCTION, Verdict.WITHIN_NOISE, Verdict.DIFFERS, Verdict.UNCONFIRMED}
 VERDICTS = {
     "reproduced": "Our number lies within the tolerance that was declared for the cell before anything was measured.",
+    "by construction": (
+        "Within the tolerance, because this project put the figure in or chose its network to fit: not reproduced."
+    ),
     "within noise": "Outside the tolerance, but our 95 % interval holds the paper's figure.",
     "differs": "Outside the tolerance, and our 95 % interval does not hold the paper's figure.",
     "unconfirmed": "The paper's figure is only recalled or inferred: it is shown, and nothing is claimed about it.",
@@ -32,7 +37,11 @@ VERDICTS = {
 }
 CLAIM_VERDICTS = {
     "holds": "Every inequality is true even at the unfavourable ends of the 95 % intervals.",
+    "by construction": "It holds because this project put its figures in or chose the networks to fit them.",
     "within noise": "The 95 % intervals do not decide.",
+    "bed not sensitive": (
+        "Nothing was seen to be lost, but the positive control, which must lose, was not seen to lose either."
+    ),
     "does not hold": "At least one inequality is false even at the favourable ends of the 95 % intervals.",
     "unconfirmed": "The claim itself is only recalled or inferred: its numbers are shown, and nothing is claimed.",
     "not attempted": "A number that the claim needs was not measured.",
@@ -44,7 +53,19 @@ TAGS = {
     "recalled": "Remembered and seen in no source. Never counts as reproduced.",
     "not found": "Looked for and not seen.",
 }
-GLYPHS = dict(zip([*VERDICTS, "holds", "does not hold"], "✓≈≠?∥○–✓✗", strict=True))
+GLYPHS = {
+    "reproduced": "✓",
+    "holds": "✓",
+    "by construction": "=",
+    "bed not sensitive": "∅",
+    "within noise": "≈",
+    "differs": "≠",
+    "does not hold": "✗",
+    "unconfirmed": "?",
+    "not comparable": "∥",
+    "not attempted": "○",
+    "no paper figure": "–",
+}
 
 
 def tolerance(value: Tolerance, unit: str = "") -> str:
@@ -202,8 +223,11 @@ def _cell(
     if spec:
         cell.paper, cell.confidence = spec.text or "not found", spec.confidence
         if spec.value is not None:
-            cell.paper = f"{spec.value:.10g}".replace("-", MINUS) + (f" ({spec.text})" if spec.text else "")
-        cell.source = view.sources.mark(PaperNote(spec.confidence, spec.source, spec.note))
+            more = "".join(f" ({text})" for text in (spec.text, spec.conflict) if text)
+            cell.paper = f"{spec.value:.10g}".replace("-", MINUS) + more
+        notes = (spec.note, f"By construction: {spec.constructed}." if spec.constructed else "")
+        note = " ".join(note for note in notes if note)
+        cell.source = view.sources.mark(PaperNote(spec.confidence, spec.source, note))
     if measured is None:
         return cell
     cell.verdict = measured["verdict"]

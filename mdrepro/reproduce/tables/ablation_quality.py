@@ -52,8 +52,8 @@ def sizes(pipelines: Mapping[str, MobileDiffusionPipeline]) -> dict[str, Size]:
 def rows(
     experiment: Experiment, measured: Mapping[str, Scored], sized: Mapping[str, Size], scored: Evaluation[Scored]
 ) -> list[Row]:
-    """Quality of each row's images, its difference from the base's, size and cost, and steps of fine-tuning."""
-    cells = paired.rows(measured, scored, against=BASE)
+    """Quality of each row's images, its difference from the base's and its own control's, cost, and fine-tuning."""
+    cells = paired.rows(measured, scored, against=BASE) + paired.to_controls(measured, scored, experiment.controls)
     for row, size in sized.items():
         denoiser = f"denoiser of {experiment.setups[row].recipe}"
         how = "one evaluation, batch 1, 8 x 8 latent; torch's dispatcher counter, attention products included"

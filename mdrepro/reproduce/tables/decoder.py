@@ -29,8 +29,15 @@ Curve = dict[str, list[tuple[float, float, float]]]
 def measure(
     experiment: Experiment, scored: Evaluation[Scored], scales: Sequence[float], *, seed: int
 ) -> dict[float, dict[str, Scored]]:
-    """Images of the same latents by every decoder, scored, by guidance scale and row; see `Experiment.decoded`."""
-    return {w: experiment.decoded(scored, seed=seed, guidance=w) for w in dict.fromkeys(scales)}
+    """Images of the same latents by every decoder, scored, by guidance scale and row; see `Experiment.decoded`.
+
+    The original's images at half of their resolution stand beside them: a loss that must be seen.
+    """
+    by_scale = {}
+    for w in dict.fromkeys(scales):
+        decoded = experiment.decoded(scored, seed=seed, guidance=w)
+        by_scale[w] = decoded | dict(scored.at_half_resolution(decoded[ORIGINAL]))
+    return by_scale
 
 
 def decoders(experiment: Experiment) -> dict[str, Autoencoder]:

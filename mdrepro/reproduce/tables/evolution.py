@@ -23,12 +23,8 @@ from mdrepro.training.evolution.action_log import LATENCY, Round, read_log
 from mdrepro.training.runs.store import Run
 
 ROBUST, EVOLVED = "robust", "evolved-untrained"
-WITHOUT_ROBUST: Mapping[str, str] = {
-    "robust-without-down-cross-attention": "standard-without-down-cross-attention",
-    EVOLVED: "evolved-without-robust-untrained",
-    "evolved": "evolved-without-robust",
-}
-"""Rows of robust training, and those that came about without it in the same way."""
+WITHOUT_ROBUST = "fid_shapes_minus_without_robust"
+"""Column whose controls came about in the same way without robust training."""
 
 
 def run_of(experiment: Experiment, row: str) -> Run:
@@ -38,20 +34,18 @@ def run_of(experiment: Experiment, row: str) -> Run:
 
 def logs(experiment: Experiment) -> dict[str, list[Round]]:
     """The evolutions' action logs, by title."""
-    rows = {"with robust training": EVOLVED, "without": WITHOUT_ROBUST[EVOLVED]}
+    rows = {"with robust training": EVOLVED, "without": experiment.controls[f"{EVOLVED}/{WITHOUT_ROBUST}"]}
     found = {title: run_of(experiment, row) for title, row in rows.items() if row in experiment.setups}
     return {title: read_log(run.folder) for title, run in found.items()}
 
 
 def rows(experiment: Experiment, measured: Mapping[str, Scored], scored: Evaluation[Scored]) -> list[Row]:
     """Quality of every row's images and its difference from others', cost, latency, and how it was trained robustly."""
-    cells, lacking = paired.rows(measured, scored, against="standard"), []
-    for row, other in WITHOUT_ROBUST.items():
-        if other in experiment.setups:
-            cells.append(paired.distance(row, "fid_shapes_minus_without_robust", measured, other, scored))
-        else:
-            lacking.append(Row.absent(other, scored.column("fid_shapes"), no_recipe(experiment.tier)))
-    return cells + lacking + costs(experiment) + settings(run_of(experiment, ROBUST), run_of(experiment, EVOLVED))
+    controls = experiment.controls
+    cells = paired.rows(measured, scored, against="standard") + paired.to_controls(measured, scored, controls)
+    lacking = [other for other in controls.values() if other not in experiment.setups]
+    cells += [Row.absent(other, scored.column("fid_shapes"), no_recipe(experiment.tier)) for other in lacking]
+    return cells + costs(experiment) + settings(run_of(experiment, ROBUST), run_of(experiment, EVOLVED))
 
 
 def costs(experiment: Experiment) -> list[Row]:

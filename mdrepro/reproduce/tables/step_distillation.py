@@ -23,17 +23,6 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "Fig. 4 right": ("teacher-cfg-distilled", "teacher-self"),
 }
 """Curves that are compared."""
-AGAINST: Mapping[tuple[str, str], str] = {
-    ("progressive-8", curves.BEST_CLIP): "table2-ours",
-    ("curve-ours", curves.CLIP_AT_FID): "curve-sd15",
-    ("curve-ours", curves.BEST_FID): "curve-sd15",
-    ("teacher-self", curves.BEST_FID): "teacher-cfg-distilled",
-}
-"""Ratios that claims are about; see `curves.rows`."""
-OURS, OTHERS = "table2-ours", ("ddim-8", "table2-dpm", "table2-dpm++", "table2-meng")
-"""Rows of Table 2 whose FID is divided by that of ours."""
-FIG4 = {"curve-sd15": "fig4-sd15-cfg", "curve-ours": "fig4-ours-cfg"}
-"""Rows of a curve's single points, on COCO, by the row of the curve: with the guidance scale at their end."""
 NO_TEACHER = (
     "needs a base model with another text encoder, trained to teach: mdrepro train has no recipe of one; "
     "see mdrepro/training/recipes/students.py"
@@ -83,17 +72,18 @@ def rows(
     for row, images in measured.items():
         protocol, (fid, clip) = _protocol(images, for_rows), _scores(row, distances[row], images, for_rows)
         cells.append(fid)
-        if row in OTHERS and OURS in distances:
-            ratio, over = curves.interval(distances[row] / distances[OURS], n), f"over that of row {OURS}; {protocol}"
+        other = experiment.controls.get(f"{row}/fid_shapes_ratio")
+        if other in distances:
+            ratio, over = curves.interval(distances[row] / distances[other], n), f"over that of row {other}; {protocol}"
             cells.append(Row.measured(row, for_rows.column("fid_shapes_ratio"), ratio, over))
         cells += [clip, *for_rows.accuracy(row, images, protocol)]
         cells.append(Row(row, "steps", experiment.setups[row].steps, images.description))
     for panel in panels(experiment).values():
-        cells += curves.rows({row: levels[row] for row in panel}, for_curves, AGAINST)
+        cells += curves.rows({row: levels[row] for row in panel}, for_curves, experiment.controls)
     cells += single_points(traced, levels, for_curves)
     lacking = [row for row in SHOWN if row not in measured]
     cells += [Row.absent(row, for_rows.column("fid_shapes"), no_recipe(experiment.tier)) for row in lacking]
-    return [*cells, Row.absent("teacher-sd2", for_curves.column(curves.BEST_FID), NO_TEACHER)]
+    return [*cells, Row.absent("teacher-sd2", for_curves.column(f"{curves.BEST_FID}_ratio"), NO_TEACHER)]
 
 
 def single_points(
@@ -103,11 +93,11 @@ def single_points(
     cells: list[Row] = []
     if scored.column("fid_shapes") == "fid_shapes":
         return cells
-    declared = ledger.find("snapfusion-step-distillation").rows
-    for row in (row for row in FIG4 if row in traced):
+    table = ledger.find("snapfusion-step-distillation")
+    for row, points in ((row, points) for row, points in table.curves.items() if row in traced):
         for index, (scale, images) in enumerate(zip(traced[row].scales, traced[row].points, strict=True)):
-            name = f"{FIG4[row]}-{scale:.1f}"
-            if name in declared and round(scale, 1) == scale:
+            name = f"{points}-{scale:.1f}"
+            if name in table.rows and round(scale, 1) == scale:
                 cells += _scores(name, levels[row].fid[:, index], images, scored)
     return cells
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing
 from mdrepro.core.paths import published, run_dir
+from mdrepro.core.provenance import commit, dirty
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
 from mdrepro.reproduce.workflow import results
@@ -53,4 +54,34 @@ def publish(names: Sequence[str], tier: Tier) -> list[Path]:
         origin = result["provenance"] | {"notebook_sha256": result["files"]["notebook.ipynb"]}
         results.write(folder / f"{name}.json", result | {"provenance": origin}, folder, targets.values())
         written += [folder / target for target in (*targets.values(), f"{name}.json")]
+    return written
+
+
+def rejudge(tier: Tier) -> list[Path]:
+    """Judge all published numbers again by the papers' data as they stand; return the files written.
+
+    The numbers, and where they come from, stay as they are. A result whose verdicts are still the same is not touched.
+
+    Raises:
+        BadInput: local changes, a result that cannot be read, or one with a cell that its table no longer declares.
+    """
+    if changed := dirty():
+        raise BadInput(f"verdicts are published of a clean commit, and {', '.join(changed[:3])} changed; commit first")
+    judged: dict[str, results.Result] = {}
+    for path in sorted(published(tier).glob("*.json")):
+        result, table = results.read(path), ledger.find(path.stem)
+        cells = [(row["row"], row["column"]) for row in result["rows"]]
+        if strange := ["/".join(key) for key in cells if key[0] not in table.rows or key[1] not in table.columns]:
+            raise BadInput(f"{table.id} declares no {strange[0]}, which was published; run and publish it again")
+        rows = [results.judged(table, tier, row) for row in result["rows"]]
+        claims = results.judged_claims(table, rows)
+        if (rows, claims) != (result["rows"], result["claims"]):
+            origin = result["provenance"] | {"judged_at": commit()}
+            judged[table.id] = result | {"rows": rows, "claims": claims, "provenance": origin}
+    folder, written = published(tier), []
+    for name, result in judged.items():
+        with replacing(folder / f"{name}.csv") as aside:
+            results.write_csv(aside, result["rows"])
+        results.write(folder / f"{name}.json", result, folder, result["files"])
+        written += [folder / f"{name}.csv", folder / f"{name}.json"]
     return written

@@ -56,7 +56,7 @@ class Recorded:
         header = "".join(f"<th>{name}</th>" for name in ("row", "column", "ours", "paper", "verdict"))
         lines = []
         for row in self.result["rows"]:
-            cells = (row["row"], row["column"], ours(table, row), paper(row), row["verdict"])
+            cells = (row["row"], row["column"], ours(table, row), paper(table, row), row["verdict"])
             lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
         claims = "".join(
             "<li><b>{}</b>: {} ({})</li>".format(*(html.escape(claim[key]) for key in ("verdict", "id", "numbers")))

@@ -92,6 +92,8 @@ def notes(result: results.Result) -> list[str]:
     found = ["made with local changes that are in no commit"] if origin["dirty"] else []
     if "networks" not in origin and table.networks(ledger.check_tier(result["tier"])):
         found.append("made before results recorded which network made each row: only that its checkpoints were loaded")
+    if "judged_at" in origin:
+        found.append(f"measured at {str(origin['commit'])[:10]}, its verdicts given anew at {origin['judged_at'][:10]}")
     since = changes(origin["fingerprint"], fingerprint(table, origin["parameters"]))
     return [*found, f"since then: {first_three(since)}"] if since else found
 

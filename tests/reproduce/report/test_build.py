@@ -18,7 +18,8 @@ from mdrepro.core.errors import BadInput
 from mdrepro.core.files import write_json
 from mdrepro.core.paths import run_dir
 from mdrepro.papers import ledger, underspecified
-from mdrepro.papers.schema import ClaimVerdict, Tolerance, Verdict
+from mdrepro.papers.claims import ClaimVerdict
+from mdrepro.papers.schema import Tolerance, Verdict
 from mdrepro.reproduce.report import api, build, views
 from mdrepro.reproduce.report.mathml import render
 from mdrepro.reproduce.workflow import results

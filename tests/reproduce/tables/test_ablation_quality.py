@@ -14,7 +14,7 @@ from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.cost import closed_form
 from mdrepro.models import text
 from mdrepro.papers import ledger
-from mdrepro.papers.schema import ClaimVerdict
+from mdrepro.papers.claims import ClaimVerdict
 from mdrepro.reproduce.tables import ablation_quality as table
 from mdrepro.reproduce.workflow.record import complete
 from mdrepro.reproduce.workflow.results import judged, judged_claims
@@ -117,10 +117,17 @@ def quality_cells() -> list[Row]:
     return cells
 
 
+def control_cells(measured: Any, scored: Any, controls: dict[str, str]) -> list[Row]:
+    """As `quality_cells` would have them: of t5 against base-tuned 4 / 8 below, of t1-narrow-input 1 / 8 above t1."""
+    values = {"t5": -0.5, "t1-narrow-input": 0.125}
+    return [Row(*key.split("/"), values[key.split("/")[0]], "") for key in controls]
+
+
 def test_rows_are_the_declared_ones_and_judge_the_claims(
     sizes: dict[str, table.Size], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(table.paired, "rows", lambda *_, **how: quality_cells() if how == {"against": "base"} else [])
+    monkeypatch.setattr(table.paired, "to_controls", control_cells)
     trained(monkeypatch, tmp_path)
     spec = ledger.find(NAME)
     cells = complete(spec, table.rows(experiment(NAME), {}, sizes, scored()))
@@ -130,7 +137,9 @@ def test_rows_are_the_declared_ones_and_judge_the_claims(
     assert "covers all" in of["c1-large-kernels", "fid_shapes"].reason
     claims = {c["id"]: c["verdict"] for c in judged_claims(spec, [judged(spec, "quick", asdict(c)) for c in cells])}
     assert claims["high-resolution-attention-needed"] == ClaimVerdict.HOLDS  # 0.5 above the base's 1
-    assert claims["transformers-in-the-middle-do-not-hurt"] == ClaimVerdict.FAILS  # 0.125 above
+    assert claims["transformers-in-the-middle-do-not-hurt"] == ClaimVerdict.FAILS  # 0.02 of 0.04 in CLIP score
+    assert claims["relu-attention-does-not-hurt"] == ClaimVerdict.HOLDS  # against the base trained on, not the base
+    assert claims["narrow-input-hurts"] == ClaimVerdict.HOLDS
     assert ClaimVerdict.NOT_ATTEMPTED not in claims.values()
 
 

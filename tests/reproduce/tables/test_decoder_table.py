@@ -116,12 +116,18 @@ def test_both_decoders_get_the_same_latents(
     )
     measured = table.measure(made, made.evaluation("shapes", 3), [3.0, 5.0, 3.0], seed=4)
     assert list(measured) == [3.0, 5.0]
-    assert list(measured[3.0]) == ["original", "half-width", "real"]
+    assert list(measured[3.0]) == ["original", "half-width", "real", "half-resolution"]
     with torch.no_grad():
         half = decoders["half-width"].decode(-latent / decoders["half-width"].config.scaling_factor).sample
     wanted = ((half.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     assert torch.equal(measured[5.0]["half-width"].images, wanted)
     assert torch.equal(measured[5.0]["real"].images, render(scenes))
+    whole = measured[5.0]["original"].images.numpy().astype(float)
+    small = whole.reshape(3, 3, 32, 2, 32, 2).mean(axis=(3, 5))
+    assert np.abs(measured[5.0]["half-resolution"].images[:, :, 0, 0].numpy() - small[:, :, 0, 0]).max() <= 0.5
+    inner = [0.75 * small[:, :, 0, i] + 0.25 * small[:, :, 0, i + 1] for i in range(31)]
+    found = measured[5.0]["half-resolution"].images[:, :, 0, 1:-1:2].numpy()
+    assert np.abs(found - np.stack(inner, axis=-1)).max() <= 0.5 + 1e-6
     assert (
         measured[5.0]["original"].description
         == "shapes-vae, latents of shapes-base, 9 steps of ddim, guidance 5, seed 4"

@@ -120,7 +120,7 @@ def test_rows_are_the_declared_ones(made: Experiment, monkeypatch: pytest.Monkey
         return Row(row, column, 0.0, "")
 
     monkeypatch.setattr(table.paired, "distance", distance)
-    cells = complete(ledger.find(NAME), table.rows(made, {}, scored()))
+    cells = complete(ledger.find(NAME), table.rows(made, dict.fromkeys(made.setups, None), scored()))  # type: ignore[arg-type]
     of = {(cell.row, cell.column): cell.value for cell in cells}
     blocks = len(small().layout.blocks())
     assert of["standard", "latency_ms"] == pytest.approx(3 + (blocks - 2) + 27)

@@ -16,6 +16,8 @@ from mdrepro.core.paths import published, run_dir, runs
 from mdrepro.core.provenance import state
 from mdrepro.evaluation.rows import Row
 from mdrepro.papers import ledger
+from mdrepro.papers.schema import Tolerance
+from mdrepro.reproduce.workflow import publish as publishing
 from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.reproduce.workflow.plan import plan
@@ -222,6 +224,43 @@ def test_publish_refuses_what_cannot_be_traced(workspace: Path, monkeypatch: pyt
     with pytest.raises(BadInput, match="does not verify"):
         publish([TABLE], "quick")
     assert not published("quick").exists()
+
+
+def test_published_numbers_are_judged_again_and_stay(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, cli_run: Any
+) -> None:
+    make_run(monkeypatch)
+    publish([TABLE], "quick")
+    place = published("quick") / f"{TABLE}.json"
+    before, spec = results.read(place), ledger.find(TABLE)
+    assert publishing.rejudge("quick") == []
+    exact = spec.columns["params"].model_copy(update={"tolerance": Tolerance(relative=1e-9)})
+    strict = spec.model_copy(update={"columns": spec.columns | {"params": exact}})
+    monkeypatch.setattr(ledger, "find", lambda name, planned=False: {TABLE: strict}[name])
+    assert verify("quick")["ok"] is False
+    written = publishing.rejudge("quick")
+    assert [path.name for path in written] == [f"{TABLE}.csv", f"{TABLE}.json"]
+    after = results.read(place)
+    assert [row["verdict"] for row in before["rows"] if row["value"]] == ["reproduced"]
+    assert [row["verdict"] for row in after["rows"] if row["value"]] == ["differs"]
+    for one in (before, after):
+        one["rows"] = [{key: row[key] for key in row if key != "verdict"} for row in one["rows"]]
+    assert after["rows"] == before["rows"]
+    assert after["provenance"] == before["provenance"] | {"judged_at": before["provenance"]["commit"]}
+    found = verify("quick")["tables"][TABLE]["published"]
+    assert found["ok"] is True
+    assert any("its verdicts given anew at " in note for note in found["notes"])
+    gone = spec.model_copy(update={"columns": {name: one for name, one in spec.columns.items() if name != "params"}})
+    monkeypatch.setattr(ledger, "find", lambda name, planned=False: gone)
+    with pytest.raises(BadInput, match=f"{TABLE} declares no sd15/params, which was published"):
+        publishing.rejudge("quick")
+    (workspace / "requirements.lock").write_text("toy==2.0\n")
+    with pytest.raises(BadInput, match=r"of a clean commit, and requirements\.lock changed"):
+        publishing.rejudge("quick")
+    for arguments in ([], [TABLE, "--rejudge"]):
+        code, out, error = cli_run("publish", *arguments)
+        assert (code, out) == (2, "")
+        assert error.startswith("error: expected either tables to publish or --rejudge")
 
 
 def test_a_rerun_is_set_beside_the_published_numbers(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,280 @@
+"""The audit of claims: each is judged in four worlds, so that its test can hold and can fail.
+
+- *paper*: the paper's own figures, what follows from them, and examples where it prints none. The claim must hold.
+- *equal*: all networks are the same one, so that differences are 0 and ratios 1. It must not hold; an equivalence must
+  come out as "bed not sensitive". Claims about one network alone have no such world.
+- *reversed*: the effect is turned round; an equivalence loses as much as its positive control; a figure is half
+  as much again. It must not hold.
+- *untrue*: numbers near the paper's with which the sentence is not true any more, so that no factor, margin or bound is
+  looser than the sentence. It must not hold.
+
+Beside them, a superlative must compare with all rows that it is about, and a figure must have a bound on both sides.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mdrepro.papers import ledger
+from mdrepro.papers.base import CONFIRMED
+from mdrepro.papers.claims import Claim, ClaimVerdict, Condition
+from mdrepro.papers.schema import Table
+
+PAPER, EQUAL, REVERSED, UNTRUE = WORLDS = "paper", "equal", "reversed", "untrue"
+HOLDS = frozenset({ClaimVerdict.HOLDS, ClaimVerdict.BY_CONSTRUCTION})
+OWN, FOLLOWS, EXAMPLE = "the paper's", "from the paper's", "example"
+_OPERATORS: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
+_SUPERLATIVE = re.compile(r"\b(lowest|highest|best|fewest|(?<!at )most(?! of)|(?<!at )least|than the other)\b")
+_ANOTHER = 1.5
+"""By what a figure is multiplied to be another one."""
+Cells = dict[str, float]
+
+
+@dataclass
+class Audit:
+    """One claim in the four worlds.
+
+    Attributes:
+        table: its name.
+        claim: which.
+        origins: for each cell of its conditions, where the value in the paper's world is from.
+        verdicts: by world; a world that the claim does not have is left out.
+        numbers: the inequalities with their numbers, by world.
+        faults: what is wrong with it; none if it passes.
+    """
+
+    table: str
+    claim: Claim
+    origins: dict[str, str] = field(default_factory=dict)
+    verdicts: dict[str, ClaimVerdict] = field(default_factory=dict)
+    numbers: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def figures(self) -> str:
+        """Where the numbers of the paper's world are from, in words."""
+        return ", ".join(sorted(set(self.origins.values()))) or "none"
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "table": self.table,
+            "claim": self.claim.id,
+            "kind": self.claim.kind,
+            "origins": self.origins,
+            "verdicts": self.verdicts,
+            "numbers": self.numbers,
+            "faults": self.faults,
+        }
+
+
+def audit() -> list[Audit]:
+    """All claims of both papers."""
+    return [audit_claim(table, claim) for table in ledger.tables(planned=True).values() for claim in table.claims]
+
+
+def audit_claim(table: Table, claim: Claim) -> Audit:
+    """One claim of a table."""
+    result = Audit(table.id, claim)
+    result.faults += [*_superlative(table, claim), *_two_sides(claim)]
+    cells: Cells = {}
+    for key in dict.fromkeys(claim.cells()):
+        try:
+            value, origin = _value(table, key, claim)
+        except ValueError as error:
+            value, origin = None, str(error)
+        if value is None:
+            result.faults.append(f"{origin or f'no number for {key}'}: give it, or an example, as the claim's `world`")
+        else:
+            cells[key], result.origins[key] = value, origin
+    if len(cells) < len(set(claim.cells())):
+        return result
+    worlds = {PAPER: cells, EQUAL: _equal(table, claim, cells), REVERSED: _reversed(table, claim, cells)}
+    if claim.untrue:
+        worlds[UNTRUE] = cells | claim.untrue
+    elif any(_gives_way(table, condition) for condition in claim.conditions):
+        result.faults.append(
+            "a condition gives way by a factor, a margin or a bound: show where, as the claim's `untrue`"
+        )
+    for world, values in worlds.items():
+        if values is not None:
+            result.verdicts[world], result.numbers[world] = _judge(claim, values)
+            result.faults += _fault(claim, world, values, result.verdicts[world], result.numbers[world])
+    return result
+
+
+def _judge(claim: Claim, cells: Mapping[str, float]) -> tuple[ClaimVerdict, str]:
+    """The ledger's verdict on exact numbers, as of a claim that the paper makes."""
+    rows = [
+        {"row": row, "column": column, "value": value, "ci_low": None, "ci_high": None}
+        for (row, _, column), value in ((key.partition("/"), value) for key, value in cells.items())
+    ]
+    return ledger.judge_claim(claim.model_copy(update={"confidence": "read-P"}), rows)
+
+
+def _fault(claim: Claim, world: str, cells: Cells, verdict: ClaimVerdict, numbers: str) -> Iterator[str]:
+    if (verdict in HOLDS) != (world == PAPER):
+        yield f"in the {world} world it {_words(verdict)}: {numbers}"
+    elif world == EQUAL and claim.kind == "equivalence":
+        kept = [
+            one
+            for one in claim.conditions
+            if _judge(claim.model_copy(update={"conditions": (one,), "control": ()}), cells)[0] in HOLDS
+        ]
+        lenient = claim.model_copy(update={"conditions": tuple(kept)})
+        if not kept or _judge(lenient, cells)[0] is not ClaimVerdict.NOT_SENSITIVE:
+            yield f"in the equal world it is not {ClaimVerdict.NOT_SENSITIVE}: {numbers}"
+
+
+def _words(verdict: ClaimVerdict) -> str:
+    return verdict.value if verdict in (ClaimVerdict.HOLDS, ClaimVerdict.FAILS) else f"is {verdict.value}"
+
+
+def _gives_way(table: Table, condition: Condition) -> bool:
+    """Whether the condition is another one than "more" or "less" between two networks."""
+    if condition.factor != 1 or condition.margin:
+        return True
+    if isinstance(condition.right, str):
+        return False
+    derived = table.columns[_column(condition.left)].derived
+    return derived is not None and condition.right != derived.equal
+
+
+def _superlative(table: Table, claim: Claim) -> list[str]:
+    """Rows that a superlative must be compared with and is not."""
+    found = _SUPERLATIVE.search(claim.statement) if claim.kind == "superiority" else None
+    if found and not claim.among:
+        return [f"{found.group()!r} is a superlative: name the rows it is among, as the claim's `among`"]
+    rows = set()
+    for condition in claim.conditions:
+        for key in condition.cells():
+            row, _, column = key.partition("/")
+            rows |= {row, table.compared(row, column)}
+    return [f"it is not compared with {row}" for row in claim.among if row not in rows]
+
+
+def _two_sides(claim: Claim) -> list[str]:
+    """Sides of a figure that have no bound."""
+    sides = {(condition.left, condition.op[0]) for condition in claim.conditions if claim.kind == "figure"}
+    return [
+        f"a figure has two sides: bound {left} by {op} too"
+        for left in {key for key, _ in sides}
+        for op in "<>"
+        if (left, op) not in sides
+    ]
+
+
+def _column(key: str) -> str:
+    return key.partition("/")[2]
+
+
+# ---------------------------------------------------------------- the paper's world
+
+
+def _value(table: Table, key: str, claim: Claim | None = None) -> tuple[float | None, str]:
+    """The value of a cell in the paper's world, and where it is from; None where nothing gives it."""
+    if claim and key in claim.world:
+        given = claim.world[key]
+        return _number(table, given, claim), EXAMPLE if isinstance(given, float) else FOLLOWS
+    row, _, column = key.partition("/")
+    cell = table.cell(row, column)
+    if cell and cell.value is not None:
+        return cell.value, OWN if cell.confidence in CONFIRMED else cell.confidence
+    if (value := _on_curve(table, row, column)) is not None:
+        return value, FOLLOWS
+    derived, other = table.columns[column].derived if column in table.columns else None, table.compared(row, column)
+    if derived and derived.of and other:
+        sides = [_value(table, f"{name}/{derived.of}", claim)[0] for name in (row, other)]
+        if sides[0] is not None and sides[1] is not None:
+            return derived(sides[0], sides[1]), FOLLOWS
+    pictures = table.on_pictures.get(column)
+    return _value(table, f"{row}/{pictures}", claim) if pictures else (None, "")
+
+
+def _number(table: Table, given: float | str, claim: Claim) -> float:
+    """A number of a claim's world: as it stands, a cell's, or of two of them. Raises ValueError for anything else."""
+    if not isinstance(given, str):
+        return given
+    terms = given.split(" ")
+    if len(terms) not in (1, 3) or (len(terms) == 3 and terms[1] not in _OPERATORS):
+        raise ValueError(f"{given!r}: expected a cell or two with one of {' '.join(_OPERATORS)} between")
+    numbers = []
+    for term in terms[::2]:
+        name, _, key = term.rpartition(":")
+        try:
+            number: float | None = float(term)
+        except ValueError:
+            number = _value(ledger.find(name, planned=True) if name else table, key)[0]
+        if number is None:
+            raise ValueError(f"{given!r}: the paper has no figure for {term}")
+        numbers.append(number)
+    return numbers[0] if len(numbers) == 1 else _OPERATORS[terms[1]](*numbers)
+
+
+def _on_curve(table: Table, row: str, column: str) -> float | None:
+    """A curve's number, from the paper's points on all curves of the table."""
+    if row not in table.curves:
+        return None
+    import numpy as np
+
+    from mdrepro.evaluation.curves import Levels, compare
+
+    levels = {}
+    for name, prefix in table.curves.items():
+        points = [point for point in table.rows if point.startswith(f"{prefix}-")]
+        fid, clip = (np.array([[_value(table, f"{point}/{of}")[0] for point in points]]) for of in ("fid", "clip"))
+        levels[name] = Levels("", tuple(range(len(points))), 0, fid, clip)
+    values = compare(levels)[row].get(column)
+    return None if values is None else float(values[0])
+
+
+# ---------------------------------------------------------------- the other worlds
+
+
+def _equal(table: Table, claim: Claim, cells: Cells) -> Cells | None:
+    """All rows of a column have the first one's value; None where a claim compares no two networks."""
+    first: Cells = {}
+    values = {}
+    compared = False
+    for key, value in cells.items():
+        derived = table.columns[_column(key)].derived
+        compared = compared or derived is not None or _column(key) in first
+        values[key] = first.setdefault(_column(key), value) if derived is None else derived.equal
+    return values if compared else None
+
+
+def _reversed(table: Table, claim: Claim, cells: Cells) -> Cells:
+    """The effect turned round."""
+    lefts = {condition.left: condition for condition in claim.conditions}
+    if claim.kind == "figure":
+        return cells | {key: cells[key] * _ANOTHER for key in lefts}
+    if claim.kind == "equivalence":
+        return cells | {key: _as_lost(claim, condition, cells) for key, condition in lefts.items()}
+    values = {}
+    for key, value in cells.items():
+        derived = table.columns[_column(key)].derived
+        column = [cells[other] for other in cells if _column(other) == _column(key)]
+        if derived is not None:
+            values[key] = 1 / value if derived.by == "ratio" else -value
+        elif len(column) > 1:
+            values[key] = max(column) * min(column) / value
+        else:
+            bound = lefts[key].right if key in lefts else value
+            values[key] = bound**2 / value if isinstance(bound, float) else value
+    return values
+
+
+def _as_lost(claim: Claim, condition: Condition, cells: Cells) -> float:
+    """A condition's left side if it lost what the control loses, or as far beyond its bound as it lies within."""
+    for control in claim.control:
+        if _column(control.left) == _column(condition.left):
+            return cells[control.left]
+    right = cells[condition.right] if isinstance(condition.right, str) else condition.right
+    return 2 * (right * condition.factor + condition.margin) - cells[condition.left]
