@@ -1,12 +1,16 @@
 """The diffusion-GAN that makes a denoiser one-step (UFOGen, arXiv 2311.09257), as MobileDiffusion uses it.
 
 Generator and discriminator both begin as the trained denoiser. From x_t the generator predicts x0'; the forward process
-takes x0' to the lower level t - jump, where the discriminator compares it with real data at that level. Since the noise
+takes x0' to a lower level, t - jump, where the discriminator compares it with real data at that level. Since the noise
 of the real x_{t-jump} is not that of x_t, the adversarial term matches the distribution of x0 itself: one step will do.
 
 What the papers leave open is taken from the reference code of UFOGen's first author (`UFO_DiT/train_ufo.py` of
 xuyanwu/SIDDMs-UFOGen): gamma_t such that the reconstruction term is the error in e, lambda 1, cross-entropy with logits
-held within 0.5, jump T / 4, t uniform, the discriminator trained in every second step.
+held within 0.5, jump T / 4, t uniform, the discriminator trained in every second step. These are the defaults. From a
+v-model at zero terminal SNR they do not make one step work (docs/training.md): under t = T - 1 the level T - T / 4
+hides the modes, and the error in e has weight 0. What does: a level drawn between 0 and t (as in Diffusion-GAN, arXiv
+2206.02262, and DMD2, arXiv 2405.14867), the error in v with a small weight, and R3GAN's loss (arXiv 2501.05441):
+relativistic, with gradient penalties on real and fake.
 """
 
 from dataclasses import KW_ONLY, InitVar, dataclass
@@ -28,11 +32,16 @@ from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 
 TIMES = ("uniform", "jumps")
-RECONSTRUCTIONS = ("epsilon", "x0")
+INF = float("inf")
+RECONSTRUCTIONS = ("epsilon", "x0", "v")
+LOSSES = ("cross-entropy", "relativistic")
 
 
 def generator_adversarial(fake: Tensor, hold: float | None = None) -> Tensor:
-    """-log D(fake), the non-saturating loss (arXiv 1406.2661), a scalar; no gradient from logits above ``hold``."""
+    """-log D(fake), the non-saturating loss (arXiv 1406.2661), a scalar; no gradient from logits above ``hold``.
+
+    Given D(fake) - D(real) it is the relativistic loss (arXiv 1807.00734); given the contrary, the discriminator's.
+    """
     return F.softplus(-fake if hold is None else -fake.clamp(max=hold)).mean()
 
 
@@ -43,10 +52,27 @@ def discriminator_adversarial(real: Tensor, fake: Tensor, hold: float | None = N
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def reconstruction_loss(schedule: NoiseSchedule, x0: Tensor, generated: Tensor, t_b: Tensor, kind: str) -> Tensor:
-    """gamma_t ||x0 - x0'||^2, a scalar: gamma_t is a_t^2 / s_t^2 for ``epsilon`` (the error in e), 1 for ``x0``."""
-    error_b = per_sample((x0 - generated).square())
-    return torch.mean(schedule.snr(t_b) * error_b if kind == "epsilon" else error_b)
+def gradient_penalty(logits: Tensor, moved: Tensor, radius: float) -> Tensor:
+    """||dD/dx||^2, a scalar, mean over logits, without a second derivative: E (D(x + r e) - D(x))^2 / r^2.
+
+    Args:
+        logits, moved: D(x) and D(x + r e), e standard normal; both (b, ...).
+        radius: r, in units of x. Exact for a linear D in expectation over e (the form is that of arXiv 2501.08316).
+    """
+    return (moved - logits).square().mean() / radius**2
+
+
+def reconstruction_loss(
+    schedule: NoiseSchedule, x0: Tensor, generated: Tensor, t_b: Tensor, kind: str, cap: float = INF
+) -> Tensor:
+    """gamma_t ||x0 - x0'||^2, a scalar.
+
+    gamma_t is a_t^2 / s_t^2 for ``epsilon`` (the error in e), 1 / s_t^2 for ``v`` (the error in v), 1 for ``x0``; at
+    most ``cap``.
+    """
+    snr_b = schedule.snr(t_b)
+    gamma_b = {"epsilon": snr_b, "v": snr_b + 1, "x0": torch.ones_like(snr_b)}[kind]
+    return torch.mean(gamma_b.clamp(max=cap) * per_sample((x0 - generated).square()))
 
 
 @dataclass(eq=False)
@@ -62,12 +88,16 @@ class DiffusionGAN(Networks):
         scheduler: for its noise levels and prediction type.
         jumps: into how many jumps, from 1, T is cut; `RenoisingScheduler` with as many steps or fewer samples.
         reconstruction: lambda, the weight of the reconstruction term.
-        gamma: its weight in t: ``epsilon`` or ``x0``; see `reconstruction_loss`.
+        gamma, cap: its weight in t, ``epsilon``, ``v`` or ``x0``, and the bound of it; see `reconstruction_loss`.
         adversarial: weight of the generator's adversarial term.
         hold: bound of the logits in the losses; None leaves them free.
         every: the discriminator is trained in every so many steps.
         times: t from all times (``uniform``) or only from those that the sampler visits (``jumps``).
         last: share, 0 to 1, of samples whose t is T - 1, where the one-step model works; the others follow ``times``.
+        drawn: k: the discriminator's level is drawn, u^k t with u uniform in [0, 1), nearer to 0 for larger k; None is
+            UFOGen's own, t - T / jumps.
+        loss: ``cross-entropy``, or ``relativistic``, where ``hold`` bounds the difference of the logits.
+        penalty, radius: weight of `gradient_penalty` on real and on fake samples at their level, and its r; 0: none.
         pairs: not in the papers. Weight of an added term ||G(noise, T - 1) - target_latent||^2, where ``target_latent``
             is what a teacher generates from ``noise`` in many guided steps.
     """
@@ -84,6 +114,11 @@ class DiffusionGAN(Networks):
     every: int = 2
     times: str = "uniform"
     last: float = 0.0
+    cap: float = INF
+    drawn: float | None = None
+    loss: str = "cross-entropy"
+    penalty: float = 0.0
+    radius: float = 0.05
     pairs: float = 0.0
 
     def __post_init__(self, generator: nn.Module, discriminator: nn.Module, scheduler: Scheduler) -> None:
@@ -91,11 +126,16 @@ class DiffusionGAN(Networks):
             raise unknown("gamma", self.gamma, RECONSTRUCTIONS)
         if self.times not in TIMES:
             raise unknown("choice of times", self.times, TIMES)
+        if self.loss not in LOSSES:
+            raise unknown("loss", self.loss, LOSSES)
         if not (0 <= self.last <= 1 and min(self.jumps, self.every) >= 1):
             raise BadInput(
                 f"last {self.last}, jumps {self.jumps}, every {self.every}: they must be a share from 0 to 1, and "
                 "numbers from 1"
             )
+        positive = {"cap": self.cap, "drawn": 1.0 if self.drawn is None else self.drawn, "radius": self.radius}
+        if not (min(positive.values()) > 0 and self.penalty >= 0):
+            raise BadInput(f"{positive}, penalty {self.penalty}: the penalty must be from 0, the others positive")
         self.keep({"generator": generator, "discriminator": discriminator})
         self.schedule = NoiseSchedule.from_scheduler(scheduler)
 
@@ -107,20 +147,37 @@ class DiffusionGAN(Networks):
         x0, text_btc, schedule = batch["latent"], batch["text"], self.schedule
         shape = x0.shape[1:]
         t_b = self._times(draws)
-        lower_b = (t_b - schedule.total // self.jumps).clamp(min=0)
+        lower_b = self._lower(t_b, draws)
         x_t = schedule.add_noise(x0, draws.normal(*shape), t_b)
         with torch.set_grad_enabled(phase == "generator"):
             generated = self._generate(x_t, t_b, text_btc)
             fake = schedule.add_noise(generated, draws.normal(*shape), lower_b)
-        if phase == "discriminator":
+        relativistic = self.loss == "relativistic"
+        if phase == "discriminator" or relativistic:
             real = schedule.add_noise(x0, draws.normal(*shape), lower_b)
-            logits = self._judge(torch.cat([real, fake]), lower_b.repeat(2), text_btc.repeat(2, 1, 1))
+        if phase == "discriminator":
+            both, twice = torch.cat([real, fake]), (lower_b.repeat(2), text_btc.repeat(2, 1, 1))
+            logits = self._judge(both, *twice)
             for_real, for_fake = logits.chunk(2)
-            loss = discriminator_adversarial(for_real, for_fake, self.hold)
-            return {"loss": loss, "real": for_real.mean(), "fake": for_fake.mean()}
+            terms = {"real": for_real.mean(), "fake": for_fake.mean()}
+            if relativistic:
+                loss = generator_adversarial(for_real - for_fake, self.hold)
+            else:
+                loss = discriminator_adversarial(for_real, for_fake, self.hold)
+            if self.penalty:
+                noise = torch.cat([draws.normal(*shape), draws.normal(*shape)])
+                moved = self._judge(both + self.radius * noise, *twice)
+                terms["penalty"] = 2 * gradient_penalty(logits, moved, self.radius)  # the sum of real's and fake's
+                loss = loss + self.penalty * terms["penalty"]
+            return {"loss": loss} | terms
+        logits = self._judge(fake, lower_b, text_btc)
+        if relativistic:
+            with torch.no_grad():
+                for_real = self._judge(real, lower_b, text_btc)
+            logits = logits - for_real
         terms = {
-            "adversarial": generator_adversarial(self._judge(fake, lower_b, text_btc), self.hold),
-            "reconstruction": reconstruction_loss(schedule, x0, generated, t_b, self.gamma),
+            "adversarial": generator_adversarial(logits, self.hold),
+            "reconstruction": reconstruction_loss(schedule, x0, generated, t_b, self.gamma, self.cap),
         }
         loss = self.adversarial * terms["adversarial"] + self.reconstruction * terms["reconstruction"]
         if self.pairs:
@@ -139,6 +196,12 @@ class DiffusionGAN(Networks):
         if not self.last:
             return t_b
         return torch.where(draws.uniform() < self.last, self.schedule.total - 1, t_b)
+
+    def _lower(self, t_b: Tensor, draws: Draws) -> Tensor:
+        """The level at which the discriminator judges what was made from t, (b,)."""
+        if self.drawn is None:
+            return (t_b - self.schedule.total // self.jumps).clamp(min=0)
+        return (draws.uniform() ** self.drawn * t_b).long()
 
     def _generate(self, x_t: Tensor, t_b: Tensor, text_btc: Tensor) -> Tensor:
         return self.schedule.x0(predict(self.networks["generator"], x_t, t_b, text_btc), x_t, t_b)

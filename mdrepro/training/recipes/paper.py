@@ -14,7 +14,7 @@ from dataclasses import replace
 from mdrepro.data.folders import CLIP, SD15
 from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
-from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults, Values
+from mdrepro.training.recipes.defaults import DROP, ONE_STEP, SKIP, Defaults, Values
 
 PICTURES: Values = {"source": "captions", "size": 512, "cache": False}
 SD_LATENT = {"vae": SD15, "text": CLIP}
@@ -34,7 +34,9 @@ SF_TUNING = replace(MD_STEPS, steps=10_000, learning_rate=2e-5)
 SF_PRETRAINING = replace(SF_TUNING, steps=20_000)
 ROUND = replace(SF_TUNING, steps=200, warmup=0, ema=0.99)
 EVOLUTION: Values = {"share": 0.51, "rounds": 20, "group": 2, **SKIP, "validation": 2000}
-GAN = replace(MD_TUNING, batch=512, phase_betas={"discriminator": (0.0, 0.999)}, warmup=100, ema=0.99)
+GAN = replace(
+    MD_TUNING, batch=512, betas=(0.0, 0.99), phase_betas={"discriminator": (0.0, 0.999)}, warmup=100, ema=0.99
+)
 
 MD_UNET: Values = {"class": "MobileDiffusionUNet"}
 MD_VAE = Defaults(tier="paper", data={"source": "captions", "size": 256})
@@ -61,9 +63,9 @@ PAPER = (
     MD.few_steps("md-16", 16, "md-relu", MD_STEPS),
     # paper: 8 steps are the fewest without visible loss (read-S), its FID and CLIP not found; cost: 15 A100-days
     MD.few_steps("md-8", 8, "md-16", MD_STEPS),
-    # Section 1.5, UFOGen: under 10,000 iterations (read-S); settings of the reference code of UFOGen's first author.
+    # Section 1.5, UFOGen: under 10,000 iterations (read-S); level, weights and loss as on the 2-D bed.
     # paper: FID 11.67, CLIP 0.320, HPS 26.65 in one step (read-S); cost: 2.5 A100-days
-    MD.few_steps("md-1", 1, "md-relu", GAN, kind="gan", guidance=1.0, options={"jumps": 4, "every": 2}),
+    MD.few_steps("md-1", 1, "md-relu", GAN, kind="gan", guidance=1.0, options=ONE_STEP),
     # ----------------------------------------------------------------------------------------------------- SnapFusion
     # Paper: AdamW, weight decay 0.01, batch 2048 on 16 or 32 nodes of 8 A100, LAION-5B and COYO-700M (read-P).
     # Section 2.5, first: SD-1.5 learns to predict v.

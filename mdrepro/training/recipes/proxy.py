@@ -13,7 +13,7 @@ from mdrepro.data.folders import CLIP
 from mdrepro.diffusion.levels import V_FROM_PURE_NOISE
 from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.recipes import paper
-from mdrepro.training.recipes.defaults import DROP, SKIP, Defaults, Values
+from mdrepro.training.recipes.defaults import DROP, ONE_STEP, SKIP, Defaults, Values
 from mdrepro.training.recipes.paper import DRAWN, MD_UNET, SD_LATENT
 
 CRITIC: Values = {"start": 30_000}
@@ -53,7 +53,7 @@ PROXY = (
     MD.few_steps("proxy-8", 8, "proxy-16", MD_TUNING),
     # UFOGen.
     # wanted: better than proxy-8 run for one step (paper: FID 8.65 -> 11.67 from 50 steps to 1, read-S); cost: 2 h
-    MD.few_steps("proxy-1", 1, "proxy-relu", GAN, kind="gan", guidance=1.0, options={"jumps": 4, "every": 2}),
+    MD.few_steps("proxy-1", 1, "proxy-relu", GAN, kind="gan", guidance=1.0, options=ONE_STEP),
     # ----------------------------------------------------------------------------------------------------- SnapFusion
     # SD-1.5's network, 859.5M, learns v and 256 px: 90.1 GMAC.
     # wanted: FID at 256 px below that of SD-1.5 as it comes; cost: 4 h

@@ -1,6 +1,6 @@
 """The diffusion-GAN: what its networks are shown, its losses, and one step on the ring."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -21,10 +21,13 @@ from mdrepro.training.objectives.diffusion_gan import (
     generator_adversarial,
     reconstruction_loss,
 )
+from mdrepro.training.recipes import registry
+from mdrepro.training.recipes.defaults import ONE_STEP
 from tests.support import bed, testbed
 from tests.support import tiny_pipeline as tiny
 
 COUNT = 10_000
+BED, BED_STEPS = ONE_STEP, 1500
 
 
 class Generator(nn.Module):
@@ -68,8 +71,8 @@ def shown(**settings: Any) -> tuple[DiffusionGAN, dict[str, Tensor]]:
         x_t, t, text = made.networks["generator"].seen[-1]
         a, s = kept[t].sqrt()[:, None, None, None], (1 - kept[t]).sqrt()[:, None, None, None]
         clean = (a * x_t - s * 0.5 * x_t).detach()
-        lower = (t - 1000 // made.jumps).clamp(min=0)
         x, judged_at, judged_text = made.networks["discriminator"].seen[-1]
+        lower = judged_at[-COUNT:] if made.drawn else (t - 1000 // made.jumps).clamp(min=0)
         found |= {"t": t, "x_t": noise(x_t, batch["latent"], t), f"fake, {phase.name}": noise(x[-COUNT:], clean, lower)}
         if phase.name == "discriminator":
             found["real"] = noise(x[:COUNT], batch["latent"], lower)
@@ -137,6 +140,19 @@ def test_times_may_be_those_of_the_sampler_and_lean_to_the_last() -> None:
     assert unlike_new_noise(shown(jumps=2)[1]) < 0.05
 
 
+@pytest.mark.parametrize("power", [1.0, 3.0])
+def test_a_drawn_level_lies_between_0_and_t(power: float) -> None:
+    made, found = shown(drawn=power)
+    assert unlike_new_noise(found) < 0.05
+    level = made.networks["discriminator"].seen[-1][1]
+    assert level.min() >= 0
+    assert (level <= found["t"]).all()
+    share = (level + 0.5) / found["t"]
+    assert share.mean() == pytest.approx(1 / (power + 1), abs=0.015)  # E u^k
+    correlation = torch.corrcoef(torch.stack([share[found["t"] > 300], found["t"][found["t"] > 300]]))[0, 1]
+    assert abs(correlation) < 0.05
+
+
 def test_losses_are_the_cross_entropies_of_the_reference_recipe() -> None:
     generator = torch.Generator().manual_seed(0)
     real, fake = (2 * torch.randn(5, 1, 3, 3, generator=generator) for _ in range(2))
@@ -165,6 +181,88 @@ def test_the_reconstruction_weighed_by_epsilon_is_the_error_in_e() -> None:
         rtol=1e-4,
         atol=0,
     )
+
+
+@pytest.mark.parametrize("pure_noise", [True, False])
+def test_the_reconstruction_weighed_by_v_is_the_loss_of_a_v_model_at_all_times(pure_noise: bool) -> None:
+    scheduler = bed.scheduler(rescale_betas_zero_snr=pure_noise)
+    schedule = NoiseSchedule.from_scheduler(scheduler)
+    generator = torch.Generator().manual_seed(0)
+    for time in range(1000):
+        t = torch.tensor([time])
+        x0, noise, v = (torch.randn(1, 2, 3, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+        generated = schedule.x0(v, schedule.add_noise(x0, noise, t), t)
+        found = reconstruction_loss(schedule, x0, generated, t, "v")
+        wanted = (v - scheduler.get_velocity(x0, noise, t)).square().mean()
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+        weight = min(float(1 / (1 - scheduler.alphas_cumprod[time])), 20.0)
+        found = reconstruction_loss(schedule, x0, generated, t, "v", cap=20.0)
+        torch.testing.assert_close(found, weight * (x0 - generated).square().mean(), rtol=1e-4, atol=0)
+    if pure_noise:  # the error in e is no term at all at T - 1, where one step works
+        assert reconstruction_loss(schedule, x0, generated, t, "epsilon") == 0
+
+
+class Linear(nn.Module):
+    """D(x) = w x, one logit per image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.5, -0.5]))
+
+    def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        return (self.weight[:, None, None] * x).sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "relativistic"])
+def test_the_penalty_is_the_jacobians_norm_on_real_and_fake(loss: str) -> None:
+    batch, judge = bed.examples().batch(range(COUNT)), Linear()
+    x = batch["latent"].clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(judge(x, x, x).sum(), x, create_graph=True)
+    exact = 2 * slope.flatten(1).square().sum(1).mean()  # on real and on fake: linear, so the same
+    (wanted,) = torch.autograd.grad(exact, judge.weight)
+
+    def found(penalty: float) -> tuple[dict[str, Tensor], Tensor]:
+        made = DiffusionGAN(Generator(), judge, bed.scheduler(), loss=loss, penalty=penalty, radius=0.2)
+        terms = made.losses("discriminator", batch, Draws(0, 0, 0, COUNT))
+        return terms, torch.autograd.grad(terms["loss"], judge.weight)[0]
+
+    (without, slope_without), (terms, slope_with) = found(0.0), found(3.0)
+    assert terms["penalty"].item() == pytest.approx(exact.item(), rel=0.04)
+    torch.testing.assert_close(terms["loss"], without["loss"] + 3 * terms["penalty"])
+    torch.testing.assert_close((slope_with - slope_without) / 3, wanted, rtol=0.04, atol=0.1)
+
+
+def test_the_relativistic_loss_and_its_gradients_are_the_closed_form() -> None:
+    made = DiffusionGAN(Generator(), Judge(), bed.scheduler(), loss="relativistic", hold=None, reconstruction=0)
+    batch = bed.examples().batch(range(100))
+    generator, judge = made.networks["generator"], made.networks["discriminator"]
+    found = made.losses("discriminator", batch, Draws(0, 0, 0, 100))["loss"]
+    real, fake = judge.seen[-1][0].mean((1, 2, 3)).chunk(2)
+    torch.testing.assert_close(found, -torch.sigmoid(real - fake).log().mean())
+    found.backward()
+    torch.testing.assert_close(judge.slope.grad, -(torch.sigmoid(fake - real) * (real - fake)).mean())
+    judge.slope.grad = None
+    found = made.losses("generator", batch, Draws(0, 0, 0, 100))["loss"]
+    (fake, level, _), (real, level_of_real, _) = judge.seen[-2:]
+    assert torch.equal(level, level_of_real)
+    win = fake.mean((1, 2, 3)) - real.mean((1, 2, 3))
+    torch.testing.assert_close(found, -torch.sigmoid(win).log().mean())
+    found.backward()
+    x_t, t, _ = generator.seen[-1]
+    kept = bed.scheduler().alphas_cumprod
+    slope = (
+        -kept[level].sqrt() * (1 - kept[t]).sqrt() * x_t.mean((1, 2, 3))
+    )  # of a fake's mean, x0' = (a - s factor) x_t
+    torch.testing.assert_close(generator.factor.grad, -(torch.sigmoid(-win) * slope).mean())
+    torch.testing.assert_close(judge.slope.grad, -(torch.sigmoid(-win) * fake.mean((1, 2, 3))).mean())  # real is fixed
+
+
+@pytest.mark.parametrize("name", ["shapes-1-gan", "proxy-1", "md-1"])
+def test_rows_of_the_method_see_noise_and_the_last_time_and_weigh_the_error_in_v(name: str) -> None:
+    options = registry.get(name).options
+    assert options == ONE_STEP
+    assert (options["gamma"], options["last"] > 0, options["drawn"] > 0) == ("v", True, True)
+    assert registry.get("shapes-1").options["jumps"] == 1
 
 
 def test_the_total_is_the_weighted_sum() -> None:
@@ -218,7 +316,12 @@ def test_it_runs_on_the_real_networks() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"gamma": "v"}, "unknown gamma.*allowed: "),
+        ({"gamma": "e"}, "unknown gamma.*allowed: "),
+        ({"loss": "hinge"}, "unknown loss.*allowed: "),
+        ({"drawn": 0.0}, "'drawn': 0.0.*the others positive"),
+        ({"cap": 0.0}, "'cap': 0.0.*the others positive"),
+        ({"radius": 0.0}, "'radius': 0.0.*the others positive"),
+        ({"penalty": -1.0}, "penalty -1.0: the penalty must be from 0"),
         ({"times": "last"}, "unknown choice of times.*allowed: "),
         ({"last": 2.0}, "they must be a share from 0 to 1, and numbers from 1"),
         ({"jumps": 0}, "they must be a share from 0 to 1, and numbers from 1"),
@@ -230,29 +333,47 @@ def test_a_bad_option_is_named_with_what_is_allowed(option: dict[str, Any], mess
         DiffusionGAN(Generator(), Judge(), bed.scheduler(), **option)
 
 
-def one_step(steps: int, **settings: Any) -> tuple[float, float, float]:
-    """Sliced Wasserstein distance, share at a right mode, share at the rarest mode, of one step after training.
+LATENT: dict[str, Any] = {"jumps": 1, "last": 0.5}
+"""A latent GAN, as shapes-1: the level is always 0."""
 
-    The jump is all of T: at T / 4 the level under T - 1 is so noisy that it hides the modes of a plane.
-    """
+
+def one_step(steps: int, settings: Mapping[str, Any], seed: int = 0, **loop: Any) -> tuple[float, float, Tensor]:
+    """Sliced Wasserstein distance, share at a right mode, share at each mode of what it should have, of one step."""
     torch.manual_seed(3)
     generator = bed.trained()
-    made = DiffusionGAN(generator, testbed.ToyDiscriminator(generator), bed.scheduler(), jumps=1, last=0.5, **settings)
-    net = bed.fit(made, steps, phase_betas={"discriminator": (0.0, 0.999)})["generator"]
+    made = DiffusionGAN(generator, testbed.ToyDiscriminator(generator), bed.scheduler(), **settings)
+    net = bed.fit(made, steps, seed=seed, phase_betas={"discriminator": (0.0, 0.999)}, **loop)["generator"]
     noise, text, truth = bed.questions()
     sampler = RenoisingScheduler.from_config(bed.scheduler().config)
     points = testbed.sample(net, sampler, noise, text, 1)
     distance = testbed.sliced_wasserstein(points, truth)
-    return distance, bed.right(points, text), float(8 * testbed.mode_shares(points, bed.RING).min())
+    return distance, bed.right(points, text), 8 * testbed.mode_shares(points, bed.RING)
 
 
 @pytest.mark.slow
-def test_one_step_reaches_every_mode() -> None:
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_one_step_of_the_method_puts_nine_points_of_ten_right_and_reaches_every_mode(seed: int) -> None:
+    """With UFOGen's own level no point is right; all trials are in docs/training.md."""
+    distance, right, shares = one_step(BED_STEPS, BED, seed, betas=(0.0, 0.99))
+    assert distance < 0.2
+    assert right >= 0.9
+    assert shares.min() >= 0.5
+    assert shares.max() <= 2
+
+
+@pytest.mark.slow
+def test_one_step_at_ufogens_own_level_puts_no_point_right() -> None:
+    """Under t = T - 1 the level T - T / 4 is so noisy that it hides the modes of a plane."""
+    assert one_step(300, {**BED, "drawn": None}, betas=(0.0, 0.99))[1] < 0.05
+
+
+@pytest.mark.slow
+def test_one_step_of_a_latent_gan_reaches_every_mode() -> None:
     """The denoiser that it starts from: 0.89, no point, none."""
-    distance, right, rarest = one_step(700)
+    distance, right, shares = one_step(700, LATENT)
     assert distance < 0.18
     assert right > 0.72
-    assert rarest > 0.6
+    assert shares.min() > 0.6
 
 
 @pytest.mark.slow
@@ -266,6 +387,6 @@ def test_a_fault_leaves_one_step_far_away(fault: str, monkeypatch: pytest.Monkey
         monkeypatch.setattr(
             diffusion_gan, "discriminator_adversarial", lambda real, fake, hold: judge(fake, real, hold)
         )
-    distance, correct, _ = one_step(300, adversarial=0.0 if fault == "no adversarial term" else 1.0)
+    distance, correct, _ = one_step(300, LATENT | {"adversarial": 0.0 if fault == "no adversarial term" else 1.0})
     assert distance > 0.3
     assert correct < 0.4
