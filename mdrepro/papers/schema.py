@@ -4,7 +4,7 @@
 """
 
 import enum
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -206,6 +206,9 @@ class Table(Data):
     claims: tuple[Claim, ...] = ()
     controls: dict[CellKey, Name] = {}
     """For cells of derived columns that name no row of their own: the row they are compared with."""
+    differ: dict[Name, dict[Name, tuple[str, ...]]] = {}
+    """For two rows that claims compare: all that is not the same of their networks' recipes and their sampling.
+    ``start``: the networks they were fine-tuned from; ``updates``: how many they had in all."""
     curves: dict[Name, str] = {}
     """Rows of whole curves, and the rows of the paper's single points on them: what their names begin with."""
     on_pictures: dict[ColumnName, ColumnName | Literal[""]] = {}
@@ -233,6 +236,8 @@ class Table(Data):
             "on_pictures names unknown columns": {*self.on_pictures, *self.on_pictures.values(), ""}
             - {"", *self.columns},
             "networks of unknown rows": {row for run in self.tiers.values() for row in run.networks} - self.rows.keys(),
+            "differences of unknown rows": {*self.differ, *(o for each in self.differ.values() for o in each)}
+            - self.rows.keys(),
             "tier both available and not": self.tiers.keys() & self.not_at.keys(),
         }
         for fault, names in faults.items():
@@ -255,6 +260,19 @@ class Table(Data):
     def recipes(self, tier: Tier) -> tuple[str, ...]:
         """Recipes of the checkpoints that a run at a tier rests on, scorers first."""
         return self.tiers[tier].recipes if tier in self.tiers else ()
+
+    def unmatched(self, claim: Claim) -> list[str]:
+        """Pairs of rows that a claim compares and that were not trained for as many updates, in words."""
+        known = (pair for pair in self.pairs(claim) if "updates" in self.differ.get(pair[0], {}).get(pair[1], ()))
+        return [f"{row} and {other}" for row, other in dict.fromkeys(known)]
+
+    def pairs(self, claim: Claim) -> Iterator[tuple[str, str]]:
+        """Rows that a claim's conditions set beside each other, in one cell or in two."""
+        for condition in (*claim.conditions, *claim.control):
+            row, _, column = condition.left.partition("/")
+            right = condition.right.partition("/")[0] if isinstance(condition.right, str) else ""
+            if (other := self.compared(row, column) or right) and other != row:
+                yield row, other
 
     def compared(self, row: str, column: str) -> str | None:
         """The row that a derived cell compares ``row`` with; None where the column is not derived or names none."""
