@@ -1,7 +1,7 @@
 """The two errors that end work early with a message for the user."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 
 class BadInput(ValueError):
@@ -27,10 +27,17 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> BadInput:
     return BadInput(f"unknown {kind} {name!r}{hint}; allowed: {', '.join(choices) or 'none'}")
 
 
+def check(kind: str, name: str, choices: Collection[str]) -> str:
+    """The name, if it is one of the choices. Raises BadInput with the message of `unknown` otherwise."""
+    if name not in choices:
+        raise unknown(kind, name, choices)
+    return name
+
+
 def select_all(kind: str, wanted: Sequence[str], choices: Iterable[str]) -> list[str]:
     """The wanted choices, ``all`` for every one; in their order, each once. Raises BadInput for another name."""
     choices = list(choices)
     for name in wanted:
-        if name not in ("all", *choices):
-            raise unknown(kind, name, choices)
+        if name != "all":
+            check(kind, name, choices)
     return [name for name in choices if name in wanted or "all" in wanted]

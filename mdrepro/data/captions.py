@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mdrepro.core import machine
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.data import pixels
 
 CHOICES = ("all", "first")
@@ -50,9 +50,8 @@ class Preparation:
     broken: float = 0.01
 
     def __post_init__(self) -> None:
-        for kind, name, allowed in (("fit", self.fit, pixels.FITS), ("captions", self.captions, CHOICES)):
-            if name not in allowed:
-                raise unknown(kind, name, allowed)
+        check("fit", self.fit, pixels.FITS)
+        check("captions", self.captions, CHOICES)
         if self.size < 1 or not 0 <= self.broken < 1:
             raise BadInput(
                 f"size {self.size} px, broken {self.broken}: must be 1 px or more, and a share from 0 to below 1"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdrepro.core import paths
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.core.files import sha256
 
 ROOT = "COCO_ROOT"
@@ -96,9 +96,7 @@ def choose(name: str, count: int | None = None, prompts: Path | None = None) -> 
     Raises BadInput for an unknown set, annotations that cannot be read, or fewer captions than ``count``; NotAttempted
     where COCO is not on this machine, or not all of its pictures.
     """
-    if name not in SETS:
-        raise unknown("set of COCO", name, SETS)
-    row = SETS[name]
+    row = SETS[check("set of COCO", name, SETS)]
     if reason := lacks(row):
         raise NotAttempted(f"evaluation on {name}: {reason}")
     from mdrepro.data import captions
@@ -132,8 +130,7 @@ def drawn(draw: str, listed: Sequence[tuple[str, tuple[str, ...]]], seed: int = 
 
     ``draw`` is as of `CocoSet`; ``listed`` are file names with their captions, in any order.
     """
-    if draw not in DRAWS:
-        raise unknown("draw", draw, DRAWS)
+    check("draw", draw, DRAWS)
     pairs = [(file, place, text) for file, texts in listed for place, text in enumerate(texts) if text.strip()]
     pairs.sort(key=lambda pair: _number(seed, pair[0], pair[1]))
     if draw == "pair":

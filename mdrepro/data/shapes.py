@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 
 SIZE = 64  # px, height and width
 VERSION = 2  # of scenes, drawing and wording together; another number is other data
@@ -121,8 +121,7 @@ class Scene:
 
 def scene(split: str, index: int) -> Scene:
     """Scene ``index`` of a split, any number from 0. Raises BadInput for an unknown split or a negative index."""
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
+    check("split", split, SPLITS)
     if index < 0:
         raise BadInput(f"scene {index}: must be from 0")
     rng = np.random.default_rng([VERSION, list(SPLITS).index(split), index])
@@ -196,8 +195,7 @@ class Shapes:
     """Scenes ``first`` to ``first + count - 1`` of a split: ``pixels`` uint8 (b, 3, 64, 64), ``caption``, ``scene``."""
 
     def __init__(self, split: str, count: int, first: int = 0) -> None:
-        if split not in SPLITS:
-            raise unknown("split", split, SPLITS)
+        check("split", split, SPLITS)
         if count < 1 or first < 0:
             raise BadInput(f"{count} scenes from {first}: must be at least 1, from 0 on")
         self.split, self.count, self.first = split, count, first

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.data import folders
 from mdrepro.data.examples import Examples
 
@@ -43,8 +43,7 @@ def settings(data: Mapping[str, Any]) -> dict[str, Any]:
     Raises BadInput for an unknown source.
     """
     source = data.get("source", "")
-    if source not in SOURCES:
-        raise unknown("data.source", source, SOURCES)
+    check("data.source", source, SOURCES)
     known = {**SOURCES[source], **COMMON}
     return {"source": source, **{name: data.get(name, value) for name, value in known.items()}}
 

@@ -19,7 +19,7 @@ from webdataset.shardlists import expand_urls  # type: ignore[import-untyped]
 from webdataset.tariterators import base_plus_ext  # type: ignore[import-untyped]
 
 from mdrepro.core.console import track
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.core.files import replacing
 from mdrepro.data import pixels
 from mdrepro.data.captions import CaptionedPictures, Picture, Preparation
@@ -116,8 +116,7 @@ def _local(url: str, downloads: Path | None) -> Path:
     if address.scheme in ("", "file"):
         return Path(urllib.request.url2pathname(address.path) if address.scheme else url)
     allowed = ["file", *sorted(set(gopen_schemes) - {"__default__", "pipe"})]
-    if address.scheme not in allowed:
-        raise unknown(f"scheme of the shard {url}:", address.scheme, allowed)
+    check(f"scheme of the shard {url}:", address.scheme, allowed)
     if downloads is None:
         raise BadInput(f"{url} is not on this machine: name the folder (downloads) that it is to be fetched to")
     name = address.path.rsplit("/", 1)[-1]

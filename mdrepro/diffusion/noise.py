@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.diffusion.protocols import Scheduler
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -34,8 +34,7 @@ class NoiseSchedule:
     """
 
     def __init__(self, alphas_cumprod: Tensor, prediction_type: str, clean: float = 1.0) -> None:
-        if prediction_type not in PREDICTIONS:
-            raise unknown("prediction_type", prediction_type, PREDICTIONS)
+        check("prediction_type", prediction_type, PREDICTIONS)
         if prediction_type == "epsilon" and float(alphas_cumprod.min()) <= 0:
             raise BadInput("epsilon does not determine x0 at a level of pure noise: expected v_prediction or sample")
         self.total, self.prediction_type = len(alphas_cumprod), prediction_type

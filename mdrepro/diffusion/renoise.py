@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.diffusion.noise import PREDICTIONS
 from mdrepro.diffusion.protocols import Device, Generators, Timestep
 
@@ -42,8 +42,7 @@ class RenoisingScheduler(SchedulerMixin, ConfigMixin):
         prediction_type: str = "epsilon",
         rescale_betas_zero_snr: bool = False,
     ) -> None:
-        if prediction_type not in PREDICTIONS:
-            raise unknown("prediction_type", prediction_type, PREDICTIONS)
+        check("prediction_type", prediction_type, PREDICTIONS)
         if rescale_betas_zero_snr and prediction_type == "epsilon":
             raise BadInput("epsilon does not determine x0 at a level of pure noise: expected v_prediction or sample")
         self.alphas_cumprod: Tensor = DDIMScheduler(

@@ -7,7 +7,7 @@ from typing import Any
 
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.diffusion.renoise import RenoisingScheduler
 
@@ -34,9 +34,7 @@ def scheduler_for(name: str, scheduler: Scheduler) -> Scheduler:
     other class's defaults it leaves to the new class, whose defaults may be another noise schedule. Raises BadInput for
     an unknown name, or a scheduler without betas that it can take over.
     """
-    if name not in SAMPLERS:
-        raise unknown("sampler", name, SAMPLERS)
-    kind, fixed = SAMPLERS[name]
+    kind, fixed = SAMPLERS[check("sampler", name, SAMPLERS)]
     config, known = scheduler.config, inspect.signature(kind).parameters
     if "beta_start" not in config or (config.get("trained_betas") is not None and "trained_betas" not in known):
         raise BadInput(

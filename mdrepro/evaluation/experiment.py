@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.data.coco import DRAWN
 from mdrepro.diffusion.samplers import SAMPLERS
 from mdrepro.evaluation import networks
@@ -270,8 +270,7 @@ def _setup(table: Table, row: str, declared: DeclaredSetup, parameters: Mapping[
         registry.get(recipe)
     named = {"sampler": (declared.sampler, [*SAMPLERS, OWN]), "removal": (declared.removed, networks.REMOVALS)}
     for kind, (name, choices) in named.items():
-        if name not in choices:
-            raise unknown(f"{kind} of {table.id}, row {row}", name, choices)
+        check(f"{kind} of {table.id}, row {row}", name, choices)
     return Setup(
         recipe=declared.recipe,
         steps=int(value(declared.steps)),

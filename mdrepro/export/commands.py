@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.core.files import swap, unfinished
 from mdrepro.core.provenance import installed, state
 from mdrepro.export import bundle, components, parity
@@ -56,17 +56,15 @@ def export(
         NotAttempted: a package is missing, or a recipe is not trained.
         parity.GateMissed: a network is too far from PyTorch's; nothing of it was written.
     """
-    if target not in TARGETS:
-        raise unknown("target", target, TARGETS)
-    if strange := [one for one in wanted if one not in COMPONENTS]:
-        raise unknown("component", strange[0], COMPONENTS)
-    form = TARGETS[target]
+    form = TARGETS[check("target", target, TARGETS)]
+    for one in wanted:
+        check("component", one, COMPONENTS)
     selected = [one for one in COMPONENTS if one in wanted or not wanted]
     kinds = list(dict.fromkeys(precisions))
     if not kinds:
         raise BadInput(f"precision: expected one or more of {', '.join(form.precisions)}")
-    if strange := [kind for kind in kinds if kind not in form.precisions]:
-        raise unknown("precision", strange[0], form.precisions)
+    for kind in kinds:
+        check("precision", kind, form.precisions)
     model = components.find(name, resolution, decoder)
     head = _head(model, target)
     report: dict[str, Any] = {"model": model.name, "target": target, "weights": model.weights, "files": []}

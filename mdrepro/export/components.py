@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check, unknown
 from mdrepro.diffusion.guidance import guidance_embedding, guidance_width
 from mdrepro.models import autoencoders, latents, presets, systems, text
 from mdrepro.models.network import LARGEST, LATENT_FACTOR
@@ -151,8 +151,7 @@ class Model:
         Raises:
             BadInput: another name or number, or a resolution that the network cannot take.
         """
-        if name not in COMPONENTS:
-            raise unknown("component", name, COMPONENTS)
+        check("component", name, COMPONENTS)
         if branches not in (None, 1, 2):
             raise BadInput(f"branches is {branches}: it must be 1 (no guidance) or 2")
         if name == "text-encoder":

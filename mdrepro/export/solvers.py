@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 
 Array = NDArray[Any]
 
@@ -45,8 +45,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for kind, allowed in ALLOWED.items():
-            if (name := getattr(self, kind)) not in allowed:
-                raise unknown(kind, name, allowed)
+            check(kind, getattr(self, kind), allowed)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:

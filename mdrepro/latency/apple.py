@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.core.files import sha256
 from mdrepro.latency import file_metadata
 from mdrepro.latency.file_metadata import FileMetadata
@@ -48,8 +48,7 @@ def measure(
         BadInput: other units, or no such package.
         NotAttempted: this is no Mac, or coremltools is not installed; the message has the commands.
     """
-    if units not in UNITS:
-        raise unknown("compute units", units, UNITS)
+    check("compute units", units, UNITS)
     if not package.is_dir():
         raise BadInput(f"{package}: no such package")
     if sys.platform != "darwin":

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.latency.records import Times
 
 ACCELERATORS = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true"}  # what computes, and the option for it
@@ -50,8 +50,7 @@ def refused(accelerator: str, delegated: tuple[int, int] | None) -> bool:
 
 def command(tool: str, model: str, accelerator: str, threads: int, runs: int = RUNS) -> list[str]:
     """The call of the tool for a model, paths on the machine that runs it. Raises BadInput for what is not allowed."""
-    if accelerator not in ACCELERATORS:
-        raise unknown("accelerator", accelerator, ACCELERATORS)
+    check("accelerator", accelerator, ACCELERATORS)
     return [tool, f"--graph={model}", *options(threads, runs), ACCELERATORS[accelerator]]
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.latency.records import Component
 
 
@@ -23,8 +23,7 @@ class FileMetadata:
     resolution: int | None = None
 
     def __post_init__(self) -> None:
-        if self.component not in get_args(Component):
-            raise unknown("component", self.component, get_args(Component))
+        check("component", self.component, get_args(Component))
 
     def fields(self) -> dict[str, Any]:
         """As fields of a record."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.core.files import sha256
 from mdrepro.latency import benchmark_model
 from mdrepro.latency.records import Record, record
@@ -39,8 +39,7 @@ def read(kind: str, file: Path, about: Fields) -> list[Record]:
     Raises:
         BadInput: an unknown kind, a file that is no such report, or fields that are missing.
     """
-    if kind not in KINDS:
-        raise unknown("kind of report", kind, KINDS)
+    check("kind of report", kind, KINDS)
     try:
         content = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

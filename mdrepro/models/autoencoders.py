@@ -5,7 +5,7 @@ What SnapFusion kept wider to come to 13M is not published.
 
 from diffusers import AutoencoderKL
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.models import systems
 from mdrepro.models.mobilediffusion import vae
 
@@ -17,9 +17,7 @@ def build(name: str) -> AutoencoderKL:
     the config. Raises BadInput for a name that is not in `systems.autoencoders`, such as ``mobilediffusion-lite``.
     """
     known = systems.autoencoders()
-    if name not in known:
-        raise unknown("autoencoder", name, known)
-    row = known[name]
+    row = known[check("autoencoder", name, known)]
     config = vae.arguments(row.layout, systems.WIDTH) | dict(row.config)
     if row.layout.decoder_share == 1 and row.layout.decoder_resnets == vae.ENCODER_RESNETS + 1:  # diffusers' own
         return AutoencoderKL(**{key: value for key, value in config.items() if not key.startswith("decoder_")}).eval()

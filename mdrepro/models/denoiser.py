@@ -12,7 +12,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.diffusion.guidance import guidance_width
 from mdrepro.models.safe import SafeModelMixin
 
@@ -28,8 +28,7 @@ CLASSES: Mapping[str, str] = MappingProxyType(
 
 def class_named(name: str, setting: str) -> type[ModelMixin]:
     """The class of this name in `CLASSES`. Raises BadInput, which names the ``setting``, where it is none of them."""
-    if name not in CLASSES:
-        raise unknown(setting, name, CLASSES)
+    check(setting, name, CLASSES)
     kind: type[ModelMixin] = getattr(importlib.import_module(CLASSES[name]), name)
     return kind
 

@@ -16,7 +16,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.diffusion.protocols import Configured, Generators
 from mdrepro.models.protocols import Autoencoder
 
@@ -46,8 +46,7 @@ def convert(pixels: Tensor, source: str, target: str) -> Tensor:
     unknown range, another type than the range's, and floats more than `TOLERANCE` outside the range, or not finite.
     """
     for name in (source, target):
-        if name not in PIXEL_RANGES:
-            raise unknown("pixel range", name, PIXEL_RANGES)
+        check("pixel range", name, PIXEL_RANGES)
     if (source == "uint8") != (pixels.dtype == torch.uint8) or not (pixels.is_floating_point() or source == "uint8"):
         raise BadInput(f"pixels declared as {source} are {pixels.dtype}")
     low = -1.0 if source == "-1..1" else 0.0

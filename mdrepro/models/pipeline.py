@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.diffusion.guidance import guidance_embedding, guidance_width
 from mdrepro.diffusion.protocols import Generators, Scheduler
 from mdrepro.models import latents as convention
@@ -132,11 +132,9 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         Raises BadInput where an argument is not allowed, or the scheduler's first timestep is far from pure noise (as
         DDIM's is at one step with ``timestep_spacing="leading"``).
         """
-        if output_type not in OUTPUT_TYPES:
-            raise unknown("output_type", output_type, OUTPUT_TYPES)
+        check("output_type", output_type, OUTPUT_TYPES)
         for name in callback_on_step_end_tensor_inputs:
-            if name not in self._callback_tensor_inputs:
-                raise unknown("callback tensor", name, self._callback_tensor_inputs)
+            check("callback tensor", name, self._callback_tensor_inputs)
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         guidance = self.config.default_guidance if guidance_scale is None else guidance_scale
         if steps < 1 or guidance < 1:

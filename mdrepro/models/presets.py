@@ -5,7 +5,7 @@ Importing this module imports neither torch nor diffusers: only building a netwo
 
 from typing import TYPE_CHECKING
 
-from mdrepro.core.errors import unknown
+from mdrepro.core.errors import check
 from mdrepro.models import systems
 from mdrepro.models.network import Kind, Preset
 
@@ -30,9 +30,7 @@ def names(kind: Kind | None = None) -> list[str]:
 def get(name: str) -> Preset:
     """The preset of this name. Raises BadInput, which names all and the nearest one, where there is none."""
     known = rows()
-    if name not in known:
-        raise unknown("network", name, known)
-    return known[name]
+    return known[check("network", name, known)]
 
 
 def select(wanted: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.models.network import DECODER, EVOLVABLE_UNET, LATENT_FACTOR, MOBILE_UNET, TEXT_MODEL, UNET, Preset
 from mdrepro.models.snapfusion.blocks import MEETS_TABLE_1, MEETS_TABLE_3
 
@@ -314,9 +314,7 @@ def whole() -> dict[str, System]:
 
 def get(name: str) -> System:
     """The whole system of this name. Raises BadInput, which names all and the nearest one, where there is none."""
-    if name not in whole():
-        raise unknown("system", name, whole())
-    return SYSTEMS[name]
+    return SYSTEMS[check("system", name, whole())]
 
 
 def autoencoders() -> dict[str, Autoencoder]:

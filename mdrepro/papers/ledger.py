@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mdrepro.core.errors import unknown
+from mdrepro.core.errors import check, unknown
 from mdrepro.papers.base import CONFIRMED
 from mdrepro.papers.claims import Claim, ClaimVerdict, Condition
 from mdrepro.papers.schema import TIERS, Column, Paper, Table, Tier, Verdict
@@ -31,9 +31,7 @@ def tables(*, planned: bool = False) -> dict[str, Table]:
 def find(name: str, *, planned: bool = False) -> Table:
     """The table called ``name``. Raises BadInput, naming all tables, for any other name."""
     known = tables(planned=planned)
-    if name not in known:
-        raise unknown("table", name, known)
-    return known[name]
+    return known[check("table", name, known)]
 
 
 def check_tier(name: str) -> Tier:

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mdrepro.core.errors import unknown
+from mdrepro.core.errors import check
 from mdrepro.metrics.cost.counters import Args, Options, run, storage
 
 BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "float16": 2})
@@ -120,7 +120,6 @@ def peak_activations(
         kind: ``float32`` or ``float16``, in which every activation is held. Raises BadInput for another.
         fused: whether softmax attention runs as one kernel that stores no attention weights.
     """
-    if kind not in BYTES:
-        raise unknown("type of number", kind, BYTES)
+    check("type of number", kind, BYTES)
     peaks: dict[bool, int] = run(network, inputs, watch_memory)[0]
     return peaks[fused] * BYTES[kind]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
 
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.metrics.image import weights
 from mdrepro.metrics.image.networks import Network, Texts, pretrained
 
@@ -71,8 +71,7 @@ def open_clip(source: str, sha256: str | None, download: bool) -> Network:
         raise NotAttempted("the encoder open-clip needs the package open_clip: pip install open_clip_torch") from error
     name, _, file = source.partition("=")
     name, _, tag = (name, "", "") if file else source.rpartition("/")
-    if name not in package.list_models():
-        raise unknown("model of open_clip", name, package.list_models())
+    check("model of open_clip", name, package.list_models())
     path = weights.file_of(file) if file else _cached(package, name, tag, download)
     if not path.is_file():
         raise BadInput(f"{path} is no file of weights")
@@ -101,8 +100,7 @@ def open_clip(source: str, sha256: str | None, download: bool) -> Network:
 
 def _cached(package: Any, name: str, tag: str, download: bool) -> Path:
     tags = package.list_pretrained_tags_by_model(name)
-    if tag not in tags:
-        raise unknown(f"tag of {name}", tag, tags)
+    check(f"tag of {name}", tag, tags)
     get = f"get it with --download, or name a file: --weights {name}=FILE"
     settings = package.pretrained.get_pretrained_cfg(name, tag)
     try:

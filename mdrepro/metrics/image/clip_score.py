@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.metrics.bootstrap import Interval, cluster_interval
 from mdrepro.metrics.image.statistics import Features, as_features
 
@@ -54,8 +54,7 @@ def clip_score(values: NDArray[np.float64], scale: str = "cosine", *, seed: int 
 
     Raises BadInput for an unknown scale, or fewer than 2 images.
     """
-    if scale not in SCALES:
-        raise unknown("scale", scale, SCALES)
+    check("scale", scale, SCALES)
     if len(values) < 2:
         raise BadInput(f"a CLIP score needs at least 2 images, got {len(values)}")
     how = SCALES[scale]

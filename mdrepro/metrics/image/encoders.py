@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.metrics.image import clip, networks
 from mdrepro.metrics.image.catalogue import DEFAULTS, ENCODERS, EncoderRow
 from mdrepro.metrics.image.networks import Network
@@ -73,9 +73,7 @@ class Encoder:
 
 def row(name: str) -> EncoderRow:
     """A row of `ENCODERS`. Raises BadInput for another name."""
-    if name not in ENCODERS:
-        raise unknown("encoder", name, ENCODERS)
-    return ENCODERS[name]
+    return ENCODERS[check("encoder", name, ENCODERS)]
 
 
 def device(name: str) -> torch.device:

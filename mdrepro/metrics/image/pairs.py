@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.metrics.bootstrap import cluster_interval
 from mdrepro.metrics.image import images, reconstruction
 from mdrepro.metrics.image.catalogue import BACKBONES
@@ -51,8 +51,7 @@ def evaluate(reference: Path, folder: Path, metrics: Sequence[str] | None = None
     that were asked for by name, images too small for them.
     """
     for name in metrics or ():
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
+        check("metric", name, METRICS)
     pairs = paired(reference, folder)
     wanted = list(dict.fromkeys(metrics or METRICS))
     ready, reasons = measures(wanted)

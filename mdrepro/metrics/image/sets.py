@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.metrics.image import features, frechet, images, kernel, manifold
 from mdrepro.metrics.image.clip_score import SCALES, clip_score, cosines
 from mdrepro.metrics.image.encoders import Encoder
@@ -55,8 +55,7 @@ def evaluate(
     """
     how, wanted = options or Options(), list(dict.fromkeys(metrics))
     for name in wanted:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
+        check("metric", name, METRICS)
     compared = [name for name in wanted if name != "clip-score"]
     files = images.files(generated)
     encoders: dict[str, Encoder] = {}

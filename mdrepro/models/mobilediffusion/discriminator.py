@@ -11,7 +11,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 
-from mdrepro.core.errors import unknown
+from mdrepro.core.errors import check
 from mdrepro.models.denoiser import class_named
 from mdrepro.models.protocols import Denoiser
 from mdrepro.models.safe import SafeModelMixin
@@ -33,8 +33,7 @@ class Discriminator(SafeModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         kind = class_named(unet_class, "unet_class")
-        if logits not in LOGITS:
-            raise unknown("kind of logits", logits, LOGITS)
+        check("kind of logits", logits, LOGITS)
         self.unet = kind.from_config(unet_config or {})
         last = self.unet.conv_out
         self.unet.conv_out = nn.Identity()

@@ -19,7 +19,7 @@ from diffusers.models.autoencoders.vae import Decoder
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.models import systems
 from mdrepro.models.safe import SafeModelMixin
 from mdrepro.models.systems import DecoderLayout
@@ -92,8 +92,7 @@ def configuration(row: str, width: int) -> dict[str, Any]:
 
     Raises BadInput for another row, or a width that is no positive multiple of 8.
     """
-    if row not in FAMILY:
-        raise unknown("row", row, FAMILY)
+    check("row", row, FAMILY)
     if width < 8 or width % 8:
         raise BadInput(f"width {width}: a multiple of 8, from 8")
     return arguments(FAMILY[row], width)

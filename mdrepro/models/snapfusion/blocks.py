@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 
 KINDS = ("resnet", "cross-attention")
 ACTIONS = ("remove", "duplicate")
@@ -108,10 +108,8 @@ class Layout:
 
     def find(self, stage: str, kind: str, index: int) -> Block:
         """The block of this name. Raises BadInput that names what is there."""
-        if stage not in self.stages:
-            raise unknown("stage", stage, self.stages)
-        if kind not in KINDS:
-            raise unknown("kind of block", kind, KINDS)
+        check("stage", stage, self.stages)
+        check("kind of block", kind, KINDS)
         there = {block.index: block for block in self.blocks() if (block.stage, block.kind) == (stage, kind)}
         if index not in there:
             listed = ", ".join(map(str, there)) or "none is left"

@@ -24,7 +24,7 @@ from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.models.denoiser import BaseDenoiser
 from mdrepro.models.safe import refuse_pickles
 from mdrepro.models.snapfusion.blocks import Block, Layout, sd_layout
@@ -237,8 +237,8 @@ class EvolvableUNet(BaseDenoiser):
         """
         before, names = self._left_out, frozenset(names)
         there = [block.name for block in self.blocks()]
-        if missing := sorted(names.difference(there)):
-            raise unknown("block", missing[0], there)
+        for name in sorted(names):
+            check("block", name, there)
         self._left_out = before | names
         try:
             yield

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.core.files import digest, replacing_folder, sha256, write_json
 from mdrepro.core.paths import runs
 from mdrepro.core.provenance import installed
@@ -45,8 +45,7 @@ class Piece:
     branches: int = 1
 
     def __post_init__(self) -> None:
-        if self.network not in (known := systems.exports()):
-            raise unknown("network to export", self.network, known)
+        check("network to export", self.network, systems.exports())
         allowed = (1, 2) if self.component == "unet" else (1,)
         if self.branches not in allowed:
             raise BadInput(f"{self.network}: branches is {self.branches}: it must be {' or '.join(map(str, allowed))}")
@@ -82,8 +81,7 @@ class Kept:
 
 def made_of(piece: Piece, precision: str, resolution: int) -> dict[str, Any]:
     """All that a file depends on, as JSON values. Raises BadInput for another precision."""
-    if precision not in ARITHMETIC:
-        raise unknown("precision", precision, ARITHMETIC)
+    check("precision", precision, ARITHMETIC)
     return {
         "model": piece.model,
         "component": piece.component,

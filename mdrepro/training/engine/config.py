@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 
 PRECISIONS = ("fp32", "bf16")
 OPTIMISERS = ("adamw", "muon")
@@ -53,9 +53,9 @@ class LoopConfig:
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        for name, allowed in (("precision", PRECISIONS), ("decay", DECAYS), ("optimiser", OPTIMISERS)):
-            if getattr(self, name) not in allowed:
-                raise unknown(name, getattr(self, name), allowed)
+        check("precision", self.precision, PRECISIONS)
+        check("decay", self.decay, DECAYS)
+        check("optimiser", self.optimiser, OPTIMISERS)
         from_one = ("steps", "batch", "accumulation", "checkpoint_every", "log_every")
         for name in (*from_one, "warmup", "threads", "clip", "weight_decay", "seed"):
             least = int(name in from_one)

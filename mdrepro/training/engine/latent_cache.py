@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from mdrepro.core.console import Progress
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.core.files import digest, replacing, sha256, sweep, write_text
 from mdrepro.core.locks import hold
 from mdrepro.data import hashes
@@ -108,8 +108,7 @@ def build(
             that are not finite in ``dtype``.
     """
     for kind, name, allowed in (("dtype", dtype, DTYPES), ("posterior", posterior, POSTERIORS)):
-        if name not in allowed:
-            raise unknown(kind, name, allowed)
+        check(kind, name, allowed)
     if min(batch, shard, len(examples)) < 1:
         raise BadInput(f"batch {batch}, shard {shard}, {len(examples)} samples: each must be 1 or more")
     parts = {

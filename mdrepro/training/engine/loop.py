@@ -17,7 +17,7 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import nn
 
 from mdrepro.core.console import Progress
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.data.examples import Batch, Examples
 from mdrepro.training.engine import checkpoint, optimisers, processes
 from mdrepro.training.engine.checkpoint import Checkpoint
@@ -279,8 +279,7 @@ class _Run:
 def _check(objective: Objective, examples: Examples, config: LoopConfig, accelerator: Accelerator) -> None:
     names = [phase.name for phase in objective.phases]
     for name in (*config.learning_rates, *config.phase_betas):
-        if name not in names:
-            raise unknown("phase", name, names)
+        check("phase", name, names)
     shares = config.accumulation * accelerator.num_processes
     if config.batch % shares:
         raise BadInput(

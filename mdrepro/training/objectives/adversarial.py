@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check, unknown
 
 KINDS = ("hinge", "bce")
 LARGEST, SMALLEST = 1e4, 1e-4  # bounds of the adaptive weight and of the norm that it divides by
@@ -58,8 +58,7 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
 
 def generator_loss(fake: Tensor, kind: str) -> Tensor:
     """``hinge``: -fake. ``bce``: -log sigmoid(fake), which does not saturate. The mean, a scalar."""
-    if kind not in KINDS:
-        raise unknown("adversarial kind", kind, KINDS)
+    check("adversarial kind", kind, KINDS)
     return -fake.float().mean() if kind == "hinge" else F.softplus(-fake.float()).mean()
 
 

@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.data.examples import Batch, Examples
 from mdrepro.metrics.image.reconstruction import Lpips
 from mdrepro.models import latents
@@ -65,9 +65,8 @@ class Terms:
             raise BadInput(f"power {self.power}: 1 (absolute) or 2 (squared)")
         if min(self.perceptual, self.adversarial, self.start) < 0:
             raise BadInput("perceptual, adversarial and start: from 0")
-        for what, value, allowed in (("kind", self.kind, KINDS), ("balance", self.balance, BALANCES)):
-            if value not in allowed:
-                raise unknown(f"adversarial {what}", value, allowed)
+        check("adversarial kind", self.kind, KINDS)
+        check("adversarial balance", self.balance, BALANCES)
 
 
 def reconstruction_loss(x: Tensor, y: Tensor, power: int = 2) -> Tensor:

@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.data.sources import CAPTIONLESS
 from mdrepro.training import objectives
 from mdrepro.training.recipes.recipe import Recipe
@@ -88,9 +88,7 @@ def get(name: str) -> Kind:
     if name not in _KINDS:
         for module in pkgutil.iter_modules(objectives.__path__):
             importlib.import_module(f"{objectives.__name__}.{module.name}")
-    if name not in _KINDS:
-        raise unknown("kind", name, _KINDS)
-    return _KINDS[name]
+    return _KINDS[check("kind", name, _KINDS)]
 
 
 def kind_of(recipe: Recipe) -> Kind:
@@ -103,8 +101,7 @@ def kind_of(recipe: Recipe) -> Kind:
     kind = get(recipe.kind)
     known = option_types(kind)
     for name in recipe.options:
-        if name not in known:
-            raise unknown(f"option of {recipe.name}", name, known)
+        check(f"option of {recipe.name}", name, known)
     for role in kind.needs:
         if role not in (*recipe.parents, *recipe.pretrained):
             raise BadInput(f"{recipe.name}: {kind.name} needs {' and '.join(kind.needs)}, and has no {role}")

@@ -15,7 +15,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule
 from mdrepro.training.engine.draws import Draws
@@ -76,8 +76,7 @@ class StepDistillation(Student):
                 f"probability {self.probability}, guidance {self.guidance}, gamma {self.gamma}: they must be a "
                 "probability from 0 to 1, a range from 1 (no guidance) upwards, and a number from 0"
             )
-        if self.scaling not in SCALINGS:
-            raise unknown("scaling", self.scaling, SCALINGS)
+        check("scaling", self.scaling, SCALINGS)
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x0, text_btc, schedule = batch["latent"], batch["text"], self.schedule

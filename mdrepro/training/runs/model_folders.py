@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.core.files import sha256
 from mdrepro.data import folders
 from mdrepro.models import bars
@@ -89,8 +89,7 @@ def _kind(folder: Path, part: str) -> "type[ModelMixin]":
         name = json.loads(config.read_text())["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{paths.relative(config)} names no class ({type(error).__name__})") from error
-    if name not in allowed:
-        raise unknown(f"class of {paths.relative(folder)}", name, allowed)
+    check(f"class of {paths.relative(folder)}", name, allowed)
     kind: type[ModelMixin] = getattr(importlib.import_module(allowed[name]), name)
     return kind
 

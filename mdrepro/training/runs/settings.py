@@ -9,7 +9,7 @@ from typing import Any
 from diffusers import DDIMScheduler
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.data import sources
 from mdrepro.models.denoiser import class_named
 from mdrepro.training.engine.config import LoopConfig
@@ -44,11 +44,9 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         section, dot, field = name.partition(".")
         if not (sign and dot):
             raise BadInput(f"--set {setting}: it must be section.name=value, such as loop.steps=100")
-        if section not in SECTIONS:
-            raise unknown("section", section, SECTIONS)
+        check("section", section, SECTIONS)
         types = allowed(recipe)[section]
-        if field not in types:
-            raise unknown(f"setting of {recipe.name}", name, [f"{section}.{one}" for one in types])
+        check(f"setting of {recipe.name}", name, [f"{section}.{one}" for one in types])
         change: dict[str, Any] = {field: _value(name, text, types[field])}
         before = getattr(recipe, section)
         after: Any = {**before, **change} if isinstance(before, Mapping) else replace(before, **change)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.metrics.image import features, frechet, images, sets, weights
 from mdrepro.metrics.image.catalogue import ENCODERS
 from mdrepro.metrics.image.encoders import Encoder
@@ -31,8 +31,7 @@ def against(real: Path, generated: Path, package: str, encoder: Encoder, options
     Both take one file of weights. Raises BadInput for an unknown package, no folders, another network than FID's,
     weights in a format that the package does not read, or too few images.
     """
-    if package not in PACKAGES:
-        raise unknown("package", package, PACKAGES)
+    check("package", package, PACKAGES)
     rows = [row for row in ENCODERS.values() if row.family == "inception"]
     if encoder.row not in rows:
         names = ", ".join(row.name for row in rows)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.metrics.image import pairs
 from mdrepro.metrics.image.peers.comparison import Comparison, compare
 
@@ -154,9 +154,7 @@ def against(
         BadInput: an unknown package, a metric that it does not have, images too small, or no pairs.
         NotAttempted: LPIPS alone, or by name, was asked for and its weights are not here.
     """
-    if package not in PACKAGES:
-        raise unknown("package", package, PACKAGES)
-    make, conventions = PACKAGES[package]
+    make, conventions = PACKAGES[check("package", package, PACKAGES)]
     for name in metrics or ():
         if name not in conventions:
             raise BadInput(f"{package} has no {name} to compare: expected {', '.join(conventions)}")
