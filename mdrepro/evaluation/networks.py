@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,14 +34,12 @@ def _last(kind: str, layout: Layout) -> list[str]:
     return [b.name for blocks in last if {b.kind for b in blocks} == set(KINDS) for b in blocks if b.kind == kind]
 
 
-REMOVALS: Mapping[str, Callable[[Layout], list[str]]] = MappingProxyType(
-    {
-        "": lambda _: [],
-        "all cross-attention blocks of the down stages": _down,
-        "the last cross-attention block of each stage that has several": partial(_last, "cross-attention"),
-        "the ResNet before the last cross-attention block of each stage that has several": partial(_last, "resnet"),
-    }
-)
+REMOVALS: Mapping[str, Callable[[Layout], list[str]]] = {
+    "": lambda _: [],
+    "all cross-attention blocks of the down stages": _down,
+    "the last cross-attention block of each stage that has several": partial(_last, "cross-attention"),
+    "the ResNet before the last cross-attention block of each stage that has several": partial(_last, "resnet"),
+}
 """Names of the blocks that a setup removes, by what it says."""
 
 

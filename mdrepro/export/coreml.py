@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ class CoreML:
     """The `Target` of Core ML packages. Core ML has its own norms and attention, so ``plain`` changes nothing."""
 
     name, suffix, bundles = "coreml", ".mlpackage", False
-    precisions: Mapping[str, int] = MappingProxyType({"fp32": 4, "fp16": 2, "int8": 1, "palette8": 1})
+    precisions: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1, "palette8": 1}
 
     def check(self, component: Component, precision: str) -> int:
         return component.parameters * 3 * self.precisions[precision] + 2**26

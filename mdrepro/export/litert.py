@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,7 +46,7 @@ class LiteRT:
     """The `Target` of LiteRT files."""
 
     name, suffix, bundles = "litert", ".tflite", True
-    precisions: Mapping[str, int] = MappingProxyType({"fp32": 4, "fp16": 2, "int8": 1, "int8-dynamic": 1})
+    precisions: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1, "int8-dynamic": 1}
 
     def check(self, component: Component, precision: str) -> int:
         if precision == "fp32" and component.parameters * self.precisions["fp32"] > LARGEST:

@@ -3,7 +3,6 @@
 import importlib
 from abc import abstractmethod
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import torch
 from diffusers.configuration_utils import ConfigMixin
@@ -16,13 +15,11 @@ from mdrepro.core.errors import BadInput, check
 from mdrepro.diffusion.guidance import guidance_width
 from mdrepro.models.safe import SafeModelMixin
 
-CLASSES: Mapping[str, str] = MappingProxyType(
-    {
-        "MobileDiffusionUNet": "mdrepro.models.mobilediffusion.unet",
-        "EvolvableUNet": "mdrepro.models.snapfusion.evolvable",
-        "UNet2DConditionModel": "diffusers",
-    }
-)
+CLASSES: Mapping[str, str] = {
+    "MobileDiffusionUNet": "mdrepro.models.mobilediffusion.unet",
+    "EvolvableUNet": "mdrepro.models.snapfusion.evolvable",
+    "UNet2DConditionModel": "diffusers",
+}
 """Modules of denoisers by the name of their class (a config cannot name another); their last layer is ``conv_out``."""
 
 

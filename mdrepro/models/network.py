@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from mdrepro.core.errors import BadInput
@@ -136,13 +135,11 @@ def _clip_text_model(config: Mapping[str, Any]) -> "nn.Module":
 UNET = "diffusers UNet2DConditionModel"
 MOBILE_UNET, EVOLVABLE_UNET = "mdrepro MobileDiffusionUNet", "mdrepro EvolvableUNet"
 DECODER, TEXT_MODEL = "diffusers AutoencoderKL decoder", "transformers CLIPTextModel"
-BUILDERS: Mapping[str, Callable[[Mapping[str, Any]], "nn.Module"]] = MappingProxyType(
-    {
-        UNET: _sd_unet,
-        MOBILE_UNET: _mobilediffusion_unet,
-        EVOLVABLE_UNET: _evolvable_unet,
-        DECODER: _kl_decoder,
-        TEXT_MODEL: _clip_text_model,
-    }
-)
+BUILDERS: Mapping[str, Callable[[Mapping[str, Any]], "nn.Module"]] = {
+    UNET: _sd_unet,
+    MOBILE_UNET: _mobilediffusion_unet,
+    EVOLVABLE_UNET: _evolvable_unet,
+    DECODER: _kl_decoder,
+    TEXT_MODEL: _clip_text_model,
+}
 """Classes of networks: each makes one from a configuration, on torch's default device, with random weights."""

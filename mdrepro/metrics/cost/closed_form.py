@@ -6,47 +6,42 @@ text tokens; batch 1.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from mdrepro.models.network import DECODER, EVOLVABLE_UNET, LATENT_FACTOR, MOBILE_UNET, TEXT_MODEL, UNET, Preset
 from mdrepro.models.snapfusion.blocks import sd_layout
 
-MOBILEDIFFUSION: Mapping[str, Any] = MappingProxyType(
-    {
-        "in_channels": 8,
-        "out_channels": 8,
-        "cross_attention_dim": 768,
-        "block_out_channels": (320, 640, 1024),
-        "resnets_per_level": (1, 1, 1),
-        "transformer_blocks": (0, 1, 1),
-        "mid_transformer_blocks": 15,
-        "self_attention": (False, False, False),
-        "cross_attention": (True, True, True),
-        "shared_key_value": "self",
-        "ffn_ratio": 3,
-        "separable_conv": (False, False, True),
-        "mid_separable_conv": True,
-        "separable_resampling": False,
-        "transformer_projection": False,
-        "time_embed_dim": None,
-    }
-)
+MOBILEDIFFUSION: Mapping[str, Any] = {
+    "in_channels": 8,
+    "out_channels": 8,
+    "cross_attention_dim": 768,
+    "block_out_channels": (320, 640, 1024),
+    "resnets_per_level": (1, 1, 1),
+    "transformer_blocks": (0, 1, 1),
+    "mid_transformer_blocks": 15,
+    "self_attention": (False, False, False),
+    "cross_attention": (True, True, True),
+    "shared_key_value": "self",
+    "ffn_ratio": 3,
+    "separable_conv": (False, False, True),
+    "mid_separable_conv": True,
+    "separable_resampling": False,
+    "transformer_projection": False,
+    "time_embed_dim": None,
+}
 """The defaults of `mdrepro.models.mobilediffusion.unet.MobileDiffusionUNet` that bear on size or cost."""
 
-DIFFUSERS_UNET: Mapping[str, Any] = MappingProxyType(
-    {
-        "in_channels": 4,
-        "out_channels": 4,
-        "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
-        "block_out_channels": (320, 640, 1280, 1280),
-        "layers_per_block": 2,
-        "transformer_layers_per_block": 1,
-        "addition_embed_type": None,
-        "projection_class_embeddings_input_dim": None,
-    }
-)
+DIFFUSERS_UNET: Mapping[str, Any] = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "transformer_layers_per_block": 1,
+    "addition_embed_type": None,
+    "projection_class_embeddings_input_dim": None,
+}
 """The defaults of diffusers' ``UNet2DConditionModel`` that bear on size or cost; they are Stable Diffusion 1.5's."""
 
 
@@ -256,15 +251,13 @@ def clip_text_model(config: Mapping[str, Any], side: int = 0, tokens: int = 77) 
     return tally
 
 
-FORMS: Mapping[str, Callable[..., Tally]] = MappingProxyType(
-    {
-        MOBILE_UNET: mobilediffusion_unet,
-        UNET: sd_unet,
-        EVOLVABLE_UNET: sd_unet,
-        DECODER: kl_decoder,
-        TEXT_MODEL: clip_text_model,
-    }
-)
+FORMS: Mapping[str, Callable[..., Tally]] = {
+    MOBILE_UNET: mobilediffusion_unet,
+    UNET: sd_unet,
+    EVOLVABLE_UNET: sd_unet,
+    DECODER: kl_decoder,
+    TEXT_MODEL: clip_text_model,
+}
 """The closed form of each class of network, by `Preset.network`."""
 
 

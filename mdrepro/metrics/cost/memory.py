@@ -10,7 +10,6 @@ plans its memory ahead, or fuses more, needs less: the figure compares networks 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mdrepro.core.errors import check
 from mdrepro.metrics.cost.counters import Args, Options, run, storage
 
-BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "float16": 2})
+BYTES: Mapping[str, int] = {"float32": 4, "float16": 2}
 """Bytes of one number, by the type that the network runs in."""
 
 

@@ -9,7 +9,6 @@ cross-attention layers; "15 + 18" is remembered, but read in no source.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,28 +23,24 @@ from mdrepro.models.denoiser import BaseDenoiser
 from mdrepro.models.mobilediffusion.layers import ACTIVATIONS, Attention, Resample, ResnetBlock, TransformerStack
 from mdrepro.models.protocols import Denoiser
 
-CHOICES: Mapping[str, Iterable[str]] = MappingProxyType(
-    {
-        "shared_key_value": ("none", "self", "cross", "both"),
-        "ffn_activation": ACTIVATIONS,
-        "attention": ("softmax", "relu"),
-        "relu_scaling": ("length", "sum", "none"),
-    }
-)
+CHOICES: Mapping[str, Iterable[str]] = {
+    "shared_key_value": ("none", "self", "cross", "both"),
+    "ffn_activation": ACTIVATIONS,
+    "attention": ("softmax", "relu"),
+    "relu_scaling": ("length", "sum", "none"),
+}
 
 # What SD does, rule by rule: MobileDiffusionUNet(**SD_VALUES["T3"]) turns rule T3 back and keeps the others.
-SD_VALUES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
-    {
-        "T1": {"block_out_channels": (320, 640, 1280), "transformer_blocks": (1, 1, 1), "mid_transformer_blocks": 1},
-        "T2": {"self_attention": (True, True, True)},
-        "T3": {"shared_key_value": "none"},
-        "T4": {"ffn_activation": "gelu"},
-        "T5": {"attention": "softmax"},
-        "T6": {"ffn_ratio": 4},
-        "C1": {"separable_conv": (False, False, False), "mid_separable_conv": False, "separable_resampling": False},
-        "C2": {"resnets_per_level": (2, 2, 2)},
-    }
-)
+SD_VALUES: Mapping[str, dict[str, Any]] = {
+    "T1": {"block_out_channels": (320, 640, 1280), "transformer_blocks": (1, 1, 1), "mid_transformer_blocks": 1},
+    "T2": {"self_attention": (True, True, True)},
+    "T3": {"shared_key_value": "none"},
+    "T4": {"ffn_activation": "gelu"},
+    "T5": {"attention": "softmax"},
+    "T6": {"ffn_ratio": 4},
+    "C1": {"separable_conv": (False, False, False), "mid_separable_conv": False, "separable_resampling": False},
+    "C2": {"resnets_per_level": (2, 2, 2)},
+}
 
 
 class DownLevel(nn.ModuleDict):

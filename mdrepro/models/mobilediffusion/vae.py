@@ -8,7 +8,6 @@ does not describe its own. Pixels are in [-1, 1]; ``config.scaling_factor`` give
 
 import inspect
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,9 +28,7 @@ ENCODER_RESNETS = 2
 PATH = ("conv_in", "conv_out", "quant_conv")  # with the resampling convolutions: what is left of zero ResNets
 START_LOGVAR = -6.0
 
-FAMILY: Mapping[str, DecoderLayout] = MappingProxyType(
-    {each.row: each.layout for each in systems.autoencoders().values() if each.row}
-)
+FAMILY: Mapping[str, DecoderLayout] = {each.row: each.layout for each in systems.autoencoders().values() if each.row}
 """Layouts by row of the VAE table: ``sd`` (49.5M decoder at width 128), ``ours`` (39.3M), ``ours-lite`` (9.8M)."""
 
 
