@@ -31,7 +31,6 @@ from mdrepro.data.examples import Batch, Examples
 from mdrepro.models import latents, text
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-POSTERIORS = ("mode", "sample")
 FORMAT = 1  # of the folder; another number is another cache
 RECORD, CAPTIONS, INDEX = "cache.json", "captions.json", "index.safetensors"
 
@@ -46,7 +45,6 @@ class CachedExamples:
 
     def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
         self.fingerprint: str = record["key"]
-        self.posterior: str = record["parts"]["posterior"]
         self._latents = _Rows(folder, "latents", record)
         self._texts = _Rows(folder, "texts", record)
         index = _opened(folder, INDEX, record)
@@ -58,20 +56,11 @@ class CachedExamples:
     def __len__(self) -> int:
         return len(self._latent_of)
 
-    def batch(self, indices: Sequence[int], epoch: int = 0) -> Batch:
-        """``latent``, ``text`` and ``caption`` of samples; see `mdrepro.data.examples.Batch`.
-
-        Where the cache holds posteriors (``sample``), a latent is drawn from its own: the noise is a function of index
-        and epoch alone. Raises BadInput where a shard is damaged.
-        """
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """``latent``, ``text`` and ``caption`` of samples; see `Batch`. Raises BadInput where a shard is damaged."""
         samples = torch.tensor([range(len(self))[index] for index in indices])
-        rows, text_rows = self._latent_of[samples], self._text_of[samples]
-        latent_bchw = self._latents.take("latent", rows)
-        if self.posterior == "sample":
-            std_bchw = self._latents.take("std", rows)
-            shape = latent_bchw.shape[1:]
-            noise = [torch.randn(shape, generator=_generator(index, epoch)) for index in samples.tolist()]
-            latent_bchw += std_bchw * torch.stack(noise)
+        latent_bchw = self._latents.take("latent", self._latent_of[samples])
+        text_rows = self._text_of[samples]
         texts = [self._captions[number] for number in text_rows.tolist()]
         return {"latent": latent_bchw, "text": self._texts.take("text", text_rows), "caption": texts}
 
@@ -86,7 +75,6 @@ def build(
     batch: int = 64,
     dtype: str = "float16",
     shard: int = 4096,
-    posterior: str = "mode",
 ) -> CachedExamples:
     """The cache of a data set: what the folder holds already, and the rest computed now.
 
@@ -100,15 +88,10 @@ def build(
         batch: pictures, and texts, that are encoded at once.
         dtype: of stored latents and text features: float16, bfloat16 or float32.
         shard: samples, and texts, in one file.
-        posterior: ``mode`` stores the mode of the encoder's distribution; ``sample`` also its standard deviation, and
-            draws latents when they are read.
 
-    Raises:
-        BadInput: an option that is not allowed, no samples, an autoencoder without posterior for ``sample``, or values
-            that are not finite in ``dtype``.
+    Raises BadInput for an option that is not allowed, no samples, or values that are not finite in ``dtype``.
     """
-    for kind, name, allowed in (("dtype", dtype, DTYPES), ("posterior", posterior, POSTERIORS)):
-        check(kind, name, allowed)
+    check("dtype", dtype, DTYPES)
     if min(batch, shard, len(examples)) < 1:
         raise BadInput(f"batch {batch}, shard {shard}, {len(examples)} samples: each must be 1 or more")
     parts = {
@@ -119,7 +102,7 @@ def build(
         "text_encoder": hashes.network(text_encoder),
         "tokenizer": hashes.tokenizer(tokenizer, text.length(tokenizer, text_encoder)),
         "dtype": dtype,
-        "posterior": posterior,
+        "posterior": "mode",  # a latent is the mode of the encoder's distribution
         "shard": shard,
     }
     vae.eval()
@@ -199,14 +182,13 @@ class _Build:
     def _latents(
         self, examples: Examples, indices: Sequence[int], vae: AutoencoderKL, progress: Progress
     ) -> tuple[dict[str, Tensor], list[str]]:
-        """One shard: ``latent`` (and ``std``) of its different pictures, ``row`` of each sample, and the captions."""
-        seen, columns = dict[bytes, int](), dict[str, list[Tensor]]()
+        """One shard: ``latent`` of its different pictures, ``row`` of each sample, and the captions."""
+        seen, encoded = dict[bytes, int](), list[Tensor]()
         waiting, rows, captions = list[Tensor](), list[int](), list[str]()
 
         def encode(count: int) -> None:
             given, waiting[:count] = torch.stack(waiting[:count]), []
-            for column, value in _encode(vae, given, self.parts["posterior"]).items():
-                columns.setdefault(column, []).append(self._stored(value, column))
+            encoded.append(self._stored(latents.to_latent(vae, given, "uint8"), "latent"))
 
         for start in range(0, len(indices), self.batch):
             part = examples.batch(indices[start : start + self.batch])
@@ -222,8 +204,7 @@ class _Build:
             progress.advance(len(part["pixels"]))
         if waiting:
             encode(len(waiting))
-        tensors = {column: torch.cat(values) for column, values in columns.items()}
-        return tensors | {"row": torch.tensor(rows, dtype=torch.int32)}, captions
+        return {"latent": torch.cat(encoded), "row": torch.tensor(rows, dtype=torch.int32)}, captions
 
     def encode_texts(
         self, rows: Tensor, caption_of: list[str], tokenizer: PreTrainedTokenizerBase, encoder: CLIPTextModel
@@ -286,18 +267,6 @@ class _Build:
             save_file(tensors, aside, metadata={"cache": json.dumps({"key": key, "captions": captions})})
 
 
-def _encode(vae: AutoencoderKL, pixels: Tensor, posterior: str) -> dict[str, Tensor]:
-    """uint8 pixels to ``latent`` (and ``std``), (b, c, h, w), scaled."""
-    if posterior == "mode":
-        return {"latent": latents.to_latent(vae, pixels, "uint8")}
-    encoded = vae.encode(latents.convert(pixels, "uint8", latents.model_range(vae)).to(vae.device, vae.dtype))
-    if not hasattr(encoded, "latent_dist"):
-        raise BadInput(f"{type(vae).__name__} has no posterior: posterior must be mode")
-    mean, std = encoded.latent_dist.mode(), encoded.latent_dist.std
-    scaled_std = latents.scale(vae, std) - latents.scale(vae, torch.zeros_like(std))
-    return {"latent": latents.scale(vae, mean), "std": scaled_std}
-
-
 def _complete(folder: Path, parts: Mapping[str, Any]) -> bool:
     """Whether the folder's cache has these parts and all of its files; the record of any other is removed."""
     record = _record(folder)
@@ -356,8 +325,3 @@ def _damaged(file: Path) -> BadInput:
 
 def _file_name(table: str, number: int) -> str:
     return f"{table}-{number:05d}.safetensors"
-
-
-def _generator(index: int, epoch: int) -> torch.Generator:
-    seed = hashlib.blake2b(f"{index},{epoch}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)

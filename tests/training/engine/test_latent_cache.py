@@ -29,9 +29,9 @@ SAYINGS = ["a red star", "a blue circle", "red star left of blue circle", ""]
 class Pictures:
     """``count`` samples: three different pictures after one another, four captions."""
 
-    def __init__(self, count=10, fingerprint="data-1", each=3):
-        self.count, self.fingerprint, self.each = count, fingerprint, each
-        noise = np.random.default_rng(0).integers(0, 256, (1 + count // each, 16, 16, 3))
+    def __init__(self, count=10, fingerprint="data-1"):
+        self.count, self.fingerprint = count, fingerprint
+        noise = np.random.default_rng(0).integers(0, 256, (1 + count // 3, 16, 16, 3))
         self.pixels = torch.from_numpy(noise.astype(np.uint8)).permute(0, 3, 1, 2)
         self.read = []
 
@@ -41,7 +41,7 @@ class Pictures:
     def batch(self, indices):
         self.read += list(indices)
         return {
-            "pixels": self.pixels[[i // self.each for i in indices]],
+            "pixels": self.pixels[[i // 3 for i in indices]],
             "caption": [SAYINGS[i % 4] for i in indices],
         }
 
@@ -131,48 +131,21 @@ def test_every_picture_is_read_once_in_order(parts, tmp_path):
 
 
 def test_files_are_mapped_not_loaded(parts, tmp_path):
-    made = build(parts, tmp_path, posterior="sample")
+    made = build(parts, tmp_path)
     made.batch(range(10))
     maps = Path("/proc/self/maps").read_text()
     for name in ("latents-00000", "latents-00002", "texts-00000"):
         assert f"{tmp_path}/{name}.safetensors" in maps
 
 
-# -- posterior --------------------------------------------------------------------------------------------------------
-
-
-def test_a_sample_is_drawn_from_the_posterior_of_its_picture(parts, tmp_path):
-    vae, count = parts[0], 400
-    made = build(parts, tmp_path, Pictures(4, each=2), posterior="sample")
-    with torch.no_grad():
-        truth = vae.encode(Pictures(4, each=2).pixels[:2].float() / 127.5 - 1).latent_dist
-    draws = torch.stack([made.batch([0, 3], epoch=epoch)["latent"] for epoch in range(count)])
-    scale = vae.config.scaling_factor
-    spread = truth.std * scale / count**0.5
-    assert ((draws.mean(0) - truth.mean * scale) / spread).abs().max() < 4.5
-    assert (draws.std(0) / (truth.std * scale)).sub(1).abs().max() < 0.2
-
-
-def test_noise_follows_index_and_epoch_alone(parts, tmp_path):
-    made = build(parts, tmp_path, posterior="sample")
-    batch = made.batch([7, 2, 2])["latent"]
-    assert torch.equal(batch[0], made.batch([7])["latent"][0])
-    assert torch.equal(batch[1], batch[2])
-    assert not torch.equal(made.batch([0])["latent"], made.batch([1])["latent"]), "one picture, two samples"
-    assert not torch.equal(batch, made.batch([7, 2, 2], epoch=1)["latent"])
-    assert torch.equal(latent_cache.load(tmp_path).batch([7], epoch=3)["latent"], made.batch([7], epoch=3)["latent"])
-
-
-def test_statistics_per_channel_scale_the_spread_too(parts, tmp_path):
+def test_statistics_per_channel_are_applied(parts, tmp_path):
     vae = tiny.autoencoder()
     vae.register_to_config(latents_mean=[3.0] * 8, latents_std=[4.0] * 8)
-    made = build((vae, *parts[1:]), tmp_path, posterior="sample")
+    build((vae, *parts[1:]), tmp_path)
     with torch.no_grad():
-        posterior = vae.encode(Pictures().pixels[:1].float() / 127.5 - 1).latent_dist
+        mean = vae.encode(Pictures().pixels[:1].float() / 127.5 - 1).latent_dist.mean
     stored = load_file(tmp_path / "latents-00000.safetensors")
-    torch.testing.assert_close(stored["std"][:1], posterior.std / 4 * 0.5, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(stored["latent"][:1], (posterior.mean - 3) / 4 * 0.5, rtol=0, atol=1e-5)
-    assert made.posterior == "sample"
+    torch.testing.assert_close(stored["latent"][:1], (mean - 3) / 4 * 0.5, rtol=0, atol=1e-5)
 
 
 # -- resumed, rebuilt, damaged ----------------------------------------------------------------------------------------
@@ -253,7 +226,6 @@ def changed_words(parts):
         (lambda parts: parts, {"examples": Pictures(10, "data-2")}, "data"),
         (lambda parts: parts, {"examples": Pictures(9)}, "samples"),
         (lambda parts: parts, {"dtype": "float16"}, "dtype"),
-        (lambda parts: parts, {"posterior": "sample"}, "posterior"),
         (lambda parts: parts, {"shard": 5}, "shard"),
     ],
 )
@@ -378,7 +350,6 @@ def test_files_carry_the_key_and_nothing_pickled(parts, tmp_path):
     ("options", "message"),
     [
         ({"dtype": "fp16"}, "unknown dtype 'fp16'.*allowed: float16, bfloat16, float32"),
-        ({"posterior": "mean"}, "allowed: mode, sample"),
         ({"batch": 0}, "batch 0"),
         ({"shard": 0}, "shard 0"),
         ({"examples": Pictures(0)}, "0 samples: each must be 1 or more"),
