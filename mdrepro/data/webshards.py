@@ -41,10 +41,8 @@ def shards(urls: str | Sequence[str], preparation: Preparation, downloads: Path 
     ``urls`` are paths or addresses in webdataset's notation, such as ``data/{000..127}.tar``. Shards with an address
     are fetched to ``downloads``, each once.
 
-    Raises:
-        BadInput: no plain tar file, or a cut one; a shard or a sample's name twice; an address that cannot be handled;
-            see `CaptionedPictures`.
-        NotAttempted: a shard cannot be fetched.
+    Raises BadInput for no plain tar file, or a cut one; a shard or a sample's name twice; an address that cannot be
+    handled; see `CaptionedPictures`. Raises NotAttempted where a shard cannot be fetched.
     """
     listed = _expand([urls] if isinstance(urls, str) else urls)
     files = [_local(url, downloads) for url in track(listed, "fetching", "shards")]

@@ -250,9 +250,8 @@ def load(name: str, images: int, *, tier: str, prompts: str = coco.DRAWN) -> Coc
 def encoder(name: str, on: torch.device) -> Encoder:
     """An encoder of images of `SIDE` px: weights from ``data/weights/``, from caches, or downloaded.
 
-    Raises:
-        BadInput: weights with another hash than the published ones.
-        NotAttempted: package or weights are not here and cannot be had; the message says where to put them.
+    Raises BadInput for weights with another hash than the published ones, and NotAttempted where package or weights are
+    not here and cannot be had; the message says where to put them.
     """
     if name == FID:
         folder, files, get, what = paths.root() / "data/weights", INCEPTION.names, INCEPTION.url, "Inception of FID"

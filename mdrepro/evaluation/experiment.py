@@ -105,10 +105,8 @@ class Experiment:
         """What a notebook's parameter ``evaluation`` names: `SHAPES`, or a set of `mdrepro.data.coco.SETS`.
 
         ``images``: how many captions; of a set that has fewer, all. ``prompts``: a file of COCO captions, or `DRAWN`.
-
-        Raises:
-            BadInput: an unknown name, more captions than there are, or scenes where the table declares no scorers.
-            NotAttempted: COCO or weights of the metrics are not on this machine.
+        Raises BadInput for an unknown name, more captions than there are, or scenes where the table declares no
+        scorers, and NotAttempted where COCO or weights of the metrics are not on this machine.
         """
         if name != SHAPES:
             return load_coco(name, images, tier=self.tier, prompts=prompts)

@@ -148,8 +148,7 @@ class Model:
         Args:
             branches: batch of the denoiser, 1 or 2; None for 2 where the model is run with guidance, 1 elsewhere.
 
-        Raises:
-            BadInput: another name or number, or a resolution that the network cannot take.
+        Raises BadInput for another name or number, or a resolution that the network cannot take.
         """
         check("component", name, COMPONENTS)
         if branches not in (None, 1, 2):
@@ -228,9 +227,8 @@ def find(name: str, resolution: int | None = None, decoder: str | None = None) -
         resolution: image side in px; None for the one that the model was made for.
         decoder: a recipe of another decoder for the same latents; of recipes alone.
 
-    Raises:
-        BadInput: none of these, or no text-to-image pipeline of a denoiser, CLIP and AutoencoderKL.
-        NotAttempted: a recipe that is not trained.
+    Raises BadInput for none of these, or no text-to-image pipeline of a denoiser, CLIP and AutoencoderKL, and
+    NotAttempted for a recipe that is not trained.
     """
     if name in systems.whole():
         if decoder is not None:

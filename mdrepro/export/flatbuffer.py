@@ -67,9 +67,8 @@ class Summary:
 def read(path: str | os.PathLike[str]) -> Summary:
     """What a file holds; every buffer's offset is checked.
 
-    Raises:
-        BadInput: it cannot be read, is no ``.tflite`` file, is cut off, or has no single signature.
-        NotAttempted: ai-edge-litert is not installed.
+    Raises BadInput where it cannot be read, is no ``.tflite`` file, is cut off, or has no single signature, and
+    NotAttempted without ai-edge-litert.
     """
     file = Path(path)
     view, schema = _mapped(file), needed("ai_edge_litert.schema_py_generated")
@@ -154,9 +153,7 @@ def rewrite(
         metadata: JSON values; they take the place of ours in ``source``.
         change: is given the file as a ``ModelT`` to alter in place.
 
-    Raises:
-        BadInput: ``source`` cannot be read.
-        OSError: ``target`` cannot be written.
+    Raises BadInput where ``source`` cannot be read, and OSError where ``target`` cannot be written.
     """
     schema, view = needed("ai_edge_litert.schema_py_generated"), _mapped(source)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(view, 0))

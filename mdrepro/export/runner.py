@@ -37,9 +37,8 @@ class LiteRTNetwork:
     Attributes:
         summary: what the file says of itself.
 
-    Raises:
-        BadInput: it is no such file, is cut off, or needs an operation that this runtime lacks.
-        NotAttempted: ai-edge-litert is not installed.
+    Raises BadInput where it is no such file, is cut off, or needs an operation that this runtime lacks, and
+    NotAttempted where ai-edge-litert is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
@@ -73,9 +72,8 @@ class Runner:
         branches, latent: of the denoiser: its batch, and the shape of a latent.
         takes_guidance: whether it takes the guidance scale as an input.
 
-    Raises:
-        BadInput: the bundle is not whole, or its files do not fit together.
-        NotAttempted: ai-edge-litert or tokenizers is not installed.
+    Raises BadInput where the bundle is not whole, or its files do not fit together, and NotAttempted without
+    ai-edge-litert or tokenizers.
     """
 
     def __init__(self, bundle: str | os.PathLike[str], threads: int | None = None) -> None:

@@ -49,9 +49,7 @@ class Target(Protocol):
             stages: one stage for the conversion, and one for writing each precision.
             plain: leave the layers to the converter.
 
-        Raises:
-            BadInput: the format has no such operation.
-            NotAttempted: a package is not installed.
+        Raises BadInput where the format has no such operation, and NotAttempted where a package is not installed.
         """
 
     def measure(self, file: Path, component: "Component", threads: int | None = None) -> Parity:

@@ -72,9 +72,8 @@ def described(values: Sequence[str], unnamed: str) -> Device:
 def phone(serial: str | None = None) -> Phone:
     """The phone of that serial number, or the only one.
 
-    Raises:
-        NotAttempted: adb is not installed, or no phone is attached; the message has the commands to run later.
-        BadInput: several phones and no serial number, one of another number, or one that does not take commands.
+    Raises NotAttempted where adb is not installed, or no phone is attached; the message has the commands to run later,
+    and BadInput for several phones and no serial number, one of another number, or one that does not take commands.
     """
     adb = shutil.which("adb")
     if adb is None:

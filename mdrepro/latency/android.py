@@ -31,8 +31,7 @@ def measure(
         metadata: of the file; None for what it says of itself.
         runs: at least this many.
 
-    Raises:
-        BadInput: a file is missing, or the phone or the tool refused.
+    Raises BadInput where a file is missing, or the phone or the tool refused.
     """
     for what, path in (("model", file), ("tool", tool)):
         if not path.is_file():

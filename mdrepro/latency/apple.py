@@ -44,9 +44,8 @@ def measure(
         metadata: of the package; None for what it says of itself.
         runs, seconds: lower bounds, both reached.
 
-    Raises:
-        BadInput: other units, or no such package.
-        NotAttempted: this is no Mac, or coremltools is not installed; the message has the commands.
+    Raises BadInput for other units, or no such package, and NotAttempted where this is no Mac, or coremltools is not
+    installed; the message has the commands.
     """
     check("compute units", units, UNITS)
     if not package.is_dir():

@@ -70,9 +70,8 @@ THREADS = 4
 def write(files: Sequence[Path], folder: Path, metadata: Callable[[Path], FileMetadata] = file_metadata.read) -> Path:
     """Write a bundle of ``.tflite`` files; those of ``mdrepro export`` are packed under their model's name too.
 
-    Raises:
-        BadInput: no files, a file that is missing or no ``.tflite``, two of one name, an unknown component, or a folder
-            that is there.
+    Raises BadInput for no files, a file that is missing or no ``.tflite``, two of one name, an unknown component, or a
+    folder that is there.
     """
     if folder.exists():
         raise BadInput(f"{folder} exists already: name a new folder")
@@ -125,8 +124,7 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
     Returns:
         records, marked as measured, as our own script ran on our own files; and the runs without a result, with why.
 
-    Raises:
-        BadInput: no bundle, no results, or a network that is not the one that was packed.
+    Raises BadInput for no bundle, no results, or a network that is not the one that was packed.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

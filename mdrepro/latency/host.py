@@ -63,8 +63,7 @@ def measure(
         macs: multiply-accumulates of one run, where known.
         runs, seconds: lower bounds, both reached.
 
-    Raises:
-        BadInput: more threads than cores, or a file that LiteRT cannot run.
+    Raises BadInput for more threads than cores, or a file that LiteRT cannot run.
     """
     report = run(file, threads, runs=runs, seconds=seconds)
     return record([report], threads, metadata or file_metadata.read(file), file=file, macs=macs)

@@ -64,8 +64,7 @@ def alternate(
         runs, seconds: lower bounds of rounds, and of their seconds together.
         most: seconds after which no round begins, once there are `host_child.LEAST`; None for no upper bound.
 
-    Raises:
-        BadInput: more threads than cores, or a setup that cannot run.
+    Raises BadInput for more threads than cores, or a setup that cannot run.
     """
     with ExitStack() as stack:
         request = host.shared(threads) | {"served": True}

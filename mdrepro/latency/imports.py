@@ -36,8 +36,7 @@ def read(kind: str, file: Path, about: Fields) -> list[Record]:
         kind: a row of the table above.
         about: fields of `Record` that the report lacks, such as ``model``, ``component`` and ``device``.
 
-    Raises:
-        BadInput: an unknown kind, a file that is no such report, or fields that are missing.
+    Raises BadInput for an unknown kind, a file that is no such report, or fields that are missing.
     """
     check("kind of report", kind, KINDS)
     try:

@@ -73,9 +73,8 @@ class SafetensorsOnly:
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Self:
         """diffusers' ``from_pretrained`` of a local folder or a name on the hub, from safetensors.
 
-        Raises:
-            BadInput: ``use_safetensors=False``, or weights that are there as pickle alone.
-            NotAttempted: it is neither a local folder nor in the cache, and cannot be downloaded.
+        Raises BadInput for ``use_safetensors=False``, or weights that are there as pickle alone, and NotAttempted
+        where it is neither a local folder nor in the cache, and cannot be downloaded.
         """
         if options.get("use_safetensors") is False:
             raise BadInput("use_safetensors is False: it must be True; safetensors alone is read")

@@ -32,11 +32,9 @@ def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple
     """A tokenizer and its text encoder, in eval mode; ``options`` as in transformers (``dtype``, ``variant``).
 
     ``source`` is a folder or a name on the hub, of CLIP's text model, of a whole CLIP (its image half is left out) or
-    of a pipeline such as SD-1.5 with ``tokenizer`` and ``text_encoder`` inside.
-
-    Raises:
-        BadInput: the weights are there as pickle alone, or some are missing.
-        NotAttempted: it is neither a local folder nor in the cache, and cannot be downloaded.
+    of a pipeline such as SD-1.5 with ``tokenizer`` and ``text_encoder`` inside. Raises BadInput where the weights are
+    there as pickle alone, or some are missing, and NotAttempted where it is neither a local folder nor in the cache,
+    and cannot be downloaded.
     """
     inside = Path(source, "text_encoder").is_dir()
     vocabulary, weights = ("tokenizer", "text_encoder") if inside else ("", "")

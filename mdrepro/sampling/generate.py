@@ -90,8 +90,7 @@ def generate(
     Returns:
         the images in the folder, other shards' included; ``complete`` where none is missing.
 
-    Raises:
-        BadInput: an invalid argument, or the folder holds something else (see `mdrepro.sampling.manifest`).
+    Raises BadInput for an invalid argument, or a folder that holds something else (see `mdrepro.sampling.manifest`).
     """
     _check(prompts, batch)
     index, shards = _process(pipeline) if shard is None else shard

@@ -171,8 +171,7 @@ def measure(
         threads: CPU threads of torch meanwhile; None for as many as it has now.
         rounds, seconds: runs of each part, and time that passes, at least: short blocks on a busy machine need more.
 
-    Raises:
-        BadInput: a number below 1, or a size that the network cannot take.
+    Raises BadInput for a number below 1, or a size that the network cannot take.
     """
     size = unet.config.sample_size if size is None else size
     threads = torch.get_num_threads() if threads is None else threads

@@ -264,8 +264,7 @@ FORMS: Mapping[str, Callable[..., Tally]] = {
 def tally(preset: Preset, resolution: int | None = None) -> Tally | None:
     """The counts of a preset; None where its class has no closed form.
 
-    Raises:
-        BadInput: a resolution that the network cannot take.
+    Raises BadInput for a resolution that the network cannot take.
     """
     side, form = preset.resolve(resolution) // LATENT_FACTOR, FORMS.get(preset.network)
     return form(preset.config, side, preset.context_tokens) if form else None

@@ -60,10 +60,8 @@ def open_clip(source: str, sha256: str | None, download: bool) -> Network:
     """A CLIP model of open_clip, with its transform and tokenizer.
 
     ``source``: ``MODEL/TAG``, both as `open_clip.list_pretrained` names them, or ``MODEL=FILE`` with a state dict.
-
-    Raises:
-        BadInput: no such model, tag or file.
-        NotAttempted: open_clip is not installed, or the weights are not here.
+    Raises BadInput for no such model, tag or file, and NotAttempted where open_clip is not installed, or the weights
+    are not here.
     """
     try:
         package: Any = importlib.import_module("open_clip")

@@ -99,9 +99,8 @@ def load(
         sha256: of a file that is not the published one.
         download: get weights that are not on this machine.
 
-    Raises:
-        BadInput: an unknown name, weights of another hash, or no weights of this network.
-        NotAttempted: weights or package are not on this machine; the message says how to get them.
+    Raises BadInput for an unknown name, weights of another hash, or no weights of this network, and NotAttempted where
+    weights or package are not on this machine; the message says how to get them.
     """
     return Encoder(row(name), network(name, source, sha256=sha256, download=download, on=on), on)
 

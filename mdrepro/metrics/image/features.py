@@ -50,8 +50,7 @@ def extract(
         batch: images that run at once; the features do not depend on it beyond float32's rounding.
         readers: threads that read and prepare ahead.
 
-    Raises:
-        BadInput: an image that cannot be taken, or whose features are not finite; the message names the file.
+    Raises BadInput for an image that cannot be taken, or whose features are not finite; the message names the file.
     """
     waiting: dict[str, list[Tensor]] = {name: [] for name in encoders}
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}

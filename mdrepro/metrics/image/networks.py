@@ -67,11 +67,9 @@ def _folder(source: str, download: bool) -> Path:
 def pretrained(kind: Any, source: str, sha256: str | None, download: bool, lacks: str) -> tuple[Path, Checked, Any]:
     """A transformers model of a class ``kind``, from a folder or a name on the hub: its folder, weights and itself.
 
-    ``lacks``: what to say where weights are missing; {} stands for how many.
-
-    Raises:
-        BadInput: no configuration or weights, pickles, others than ``sha256``, or not all that the class has.
-        NotAttempted: it is neither a folder nor in the cache, and was not to be, or could not be, downloaded.
+    ``lacks``: what to say where weights are missing; {} stands for how many. Raises BadInput for no configuration or
+    weights, pickles, others than ``sha256``, or not all that the class has, and NotAttempted where it is neither a
+    folder nor in the cache, and was not to be, or could not be, downloaded.
     """
     path = _folder(source, download)
     refuse_pickles(path)

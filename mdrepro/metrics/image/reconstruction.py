@@ -45,8 +45,7 @@ def ssim(
         mirror: take windows beyond the border too, on mirrored pixels (torchmetrics).
         data_range: None for the largest max - min of the two images (torchmetrics' default).
 
-    Raises:
-        ValueError: an image is smaller than the window.
+    Raises ValueError where an image is smaller than the window.
     """
     window = _gaussian() if uniform is None else torch.full((uniform,), 1 / uniform, dtype=torch.float64)
     return _ssim_and_contrast(*_pair(x, y), window, sample, mirror, data_range)[0].mean(dim=1)
@@ -62,8 +61,7 @@ def ms_ssim(x: Tensor, y: Tensor, *, mirror_last_scale: bool = False, data_range
             MS-SSIM does not; torchmetrics 1.9 does, and then the two agree.
         data_range: as for `ssim`, at each scale.
 
-    Raises:
-        ValueError: an image is smaller than 176 px, so that the coarsest scale does not hold the window.
+    Raises ValueError where an image is smaller than 176 px, so that the coarsest scale does not hold the window.
     """
     x, y = _pair(x, y)
     least = WINDOW * 2 ** (len(MS_WEIGHTS) - 1)

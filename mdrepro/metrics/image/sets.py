@@ -49,9 +49,8 @@ def evaluate(
         encoder: whose features all metrics but the CLIP score compare; that compares those of ``clip``.
         captions: one for each generated image, in the order of the files' names.
 
-    Raises:
-        BadInput: an unknown metric, images that cannot be taken, too few images (the message states the least number),
-            another number of captions than images, or statistics of another convention.
+    Raises BadInput for an unknown metric, images that cannot be taken, too few images (the message states the least
+    number), another number of captions than images, or statistics of another convention.
     """
     how, wanted = options or Options(), list(dict.fromkeys(metrics))
     for name in wanted:

@@ -37,11 +37,9 @@ def cache() -> Path:
 def find(file: WeightsFile, path: Path | None, *, sha256: str | None = None, download: bool = False) -> Checked:
     """A published file of weights, or one at ``path`` of another ``sha256`` that stands in for it.
 
-    Without a path it is looked for in torch.hub's cache, into which ``download`` gets it.
-
-    Raises:
-        BadInput: no file at ``path``, or its SHA-256 is neither the published one nor ``sha256``.
-        NotAttempted: it is not in the cache and was not to be, or could not be, downloaded.
+    Without a path it is looked for in torch.hub's cache, into which ``download`` gets it. Raises BadInput where no file
+    is at ``path``, or its SHA-256 is neither the published one nor ``sha256``, and NotAttempted where it is not in the
+    cache and was not to be, or could not be, downloaded.
     """
     if path is None:
         path = next((cache() / name for name in file.names if (cache() / name).is_file()), None)

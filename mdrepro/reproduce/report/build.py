@@ -40,10 +40,9 @@ def build(out: Path | None = None, *, tier: str | None = None, strict: bool = Fa
         tier: show only this tier; None shows all.
         strict: a warning of Sphinx ends the build.
 
-    Raises:
-        BadInput: ``out`` holds something else than a report, the tier is unknown, a result file cannot be read, or
-            the report's packages are not installed.
-        RuntimeError: Sphinx failed, with its output. An older report stays in place.
+    Raises BadInput where ``out`` holds something else than a report, the tier is unknown, a result file cannot be read,
+    or the report's packages are not installed, and RuntimeError where Sphinx failed, with its output. An older report
+    stays in place.
     """
     final, tiers = _folder(out), _tiers(tier)
     if not stale(out, tier=tier):

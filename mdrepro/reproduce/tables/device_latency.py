@@ -100,8 +100,7 @@ def against_torch(
         ways: ``eager``, ``compiled`` or ``none``.
         runs, most: as for `host_torch.alternate`.
 
-    Raises:
-        BadInput, NotAttempted, RuntimeError: a way that cannot run; or as `prepare`.
+    Raises BadInput, NotAttempted or RuntimeError for a way that cannot run; or as `prepare`.
     """
     one, wanted = measurements.get(COMPARED), _wanted(ways)
     if one is None or not wanted:
@@ -127,8 +126,7 @@ def against_torch(
 def prepare(chosen: Iterable[Piece], ways: Sequence[str], resolution: int) -> None:
     """Export what `against_torch` needs beside the table's own networks, so that it fails before anything is measured.
 
-    Raises:
-        BadInput, NotAttempted, RuntimeError: as `exported.get`; ``torch=none`` goes on without it.
+    Raises BadInput, NotAttempted or RuntimeError as `exported.get`; ``torch=none`` goes on without it.
     """
     if COMPARED in chosen and _wanted(ways):
         exported.get(COMPARED, INTEGER, resolution)

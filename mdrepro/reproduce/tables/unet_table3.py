@@ -61,12 +61,9 @@ class Counted:
 def count(name: str) -> Counted:
     """Count the blocks of a preset in one forward pass at batch 1, 512 px, on the meta device.
 
-    What a block is, is asked of the modules that ran: diffusers' ResnetBlock2D and Transformer2DModel.
-
-    Raises:
-        BadInput: an unknown name.
-        ValueError: a stage without blocks, a block outside the stages of Table 3, or blocks of two sizes in one group:
-            not a network of this build.
+    What a block is, is asked of the modules that ran: diffusers' ResnetBlock2D and Transformer2DModel. Raises BadInput
+    for an unknown name, and ValueError for a stage without blocks, a block outside the stages of Table 3, or blocks of
+    two sizes in one group: not a network of this build.
     """
     preset = presets.get(name)
     with torch.device("meta"):

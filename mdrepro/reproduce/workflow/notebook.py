@@ -89,9 +89,8 @@ def _describe(error: "PapermillExecutionError | RuntimeError") -> dict[str, Any]
 def run(job: dict[str, Any]) -> None:
     """Execute one job, as `mdrepro.reproduce.workflow.plan.Job.as_dict` gives it. A failure keeps the partial copy.
 
-    Raises:
-        papermill.PapermillExecutionError: a cell failed.
-        RuntimeError: it ended without recording a result, or what it rests on changed while it ran.
+    Raises papermill.PapermillExecutionError where a cell failed, and RuntimeError where it ended without recording a
+    result, or what it rests on changed while it ran.
     """
     import papermill
 

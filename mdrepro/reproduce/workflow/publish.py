@@ -61,9 +61,8 @@ def rejudge(tier: Tier) -> list[Path]:
     """Judge all published numbers again by the papers' data as they stand; return the files written.
 
     The numbers, and where they come from, stay as they are. A result whose verdicts are still the same is not touched.
-
-    Raises:
-        BadInput: local changes, a result that cannot be read, or one with a cell that its table no longer declares.
+    Raises BadInput for local changes, a result that cannot be read, or one with a cell that its table no longer
+    declares.
     """
     if changed := dirty():
         raise BadInput(f"verdicts are published of a clean commit, and {', '.join(changed[:3])} changed; commit first")

@@ -130,9 +130,8 @@ def record(
         experiment: of those: what made their rows, from which the checkpoints are taken.
         parameters: the notebook's parameters; None reads them from the running notebook.
 
-    Raises:
-        ValueError: rows outside the table's declaration, a number that is not finite, or a row with a number that the
-            network declared for it did not make.
+    Raises ValueError for rows outside the table's declaration, a number that is not finite, or a row with a number that
+    the network declared for it did not make.
     """
     spec = ledger.find(table)
     run = json.loads(os.environ.get(RUN, "{}"))

@@ -119,8 +119,7 @@ def build(
 def load(folder: Path) -> CachedExamples:
     """A complete cache. The sizes of all files are checked now, the hash of each when it is first read.
 
-    Raises:
-        BadInput: no complete cache, or a file that is missing or damaged.
+    Raises BadInput for no complete cache, or a file that is missing or damaged.
     """
     record = _record(folder)
     if record is None:

@@ -81,9 +81,8 @@ def train(
         max_seconds: stop, with a checkpoint, after the first step that ends later than this; several processes look at
             the clock only at logged steps.
 
-    Raises:
-        BadInput: settings that do not fit together or to the checkpoint, or a damaged checkpoint.
-        Diverged: a loss, or a weight or another number that is kept, is not finite.
+    Raises BadInput for settings that do not fit together or to the checkpoint, or a damaged checkpoint, and Diverged
+    where a loss, or a weight or another number that is kept, is not finite.
     """
     given = dict(objective.networks)
     trainable = [p for network in given.values() for p in network.parameters() if p.requires_grad]

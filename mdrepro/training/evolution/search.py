@@ -130,10 +130,8 @@ def evolve(
         rounds: none is begun after so many, once the target is met; of at most ``group`` actions.
         max_seconds: nothing is begun after that time.
 
-    Raises:
-        BadInput: a target below what is left with every block removed, or below 1 round or action; a folder with
-            another evolution, or a damaged one.
-        loop.Diverged: a quality is not finite.
+    Raises BadInput for a target below what is left with every block removed, or below 1 round or action; a folder with
+    another evolution, or a damaged one. Raises loop.Diverged where a quality is not finite.
     """
     for name, number in (("rounds", rounds), ("group", group)):
         if number < 1:

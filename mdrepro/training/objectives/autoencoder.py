@@ -136,9 +136,8 @@ class ImageObjective(Networks):
         terms: the image's error.
         networks, frozen: the halves that are trained and that are not.
 
-    Raises:
-        BadInput: pixels are in [0, 1] for this model.
-        NotAttempted: a perceptual term without its backbone's weights.
+    Raises BadInput where pixels are in [0, 1] for this model, and NotAttempted for a perceptual term without its
+    backbone's weights.
     """
 
     name: ClassVar[str]

@@ -94,9 +94,8 @@ def get(name: str) -> Kind:
 def kind_of(recipe: Recipe) -> Kind:
     """The kind of a recipe that can be built, as far as its fields say.
 
-    Raises:
-        BadInput: an unknown kind or option, a role that it needs and that is not filled, data without the captions that
-            it needs, or a network that `Kind.check` refuses.
+    Raises BadInput for an unknown kind or option, a role that it needs and that is not filled, data without the
+    captions that it needs, or a network that `Kind.check` refuses.
     """
     kind = get(recipe.kind)
     known = option_types(kind)

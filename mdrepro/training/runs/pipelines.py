@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 def load(recipe: Recipe | str, *, vae: str | None = None) -> "MobileDiffusionPipeline":
     """Text to image with a trained denoiser, and the text encoder and autoencoder that it was trained on.
 
-    ``vae`` is a recipe whose autoencoder, with a lighter decoder for the same latents, stands for the row's own.
-
-    Raises:
-        BadInput: a recipe of something else, or an autoencoder of other latents.
-        NotAttempted: one of the runs is missing; the message has the command.
+    ``vae`` is a recipe whose autoencoder, with a lighter decoder for the same latents, stands for the row's own. Raises
+    BadInput for a recipe of something else, or an autoencoder of other latents, and NotAttempted where one of the runs
+    is missing; the message has the command.
     """
     from mdrepro.models.pipeline import MobileDiffusionPipeline
 

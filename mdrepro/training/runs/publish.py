@@ -26,10 +26,9 @@ LIMIT = 25 * 10**6
 def publish(names: Sequence[str], limit: int = LIMIT) -> list[Path]:
     """Copy runs of this machine to ``results/<tier>/checkpoints/<recipe>/``, weights in float16; all or none.
 
-    Raises:
-        BadInput: there is no finished run of a recipe as it stands, it was not trained from a clean commit, a weight
-            is not finite in float16, a published run that shares weights with one of them would lose these, or all of
-            a tier's would have more than ``limit`` bytes.
+    Raises BadInput where there is no finished run of a recipe as it stands, it was not trained from a clean commit, a
+    weight is not finite in float16, a published run that shares weights with one of them would lose these, or all of a
+    tier's would have more than ``limit`` bytes.
     """
     runs = {name: _publishable(registry.get(name)) for name in names}
     copies: dict[Path, Path] = {}

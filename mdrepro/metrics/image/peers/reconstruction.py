@@ -148,11 +148,9 @@ def against(
     """Reconstruction metrics of two folders here and in a package of `PACKAGES`, pair by pair.
 
     ``metrics``: of those that the package has; None for all that can be measured here. Returns a comparison of each
-    metric, and by name why the others were not measured.
-
-    Raises:
-        BadInput: an unknown package, a metric that it does not have, images too small, or no pairs.
-        NotAttempted: LPIPS alone, or by name, was asked for and its weights are not here.
+    metric, and by name why the others were not measured. Raises BadInput for an unknown package, a metric that it does
+    not have, images too small, or no pairs, and NotAttempted where LPIPS alone, or by name, was asked for and its
+    weights are not here.
     """
     make, conventions = PACKAGES[check("package", package, PACKAGES)]
     for name in metrics or ():
