@@ -26,7 +26,7 @@ PROSE = 20
 """Columns with texts of several words give up width first, down to so many characters."""
 LINE_SECONDS = 15.0
 """Between two plain lines of progress where there is no terminal."""
-NUMBER = re.compile(r"[+−-]?[\d,]*\.?\d+(e[+−-]?\d+)?( \(\w+\))?")
+NUMBER = re.compile(r"[+−-]?[\d,]*\.?\d+(e[+−-]?\d+)?( \([\w :]+\))?")
 PIECE = re.compile(r"[^/_-]*[/_-]+|[^/_-]+")
 """What a long word may be broken after."""
 GREEN, YELLOW, RED, DIM, BOLD = 32, 33, 31, 2, 1

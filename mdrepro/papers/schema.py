@@ -130,7 +130,7 @@ class Cell(Data):
     constructed: str = ""
     """Where this project put the figure in, or what it chose to fit it; "": it was measured independently of it."""
     conflict: str = ""
-    """Another figure for the same cell in another source, and that source."""
+    """Where sources conflict: which other one has which figure; the note says where it was read."""
     note: str = ""
 
     @model_validator(mode="after")

@@ -139,8 +139,8 @@ def test_where_sources_conflict_both_figures_stand_in_the_data() -> None:
         (table.id, cell.row, cell.column): (cell.value, cell.conflict) for table, cell in CELLS if cell.conflict
     }
     counts = {
-        ("mobilediffusion-unet-cost", "mobilediffusion", "conv_blocks"): (11, "12 in v1 (MD-1)"),
-        ("mobilediffusion-ablation-cost", "c2", "conv_blocks"): (11, "12 in v1 (MD-1)"),
+        ("mobilediffusion-unet-cost", "mobilediffusion", "conv_blocks"): (11, "v1: 12"),
+        ("mobilediffusion-ablation-cost", "c2", "conv_blocks"): (11, "v1: 12"),
     }
     assert conflicts == counts
 
