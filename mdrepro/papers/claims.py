@@ -17,18 +17,14 @@ table's name and a colon before it."""
 
 
 class ClaimVerdict(enum.StrEnum):
-    """What the measured numbers say about one of the paper's claims."""
+    """What measured numbers say about a claim; `mdrepro.reproduce.report.views.CLAIM_VERDICTS` explains each."""
 
     HOLDS = "holds"
     BY_CONSTRUCTION = "by construction"
-    """It holds because this project put its figures in or chose the networks to fit them."""
     WITHIN_NOISE = "within noise"
-    """The intervals do not decide."""
     NOT_SENSITIVE = "bed not sensitive"
-    """Nothing was seen to be lost, but the positive control, which must lose, was not seen to lose either."""
     FAILS = "does not hold"
     UNCONFIRMED = "unconfirmed"
-    """The claim itself is only recalled or inferred: its numbers are shown, and nothing is claimed about it."""
     NOT_ATTEMPTED = "not attempted"
 
 

@@ -22,22 +22,16 @@ PUBLISHED = "sd15"
 
 
 class Verdict(enum.StrEnum):
-    """What a measured number says about the paper's cell."""
+    """What a measured number says about the paper's cell; `mdrepro.reproduce.report.views.VERDICTS` explains each."""
 
     REPRODUCED = "reproduced"
-    """Within the tolerance declared for the cell."""
     BY_CONSTRUCTION = "by construction"
-    """Within the tolerance, because this project put the figure in or chose its network to fit; not reproduced."""
     WITHIN_NOISE = "within noise"
-    """Outside the tolerance, but the measured 95 % interval holds the paper's figure."""
     DIFFERS = "differs"
     NOT_ATTEMPTED = "not attempted"
     UNCONFIRMED = "unconfirmed"
-    """The paper's figure is only recalled or inferred: it is shown, and nothing is claimed about it."""
     NOT_COMPARABLE = "not comparable"
-    """This tier measures smaller networks or other data than the paper did: claims are tested, cells are not."""
     NO_FIGURE = "no paper figure"
-    """Neither paper gives a figure for this cell."""
 
 
 def repeated(names: Sequence[str]) -> set[str]:

@@ -4,7 +4,7 @@
 - *equal*: all networks are the same one, so that differences are 0 and ratios 1. It must not hold; an equivalence must
   come out as "bed not sensitive". Claims about one network alone have no such world.
 - *reversed*: the effect is turned round; an equivalence loses as much as its positive control; a figure is half
-  as much again. It must not hold.
+  as much again, or two thirds. It must not hold.
 - *untrue*: numbers near the paper's with which the sentence is not true any more, so that no factor, margin or bound is
   looser than the sentence. It must not hold.
 
@@ -33,21 +33,15 @@ _OPERATORS: dict[str, Callable[[float, float], float]] = {
 }
 _SUPERLATIVE = re.compile(r"\b(lowest|highest|best|fewest|(?<!at )most(?! of)|(?<!at )least|than the other)\b")
 _ANOTHER = 1.5
-"""By what a figure is multiplied to be another one."""
+"""By what a figure is multiplied or divided to be another one."""
 Cells = dict[str, float]
 
 
 @dataclass
 class Audit:
-    """One claim in the four worlds.
+    """One claim in the four worlds: verdicts and inequalities with their numbers, by world, for those that it has.
 
-    Attributes:
-        table: its name.
-        claim: which.
-        origins: for each cell of its conditions, where the value in the paper's world is from.
-        verdicts: by world; a world that the claim does not have is left out.
-        numbers: the inequalities with their numbers, by world.
-        faults: what is wrong with it; none if it passes.
+    ``origins``: for each cell, where the value in the paper's world is from. ``faults``: none if it passes.
     """
 
     table: str
@@ -64,15 +58,8 @@ class Audit:
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
-        return {
-            "table": self.table,
-            "claim": self.claim.id,
-            "kind": self.claim.kind,
-            "origins": self.origins,
-            "verdicts": self.verdicts,
-            "numbers": self.numbers,
-            "faults": self.faults,
-        }
+        names = {"table": self.table, "claim": self.claim.id, "kind": self.claim.kind}
+        return names | {name: getattr(self, name) for name in ("origins", "verdicts", "numbers", "faults")}
 
 
 def audit() -> list[Audit]:
@@ -85,6 +72,9 @@ def audit_claim(table: Table, claim: Claim) -> Audit:
     result = Audit(table.id, claim)
     result.faults += [*_superlative(table, claim), *_two_sides(claim)]
     cells: Cells = {}
+    for key in claim.world:
+        if (cell := table.cell(*key.split("/"))) and cell.value is not None:
+            result.faults.append(f"the paper gives {cell.value:g} for {key}: leave it out of the claim's `world`")
     for key in dict.fromkeys(claim.cells()):
         try:
             value, origin = _value(table, key, claim)
@@ -107,6 +97,9 @@ def audit_claim(table: Table, claim: Claim) -> Audit:
         if values is not None:
             result.verdicts[world], result.numbers[world] = _judge(claim, values)
             result.faults += _fault(claim, world, values, result.verdicts[world], result.numbers[world])
+    if claim.kind == "figure":
+        lower = cells | {one.left: cells[one.left] / _ANOTHER for one in claim.conditions}
+        result.faults += _fault(claim, REVERSED, lower, *_judge(claim, lower))
     return result
 
 
@@ -148,15 +141,16 @@ def _gives_way(table: Table, condition: Condition) -> bool:
 
 
 def _superlative(table: Table, claim: Claim) -> list[str]:
-    """Rows that a superlative must be compared with and is not."""
+    """Rows that a superlative must be compared with, in the first condition's column, one row with all, and is not."""
     found = _SUPERLATIVE.search(claim.statement) if claim.kind == "superiority" else None
     if found and not claim.among:
         return [f"{found.group()!r} is a superlative: name the rows it is among, as the claim's `among`"]
-    rows = set()
+    first, pairs = claim.conditions[0], []
     for condition in claim.conditions:
-        for key in condition.cells():
-            row, _, column = key.partition("/")
-            rows |= {row, table.compared(row, column)}
+        if (_column(condition.left), condition.op[0]) == (_column(first.left), first.op[0]):
+            keys = [key.split("/") for key in condition.cells()]
+            pairs.append({name for row, column in keys for name in (row, table.compared(row, column)) if name})
+    rows = set[str]().union(*pairs) if set.intersection(*pairs) else set()
     return [f"it is not compared with {row}" for row in claim.among if row not in rows]
 
 
@@ -182,7 +176,7 @@ def _value(table: Table, key: str, claim: Claim | None = None) -> tuple[float | 
     """The value of a cell in the paper's world, and where it is from; None where nothing gives it."""
     if claim and key in claim.world:
         given = claim.world[key]
-        return _number(table, given, claim), EXAMPLE if isinstance(given, float) else FOLLOWS
+        return _number(table, given, claim), FOLLOWS if re.search(r"\S/\S", str(given)) else EXAMPLE
     row, _, column = key.partition("/")
     cell = table.cell(row, column)
     if cell and cell.value is not None:
@@ -264,10 +258,10 @@ def _reversed(table: Table, claim: Claim, cells: Cells) -> Cells:
         if derived is not None:
             values[key] = 1 / value if derived.by == "ratio" else -value
         elif len(column) > 1:
-            values[key] = max(column) * min(column) / value
+            values[key] = max(column) + min(column) - value
         else:
             bound = lefts[key].right if key in lefts else value
-            values[key] = bound**2 / value if isinstance(bound, float) else value
+            values[key] = 2 * bound - value if isinstance(bound, float) else value
     return values
 
 

@@ -62,6 +62,7 @@ def test_every_claim_of_both_papers_passes() -> None:
     "claim",
     [
         {"conditions": [FASTER]},
+        {"conditions": [{"left": "slow/fid", "op": "<", "right": "base/fid"}], "world": {"slow/fid": 0.0}},
         {"conditions": [TWICE], "untrue": {"base/ms": 90.0}, "statement": "It takes half the time."},
         {"conditions": [FASTER | {"right": "slow/ms"}, FASTER], "among": ["base", "slow"], "statement": "The fewest."},
         {"kind": "equivalence", "conditions": [NO_LOSS], "control": [LOSES], "untrue": {"ours/fid": 14.5}},
@@ -131,6 +132,25 @@ BAD = {
         "'lowest' is a superlative: name the rows",
     ),
     "a superlative leaves one out": ({"conditions": [FASTER], "among": ["base", "slow"]}, "not compared with slow"),
+    "a superlative compares others with each other": (
+        {"conditions": [FASTER, {"left": "slow/ms", "op": ">", "right": "base/ms"}], "among": ["base", "slow"]},
+        "not compared with slow",
+    ),
+    "an example in place of the paper's number": (
+        {"conditions": [FASTER | {"op": ">"}], "world": {"ours/ms": 500.0}},
+        "the paper gives 50 for ours/ms",
+    ),
+    "a figure whose lower bound is loose": (
+        {
+            "kind": "figure",
+            "conditions": [
+                {"left": "ours/ms", "op": "<=", "right": "base/ms", "factor": 0.5},
+                {"left": "ours/ms", "op": ">=", "right": "base/ms", "factor": 0.1},
+            ],
+            "untrue": {"ours/ms": 65.0},
+        },
+        "in the reversed world it holds",
+    ),
     "a figure with one side": (
         {"kind": "figure", "conditions": [{**FASTER, "op": "<=", "factor": 0.5}], "untrue": {"ours/ms": 65.0}},
         "a figure has two sides: bound ours/ms by > too",
@@ -167,7 +187,8 @@ def test_numbers_of_the_papers_world_follow_from_its_cells() -> None:
 
 @pytest.mark.parametrize("given", ["ours/fid + ", "ours/fid ^ base/fid", "slow/fid", "ours/fid - slow/fid"])
 def test_an_expression_that_cannot_be_worked_out_is_named(given: str) -> None:
-    (fault,) = audited(conditions=[FASTER], world={"ours/ms": given}).faults
+    worse = {"left": "slow/fid", "op": ">", "right": "base/fid"}
+    (fault,) = audited(conditions=[worse], world={"slow/fid": given}).faults
     assert "expected a cell or two with one of" in fault or "the paper has no figure for " in fault
     assert fault.startswith(repr(given))
 
