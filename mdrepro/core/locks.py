@@ -13,9 +13,8 @@ from mdrepro.core.errors import BadInput
 def hold(file: Path, *, busy: Callable[[], None] | None = None, refuse: str = "") -> Iterator[None]:
     """Hold the lock ``file`` inside the block; its folder is created where it is missing, and it stays afterwards.
 
-    Args:
-        busy: called once when another process holds the lock, before waiting for it.
-        refuse: raise BadInput with this message instead of waiting.
+    ``busy``: called once when another process holds the lock, before waiting for it. ``refuse``: raise BadInput with
+    this message instead of waiting.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file)

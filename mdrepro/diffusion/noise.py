@@ -25,9 +25,8 @@ class NoiseSchedule:
     Times are integers, one a sample: 0 (least noise) to ``total`` - 1, and `CLEAN`. Levels are computed in float64 and
     given as float32, or as float64 where the data is.
 
-    Args:
-        alphas_cumprod: alpha-bar of the times 0..T-1, (T,); ``clean`` is that of `CLEAN`.
-        prediction_type: what the network predicts, of `PREDICTIONS`.
+    ``alphas_cumprod``: alpha-bar of the times 0..T-1, (T,); ``clean`` is that of `CLEAN`. ``prediction_type``: what the
+    network predicts, of `PREDICTIONS`.
 
     Raises:
         BadInput: another prediction type, or ``epsilon`` with a level of pure noise, where it does not determine x0.

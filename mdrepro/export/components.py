@@ -145,9 +145,7 @@ class Model:
     def component(self, name: str, branches: int | None = None) -> Component:
         """One of `COMPONENTS`.
 
-        Args:
-            branches: batch of the denoiser, 1 or 2; None for 2 where the model is run with guidance, 1 elsewhere.
-
+        ``branches``: batch of the denoiser, 1 or 2; None for 2 where the model is run with guidance, 1 elsewhere.
         Raises BadInput for another name or number, or a resolution that the network cannot take.
         """
         check("component", name, COMPONENTS)
@@ -223,12 +221,9 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 def find(name: str, resolution: int | None = None, decoder: str | None = None) -> Model:
     """A whole system of `mdrepro.models.systems`, a recipe such as ``shapes-1``, or a folder of a diffusers pipeline.
 
-    Args:
-        resolution: image side in px; None for the one that the model was made for.
-        decoder: a recipe of another decoder for the same latents; of recipes alone.
-
-    Raises BadInput for none of these, or no text-to-image pipeline of a denoiser, CLIP and AutoencoderKL, and
-    NotAttempted for a recipe that is not trained.
+    ``resolution``: image side in px; None for the one that the model was made for. ``decoder``: a recipe of another
+    decoder for the same latents; of recipes alone. Raises BadInput for none of these, or no text-to-image pipeline of a
+    denoiser, CLIP and AutoencoderKL, and NotAttempted for a recipe that is not trained.
     """
     if name in systems.whole():
         if decoder is not None:

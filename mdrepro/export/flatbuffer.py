@@ -149,11 +149,8 @@ def rewrite(
 ) -> None:
     """Write a file again, with metadata of ours and its weights outside of the flatbuffer.
 
-    Args:
-        metadata: JSON values; they take the place of ours in ``source``.
-        change: is given the file as a ``ModelT`` to alter in place.
-
-    Raises BadInput where ``source`` cannot be read, and OSError where ``target`` cannot be written.
+    ``metadata``: JSON values; they take the place of ours in ``source``. ``change``: is given the file as a ``ModelT``
+    to alter in place. Raises BadInput where ``source`` cannot be read, and OSError where ``target`` cannot be written.
     """
     schema, view = needed("ai_edge_litert.schema_py_generated"), _mapped(source)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(view, 0))

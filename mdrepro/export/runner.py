@@ -34,11 +34,8 @@ logger = logging.getLogger(__name__)
 class LiteRTNetwork:
     """One ``.tflite`` file, ready to run on so many threads; None for as many as there are cores.
 
-    Attributes:
-        summary: what the file says of itself.
-
-    Raises BadInput where it is no such file, is cut off, or needs an operation that this runtime lacks, and
-    NotAttempted where ai-edge-litert is not installed.
+    ``summary``: what the file says of itself. Raises BadInput where it is no such file, is cut off, or needs an
+    operation that this runtime lacks, and NotAttempted where ai-edge-litert is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:

@@ -21,9 +21,8 @@ SECONDS = 0.5  # between two looks at the process's memory
 class Stages:
     """The stages of one export: a line of progress, seconds of each, and the most memory that was held.
 
-    Attributes:
-        seconds: by stage, in their order.
-        peak: bytes of memory, the most that the process held meanwhile; what it held before is in it.
+    ``seconds``: by stage, in their order. ``peak``: bytes of memory, the most that the process held meanwhile; what it
+    held before is in it.
     """
 
     def __init__(self, title: str, count: int) -> None:

@@ -40,10 +40,7 @@ def measure(
 ) -> Record:
     """Latency of an ``.mlpackage`` on this Mac, by a row of `UNITS`.
 
-    Args:
-        metadata: of the package; None for what it says of itself.
-        runs, seconds: lower bounds, both reached.
-
+    ``metadata``: of the package; None for what it says of itself. ``runs``, ``seconds``: lower bounds, both reached.
     Raises BadInput for other units, or no such package, and NotAttempted where this is no Mac, or coremltools is not
     installed; the message has the commands.
     """

@@ -33,9 +33,8 @@ class FileMetadata:
 def read(file: Path, model: str | None = None, component: str | None = None) -> FileMetadata:
     """What a ``.tflite`` or ``.mlpackage`` says of itself. Raises BadInput for an unknown component.
 
-    Args:
-        file: the network.
-        model, component: for a file without metadata; the file's name and ``other`` where they are None.
+    ``file``: the network. ``model``, ``component``: for a file without metadata; the file's name and ``other`` where
+    they are None.
     """
     from mdrepro.export import flatbuffer, mil
 

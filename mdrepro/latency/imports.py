@@ -32,11 +32,9 @@ words of the report), neural_engine, gpu, cpu (operations on each), precision, r
 def read(kind: str, file: Path, about: Fields) -> list[Record]:
     """The records of a report.
 
-    Args:
-        kind: a row of the table above.
-        about: fields of `Record` that the report lacks, such as ``model``, ``component`` and ``device``.
-
-    Raises BadInput for an unknown kind, a file that is no such report, or fields that are missing.
+    ``kind``: a row of the table above. ``about``: fields of `Record` that the report lacks, such as ``model``,
+    ``component`` and ``device``. Raises BadInput for an unknown kind, a file that is no such report, or fields that are
+    missing.
     """
     check("kind of report", kind, KINDS)
     try:

@@ -90,9 +90,8 @@ Watch = Callable[[nn.Module, Mapping[str, Tensor], Mapping[str, Any]], AbstractC
 def run(network: nn.Module, inputs: Mapping[str, Any], *watches: Watch) -> list[Any]:
     """What each of ``watches`` sees of one forward pass without gradients on the meta device.
 
-    Args:
-        network: any module; its weights are replaced by meta tensors for the pass, not touched.
-        inputs: keyword arguments of its forward, tensors on the meta device.
+    ``network``: any module; its weights are replaced by meta tensors for the pass, not touched. ``inputs``: keyword
+    arguments of its forward, tensors on the meta device.
     """
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
     weights = {name: tensor.to("meta") for name, tensor in tensors.items()}

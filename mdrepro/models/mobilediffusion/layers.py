@@ -172,10 +172,8 @@ class TransformerBlock(nn.Module):
 class TransformerStack(nn.Module):
     """``depth`` transformer blocks one after the other at one resolution; with 0 an identity.
 
-    Args:
-        projection: group norm and two linear projections around the blocks, inside one more residual, as in SD;
-            False runs the blocks on the feature map itself, as in UViT.
-        block: the other arguments of `TransformerBlock`.
+    ``projection``: group norm and two linear projections around the blocks, inside one more residual, as in SD; False
+    runs the blocks on the feature map itself, as in UViT. ``block``: the other arguments of `TransformerBlock`.
     """
 
     _gradient_checkpointing_func: Callable[..., Tensor]  # set by diffusers' enable_gradient_checkpointing

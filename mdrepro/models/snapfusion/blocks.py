@@ -160,9 +160,8 @@ class Layout:
 def sd_layout(widths: Sequence[int], cross_attention: Sequence[bool], layers: int) -> Layout:
     """The layout of a Stable Diffusion UNet, nothing removed.
 
-    Args:
-        widths, cross_attention: channels of each level, outermost first, and whether it has transformers.
-        layers: ResNets of a stage on the way down; one more on the way up.
+    ``widths``, ``cross_attention``: channels of each level, outermost first, and whether it has transformers.
+    ``layers``: ResNets of a stage on the way down; one more on the way up.
     """
     stages: dict[str, Positions] = {}
     last = len(widths) - 1

@@ -88,9 +88,8 @@ def call(
 ) -> tuple[bool, str]:
     """Write the plan and have Snakemake carry it out, alone in this checkout; raises BadInput where that is not so.
 
-    Args:
-        train, jobs: what to train and which tables to run; not both empty.
-        stream: where lines of jobs are written, or all lines with ``show``; standard error by default.
+    ``train``, ``jobs``: what to train and which tables to run; not both empty. ``stream``: where lines of jobs are
+    written, or all lines with ``show``; standard error by default.
 
     Returns:
         whether any job has written a line, and a message with Snakemake's last lines (empty if all went well).

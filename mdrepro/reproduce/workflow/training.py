@@ -17,9 +17,8 @@ from mdrepro.training.runs.scratch import ignore_published
 def train(names: Sequence[str], *, cores: int, locally: bool = False, extra: Sequence[str] = ()) -> dict[str, str]:
     """Train what is missing of these recipes and of their parents, side by side, parents first.
 
-    Args:
-        names, locally: as of `plan.checkpoints`.
-        cores, extra: for Snakemake: how many run at once, one thread each, and further options.
+    ``names``, ``locally``: as of `plan.checkpoints`. ``cores``, ``extra``: for Snakemake: how many run at once, one
+    thread each, and further options.
 
     Returns:
         the recipes that failed or were not started because a parent failed, each with the reason.

@@ -49,9 +49,7 @@ class Checkpoint:
 def save(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
     """Write a checkpoint aside, rename it into the folder of a run's checkpoints, and remove all but the last ones.
 
-    Args:
-        tensors: by file, by name; on the CPU.
-        state: what JSON can hold.
+    ``tensors``: by file, by name; on the CPU. ``state``: what JSON can hold.
     """
     with replacing_folder(place(root, step)) as aside:
         for name, named in tensors.items():

@@ -201,9 +201,8 @@ class Autoencoding(ImageObjective):
 
     The term ``kl`` is given weighted.
 
-    Args:
-        model, terms: see `ImageObjective`, whose errors it raises.
-        kl: weight of `kl_loss`; 1e-6 is latent diffusion's.
+    ``model``, ``terms``: see `ImageObjective`, whose errors it raises. ``kl``: weight of `kl_loss`; 1e-6 is latent
+    diffusion's.
     """
 
     name = "autoencoder"

@@ -35,9 +35,8 @@ class RobustDiffusion(Diffusion):
     The network skips while its loss is computed and at no other time: what is saved or averaged has
     ``skip_probability`` 0, and trains on whole under any other objective. In eval mode nothing is skipped.
 
-    Args:
-        unet, scheduler, null_text, drop, min_snr: as in `Diffusion`.
-        skip_probability: how likely a block is skipped at a step, from 0 to 1; 1 - p of the paper.
+    ``unet``, ``scheduler``, ``null_text``, ``drop``, ``min_snr``: as in `Diffusion`. ``skip_probability``: how likely a
+    block is skipped at a step, from 0 to 1; 1 - p of the paper.
     """
 
     phases: ClassVar[tuple[Phase, ...]] = (Phase("unet", ("unet",), partial=True),)
