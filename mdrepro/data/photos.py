@@ -193,5 +193,4 @@ def _folder(folder: Path) -> Split:
     ranked = sorted(by_content.values(), key=lambda p: hashlib.sha256(p.name.encode()).hexdigest())
     cut = max(2, math.ceil(len(ranked) / 4))
     held_out, train = (tuple(sorted(part, key=lambda p: p.name)) for part in (ranked[:cut], ranked[cut:]))
-    rule = "sorted by the SHA-256 of the file name, the first quarter (at least two) held out"
-    return Split(train, held_out, rule)
+    return Split(train, held_out, "sorted by the SHA-256 of the file name, the first quarter (at least two) held out")

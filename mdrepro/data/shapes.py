@@ -136,8 +136,7 @@ def scene(split: str, index: int) -> Scene:
         if (places := _places(order, related, rng)) is not None:
             break
     tints = rng.uniform(-TINT, TINT, (len(order) + 1, 3)).astype(np.float32)
-    light = rng.uniform(-1, 1, 8).astype(np.float32)
-    return Scene(graph, order, places, tints, light, int(rng.integers(2**31)))
+    return Scene(graph, order, places, tints, rng.uniform(-1, 1, 8).astype(np.float32), int(rng.integers(2**31)))
 
 
 def caption(scene: Scene, wording: int | None = None) -> str:
@@ -250,8 +249,7 @@ def _places(order: Sequence[Thing], related: str | None, rng: np.random.Generato
                 continue
         pairs = itertools.combinations(range(len(order)), 2)
         if all(np.hypot(*(at[i] - at[j])) >= reach[i] + reach[j] + GAP for i, j in pairs):
-            angles = rng.uniform(-ANGLE, ANGLE, len(order))
-            return np.column_stack([at, radii, angles]).astype(np.float32)
+            return np.column_stack([at, radii, rng.uniform(-ANGLE, ANGLE, len(order))]).astype(np.float32)
     return None
 
 

@@ -135,8 +135,7 @@ class Experiment:
         run = self.runs.get(setup.recipe)
         pipeline = networks.pipeline(PUBLISHED if run is None else run.recipe.name)
         if setup.removed:
-            blocks = networks.REMOVALS[setup.removed](pipeline.unet.layout)
-            pipeline.unet.replay(f"remove {name}" for name in blocks)
+            pipeline.unet.replay(f"remove {name}" for name in networks.REMOVALS[setup.removed](pipeline.unet.layout))
         return pipeline
 
     def images(self, row: str, scored: Evaluation[Scored], *, seed: int, guidance: float | None = None) -> Scored:

@@ -138,8 +138,7 @@ def _export(
             swap(file, final)
             entry = {"component": component.name, "precision": kind, "file": final.name, "parity": asdict(measured)}
             entries.append(entry | target.describe(final))
-    shared = {"seconds": stages.seconds, "peak_memory_gb": round(stages.peak / 1e9, 2)}
-    return [entry | shared for entry in entries]
+    return [entry | {"seconds": stages.seconds, "peak_memory_gb": round(stages.peak / 1e9, 2)} for entry in entries]
 
 
 def _bundle(model: Model, ready: Path, precision: str, head: Mapping[str, Any], threads: int | None) -> dict[str, Any]:

@@ -89,8 +89,7 @@ def write(files: Sequence[Path], folder: Path, metadata: Callable[[Path], FileMe
         models = []
         for file, name, one in zip(files, names, each, strict=True):
             shutil.copyfile(file, new / "models" / name)
-            facts = {"name": name, "bytes": file.stat().st_size, "sha256": sha256(file), "about": one.fields()}
-            models.append(facts)
+            models.append({"name": name, "bytes": file.stat().st_size, "sha256": sha256(file), "about": one.fields()})
         write_json(new / MANIFEST, {"format": 1, "threads": THREADS, "models": models})
         (new / "run.sh").write_text(_script(), encoding="utf-8")
         (new / "README.txt").write_text(README.format(count=len(files)), encoding="utf-8")

@@ -107,8 +107,7 @@ def to_latent(vae: Autoencoder, pixels: Tensor, pixel_range: str, generator: Gen
             f"pixels have shape {tuple(pixels.shape)}: expected (batch, 3, height, width), height and width "
             f"multiples of {step}"
         )
-    given = convert(pixels, pixel_range, model_range(vae)).to(vae.device, vae.dtype)
-    encoded = vae.encode(given)
+    encoded = vae.encode(convert(pixels, pixel_range, model_range(vae)).to(vae.device, vae.dtype))
     if (latents := getattr(encoded, "latents", None)) is not None:  # AutoencoderTiny has no posterior
         return scale(vae, latents)
     posterior = encoded.latent_dist

@@ -38,8 +38,7 @@ def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None,
 
 
 def _is_weights(file: Path, variant: str | None) -> bool:
-    name = re.sub(r"-\d+-of-\d+", "", file.stem)
-    return name in [f"{kind}.{variant}" if variant else kind for kind in WEIGHTS]
+    return re.sub(r"-\d+-of-\d+", "", file.stem) in [f"{kind}.{variant}" if variant else kind for kind in WEIGHTS]
 
 
 def _components(folder: Path) -> Iterator[Path]:

@@ -220,8 +220,7 @@ class Table(Data):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         keys = [f"{cell.row}/{cell.column}" for cell in self.cells]
-        compared = (f"{row}/{key.partition('/')[2]}" for key, row in self.controls.items())
-        wanted = {*keys, *self.controls, *compared}
+        wanted = {*keys, *self.controls, *(f"{row}/{key.partition('/')[2]}" for key, row in self.controls.items())}
         wanted |= {cell for claim in self.claims for cell in (*claim.cells(), *claim.world, *claim.untrue)}
         faults: dict[str, Set[str]] = {
             "cells given twice": repeated(keys),

@@ -109,8 +109,7 @@ def cost_details(measured: "Sequence[Details]") -> str:
         peaks = (each.peak_activations[kind] for kind in ("float32", "float16", "float16_unfused"))
         counts = (f"{each.counters[name] / 1e9:.3f}" if name in each.counters else NONE for name in counters)
         memory = (f"{peak / 1e6:.0f}" for peak in peaks)
-        share = f"{100 * each.cost.attention_share:.1f}"
-        lines.append((each.cost.model, *map(str, blocks), share, *memory, *counts))
+        lines.append((each.cost.model, *map(str, blocks), f"{100 * each.cost.attention_share:.1f}", *memory, *counts))
     return columns(lines, indent="")
 
 

@@ -169,8 +169,7 @@ def _make(pipeline: TextToImage, prompts: list[str], starts: list[int], options:
     """One batch: uint8 (prompts, 3, height, width), rounded once."""
     generators = [torch.Generator().manual_seed(start) for start in starts]
     call = {"num_inference_steps": options["steps"], "guidance_scale": options["guidance"], "output_type": "pt"}
-    images_bchw = pipeline(prompts, generator=generators, **call).images
-    return convert(images_bchw.float().cpu(), "0..1", "uint8")
+    return convert(pipeline(prompts, generator=generators, **call).images.float().cpu(), "0..1", "uint8")
 
 
 def _store(path: Path, pixels_chw: Tensor) -> None:

@@ -27,8 +27,7 @@ def transformers_clip(source: str, sha256: str | None, download: bool) -> Networ
     """A CLIP model that transformers saved, with its image processor and tokenizer; see `networks.pretrained`."""
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-    lacks = "a whole CLIP: {} weights are missing"
-    path, checked, model = pretrained(CLIPModel, source, sha256, download, lacks)
+    path, checked, model = pretrained(CLIPModel, source, sha256, download, "a whole CLIP: {} weights are missing")
     processor, tokenizer = AutoImageProcessor.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     most = model.config.text_config.max_position_embeddings
 
@@ -97,8 +96,7 @@ def open_clip(source: str, sha256: str | None, download: bool) -> Network:
 
 
 def _cached(package: Any, name: str, tag: str, download: bool) -> Path:
-    tags = package.list_pretrained_tags_by_model(name)
-    check(f"tag of {name}", tag, tags)
+    check(f"tag of {name}", tag, package.list_pretrained_tags_by_model(name))
     get = f"get it with --download, or name a file: --weights {name}=FILE"
     settings = package.pretrained.get_pretrained_cfg(name, tag)
     try:

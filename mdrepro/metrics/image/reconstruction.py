@@ -117,8 +117,7 @@ def _lpips_with(net: str, state: dict[str, Tensor]) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # its own loading would unpickle, and download
-    backbone = {key: state[f"features.{key.split('.', 1)[1]}"] for key in model.net.state_dict()}
-    model.net.load_state_dict(backbone)
+    model.net.load_state_dict({key: state[f"features.{key.split('.', 1)[1]}"] for key in model.net.state_dict()})
     return model.eval()
 
 

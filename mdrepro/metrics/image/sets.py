@@ -166,8 +166,7 @@ def _kid(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Op
         blocks = kernel.block_kernel_distance(x, y)
         value, draw = blocks.mean, f"{blocks.subsets} subsets of {blocks.size}, standard deviation {blocks.std:.4g}"
     name = "KID" if encoder.row.label == "FID" else f"KID ({encoder.row.name})"
-    details = f"{draw}; {protocol(encoder)}"
-    return Score("kid", name, value, len(y), details, len(x), biased=small)
+    return Score("kid", name, value, len(y), f"{draw}; {protocol(encoder)}", len(x), biased=small)
 
 
 def _infinity(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:

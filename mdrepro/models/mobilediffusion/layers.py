@@ -106,8 +106,7 @@ class Attention(nn.Module):
         q_bhnd = self._heads(self.to_q(x_bnc))
         k_bhmd = self._heads(self.to_k(context_bmc))
         v_bhmd = k_bhmd if self.to_v is None else self._heads(self.to_v(context_bmc))
-        out_bhnd = attend(q_bhnd, k_bhmd, v_bhmd, self.kernel, self.scaling)
-        return self.to_out(out_bhnd.transpose(1, 2).flatten(2))
+        return self.to_out(attend(q_bhnd, k_bhmd, v_bhmd, self.kernel, self.scaling).transpose(1, 2).flatten(2))
 
 
 class GatedFeedForward(nn.Module):

@@ -189,5 +189,4 @@ def sd_layout(widths: Sequence[int], cross_attention: Sequence[bool], layers: in
             width = widths[level]
         stages[stage] = tuple(positions)
     layout = Layout(stages, {})
-    counts = Counter((block.stage, block.kind) for block in layout.blocks())
-    return replace(layout, next_index=counts)
+    return replace(layout, next_index=Counter((block.stage, block.kind) for block in layout.blocks()))

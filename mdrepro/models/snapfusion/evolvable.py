@@ -120,8 +120,7 @@ class EvolvableUNet(BaseDenoiser):
             down = Downsample2D(width, use_conv=True, out_channels=width, name="op")
             self.down_blocks[level].downsamplers = nn.ModuleList([down])
         for index, width in enumerate(widths[:0:-1]):
-            up = Upsample2D(width, use_conv=True, out_channels=width)
-            self.up_blocks[index].upsamplers = nn.ModuleList([up])
+            self.up_blocks[index].upsamplers = nn.ModuleList([Upsample2D(width, use_conv=True, out_channels=width)])
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[0], eps=1e-5)
         self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
 

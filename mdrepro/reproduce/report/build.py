@@ -232,8 +232,7 @@ class _Sources:
                 continue
             text = views.portable(path.read_text(encoding="utf-8"))
             target.write_text(text, encoding="utf-8")
-            page = json.dumps(_rendered(json.loads(text), view))
-            self.texts[f"notebooks/{view.tier}/{view.table.id}.ipynb"] = page
+            self.texts[f"notebooks/{view.tier}/{view.table.id}.ipynb"] = json.dumps(_rendered(json.loads(text), view))
 
 
 def _notebook(view: RunView) -> str:

@@ -37,8 +37,7 @@ def rows(
     cells = [row for panel in panels(levels).values() for row in curves.rows(panel, scored, experiment.controls)]
     for row, curve in traced.items():
         images = curve.point(experiment.setups[row].guidance)
-        protocol = f"{caption_count(images, scored)}; {scored.scoring}; {SPREAD}"
-        cells += scored.accuracy(row, images, protocol)
+        cells += scored.accuracy(row, images, f"{caption_count(images, scored)}; {scored.scoring}; {SPREAD}")
     return cells + [
         Row.absent(row, scored.column(column), NO_BASE) for row in ANOTHER_BASE for column in (BEST_FID, BEST_CLIP)
     ]

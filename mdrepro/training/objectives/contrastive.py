@@ -84,8 +84,7 @@ class Contrastive(Networks):
         texts = TextTower(self.encoder, self.features)
         if self.weight:
             texts.readout = ReadOut(self.encoder.config.hidden_size)
-        images = ImageTower(self.features, self.image_width)
-        self.keep({"text": texts, "image": images, "temperature": Temperature()})
+        self.keep({"text": texts, "image": ImageTower(self.features, self.image_width), "temperature": Temperature()})
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x = latents.convert(batch["pixels"], "uint8", "-1..1")
@@ -113,8 +112,7 @@ class Contrastive(Networks):
 
 def _build_text(inputs: Inputs) -> Training:
     tokenizer = text.word_tokenizer(shapes.VOCABULARY, shapes.TOKENS)
-    encoder = text.small_encoder(tokenizer, **inputs.recipe.network)
-    objective = Contrastive(tokenizer, encoder, **inputs.options)
+    objective = Contrastive(tokenizer, text.small_encoder(tokenizer, **inputs.recipe.network), **inputs.options)
     finish = objective.finish
     return Training(objective, inputs.examples(), lambda nets: {"text_encoder": finish(nets), "tokenizer": tokenizer})
 

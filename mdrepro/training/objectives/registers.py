@@ -53,8 +53,7 @@ class ReadOut(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(width, sum(choices)) for choices in KINDS)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        last = features[:, -REGISTERS:].unbind(dim=1)
-        parts = zip(self.maps, last, KINDS, strict=True)
+        parts = zip(self.maps, features[:, -REGISTERS:].unbind(dim=1), KINDS, strict=True)
         return [logits for one, feature, choices in parts for logits in one(feature).split(choices, dim=1)]
 
 

@@ -49,8 +49,7 @@ class RobustDiffusion(Diffusion):
             raise BadInput(f"skip_probability {self.skip_probability}: it must be from 0 to 1")
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        wrapped = self.networks["unet"]
-        unet = next(module for module in wrapped.modules() if isinstance(module, EvolvableUNet))
+        unet = next(module for module in self.networks["unet"].modules() if isinstance(module, EvolvableUNet))
         unet.robust_training(self.skip_probability, draws.seed())
         try:
             return super().losses(phase, batch, draws)
