@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MINUS, NONE = "−", "–"
-PROSE = 20
-"""Columns with texts of several words give up width first, down to so many characters."""
+PROSE = 20  # columns with texts of several words give up width first, down to so many characters
 LINE_SECONDS = 15.0
 """Between two plain lines of progress where there is no terminal."""
 NUMBER = re.compile(r"[+−-]?[\d,]*\.?\d+(e[+−-]?\d+)?( \([\w :]+\))?")
-PIECE = re.compile(r"[^/_-]*[/_-]+|[^/_-]+")
-"""What a long word may be broken after."""
+PIECE = re.compile(r"[^/_-]*[/_-]+|[^/_-]+")  # what a long word may be broken after
 GREEN, YELLOW, RED, DIM, BOLD = 32, 33, 31, 2, 1
 STYLES = {
     **dict.fromkeys(("reproduced", "holds", "agrees", "ok", "yes", "ready", "trained", "published"), GREEN),

@@ -43,8 +43,7 @@ if TYPE_CHECKING:
 SIDE = 256  # px
 BATCH = 16
 RESAMPLES = 50  # seconds each, at 2,048 features of 30,000 images
-FID, CLIP = "legacy-pytorch", "open-clip"
-"""Encoders, of `mdrepro.metrics.image.catalogue.ENCODERS`."""
+FID, CLIP = "legacy-pytorch", "open-clip"  # encoders, of `mdrepro.metrics.image.catalogue.ENCODERS`
 
 
 @dataclass(frozen=True)

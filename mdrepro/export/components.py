@@ -31,8 +31,7 @@ from mdrepro.training.runs import commands
 
 COMPONENTS = ("text-encoder", "unet", "decoder")
 
-SEED, SPREAD = 0, 0.02
-"""Of random weights, and the standard deviation added to those that are all equal to begin with."""
+SEED, SPREAD = 0, 0.02  # of random weights, and the standard deviation added to those that are all equal to begin with
 TIMES = (999.0, 500.0, 1.0, 749.0, 250.0)  # timesteps that a denoiser is compared at
 
 Inputs = dict[str, Tensor]

@@ -24,8 +24,7 @@ from mdrepro.export.runner import LiteRTNetwork
 from mdrepro.export.stages import Stages
 from mdrepro.export.target import refusing
 
-SHRUNK = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
-"""Operations whose weights are shrunk."""
+SHRUNK = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")  # operations whose weights are shrunk
 INTEGER = ("FULLY_CONNECTED", "CONV_2D")
 """Of them, those that int8-dynamic computes in integers: XNNPACK has no such depthwise convolution."""
 LARGEST = 2**31  # bytes that a file of float32 weights may have: what a flatbuffer can address

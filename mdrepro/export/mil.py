@@ -48,8 +48,7 @@ class Operation(Protocol):
         """The value of a weight that is stored smaller."""
 
 
-ARRAYS = {65552: "float16", 65568: "float32", 131104: "int32"}
-"""Types of inputs and outputs by Core ML's number."""
+ARRAYS = {65552: "float16", 65568: "float32", 131104: "int32"}  # types of inputs and outputs by Core ML's number
 
 
 def read(path: Path) -> Summary:

@@ -32,8 +32,7 @@ _OPERATORS: dict[str, Callable[[float, float], float]] = {
     "/": operator.truediv,
 }
 _SUPERLATIVE = re.compile(r"\b(lowest|highest|best|fewest|(?<!at )most(?! of)|(?<!at )least|than the other)\b")
-_ANOTHER = 1.5
-"""By what a figure is multiplied or divided to be another one."""
+_ANOTHER = 1.5  # by what a figure is multiplied or divided to be another one
 Cells = dict[str, float]
 
 

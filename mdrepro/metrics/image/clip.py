@@ -19,8 +19,7 @@ from mdrepro.metrics.image import weights
 from mdrepro.metrics.image.networks import Network, Texts, pretrained
 
 BATCH = 64  # texts at once
-VITS = {768: "B", 1024: "L", 1280: "H", 1408: "g", 1664: "bigG"}
-"""Letters of vision transformers, by width."""
+VITS = {768: "B", 1024: "L", 1280: "H", 1408: "g", 1664: "bigG"}  # letters of vision transformers, by width
 
 
 def transformers_clip(source: str, sha256: str | None, download: bool) -> Network:

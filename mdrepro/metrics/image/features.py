@@ -18,8 +18,7 @@ from mdrepro.metrics.image.encoders import Encoder
 from mdrepro.metrics.image.statistics import Array, Statistics
 
 BATCH = 32
-BLOCK = 512
-"""Images whose features wait for one update of the statistics, which costs width^2 whatever their number."""
+BLOCK = 512  # images whose features wait for one update of the statistics, which costs width^2 whatever their number
 
 
 @dataclass(frozen=True)

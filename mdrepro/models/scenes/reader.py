@@ -19,8 +19,7 @@ from mdrepro.models.safe import SafeModelMixin
 STRIDE = 4
 ATTRIBUTES = {"colour": list(COLOURS), "shape": list(SHAPES), "size": list(SIZES)}
 PARTS = {"there": 1, "offset": 2, **{name: len(values) for name, values in ATTRIBUTES.items()}}
-THRESHOLD = 0.4
-"""Least probability of an object's centre."""
+THRESHOLD = 0.4  # least probability of an object's centre
 
 
 @dataclass(frozen=True)

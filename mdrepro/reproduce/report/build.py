@@ -25,8 +25,7 @@ from mdrepro.reproduce.report.render import SITE, sphinx
 from mdrepro.reproduce.report.views import RunView
 from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes
 
-STAMP = "report.json"
-"""Inside a built report: the hashes of everything that it was made from."""
+STAMP = "report.json"  # inside a built report: the hashes of everything that it was made from
 NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb"}
 RULES = "=-^"
 UNDERSPECIFIED, AUDIT = "underspecified", "audit"

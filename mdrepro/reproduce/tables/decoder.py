@@ -20,8 +20,7 @@ from mdrepro.models.mobilediffusion import vae
 from mdrepro.models.protocols import Autoencoder
 
 ORIGINAL = "original"
-SIDES = {"quick": 8, "proxy": 32, "paper": 64}
-"""Latent pixels a side, by tier: of 64, 256 and 512 px."""
+SIDES = {"quick": 8, "proxy": 32, "paper": 64}  # latent pixels a side, by tier: of 64, 256 and 512 px
 Curve = dict[str, list[tuple[float, float, float]]]
 """By row: guidance, CLIP score and FID of each point."""
 

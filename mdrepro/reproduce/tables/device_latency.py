@@ -21,8 +21,7 @@ IMAGES: Mapping[str, Image] = {
 }
 """Rows of this machine: how each makes an image."""
 ONE_STEP, EAGER = "host-mobilediffusion-1", "host-mobilediffusion-eager"
-COMPARED = Piece("mobilediffusion")
-"""The network that torch runs too."""
+COMPARED = Piece("mobilediffusion")  # the network that torch runs too
 INTEGER = "int8-dynamic"
 """The precision in which LiteRT runs it beside torch, in addition to the table's own."""
 _GALAXIES = ("galaxys24", "galaxys23", "samsunggalaxys24", "samsunggalaxys23", "samsungs24", "samsungs23")

@@ -14,8 +14,7 @@ from mdrepro.models.network import LATENT_FACTOR, Preset
 
 PAPERS = ("MobileDiffusion", "MobileDiffusion-Lite", "SnapFusion", "SnapFusion (Table 3)")
 """Titles of the two papers' own networks, drawn in colour."""
-SYSTEM = systems.get("mobilediffusion").parts
-"""What MobileDiffusion deploys: the 520M of the blog."""
+SYSTEM = systems.get("mobilediffusion").parts  # what MobileDiffusion deploys: the 520M of the blog
 
 
 def rows(costs: Sequence[Cost]) -> list[Row]:

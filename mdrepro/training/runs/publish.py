@@ -19,8 +19,7 @@ from mdrepro.training.runs.store import SHARED, Run
 if TYPE_CHECKING:
     from torch import Tensor
 
-LIMIT = 25 * 10**6
-"""Bytes of a tier's published checkpoints together."""
+LIMIT = 25 * 10**6  # bytes of a tier's published checkpoints together
 
 
 def publish(names: Sequence[str], limit: int = LIMIT) -> list[Path]:

@@ -27,8 +27,7 @@ from mdrepro.training.runs.session import RECORD
 if TYPE_CHECKING:
     from mdrepro.training.objectives.inputs import Parts
 
-UNCOUNTED = ("checkpoint_every", "log_every")
-"""Settings of the loop that leave the weights as they are."""
+UNCOUNTED = ("checkpoint_every", "log_every")  # settings of the loop that leave the weights as they are
 SHARED = "shared"
 """In a published run's record: parts whose file lacks the weights that they share with a published parent's."""
 
