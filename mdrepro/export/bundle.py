@@ -91,8 +91,7 @@ def compare_images(model: Model, bundle: Path, prompt: str = PROMPT, threads: in
 
     Both start from the same noise and take the checkpoint's own steps and guidance.
 
-    Returns:
-        ``prompt``, ``steps`` (a `Parity` after each) and ``image``, of pixels in 0..1.
+    Returns ``prompt``, ``steps`` (a `Parity` after each) and ``image``, of pixels in 0..1.
     """
     pipeline, runner = model.pipeline, Runner(bundle, threads)
     assert pipeline is not None

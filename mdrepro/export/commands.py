@@ -48,8 +48,7 @@ def export(
         threads: of the exported network while it is compared; None for all cores.
         plain: leave all layers to the converter, to see what writing them again saves.
 
-    Returns:
-        what was written, as JSON values: for each file its hash, size, parity, operations, seconds and peak memory.
+    Returns what was written, as JSON values: for each file its hash, size, parity, operations, seconds and peak memory.
 
     Raises:
         BadInput: an argument that is not allowed, no space, or a network that the format cannot hold.

@@ -78,10 +78,8 @@ class Schedule:
     def step(self, x: Array, prediction: Array, times: Sequence[int], index: int, noise: Array | None) -> Array:
         """Noisy latents x, any shape, from the level of ``times[index]`` to the next.
 
-        Args:
-            prediction: the denoiser's, as x.
-            times: of `timesteps`.
-            noise: fresh, as x: needed by ``renoise`` before the last step.
+        ``prediction``: the denoiser's, as x. ``times``: of `timesteps`. ``noise``: fresh, as x: needed by ``renoise``
+        before the last step.
         """
         a, s = self._level(times[index])
         if self.prediction == "epsilon":

@@ -61,13 +61,14 @@ def measure(
     times: list[float] = []
     while not enough(len(times), sum(times), runs, seconds):
         times.append(timed(lambda: loaded.predict(inputs)))
+    weights = next((f"SHA-256 {sha256(file)}" for file in sorted(package.rglob("weight.bin"))), "in the program")
     return Record(
         origin="measured",
         device=Device(name=platform.machine(), system=f"macOS {platform.mac_ver()[0]}"),
         runtime=f"Core ML, coremltools {coremltools.__version__}",
         accelerator=UNITS[units][1],
         times=summary([1000 * value for value in times], first_ms=1000 * first, load_ms=1000 * load),
-        source=f"mdrepro latency by predict; weights {_digest(package)}",
+        source=f"mdrepro latency by predict; weights {weights}",
         date=today(),
         notes=("predict copies inputs and outputs through Python",),
         **(metadata or file_metadata.read(package)).fields(),
@@ -79,8 +80,3 @@ def _values(feature: Any) -> Any:
     if array.ArrayDataType.Name(array.dataType) == "INT32":
         return np.ones(shape, np.int32)
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-
-
-def _digest(package: Path) -> str:
-    weights = sorted(package.rglob("weight.bin"))
-    return f"SHA-256 {sha256(weights[0])}" if weights else "in the program"

@@ -59,12 +59,9 @@ def alternate(
 ) -> dict[str, ProcessReport]:
     """Run setups of one network in turn; each process's report by its setup's name, ``seconds`` having one per round.
 
-    Args:
-        threads: of each, and cores that all are pinned to.
-        runs, seconds: lower bounds of rounds, and of their seconds together.
-        most: seconds after which no round begins, once there are `host_child.LEAST`; None for no upper bound.
-
-    Raises BadInput for more threads than cores, or a setup that cannot run.
+    ``threads``: of each, and cores that all are pinned to. ``runs``, ``seconds``: lower bounds of rounds, and of their
+    seconds together. ``most``: seconds after which no round begins, once there are `host_child.LEAST`; None for no
+    upper bound. Raises BadInput for more threads than cores, or a setup that cannot run.
     """
     with ExitStack() as stack:
         request = host.shared(threads) | {"served": True}

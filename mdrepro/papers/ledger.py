@@ -3,9 +3,9 @@
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from mdrepro.core.errors import check, unknown
+from mdrepro.core.errors import check
 from mdrepro.papers.base import CONFIRMED
 from mdrepro.papers.claims import Claim, ClaimVerdict, Condition
 from mdrepro.papers.schema import TIERS, Column, Paper, Table, Tier, Verdict
@@ -36,10 +36,7 @@ def find(name: str, *, planned: bool = False) -> Table:
 
 def check_tier(name: str) -> Tier:
     """``name`` itself. Raises BadInput for an unknown tier."""
-    for tier in TIERS:
-        if tier == name:
-            return tier
-    raise unknown("tier", name, TIERS)
+    return cast(Tier, check("tier", name, TIERS))
 
 
 def paper_of(table: Table) -> Paper:
@@ -65,9 +62,7 @@ def judge(
         return Verdict.UNCONFIRMED
     if (cell.tolerance or spec.tolerance).allows(value, cell.value):
         return Verdict.BY_CONSTRUCTION if cell.constructed else Verdict.REPRODUCED
-    if ci and ci[0] <= cell.value <= ci[1]:
-        return Verdict.WITHIN_NOISE
-    return Verdict.DIFFERS
+    return Verdict.WITHIN_NOISE if ci and ci[0] <= cell.value <= ci[1] else Verdict.DIFFERS
 
 
 def agrees(column: Column, value: float | None, published: float | None) -> bool | None:

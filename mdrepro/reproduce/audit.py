@@ -168,9 +168,6 @@ def _column(key: str) -> str:
     return key.partition("/")[2]
 
 
-# ---------------------------------------------------------------- the paper's world
-
-
 def _value(table: Table, key: str, claim: Claim | None = None) -> tuple[float | None, str]:
     """The value of a cell in the paper's world, and where it is from; None where nothing gives it."""
     if claim and key in claim.world:
@@ -226,9 +223,6 @@ def _on_curve(table: Table, row: str, column: str) -> float | None:
         levels[name] = Levels("", tuple(range(len(points))), 0, fid, clip)
     values = compare(levels)[row].get(column)
     return None if values is None else float(values[0])
-
-
-# ---------------------------------------------------------------- the other worlds
 
 
 def _equal(table: Table, claim: Claim, cells: Cells) -> Cells | None:

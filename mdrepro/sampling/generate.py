@@ -87,8 +87,7 @@ def generate(
         shard: (i, n): generate every n-th batch from the i-th on, i from 0. None for the process's place under
             ``accelerate launch`` or ``torchrun``, the pipeline being moved to its device; everything outside of them.
 
-    Returns:
-        the images in the folder, other shards' included; ``complete`` where none is missing.
+    Returns the images in the folder, other shards' included; ``complete`` where none is missing.
 
     Raises BadInput for an invalid argument, or a folder that holds something else (see `mdrepro.sampling.manifest`).
     """

@@ -44,12 +44,9 @@ def extract(
 ) -> dict[str, FeatureSet]:
     """Features of images under several encoders, by the encoders' names in the mapping.
 
-    Args:
-        keep: the encoders whose single features are wanted, in order of the files.
-        batch: images that run at once; the features do not depend on it beyond float32's rounding.
-        readers: threads that read and prepare ahead.
-
-    Raises BadInput for an image that cannot be taken, or whose features are not finite; the message names the file.
+    ``keep``: the encoders whose single features are wanted, in order of the files. ``batch``: images that run at once;
+    the features do not depend on it beyond float32's rounding. ``readers``: threads that read and prepare ahead. Raises
+    BadInput for an image that cannot be taken, or whose features are not finite; the message names the file.
     """
     waiting: dict[str, list[Tensor]] = {name: [] for name in encoders}
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}

@@ -278,10 +278,9 @@ class EvolvableUNet(BaseDenoiser):
     ) -> Tensor:
         """What one of ``layout.computed()`` makes of its inputs.
 
-        Args:
-            skip_bchw: the skip connection, (batch, block.skip_width, height, width), or None off the way up.
-            time_bt: embedded time, (batch, 4 * block_out_channels[0]).
-            skipped: leave it out: x as it is, or its 1x1 shortcut's output where it changes the width.
+        ``skip_bchw``: the skip connection, (batch, block.skip_width, height, width), or None off the way up.
+        ``time_bt``: embedded time, (batch, 4 * block_out_channels[0]). ``skipped``: leave it out: x as it is, or its
+        1x1 shortcut's output where it changes the width.
         """
         absent = skipped or block.kind == "shortcut"
         if absent and not block.changes_width:

@@ -34,14 +34,10 @@ UNDERSPECIFIED, AUDIT = "underspecified", "audit"
 def build(out: Path | None = None, *, tier: str | None = None, strict: bool = False) -> Path:
     """Build the report where it is out of date, aside and renamed, and return its ``index.html``.
 
-    Args:
-        out: the report's folder; None is ``papermill_runs/report``.
-        tier: show only this tier; None shows all.
-        strict: a warning of Sphinx ends the build.
-
-    Raises BadInput where ``out`` holds something else than a report, the tier is unknown, a result file cannot be read,
-    or the report's packages are not installed, and RuntimeError where Sphinx failed, with its output. An older report
-    stays in place.
+    ``out``: the report's folder; None is ``papermill_runs/report``. ``tier``: show only this tier; None shows all.
+    ``strict``: a warning of Sphinx ends the build. Raises BadInput where ``out`` holds something else than a report,
+    the tier is unknown, a result file cannot be read, or the report's packages are not installed, and RuntimeError
+    where Sphinx failed, with its output. An older report stays in place.
     """
     final, tiers = _folder(out), _tiers(tier)
     if not stale(out, tier=tier):

@@ -50,12 +50,9 @@ def execute(
 ) -> list[str]:
     """Run the jobs that have reasons to, and before them ``train``; return the tables that failed.
 
-    Args:
-        jobs, train: what `plan.plan` and `plan.checkpoints` returned.
-        cores, extra: for Snakemake: how many, and further options.
-        dry_run, verbose: print Snakemake's own output too; with ``dry_run`` nothing else happens.
-
-    Raises BadInput: another run holds the lock, or Snakemake refused its command line.
+    ``jobs``, ``train``: what `plan.plan` and `plan.checkpoints` returned. ``cores``, ``extra``: for Snakemake: how
+    many, and further options. ``dry_run``, ``verbose``: print Snakemake's own output too; with ``dry_run`` nothing else
+    happens. Raises BadInput: another run holds the lock, or Snakemake refused its command line.
     """
     due = [job for job in jobs if job.reasons]
     if not due:
@@ -91,8 +88,7 @@ def call(
     ``train``, ``jobs``: what to train and which tables to run; not both empty. ``stream``: where lines of jobs are
     written, or all lines with ``show``; standard error by default.
 
-    Returns:
-        whether any job has written a line, and a message with Snakemake's last lines (empty if all went well).
+    Returns whether any job has written a line, and a message with Snakemake's last lines (empty if all went well).
     """
     names = [*(job.table for job in jobs), *(each.recipe for each in train)]
     due: list[Job | Checkpoint] = [*jobs, *train]

@@ -20,8 +20,7 @@ def train(names: Sequence[str], *, cores: int, locally: bool = False, extra: Seq
     ``names``, ``locally``: as of `plan.checkpoints`. ``cores``, ``extra``: for Snakemake: how many run at once, one
     thread each, and further options.
 
-    Returns:
-        the recipes that failed or were not started because a parent failed, each with the reason.
+    Returns the recipes that failed or were not started because a parent failed, each with the reason.
 
     Raises BadInput: an unknown name, data that is not on this machine, another run, or options that Snakemake refuses.
     """

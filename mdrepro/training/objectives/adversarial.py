@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdrepro.core.errors import BadInput, check, unknown
+from mdrepro.core.errors import BadInput, check
 
 KINDS = ("hinge", "bce")
 LARGEST, SMALLEST = 1e4, 1e-4  # bounds of the adaptive weight and of the norm that it divides by
@@ -49,17 +49,15 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
 
     ``hinge``: max(0, 1 - real), max(0, 1 + fake). ``bce``: -log sigmoid(real), -log(1 - sigmoid(fake)).
     """
-    if kind == "hinge":
+    if check("adversarial kind", kind, KINDS) == "hinge":
         return 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean())
-    if kind == "bce":
-        return 0.5 * (F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean())
-    raise unknown("adversarial kind", kind, KINDS)
+    return 0.5 * (F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean())
 
 
 def generator_loss(fake: Tensor, kind: str) -> Tensor:
     """``hinge``: -fake. ``bce``: -log sigmoid(fake), which does not saturate. The mean, a scalar."""
-    check("adversarial kind", kind, KINDS)
-    return -fake.float().mean() if kind == "hinge" else F.softplus(-fake.float()).mean()
+    hinge = check("adversarial kind", kind, KINDS) == "hinge"
+    return -fake.float().mean() if hinge else F.softplus(-fake.float()).mean()
 
 
 def adaptive_weight(error: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:

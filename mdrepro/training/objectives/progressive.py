@@ -38,10 +38,8 @@ def predict_guided(
 ) -> tuple[Tensor, Tensor]:
     """The prediction without and with guidance, both shaped as ``x_t``, from one call of the network.
 
-    Args:
-        net, x_t, t_b, text_btc: the denoiser and its arguments.
-        null_tc: features of the empty text, (tokens, width).
-        guidance_b: w of each sample; None for no guidance, which leaves the empty text's branch out.
+    ``net``, ``x_t``, ``t_b``, ``text_btc``: the denoiser and its arguments. ``null_tc``: features of the empty text,
+    (tokens, width). ``guidance_b``: w of each sample; None for no guidance, which leaves the empty text's branch out.
     """
     if guidance_b is None:
         conditional = predict(net, x_t, t_b, text_btc)

@@ -84,10 +84,8 @@ def negative_loss(
 ) -> Quality:
     """The negative mean loss over held-out examples, as a quality: with the same times and noises each time.
 
-    Args:
-        objective: makes it for a network; its first phase's ``loss`` is taken.
-        batch: samples at once.
-        seed: of times and noises.
+    ``objective``: makes it for a network; its first phase's ``loss`` is taken. ``batch``: samples at once. ``seed``: of
+    times and noises.
     """
 
     def quality(unet: EvolvableUNet) -> float:
