@@ -142,8 +142,9 @@ def test_a_table(workspace: Path, cli: Cli) -> None:
     text = (REPOSITORY / data.file).read_text(encoding="utf-8")
     mirror(REPOSITORY / "mdrepro", workspace / "mdrepro", {data.file.removeprefix("mdrepro/"): f"{text}\n{data.text}"})
     nbformat.write(notebook(parameters.text, work.text), workspace / work.file)
-    reproduced, shown, verified = (cli(*arguments) for arguments in lines(shell))
-    for done in (reproduced, shown, verified):
+    audited, reproduced, shown, verified = (cli(*arguments) for arguments in lines(shell))
+    assert "a-fifth" in audited.stdout
+    for done in (audited, reproduced, shown, verified):
         assert done.returncode == 0, done.stdout + done.stderr
     assert shown.stdout.count("reproduced") >= 2
     assert "a-fifth" not in verified.stderr
