@@ -27,6 +27,11 @@ class ClaimVerdict(enum.StrEnum):
     UNCONFIRMED = "unconfirmed"
     NOT_ATTEMPTED = "not attempted"
 
+    @property
+    def clause(self) -> str:
+        """As it follows a subject: "holds", "is within noise"."""
+        return self.value if self in (ClaimVerdict.HOLDS, ClaimVerdict.FAILS) else f"is {self.value}"
+
 
 class Condition(Data):
     """``left op right * factor + margin``; a side is ``row/column`` of the claim's table, or a number on the right."""

@@ -92,8 +92,7 @@ def judge_claim(
     if claim.constructed and verdict is ClaimVerdict.HOLDS:
         verdict = ClaimVerdict.BY_CONSTRUCTION
     if claim.confidence not in CONFIRMED and verdict is not ClaimVerdict.NOT_ATTEMPTED:
-        written = verdict.value if verdict in (ClaimVerdict.HOLDS, ClaimVerdict.FAILS) else f"is {verdict.value}"
-        return ClaimVerdict.UNCONFIRMED, f"{claim.confidence}; as written it {written}: {numbers}"
+        return ClaimVerdict.UNCONFIRMED, f"{claim.confidence}; as written it {verdict.clause}: {numbers}"
     return verdict, numbers
 
 

@@ -272,6 +272,10 @@ class Table(Data):
         derived = self.columns[column].derived if column in self.columns else None
         return None if derived is None else derived.to or self.controls.get(f"{row}/{column}")
 
+    def declares(self, row: str, column: str) -> bool:
+        """Whether it has such a row and such a column."""
+        return row in self.rows and column in self.columns
+
     def cell(self, row: str, column: str) -> Cell | None:
         """The published cell, or None where the paper has no such cell."""
         return next((cell for cell in self.cells if (cell.row, cell.column) == (row, column)), None)

@@ -85,20 +85,20 @@ def audit_claim(table: Table, claim: Claim) -> Audit:
             cells[key], result.origins[key] = value, origin
     if len(cells) < len(set(claim.cells())):
         return result
-    worlds = {PAPER: cells, EQUAL: _equal(table, claim, cells), REVERSED: _reversed(table, claim, cells)}
+    worlds = [(PAPER, cells), (EQUAL, _equal(table, claim, cells))]
+    worlds += [(REVERSED, values) for values in _reversed(table, claim, cells)]
     if claim.untrue:
-        worlds[UNTRUE] = cells | claim.untrue
+        worlds.append((UNTRUE, cells | claim.untrue))
     elif any(_gives_way(table, condition) for condition in claim.conditions):
         result.faults.append(
             "a condition gives way by a factor, a margin or a bound: show where, as the claim's `untrue`"
         )
-    for world, values in worlds.items():
+    for world, values in worlds:
         if values is not None:
-            result.verdicts[world], result.numbers[world] = _judge(claim, values)
-            result.faults += _fault(claim, world, values, result.verdicts[world], result.numbers[world])
-    if claim.kind == "figure":
-        lower = cells | {one.left: cells[one.left] / _ANOTHER for one in claim.conditions}
-        result.faults += _fault(claim, REVERSED, lower, *_judge(claim, lower))
+            verdict, numbers = _judge(claim, values)
+            result.verdicts.setdefault(world, verdict)
+            result.numbers.setdefault(world, numbers)
+            result.faults += _fault(claim, world, values, verdict, numbers)
     return result
 
 
@@ -113,20 +113,20 @@ def _judge(claim: Claim, cells: Mapping[str, float]) -> tuple[ClaimVerdict, str]
 
 def _fault(claim: Claim, world: str, cells: Cells, verdict: ClaimVerdict, numbers: str) -> Iterator[str]:
     if (verdict in HOLDS) != (world == PAPER):
-        yield f"in the {world} world it {_words(verdict)}: {numbers}"
+        yield f"in the {world} world it {verdict.clause}: {numbers}"
     elif world == EQUAL and claim.kind == "equivalence":
-        kept = [
-            one
-            for one in claim.conditions
-            if _judge(claim.model_copy(update={"conditions": (one,), "control": ()}), cells)[0] in HOLDS
-        ]
-        lenient = claim.model_copy(update={"conditions": tuple(kept)})
-        if not kept or _judge(lenient, cells)[0] is not ClaimVerdict.NOT_SENSITIVE:
+        kept = any(_true(condition, cells) for condition in claim.conditions)
+        if not kept or all(_true(condition, cells) for condition in claim.control):
             yield f"in the equal world it is not {ClaimVerdict.NOT_SENSITIVE}: {numbers}"
 
 
-def _words(verdict: ClaimVerdict) -> str:
-    return verdict.value if verdict in (ClaimVerdict.HOLDS, ClaimVerdict.FAILS) else f"is {verdict.value}"
+def _true(condition: Condition, cells: Cells) -> bool:
+    left, right = cells[condition.left], _right(condition, cells)
+    return condition.judge((left, left, left), (right, right, right)) is ClaimVerdict.HOLDS
+
+
+def _right(condition: Condition, cells: Cells) -> float:
+    return cells[condition.right] if isinstance(condition.right, str) else condition.right
 
 
 def _gives_way(table: Table, condition: Condition) -> bool:
@@ -237,13 +237,13 @@ def _equal(table: Table, claim: Claim, cells: Cells) -> Cells | None:
     return values if compared else None
 
 
-def _reversed(table: Table, claim: Claim, cells: Cells) -> Cells:
-    """The effect turned round."""
+def _reversed(table: Table, claim: Claim, cells: Cells) -> list[Cells]:
+    """The effect turned round; of a figure, more and less."""
     lefts = {condition.left: condition for condition in claim.conditions}
     if claim.kind == "figure":
-        return cells | {key: cells[key] * _ANOTHER for key in lefts}
+        return [cells | {key: cells[key] * factor for key in lefts} for factor in (_ANOTHER, 1 / _ANOTHER)]
     if claim.kind == "equivalence":
-        return cells | {key: _as_lost(claim, condition, cells) for key, condition in lefts.items()}
+        return [cells | {key: _as_lost(claim, condition, cells) for key, condition in lefts.items()}]
     values = {}
     for key, value in cells.items():
         derived = table.columns[_column(key)].derived
@@ -255,7 +255,7 @@ def _reversed(table: Table, claim: Claim, cells: Cells) -> Cells:
         else:
             bound = lefts[key].right if key in lefts else value
             values[key] = 2 * bound - value if isinstance(bound, float) else value
-    return values
+    return [values]
 
 
 def _as_lost(claim: Claim, condition: Condition, cells: Cells) -> float:
@@ -263,5 +263,4 @@ def _as_lost(claim: Claim, condition: Condition, cells: Cells) -> float:
     for control in claim.control:
         if _column(control.left) == _column(condition.left):
             return cells[control.left]
-    right = cells[condition.right] if isinstance(condition.right, str) else condition.right
-    return 2 * (right * condition.factor + condition.margin) - cells[condition.left]
+    return 2 * (_right(condition, cells) * condition.factor + condition.margin) - cells[condition.left]

@@ -289,7 +289,7 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
     result = local or published
     if result is None:
         return None
-    known = [row for row in result["rows"] if row["row"] in table.rows and row["column"] in table.columns]
+    known = [row for row in result["rows"] if table.declares(row["row"], row["column"])]
     rows = [results.judged(table, tier, row) for row in known]
     counts = Counter(row["verdict"] for row in rows)
     prefix = "" if local else f"{table.id}-"

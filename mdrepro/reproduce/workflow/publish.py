@@ -69,9 +69,9 @@ def rejudge(tier: Tier) -> list[Path]:
     judged: dict[str, results.Result] = {}
     for path in sorted(published(tier).glob("*.json")):
         result, table = results.read(path), ledger.find(path.stem)
-        cells = [(row["row"], row["column"]) for row in result["rows"]]
-        if strange := ["/".join(key) for key in cells if key[0] not in table.rows or key[1] not in table.columns]:
-            raise BadInput(f"{table.id} declares no {strange[0]}, which was published; run and publish it again")
+        for row, column in ((one["row"], one["column"]) for one in result["rows"]):
+            if not table.declares(row, column):
+                raise BadInput(f"{table.id} declares no {row}/{column}, which was published; run and publish it again")
         rows = [results.judged(table, tier, row) for row in result["rows"]]
         claims = results.judged_claims(table, rows)
         if (rows, claims) != (result["rows"], result["claims"]):

@@ -84,7 +84,7 @@ def complete(table: Table, rows: Sequence[Row]) -> list[Row]:
     """
     keys = [(row.row, row.column) for row in rows]
     for row, column in keys:
-        if row not in table.rows or column not in table.columns:
+        if not table.declares(row, column):
             raise ValueError(f"{table.id} declares no cell {row}/{column}")
         if keys.count((row, column)) > 1:
             raise ValueError(f"{row}/{column} is given twice")
