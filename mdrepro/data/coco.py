@@ -38,12 +38,12 @@ class CocoSet:
     @property
     def annotations(self) -> Path:
         """The file of captions."""
-        return place() / "annotations" / f"captions_val{self.year}.json"
+        return folder() / "annotations" / f"captions_val{self.year}.json"
 
     @property
     def pictures(self) -> Path:
         """The folder of pictures."""
-        return place() / f"val{self.year}"
+        return folder() / f"val{self.year}"
 
 
 SETS: Mapping[str, CocoSet] = {
@@ -72,7 +72,7 @@ class Chosen:
     description: str
 
 
-def place() -> Path:
+def folder() -> Path:
     """COCO's folder: ``$COCO_ROOT``, or ``data/coco/``."""
     return Path(os.environ.get(ROOT) or paths.root() / "data" / "coco")
 
@@ -82,10 +82,10 @@ def lacks(row: CocoSet) -> str:
     gone = [path for path in (row.annotations, row.pictures) if not path.exists()]
     if not gone:
         return ""
-    names = " and ".join(path.relative_to(place()).as_posix() for path in gone)
+    names = " and ".join(path.relative_to(folder()).as_posix() for path in gone)
     return (
-        f"{names} of COCO {row.year} {'are' if len(gone) > 1 else 'is'} not in {paths.relative(place())}. Unpack there "
-        f"http://images.cocodataset.org/zips/val{row.year}.zip and http://images.cocodataset.org/annotations/"
+        f"{names} of COCO {row.year} {'are' if len(gone) > 1 else 'is'} not in {paths.relative(folder())}. Unpack "
+        f"there http://images.cocodataset.org/zips/val{row.year}.zip and http://images.cocodataset.org/annotations/"
         f"annotations_trainval{row.year}.zip, or set {ROOT} to the folder that holds annotations/ and val{row.year}/"
     )
 
@@ -131,7 +131,7 @@ def drawn(draw: str, listed: Sequence[tuple[str, tuple[str, ...]]], seed: int = 
     ``draw`` is as of `CocoSet`; ``listed`` are file names with their captions, in any order.
     """
     check("draw", draw, DRAWS)
-    pairs = [(file, place, text) for file, texts in listed for place, text in enumerate(texts) if text.strip()]
+    pairs = [(file, index, text) for file, texts in listed for index, text in enumerate(texts) if text.strip()]
     pairs.sort(key=lambda pair: _number(seed, pair[0], pair[1]))
     if draw == "pair":
         return [(file, text.strip()) for file, _, text in pairs]

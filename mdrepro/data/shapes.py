@@ -105,7 +105,7 @@ class Scene:
 
     Args:
         order: the objects in the order in which they were drawn and placed; the relation is of the first two.
-        places: (objects, 4): centre x and y in px from the left and top edge, radius in px, angle in radians.
+        poses: (objects, 4): centre x and y in px from the left and top edge, radius in px, angle in radians.
         tints: (objects + 1, 3): added to the colours, grey levels; the last is the background's.
         light: (8,): lighting gradient x, y (levels from centre to edge), two waves of the background: x, y, phase.
         wording: a number that chooses the caption's words.
@@ -113,7 +113,7 @@ class Scene:
 
     graph: Graph
     order: tuple[Thing, ...]
-    places: NDArray[np.float32]
+    poses: NDArray[np.float32]
     tints: NDArray[np.float32]
     light: NDArray[np.float32]
     wording: int
@@ -133,10 +133,10 @@ def scene(split: str, index: int) -> Scene:
         graph = Graph(tuple(sorted(order)), frozenset(relations), _pick(BACKGROUNDS, rng))
         if related and not low <= graph.bucket() < high:
             continue
-        if (places := _places(order, related, rng)) is not None:
+        if (poses := _poses(order, related, rng)) is not None:
             break
     tints = rng.uniform(-TINT, TINT, (len(order) + 1, 3)).astype(np.float32)
-    return Scene(graph, order, places, tints, rng.uniform(-1, 1, 8).astype(np.float32), int(rng.integers(2**31)))
+    return Scene(graph, order, poses, tints, rng.uniform(-1, 1, 8).astype(np.float32), int(rng.integers(2**31)))
 
 
 def caption(scene: Scene, wording: int | None = None) -> str:
@@ -181,9 +181,9 @@ def render(scenes: Sequence[Scene]) -> Tensor:
         ]
         canvas[:] = gradient + TEXTURE * (waves[0] + waves[1])
         canvas += (np.array(BACKGROUNDS[one.graph.background], np.float32) + one.tints[-1])[:, None, None]
-        for thing, place, tint in zip(one.order, one.places, one.tints[:-1], strict=True):
-            columns, rows = (_window(at, place[2] * SHAPES[thing.shape][3]) for at in place[:2])
-            cover = np.clip(0.5 - _distance(thing.shape, place, centre[columns], centre[rows]), 0, 1)
+        for thing, pose, tint in zip(one.order, one.poses, one.tints[:-1], strict=True):
+            columns, rows = (_window(at, pose[2] * SHAPES[thing.shape][3]) for at in pose[:2])
+            cover = np.clip(0.5 - _distance(thing.shape, pose, centre[columns], centre[rows]), 0, 1)
             paint = (np.array(COLOURS[thing.colour], np.float32) + tint)[:, None, None] + 0.5 * gradient[rows, columns]
             patch = canvas[:, rows, columns]
             patch += cover * (paint - patch)
@@ -233,7 +233,7 @@ def _things(kind: str, rng: np.random.Generator) -> tuple[tuple[Thing, ...], str
             return things, _pick(OPPOSITE, rng)
 
 
-def _places(order: Sequence[Thing], related: str | None, rng: np.random.Generator) -> NDArray[np.float32] | None:
+def _poses(order: Sequence[Thing], related: str | None, rng: np.random.Generator) -> NDArray[np.float32] | None:
     """Where objects are, without overlap and as the relation says; None where 40 tries found no room."""
     radii = np.array([rng.uniform(*SIZES[thing.size]) for thing in order])
     reach = radii * [SHAPES[thing.shape][3] for thing in order]
@@ -259,11 +259,11 @@ def _window(at: float, reach: float) -> slice:
 
 
 def _distance(
-    shape: str, place: NDArray[np.float32], columns: NDArray[np.float32], rows: NDArray[np.float32]
+    shape: str, pose: NDArray[np.float32], columns: NDArray[np.float32], rows: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Signed distance to the outline in px, negative inside, (rows, columns), at these x and y."""
     sectors, normal, edge, _ = SHAPES[shape]
-    x, y, radius, angle = place
+    x, y, radius, angle = pose
     right, up = (columns - x)[None, :], (y - rows)[:, None]
     length = np.hypot(right, up)
     turn = np.arctan2(up, right) - angle - np.pi / 2 * (1 if shape != "triangle" else -1)

@@ -66,26 +66,32 @@ def _quick() -> Iterator[tuple[str, bool, bool, str, str]]:
 def _proxy() -> Iterator[tuple[str, bool, bool, str, str]]:
     gpus = hardware()["gpus"]
     yield "gpu", len(gpus) >= 1, True, ", ".join(gpus) or "none", "1 CUDA GPU or more"
-    place, pictures = folders.pictures(), relative(folders.pictures())
+    folder, pictures = folders.pictures(), relative(folders.pictures())
     bring = f"link or put COCO's folder, pictures with metadata.jsonl, or WebDataset shards there, as {pictures}/*.tar"
-    yield "data", place.is_dir() and any(place.iterdir()), True, f"pictures with captions in {pictures}", bring
+    yield "data", folder.is_dir() and any(folder.iterdir()), True, f"pictures with captions in {pictures}", bring
     for name, source in (("clip-weights", folders.CLIP), ("sd15-weights", folders.SD15)):
-        place = folders.weights(source)
-        fetch = f"hf download {source} --local-dir {relative(place)}, or link a folder there"
-        yield name, place.is_dir() or _hub_model(source), True, source, fetch
+        folder = folders.weights(source)
+        fetch = f"hf download {source} --local-dir {relative(folder)}, or link a folder there"
+        yield name, folder.is_dir() or _hub_model(source), True, source, fetch
     for row in {row.year: row for row in coco.SETS.values()}.values():
         lacking = coco.lacks(row)
-        of = f"captions and pictures of COCO {row.year} val in {relative(coco.place())}"
-        yield f"coco-{row.year}", not lacking, True, of, lacking
+        what = f"captions and pictures of COCO {row.year} val in {relative(coco.folder())}"
+        yield f"coco-{row.year}", not lacking, True, what, lacking
     weights = root() / "data" / "weights"
     there = any((folder / name).is_file() for folder in (weights, hub_checkpoints()) for name in INCEPTION.names)
     bring = f"it is downloaded when it is needed, or put {INCEPTION.url} into {relative(weights)}"
     yield "fid-weights", there, False, f"Inception of FID, {INCEPTION.names[0]}", bring
     model, names = VIT_G
-    place = folders.weights(model)
-    there = any((place / name).is_file() for name in names) or _hub_model(model)
-    bring = f"they are downloaded when they are needed, or hf download {model} {names[0]} --local-dir {relative(place)}"
-    yield "clip-score-weights", there, False, f"CLIP ViT-g/14, {model}", bring
+    folder = folders.weights(model)
+    there = any((folder / name).is_file() for name in names) or _hub_model(model)
+    fetch = f"hf download {model} {names[0]} --local-dir {relative(folder)}"
+    yield (
+        "clip-score-weights",
+        there,
+        False,
+        f"CLIP ViT-g/14, {model}",
+        f"they are downloaded when they are needed, or {fetch}",
+    )
     yield "open_clip", bool(find_spec("open_clip")), True, "for the CLIP score", "pip install open_clip_torch"
 
 

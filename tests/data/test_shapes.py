@@ -63,16 +63,16 @@ def test_outlines_are_those_of_polygons_drawn_by_pillow(shape: str, angle: float
 def test_objects_are_whole_apart_and_related_as_said() -> None:
     for index in range(MANY):
         one = scene("train", index)
-        reach = [shapes.SHAPES[t.shape][3] * place[2] for t, place in zip(one.order, one.places, strict=True)]
-        for (x, y, radius, _), far, thing in zip(one.places, reach, one.order, strict=True):
+        reach = [shapes.SHAPES[t.shape][3] * place[2] for t, place in zip(one.order, one.poses, strict=True)]
+        for (x, y, radius, _), far, thing in zip(one.poses, reach, one.order, strict=True):
             assert min(x, y) - far >= 0
             assert max(x, y) + far <= shapes.SIZE
             assert shapes.SIZES[thing.size][0] <= radius <= shapes.SIZES[thing.size][1]
         for i in range(len(reach)):
             for j in range(i):
-                assert np.hypot(*(one.places[i, :2] - one.places[j, :2])) >= reach[i] + reach[j]
+                assert np.hypot(*(one.poses[i, :2] - one.poses[j, :2])) >= reach[i] + reach[j]
         for first, relation, second in one.graph.relations:
-            (ax, ay), (bx, by) = (one.places[one.order.index(t), :2] for t in (first, second))
+            (ax, ay), (bx, by) = (one.poses[one.order.index(t), :2] for t in (first, second))
             ahead, aside = (bx - ax, by - ay) if relation == "left of" else (by - ay, bx - ax)
             assert ahead > abs(aside)
 

@@ -109,7 +109,7 @@ def targets(scenes: Sequence[Scene]) -> dict[str, Tensor]:
     cells = torch.arange(grid) + 0.5
     centre, offset, names = [], [], []
     for image, scene in enumerate(scenes):
-        for thing, (x, y, *_) in zip(scene.order, scene.places.tolist(), strict=True):
+        for thing, (x, y, *_) in zip(scene.order, scene.poses.tolist(), strict=True):
             column, row = int(x / STRIDE), int(y / STRIDE)
             bump = torch.exp(-((cells - column - 0.5)[None] ** 2 + (cells - row - 0.5)[:, None] ** 2) / (2 * 0.8**2))
             heat[image, 0] = torch.maximum(heat[image, 0], bump)

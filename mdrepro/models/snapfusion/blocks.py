@@ -122,16 +122,16 @@ class Layout:
         Returns the layout, the block acted on, and what is new: the copy, the shortcut left in its place, or None.
         Raises BadInput for another form, a block that is not there, or a copy that cannot fit.
         """
-        words = action.split()
-        if len(words) != 4 or words[0] not in ACTIONS or not words[3].isdecimal():
+        fields = action.split()
+        if len(fields) != 4 or fields[0] not in ACTIONS or not fields[3].isdecimal():
             raise BadInput(
                 f"action {action!r}: expected {' or '.join(ACTIONS)}, then stage, kind and index, "
                 "such as 'remove up-3 cross-attention 1'"
             )
-        block = self.find(words[1], words[2], int(words[3]))
+        block = self.find(fields[1], fields[2], int(fields[3]))
         next_index = dict(self.next_index)
         new: Block | None
-        if words[0] == "duplicate":
+        if fields[0] == "duplicate":
             if block.changes_width:
                 raise BadInput(
                     f"{block.name} turns {block.in_width} channels into {block.out_width}, so a copy would not fit "

@@ -242,7 +242,7 @@ def _raw(view: RunView) -> dict[str, Path]:
     files = {"result.json": f"{stem}.json", "result.csv": f"{stem}.csv", "notebook.ipynb": "notebook.ipynb"}
     for figure in [f"{name}{ending}" for name in view.figures for ending in (".svg", ".png")]:
         files[f"figures/{figure}"] = f"figures/{prefix}{figure}"
-    return {place: view.folder / name for place, name in files.items() if (view.folder / name).is_file()}
+    return {target: view.folder / name for target, name in files.items() if (view.folder / name).is_file()}
 
 
 def _rendered(notebook: dict[str, Any], view: RunView) -> dict[str, Any]:

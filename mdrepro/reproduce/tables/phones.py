@@ -37,22 +37,22 @@ class Place:
     batch: int = 1
 
 
-def load(place: str) -> list[Record]:
+def load(source: str) -> list[Record]:
     """Records of a file, or of all ``.json`` of a folder; none for ``none``. Raises BadInput."""
-    there = _listed(place)
-    if not there and place != NONE:
-        raise BadInput(f"{place}: expected a file of latency records, or a folder that holds some (.json)")
+    there = _listed(source)
+    if not there and source != NONE:
+        raise BadInput(f"{source}: expected a file of latency records, or a folder that holds some (.json)")
     return [one for file in there for one in records.load(file)]
 
 
-def files(place: str) -> list[tuple[str, Path]]:
+def files(source: str) -> list[tuple[str, Path]]:
     """What `load` reads, as inputs of a result: only files below the root, which have a name of no machine's own."""
-    return [(relative(file), file) for file in _listed(place) if file.resolve().is_relative_to(root())]
+    return [(relative(file), file) for file in _listed(source) if file.resolve().is_relative_to(root())]
 
 
-def _listed(place: str) -> list[Path]:
-    path = Path(place)
-    return [] if place == NONE else sorted(path.glob("*.json")) if path.is_dir() else [path]
+def _listed(source: str) -> list[Path]:
+    path = Path(source)
+    return [] if source == NONE else sorted(path.glob("*.json")) if path.is_dir() else [path]
 
 
 def latest(brought: Iterable[Record], network: str, batch: int = 1) -> Record | None:

@@ -56,16 +56,16 @@ def save(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], sta
             save_file(_apart(named), aside / f"{name}.safetensors", metadata={"format": "pt"})
         hashes = {file.name: sha256(file) for file in sorted(aside.iterdir())}
         write_json(aside / STATE, {"step": step, "sha256": hashes, "state": state})
-    for old in _places(root)[:-KEPT]:
+    for old in _folders(root)[:-KEPT]:
         remove(old)
 
 
 def latest(root: Path) -> Checkpoint | None:
     """The newest checkpoint, its files' hashes checked; None if there is none. Raises BadInput where it is damaged."""
-    places = _places(root)
-    if not places:
+    folders = _folders(root)
+    if not folders:
         return None
-    folder = places[-1]
+    folder = folders[-1]
     try:
         record = json.loads((folder / STATE).read_text())
         saved, hashes = Checkpoint(folder, record["step"], record["state"]), dict(record["sha256"])
@@ -91,7 +91,7 @@ def sweep(root: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _places(root: Path) -> list[Path]:
+def _folders(root: Path) -> list[Path]:
     steps = {path: int(match[1]) for path in root.glob("step-*") if (match := PLACE.fullmatch(path.name))}
     return sorted(steps, key=steps.__getitem__)
 
@@ -107,7 +107,7 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _damaged(folder: Path, reason: str) -> BadInput:
-    places = _places(folder.parent)
-    older = places[: places.index(folder)] if folder in places else []
+    folders = _folders(folder.parent)
+    older = folders[: folders.index(folder)] if folder in folders else []
     next_step = f"go on from {older[-1].name}" if older else "begin anew"
     return BadInput(f"{folder} is no whole checkpoint ({reason}); remove that folder to {next_step}")

@@ -110,7 +110,7 @@ def test_the_loss_teaches_to_read(reader: SceneReader) -> None:
         for one, seen in zip(batch["scene"], readings, strict=True)
         if len(seen.things) == len(one.order)
         for _, x, y in seen.things
-        for place in [min(one.places, key=lambda p: abs(p[0] - x) + abs(p[1] - y))]
+        for place in [min(one.poses, key=lambda p: abs(p[0] - x) + abs(p[1] - y))]
     ]
     assert sorted(exact)[len(exact) // 2] < 1.5  # px
 
@@ -130,7 +130,7 @@ def test_a_perfect_output_is_read_back(reader: SceneReader) -> None:
     for one, seen in zip(batch["scene"], SceneReader._readings(reader_of_truth, batch["pixels"]), strict=True):
         assert all(judge(one.graph, seen).attributes())
         found = sorted((x, y) for _, x, y in seen.things)
-        places = sorted((float(x), float(y)) for x, y, *_ in one.places)
+        places = sorted((float(x), float(y)) for x, y, *_ in one.poses)
         assert [v for place in found for v in place] == pytest.approx([v for place in places for v in place], abs=1e-3)
     assert networks.reading_loss(out, wanted)["offset"] == 0
 
