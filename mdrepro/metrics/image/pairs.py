@@ -1,6 +1,6 @@
 """Reconstruction metrics of two folders: image by image, paired by name."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def evaluate(reference: Path, folder: Path, metrics: Sequence[str] | None = None
     def measure(name: str, x: Tensor, y: Tensor) -> None:
         values[name].append(float(ready[name](x, y)))
 
-    run(pairs, ready, measure, reasons, strict=bool(metrics))
+    run(pairs, list(ready), measure, reasons, strict=bool(metrics))
     return [_score(name, values.get(name, []), protocols.get(name, ""), reasons.get(name, ""), seed) for name in wanted]
 
 
@@ -83,7 +83,7 @@ def measures(metrics: Sequence[str], strict: bool = False) -> tuple[dict[str, Me
 
 def run(
     pairs: Sequence[tuple[Path, Path]],
-    names: Iterable[str],
+    names: Sequence[str],
     measure: Callable[[str, Tensor, Tensor], None],
     reasons: dict[str, str],
     *,
@@ -94,7 +94,7 @@ def run(
     Raises BadInput where a metric cannot take a pair and ``strict`` is set, or a pair cannot be read.
     """
     for pair, (x, y) in zip(pairs, images.ahead(pairs, read), strict=True):
-        for name in set(names) - reasons.keys():
+        for name in [name for name in names if name not in reasons]:
             try:
                 measure(name, x[None], y[None])
             except ValueError as error:

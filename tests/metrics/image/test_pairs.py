@@ -161,3 +161,13 @@ def test_folders_that_make_no_pairs_are_refused(folders, cli_run, tmp_path, faul
 def test_read_errors_are_bad_input(folders):
     with pytest.raises(BadInput, match="did you mean psnr"):
         pairs.evaluate(*folders, ["pnsr"])
+
+
+def test_the_first_metric_named_is_the_one_that_an_error_is_about(tmp_path):
+    """Whatever the seed of hashes: both refuse images of 8 px."""
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / folder / "0.png")
+    for metrics, said in ((["ssim", "ms-ssim"], "SSIM needs at least 11 px"), (["ms-ssim", "ssim"], "MS-SSIM needs")):
+        with pytest.raises(BadInput, match=f"png: {said}"):
+            pairs.evaluate(tmp_path / "x", tmp_path / "y", metrics)

@@ -80,7 +80,11 @@ def _lpips(metric: str) -> _PerPair:
     import lpips
 
     model = lpips.LPIPS(net=metric.removeprefix("lpips-"), verbose=False)
-    measure = torch.inference_mode()(lambda x, y: float(model(*(image.float() / 127.5 - 1 for image in (x, y)))))
+
+    @torch.inference_mode()
+    def measure(x: Tensor, y: Tensor) -> float:
+        return float(model(x.float() / 127.5 - 1, y.float() / 127.5 - 1))
+
     return _PerPair(measure)
 
 
@@ -99,7 +103,7 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     _RANGE: {"data_range": None},
 }
 """Arguments of our metric under each convention."""
-_MEASURED = {
+_TORCHMETRICS = {
     "psnr": (_POOLED,),
     "ssim": (_MIRRORED, _RANGE),
     "ms-ssim": (_MIRRORED_LAST, _RANGE),
@@ -108,7 +112,7 @@ _MEASURED = {
 }
 PACKAGES: Mapping[str, tuple[Callable[[str], _PerPair | _OfTorchmetrics], Mapping[str, Sequence[str]]]] = {
     "scikit-image": (_scikit_image, {"psnr": (_INFINITE,), "ssim": (_UNIFORM, _SAMPLE)}),
-    "torchmetrics": (_torchmetrics, _MEASURED),
+    "torchmetrics": (_torchmetrics, _TORCHMETRICS),
     "lpips": (_lpips, {"lpips-alex": (), "lpips-vgg": ()}),
 }
 """What makes a package's metric, and by metric the conventions in which it may differ from ours."""
@@ -167,7 +171,7 @@ def against(
         ours[name].update(x, y)
         theirs[name].update(x, y)
 
-    pairs.run(files, ours, update, reasons, strict=bool(metrics))
+    pairs.run(files, list(ours), update, reasons, strict=bool(metrics))
     compared = []
     for name in [name for name in ours if name not in reasons]:
         numbers = {names: ours[name].number(names) for names in ours[name].values}
