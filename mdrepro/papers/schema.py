@@ -99,7 +99,7 @@ class Column(Data):
     title: str
     unit: str = ""
     better: Literal["higher", "lower", "neither"] = "neither"
-    derived: "Derived | None" = None
+    derived: Derived | None = None
     """How its cells follow from another column's; None: they are measured by themselves."""
     digits: int = Field(default=4, ge=1, le=10)
     """How many significant digits are shown."""
@@ -207,7 +207,7 @@ class Table(Data):
     """Rows of whole curves, and the rows of the paper's single points on them: what their names begin with."""
     on_pictures: dict[ColumnName, ColumnName | Literal[""]] = {}
     """Columns of drawn scenes, and what stands for them in claims where pictures of COCO were scored; "": nothing, and
-    a condition on it is left out there."""
+    a condition on it is left out there. The audit takes the paper's figures of scenes' columns from them, too."""
     tiers: dict[Tier, TierRun] = {}
     """For each tier at which the notebook runs: its parameters, and the networks of its rows."""
     not_at: dict[Tier, str] = {}

@@ -65,7 +65,7 @@ def test_every_claim_of_both_papers_passes() -> None:
         {"conditions": [{"left": "slow/fid", "op": "<", "right": "base/fid"}], "world": {"slow/fid": 0.0}},
         {"conditions": [TWICE], "untrue": {"base/ms": 90.0}, "statement": "It takes half the time."},
         {"conditions": [FASTER | {"right": "slow/ms"}, FASTER], "among": ["base", "slow"], "statement": "The fewest."},
-        {"kind": "equivalence", "conditions": [NO_LOSS], "control": [LOSES], "untrue": {"ours/fid": 14.5}},
+        {"kind": "equivalence", "conditions": [NO_LOSS], "control": [LOSES], "untrue": {"ours/fid_minus_base": 2.0}},
         {
             "kind": "figure",
             "conditions": [
@@ -77,8 +77,6 @@ def test_every_claim_of_both_papers_passes() -> None:
     ],
 )
 def test_good_claims_pass(claim: dict[str, Any]) -> None:
-    if "ours/fid" in claim.get("untrue", {}):
-        claim = claim | {"untrue": {"ours/fid_minus_base": 2.0}}
     assert audited(**claim).faults == []
 
 

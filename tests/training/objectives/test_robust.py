@@ -211,7 +211,7 @@ def test_a_round_for_which_time_does_not_suffice(tmp_path):
     assert same(rest, train_round(tiny(), 1, tmp_path / "other", None))
 
 
-def test_the_first_process_alone_measures_latencies_and_clears_the_folder(tmp_path, monkeypatch):
+def test_another_process_neither_measures_latencies_nor_clears_the_folder(tmp_path, monkeypatch):
     """Another one waits for its table, so that all aim at the same target."""
     left, known = tmp_path / search.EVALUATIONS, table(dict.fromkeys(NAMES, 2.0), dict.fromkeys(NAMES, 0.5), 4.0)
     left.write_text("{}")
