@@ -15,7 +15,7 @@ def _audits() -> None:
 @app.command()
 def claims(as_json: Json = False) -> None:
     """Judge every claim in four worlds: the paper's, equal networks, the effect reversed, the sentence untrue."""
-    from mdrepro.core.console import NONE, columns, paragraph, styled
+    from mdrepro.core.console import GREEN, NONE, RED, columns, paragraph, styled
     from mdrepro.reproduce import audit
 
     audits = audit.audit()
@@ -31,5 +31,5 @@ def claims(as_json: Json = False) -> None:
         for one in wrong:
             for fault in one.faults:
                 print(paragraph(f"{one.claim.id} ({one.table}): {fault}"))
-        print(styled(f"{len(audits) - len(wrong)} of {len(audits)} claims pass", 31 if wrong else 32))
+        print(styled(f"{len(audits) - len(wrong)} of {len(audits)} claims pass", RED if wrong else GREEN))
     raise typer.Exit(1 if wrong else 0)

@@ -301,30 +301,29 @@ def _encoder(name: str, source: str | None, sha256: str | None, download: bool, 
 
 def _captions(file: Path | None, generated: Path) -> list[str] | None:
     """A caption for each generated image: from ``--captions``, or from the manifest that `mdrepro generate` wrote."""
+    from mdrepro.data.prompts import read
     from mdrepro.metrics.image import images
     from mdrepro.sampling.manifest import MANIFEST, Manifest
 
-    if file is None and not (generated / MANIFEST).is_file():
-        return None
-    files = images.files(generated)
     if file is None:
-        named: dict[str, str] | None = {entry.file: entry.prompt for entry in Manifest.read(generated).images}
-    else:
-        named = _named(file) if file.suffix.lower() == ".jsonl" else None
-    if named is not None:
-        if lacking := [image.name for image in files if image.name not in named]:
-            raise BadInput(
-                f"{file or generated / MANIFEST} has no caption for {lacking[0]}: one for each image is needed"
-            )
-        return [named[image.name] for image in files]
-    from mdrepro.data.prompts import read
-
-    assert file is not None
+        if not (generated / MANIFEST).is_file():
+            return None
+        prompts = {entry.file: entry.prompt for entry in Manifest.read(generated).images}
+        return _by_name(prompts, generated / MANIFEST, images.files(generated))
+    files = images.files(generated)
+    if file.suffix.lower() == ".jsonl" and (named := _named(file)) is not None:
+        return _by_name(named, file, files)
     texts = read(file)
     if len(texts) != len(files):
         counts = f"{generated} holds {len(files)} images, and {file} {len(texts)} captions"
         raise BadInput(f"{counts}: one for each is needed")
     return texts
+
+
+def _by_name(texts: dict[str, str], file: Path, images: list[Path]) -> list[str]:
+    if lacking := [image.name for image in images if image.name not in texts]:
+        raise BadInput(f"{file} has no caption for {lacking[0]}: one for each image is needed")
+    return [texts[image.name] for image in images]
 
 
 def _named(file: Path) -> dict[str, str] | None:

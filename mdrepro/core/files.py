@@ -18,8 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.[0-9a-f]{8}(?P<old>\.old)?")
 OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
 """Why a rename cannot replace what is there: it is a folder that is not empty, or one of the two is a folder."""
@@ -132,6 +130,8 @@ def remove(folder: Path) -> None:
 
 def sweep(folder: Path, name: str = "*") -> None:
     """Remove what killed processes left unfinished in ``folder``, of everything or of one ``name``."""
+    import psutil
+
     for left in folder.glob(".*"):
         match = ASIDE.fullmatch(left.name)
         if match is None or name not in ("*", match["name"]) or psutil.pid_exists(int(match["process"])):

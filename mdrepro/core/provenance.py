@@ -52,12 +52,13 @@ def state() -> dict[str, Any]:
 
 def locate(name: str) -> Path | None:
     """The file that an input's name stands for, or None when it is gone."""
-    folders = [str(root())]
+    path: Path | None = root() / name
     if name.startswith("package:"):
-        package, _, name = name.removeprefix("package:").partition("/")
+        package, _, inner = name.removeprefix("package:").partition("/")
         spec = importlib.util.find_spec(package)
         folders = list(spec.submodule_search_locations or []) if spec else []
-    return next((path for folder in folders[:1] if (path := Path(folder) / name).exists()), None)
+        path = Path(folders[0]) / inner if folders else None
+    return path if path and path.exists() else None
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:

@@ -102,7 +102,8 @@ class CaptionedPictures:
         self._total = 0
         self._pictures: list[Picture] = []
         self._samples: list[tuple[int, str]] = []
-        for self._total, picture in enumerate(pictures, start=1):
+        for picture in pictures:
+            self._total += 1
             texts = [caption for caption in map(str.strip, picture.captions) if caption]
             if fault := picture.fault or ("" if texts else "no caption"):
                 self._note(picture, fault)

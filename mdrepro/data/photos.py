@@ -112,8 +112,8 @@ def random_crops(images: Sequence[Tensor], size: int, count: int, generator: tor
 class Crops:
     """Examples: ``count`` random crops of ``size`` px, each a function of its index, size and seed; key ``pixels``.
 
-    Photographs are read when the first crop is asked for, or is larger than 256 px. Raises BadInput for a size that is
-    no multiple of 8 or that some photograph does not have, or a count below 1.
+    Photographs are read when the first crop is asked for, or at once for crops larger than 256 px. Raises BadInput for
+    a size that is no multiple of 8 or that some photograph does not have, or a count below 1.
     """
 
     def __init__(self, photographs: Sequence[Photograph], size: int, count: int, seed: int = 0) -> None:

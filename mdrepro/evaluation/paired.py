@@ -14,13 +14,10 @@ def rows(measured: Mapping[str, Scored], scored: Evaluation[Scored], *, against:
     Image i of each row is of the same caption and noise. On scenes the columns of differences are
     ``fid_shapes_minus_...`` and ``clip_shapes_minus_...`` of that row's name.
     """
-    cells: list[Row] = []
-    for row, images in measured.items():
-        cells += scored.rows(row, images)
-        if row not in (against, *scored.best()):
-            cells.append(distance(row, f"fid_shapes_minus_{against}", measured, against, scored))
-            cells.append(cosine(row, f"clip_shapes_minus_{against}", measured, against, scored))
-    return cells
+    cells = [cell for row, images in measured.items() for cell in scored.rows(row, images)]
+    others = [row for row in measured if row not in (against, *scored.best())]
+    compared = {f"{row}/{score}_shapes_minus_{against}": against for row in others for score in ("fid", "clip")}
+    return cells + to_controls(measured, scored, compared)
 
 
 def to_controls(measured: Mapping[str, Scored], scored: Evaluation[Scored], controls: Mapping[str, str]) -> list[Row]:

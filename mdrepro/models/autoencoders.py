@@ -27,8 +27,7 @@ def build(name: str) -> AutoencoderKL:
 def take_encoder(student: AutoencoderKL, teacher: AutoencoderKL) -> None:
     """Give a student with a lighter decoder its teacher's encoder, fixed, and the teacher's latent convention.
 
-    Both papers train the light decoder alone. Weights are copied.
-    Raises BadInput where the encoders differ in shape.
+    Both papers train the light decoder alone. Weights are copied. Raises BadInput where the encoders differ in shape.
     """
     for ours, theirs in zip(vae.encoder_parts(student), vae.encoder_parts(teacher), strict=True):
         shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (ours, theirs)]

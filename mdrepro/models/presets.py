@@ -5,7 +5,7 @@ Importing this module imports neither torch nor diffusers: only building a netwo
 
 from typing import TYPE_CHECKING
 
-from mdrepro.core.errors import check
+from mdrepro.core.errors import check, select_all
 from mdrepro.models import systems
 from mdrepro.models.network import Kind, Preset
 
@@ -35,8 +35,7 @@ def get(name: str) -> Preset:
 
 def select(wanted: list[str]) -> list[str]:
     """Names of presets, ``all`` standing for every one; in table order, each once. Raises BadInput for unknown ones."""
-    asked = {get(name).name for name in wanted if name != "all"}
-    return [name for name in names() if name in asked or "all" in wanted]
+    return select_all("network", wanted, rows())
 
 
 def build(name: str) -> "nn.Module":

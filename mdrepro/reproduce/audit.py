@@ -155,13 +155,11 @@ def _superlative(table: Table, claim: Claim) -> list[str]:
 
 def _two_sides(claim: Claim) -> list[str]:
     """Sides of a figure that have no bound."""
-    sides = {(condition.left, condition.op[0]) for condition in claim.conditions if claim.kind == "figure"}
-    return [
-        f"a figure has two sides: bound {left} by {op} too"
-        for left in {key for key, _ in sides}
-        for op in "<>"
-        if (left, op) not in sides
-    ]
+    if claim.kind != "figure":
+        return []
+    sides = {(condition.left, condition.op[0]) for condition in claim.conditions}
+    missing = {(left, "<" if op == ">" else ">") for left, op in sides} - sides
+    return [f"a figure has two sides: bound {left} by {op} too" for left, op in sorted(missing)]
 
 
 def _column(key: str) -> str:

@@ -66,13 +66,13 @@ def _quick() -> Iterator[tuple[str, bool, bool, str, str]]:
 def _proxy() -> Iterator[tuple[str, bool, bool, str, str]]:
     gpus = hardware()["gpus"]
     yield "gpu", len(gpus) >= 1, True, ", ".join(gpus) or "none", "1 CUDA GPU or more"
-    folder, pictures = folders.pictures(), relative(folders.pictures())
+    path, pictures = folders.pictures(), relative(folders.pictures())
     bring = f"link or put COCO's folder, pictures with metadata.jsonl, or WebDataset shards there, as {pictures}/*.tar"
-    yield "data", folder.is_dir() and any(folder.iterdir()), True, f"pictures with captions in {pictures}", bring
+    yield "data", path.is_dir() and any(path.iterdir()), True, f"pictures with captions in {pictures}", bring
     for name, source in (("clip-weights", folders.CLIP), ("sd15-weights", folders.SD15)):
-        folder = folders.weights(source)
-        fetch = f"hf download {source} --local-dir {relative(folder)}, or link a folder there"
-        yield name, folder.is_dir() or _hub_model(source), True, source, fetch
+        path = folders.weights(source)
+        fetch = f"hf download {source} --local-dir {relative(path)}, or link a folder there"
+        yield name, path.is_dir() or _hub_model(source), True, source, fetch
     for row in {row.year: row for row in coco.SETS.values()}.values():
         lacking = coco.lacks(row)
         what = f"captions and pictures of COCO {row.year} val in {relative(coco.folder())}"
@@ -82,16 +82,10 @@ def _proxy() -> Iterator[tuple[str, bool, bool, str, str]]:
     bring = f"it is downloaded when it is needed, or put {INCEPTION.url} into {relative(weights)}"
     yield "fid-weights", there, False, f"Inception of FID, {INCEPTION.names[0]}", bring
     model, names = VIT_G
-    folder = folders.weights(model)
-    there = any((folder / name).is_file() for name in names) or _hub_model(model)
-    fetch = f"hf download {model} {names[0]} --local-dir {relative(folder)}"
-    yield (
-        "clip-score-weights",
-        there,
-        False,
-        f"CLIP ViT-g/14, {model}",
-        f"they are downloaded when they are needed, or {fetch}",
-    )
+    path = folders.weights(model)
+    there = any((path / name).is_file() for name in names) or _hub_model(model)
+    bring = f"they are downloaded when they are needed, or hf download {model} {names[0]} --local-dir {relative(path)}"
+    yield "clip-score-weights", there, False, f"CLIP ViT-g/14, {model}", bring
     yield "open_clip", bool(find_spec("open_clip")), True, "for the CLIP score", "pip install open_clip_torch"
 
 

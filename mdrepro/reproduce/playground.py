@@ -97,7 +97,7 @@ class Playground:
         """Images of the caption as the widgets stand: uint8, (count, 3, 64, 64); image i starts from noise i."""
         texts = [self.caption.value] * self.count.value
         sampler = kinds.kind_of(registry.get(self.model.value)).sampler
-        given = {name: getattr(self, name).value for name in ("steps", "guidance", "seed")}
+        given = {"steps": self.steps.value, "guidance": self.guidance.value, "seed": self.seed.value}
         return generate.images(self.pipelines(self.model.value), texts, sampler=sampler, batch=len(texts), **given)
 
     def draw(self) -> None:

@@ -55,9 +55,9 @@ def images(
     _check(prompts, batch)
     with _prepared(pipeline, sampler):
         options = _options(pipeline, steps, guidance, sampler, seed, batch)
-        batches, starts = track(_batches(len(prompts), batch), "images", "batches"), seeds(seed, len(prompts))
-        made = [_make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options) for rows in batches]
-    return torch.cat(made)
+        starts, batches = seeds(seed, len(prompts)), track(_batches(len(prompts), batch), "images", "batches")
+        images = [_make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options) for rows in batches]
+    return torch.cat(images)
 
 
 def generate(

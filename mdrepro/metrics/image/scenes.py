@@ -57,15 +57,15 @@ def judge(graph: Graph, reading: Reading) -> Judgement:
 
 def _matched(graph: Graph, reading: Reading, chosen: Sequence[tuple[Thing, float, float] | None]) -> Judgement:
     pairs = list(zip(graph.things, chosen, strict=True))
-    places = {said: found[1:] for said, found in pairs if found is not None}
+    positions = {thing: found[1:] for thing, found in pairs if found is not None}
 
     def right(attribute: str) -> tuple[bool, ...]:
         return tuple(
-            seen is not None and getattr(seen[0], attribute) == getattr(said, attribute) for said, seen in pairs
+            seen is not None and getattr(seen[0], attribute) == getattr(thing, attribute) for thing, seen in pairs
         )
 
     relations = (
-        first in places and second in places and _holds(places[first], relation, places[second])
+        first in positions and second in positions and _holds(positions[first], relation, positions[second])
         for first, relation, second in sorted(graph.relations)
     )
     background, count = reading.background == graph.background, len(reading.things) == len(graph.things)

@@ -72,8 +72,9 @@ def evaluate(
     if reference is not None:
         scores = {name: MEASURES[name](encoders[main], reference, extracted[main], how) for name in compared}
     if "clip-score" in wanted:
-        scores |= clip_scores(encoders["clip"], extracted["clip"], captions or (), [how.scale], how.seed)
-    return [scores[how.scale if name == "clip-score" else name] for name in wanted]
+        by_scale = clip_scores(encoders["clip"], extracted["clip"], captions or (), [how.scale], how.seed)
+        scores["clip-score"] = by_scale[how.scale]
+    return [scores[name] for name in wanted]
 
 
 def clip_scores(

@@ -97,7 +97,8 @@ class Statistics:
         x_nd = as_features(features)
         if not len(x_nd):
             return self
-        centred = x_nd - (mean := x_nd.mean(axis=0))
+        mean = x_nd.mean(axis=0)
+        centred = x_nd - mean
         self._join(len(x_nd), mean, centred.T @ centred)
         return self
 

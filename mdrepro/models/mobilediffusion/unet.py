@@ -187,8 +187,10 @@ class MobileDiffusionUNet(BaseDenoiser):
                 resnets.append(resnet(width, to_width, separable_conv[level]))
                 width = to_width
                 skip_widths.append(width)
-            down = {"down": resample(width, level, up=False)} if level < last else {}
-            skip_widths += [width] * len(down)
+            down: dict[str, nn.Module] = {}
+            if level < last:
+                down["down"] = resample(width, level, up=False)
+                skip_widths.append(width)
             self.down_levels.append(DownLevel(modules(resnets, level) | down))
 
         first, blocks = resnet(width, width, mid_separable_conv), stack(width, mid_transformer_blocks, True, True)

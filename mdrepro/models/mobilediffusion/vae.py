@@ -148,7 +148,10 @@ def _mixing(weight: Tensor, halving: bool) -> Tensor:
     """An orthogonal mixing of channels at the centre of 3 x 3, or spread over the 2 x 2 that a stride of 2 visits."""
     out_channels, in_channels = weight.shape[:2]
     spread = torch.zeros(3, 3)
-    spread[:2, :2] = 0.25 if halving else torch.tensor([[0, 0], [0, 1]])
+    if halving:
+        spread[:2, :2] = 0.25
+    else:
+        spread[1, 1] = 1
     mixing = nn.init.orthogonal_(torch.empty(out_channels, in_channels)) * max(1, out_channels / in_channels) ** 0.5
     return mixing[:, :, None, None] * spread
 

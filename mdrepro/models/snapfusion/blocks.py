@@ -178,7 +178,9 @@ def sd_layout(widths: Sequence[int], cross_attention: Sequence[bool], layers: in
         for index in range(layers):
             positions.append(pair(stage, level, index, width, 0))
             width = out
-        skips += [out] * (layers + (level < last))
+            skips.append(out)
+        if level < last:
+            skips.append(out)
         stages[stage] = tuple(positions)
     first, second = (Block("mid", "resnet", index, last, width, 0, width) for index in (0, 1))
     stages["mid"] = ((first, Block("mid", "cross-attention", 0, last, width, 0, width), second),)

@@ -170,13 +170,9 @@ class _Sources:
     def _audit(self) -> None:
         audits = audit.audit()
         parts = [self._part("", 1, "audit_head", count=len(audits), faults=[one for one in audits if one.faults])]
-        for table in {one.table: None for one in audits}:
-            mine = [one for one in audits if one.table == table]
-            parts.append(
-                self._part(
-                    ledger.find(table, planned=True).title, 1, "audit", table=table, audits=mine, worlds=audit.WORLDS
-                )
-            )
+        for table in dict.fromkeys(one.table for one in audits):
+            title, mine = ledger.find(table, planned=True).title, [one for one in audits if one.table == table]
+            parts.append(self._part(title, 1, "audit", table=table, audits=mine, worlds=audit.WORLDS))
         self._page(AUDIT, "The claims, audited", parts)
 
     def _overview(self) -> None:

@@ -95,8 +95,8 @@ def against_torch(
     Each way of torch is timed beside LiteRT in the precision that was measured and in `INTEGER`.
 
     ``measurements``, ``resolution``, ``threads``: as of `host_latency.measure`. ``ways``: ``eager``, ``compiled`` or
-    ``none``. ``runs``, ``most``: as for `host_torch.alternate`. Raises BadInput, NotAttempted or RuntimeError for a way
-    that cannot run; or as `prepare`.
+    ``none``. ``runs``, ``most``: as for `host_torch.alternate`. Raises BadInput for a way that
+    cannot run, and NotAttempted or RuntimeError as `prepare`.
     """
     one, wanted = measurements.get(COMPARED), _wanted(ways)
     if one is None or not wanted:

@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.01) -> None:
         every = list(parameters)
-        matrices, rest = ({"params": [p for p in every if (p.ndim >= 2) == large]} for large in (True, False))
+        matrices, rest = {"params": [p for p in every if p.ndim >= 2]}, {"params": [p for p in every if p.ndim < 2]}
         super().__init__([matrices], {"lr": lr, "decay": weight_decay})
         self._rest = torch.optim.AdamW([rest], lr=lr, betas=(0.9, 0.95), weight_decay=0)
 

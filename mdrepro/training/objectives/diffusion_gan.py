@@ -20,7 +20,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
 from mdrepro.diffusion.protocols import Scheduler
@@ -122,12 +122,9 @@ class DiffusionGAN(Networks):
     pairs: float = 0.0
 
     def __post_init__(self, generator: nn.Module, discriminator: nn.Module, scheduler: Scheduler) -> None:
-        if self.gamma not in RECONSTRUCTIONS:
-            raise unknown("gamma", self.gamma, RECONSTRUCTIONS)
-        if self.times not in TIMES:
-            raise unknown("choice of times", self.times, TIMES)
-        if self.loss not in LOSSES:
-            raise unknown("loss", self.loss, LOSSES)
+        check("gamma", self.gamma, RECONSTRUCTIONS)
+        check("choice of times", self.times, TIMES)
+        check("loss", self.loss, LOSSES)
         if not (0 <= self.last <= 1 and min(self.jumps, self.every) >= 1):
             raise BadInput(
                 f"last {self.last}, jumps {self.jumps}, every {self.every}: they must be a share from 0 to 1, and "

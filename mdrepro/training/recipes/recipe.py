@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mdrepro.core.errors import unknown
+from mdrepro.core.errors import check
 from mdrepro.training.engine.config import LoopConfig
 
 TIERS = ("quick", "proxy", "paper")
@@ -55,11 +55,9 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("parents", "pretrained", "data", "network", "noise", "options", "sampling"):
             object.__setattr__(self, name, dict(getattr(self, name)))
-        if self.tier not in TIERS:
-            raise unknown("tier", self.tier, TIERS)
+        check("tier", self.tier, TIERS)
         for role in (*self.parents, *self.pretrained):
-            if role not in ROLES:
-                raise unknown("role", role, ROLES)
+            check("role", role, ROLES)
 
     def plain(self) -> dict[str, Any]:
         """All fields as JSON values, parents by name."""

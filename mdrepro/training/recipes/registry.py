@@ -7,7 +7,7 @@ that a paper gives carry its name there; all others are ours.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.training.recipes import paper, photos, proxy, quick, rules, students
 from mdrepro.training.recipes.recipe import TIERS, Recipe
 
@@ -40,13 +40,11 @@ def get(recipe: str | Recipe) -> Recipe:
     """The row of that name, or the recipe itself. Raises BadInput that names the nearest and all others."""
     if isinstance(recipe, Recipe):
         return recipe
-    if recipe not in RECIPES:
-        raise unknown("recipe", recipe, RECIPES)
-    return RECIPES[recipe]
+    return RECIPES[check("recipe", recipe, RECIPES)]
 
 
 def names(tier: str | None = None) -> list[str]:
     """The rows of a tier, or all, each after its parents. Raises BadInput for an unknown tier."""
-    if tier is not None and tier not in TIERS:
-        raise unknown("tier", tier, TIERS)
+    if tier is not None:
+        check("tier", tier, TIERS)
     return [name for name, recipe in RECIPES.items() if tier in (None, recipe.tier)]
