@@ -4,6 +4,7 @@ The comment on a row says what it reached when it was trained ("measured"), or w
 that a paper gives carry its name there; all others are ours.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -33,14 +34,35 @@ def _table(rows: Iterable[Recipe]) -> dict[str, Recipe]:
     return table
 
 
+SEED = "-seed"
 RECIPES = _table((*quick.QUICK, *rules.QUICK, *students.STUDENTS, *photos.PHOTOS, *proxy.PROXY, *paper.PAPER))
 
 
 def get(recipe: str | Recipe) -> Recipe:
-    """The row of that name, or the recipe itself. Raises BadInput that names the nearest and all others."""
+    """The row of that name, or the recipe itself; ``NAME-seed1`` is row NAME by another training seed (`with_seed`).
+
+    Raises BadInput that names the nearest and all others.
+    """
     if isinstance(recipe, Recipe):
         return recipe
+    name, _, seed = recipe.rpartition(SEED)
+    if name in RECIPES and re.fullmatch("[1-9][0-9]*", seed):
+        return with_seed(RECIPES[name], int(seed))
     return RECIPES[check("recipe", recipe, RECIPES)]
+
+
+def with_seed(row: Recipe, seed: int) -> Recipe:
+    """The row with another training seed, from 1 on, and so all denoisers that it begins with or learns from.
+
+    Autoencoders and text encoders stay those of the row: all seeds are of the same latents and text features.
+    """
+    parents = {
+        role: parent if role in ("vae", "text") else f"{parent}{SEED}{seed}"
+        for role, parent in row.parent_names.items()
+    }
+    return replace(
+        row, name=f"{row.name}{SEED}{seed}", parents=parents, loop=replace(row.loop, seed=row.loop.seed + seed)
+    )
 
 
 def names(tier: str | None = None) -> list[str]:

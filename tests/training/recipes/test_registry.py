@@ -115,6 +115,22 @@ def test_a_key_hangs_on_all_ancestors(rows: dict[str, Recipe], monkeypatch: pyte
     assert changed == set(before) - {"t-reader", "t-text"}
 
 
+def test_another_training_seed_is_of_the_same_latents_and_of_its_own_denoisers() -> None:
+    row, other = registry.get("shapes-8"), registry.get("shapes-8-seed2")
+    assert other.parent_names == {
+        **{"vae": "shapes-vae", "text": "shapes-text"},
+        **{"unet": "shapes-16-seed2"},
+    }
+    assert registry.get("shapes-16-seed2").parent_names["unet"] == "shapes-base-seed2"
+    fields = {name for name, value in vars(row).items() if vars(other)[name] != value}
+    assert fields == {"name", "parents", "loop"}
+    assert other.loop == replace(row.loop, seed=2)
+    assert registry.get("shapes-clip-seed1").loop.seed == 2  # the row's own is 1
+    for name in ("shapes-8-seed0", "shapes-8-seed01", "shapes-9-seed1", "-seed1"):
+        with pytest.raises(BadInput, match="recipe"):
+            registry.get(name)
+
+
 def test_a_key_is_the_same_in_another_process_and_place(rows: dict[str, Recipe], tmp_path: Path) -> None:
     program = (
         "from tests.support.recipe_rows import tiny; from mdrepro.training.recipes import registry\n"
