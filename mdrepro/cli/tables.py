@@ -71,6 +71,9 @@ def reproduce(
         int, typer.Option("--cores", min=1, help="Cores that Snakemake may use; with --executor, jobs at once.")
     ] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run and why; run nothing.")] = False,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="By how many training seeds each row is measured.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run even what is up to date.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Also the tables that run only on request.")] = False,
     from_scratch: FromScratch = False,
@@ -96,7 +99,7 @@ def reproduce(
                 print(paragraph(f"{spec.id}: skipped: does not run at tier {tier}: {spec.not_at.get(checked, '')}"))
             elif (why := spec.by_name_only(checked)) and not every:
                 print(paragraph(f"{spec.id}: skipped: runs only by name or with --all: {why}"))
-    jobs = plan.plan(tables or [], checked, settings or [], force, every)
+    jobs = plan.plan(tables or [], checked, settings or [], force, every, seeds)
     checkpoints = plan.checkpoints(plan.recipes(jobs))
     for line in [each.explain() for each in checkpoints] + [job.explain() for job in jobs]:
         print(paragraph(line), flush=True)
@@ -133,22 +136,33 @@ def build_report() -> None:
 
 
 def publish(
-    tables: Annotated[list[str] | None, typer.Argument(metavar="TABLE...", help="Tables with a run.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Tables with a run; with --checkpoints, recipes.")
+    ] = None,
     tier: TierOption = "quick",
     rejudge: Annotated[
         bool, typer.Option("--rejudge", help="Judge all published numbers by the papers' data as they stand now.")
     ] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Publish trained recipes; NAME-seed1 is another training seed.")
+    ] = False,
 ) -> None:
-    """Take verified runs, made from a clean commit, into results/."""
+    """Take verified runs, made from a clean commit, into results/: tables, or checkpoints."""
     from mdrepro.core.errors import BadInput
     from mdrepro.core.paths import relative
     from mdrepro.papers import ledger
     from mdrepro.reproduce.workflow import publish as publishing
 
     checked = ledger.check_tier(tier)
-    if rejudge == bool(tables):
+    if rejudge == bool(names) or (rejudge and checkpoints):
         raise BadInput("expected either tables to publish or --rejudge, which judges all that is published")
-    for path in publishing.rejudge(checked) if rejudge else publishing.publish(tables or [], checked):
+    if checkpoints:
+        from mdrepro.training.runs.publish import publish as publish_checkpoints
+
+        written = publish_checkpoints(names or [])
+    else:
+        written = publishing.rejudge(checked) if rejudge else publishing.publish(names or [], checked)
+    for path in written:
         print(relative(path))
 
 

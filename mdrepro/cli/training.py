@@ -20,6 +20,9 @@ def train(
     max_seconds: Annotated[
         float | None, typer.Option("--max-seconds", min=0, help="Stop after so long, with a checkpoint.")
     ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="By how many training seeds: NAME, NAME-seed1, NAME-seed2 ...")
+    ] = 1,
     every: Annotated[bool, typer.Option("--all", help="All recipes of --tier that are missing.")] = False,
     tier: TierOption = "quick",
     jobs: Annotated[
@@ -34,10 +37,13 @@ def train(
 ) -> None:
     """Train recipes, their parents first, or all that are missing; one also under accelerate launch and torchrun."""
     from mdrepro.core.watchdog import follow
+    from mdrepro.training.recipes import registry
     from mdrepro.training.runs import commands, scratch
 
     follow()
     names = list(dict.fromkeys(recipes or []))
+    if listing and seeds > 1:
+        raise BadInput("--list shows all training seeds: leave --seeds out")
     if listing + every + bool(names) != 1:
         raise BadInput("name recipes, or give --all, or --list")
     if from_scratch:
@@ -46,18 +52,17 @@ def train(
         rows = commands.listed()
         print(json.dumps(rows, indent=1) if as_json else commands.table(rows))
         return
+    names = commands.by_seeds(registry.names(tier) if every else names, seeds, denoisers=every)
     try:
         if every or len(names) > 1 or executor or profile or snakemake:
             if settings or max_seconds is not None or not resume:
                 raise BadInput("--set, --max-seconds and --no-resume take one recipe, trained here: leave them out")
             from mdrepro.reproduce.workflow import execute, training
-            from mdrepro.training.recipes import registry
 
             extra = execute.snakemake_options(executor, profile, snakemake, jobs)
-            names = registry.names(tier) if every else names
             failed = training.train(names, cores=jobs, locally=not every, extra=extra)
             if as_json:
-                print_json([row for row in commands.listed() if row["name"] in names])
+                print_json(commands.listed(names))
             for name, why in failed.items():
                 print(f"error: {name}: {why}", file=sys.stderr)
             raise typer.Exit(1 if failed else 0)

@@ -10,7 +10,6 @@ from torch import Tensor
 from mdrepro.data.folders import CLIP, SD15
 from mdrepro.data.shapes import SIZE
 from mdrepro.diffusion.levels import SD_NOISE
-from mdrepro.diffusion.samplers import scheduler_for
 from mdrepro.metrics.cost.measure import measure_module
 from mdrepro.models import text
 from mdrepro.models.latents import factor
@@ -94,12 +93,10 @@ def latents(
 ) -> Tensor:
     """Scaled latents of captions, (n, channels, height, width), from the noise that `generate.images` begins with.
 
-    Arguments are as there, but for DDIM as the default. The pipeline's scheduler becomes the sampler's.
+    Arguments are as there, but for DDIM as the default. The pipeline stays as it is.
     """
-    if sampler is not None:
-        pipeline.scheduler = scheduler_for(sampler, pipeline.scheduler)
-    pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(start) for start in generate.seeds(seed, len(texts))]
     options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "latent"}
     batches = [slice(first, first + batch) for first in range(0, len(texts), batch)]
-    return torch.cat([pipeline(list(texts[one]), generator=generators[one], **options).images for one in batches])
+    with generate.prepared(pipeline, sampler):
+        return torch.cat([pipeline(list(texts[one]), generator=generators[one], **options).images for one in batches])

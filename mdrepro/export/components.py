@@ -228,9 +228,9 @@ def find(name: str, resolution: int | None = None, decoder: str | None = None) -
         if decoder is not None:
             raise BadInput(f"--decoder is of recipes, not of {name}: leave it out")
         return _random(name, resolution)
-    if name not in registry.RECIPES and not Path(name).is_dir():
+    own = registry.find(name) is not None
+    if not own and not Path(name).is_dir():
         raise unknown("model", name, [*systems.whole(), *registry.RECIPES, "a folder of a diffusers pipeline"])
-    own = name in registry.RECIPES
     model = find_pipeline(commands.pipeline(name, decoder), name if own else Path(name).name, resolution)
     return replace(model, weights=f"recipe {name}", licence="Apache-2.0") if own else model
 

@@ -34,6 +34,12 @@ def find(name: str, *, planned: bool = False) -> Table:
     return known[check("table", name, known)]
 
 
+def default_recipes(tier: Tier) -> list[str]:
+    """Recipes, of all declared training seeds, whose checkpoints the tables take that run at a tier by default."""
+    taken = (table.recipes(tier) for table in tables().values() if not table.by_name_only(tier))
+    return list(dict.fromkeys(name for recipes in taken for name in recipes))
+
+
 def check_tier(name: str) -> Tier:
     """``name`` itself. Raises BadInput for an unknown tier."""
     return cast(Tier, check("tier", name, TIERS))

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mdrepro.core.replicas import replica
 from mdrepro.papers.base import CellKey, ColumnName, Confidence, Data, Name
 from mdrepro.papers.claims import Claim
 
@@ -157,11 +158,22 @@ class DeclaredSetup(Data):
     """The recipe whose decoder stands for the checkpoint's own."""
     removed: str = ""
     """Blocks that are removed first: a key of `mdrepro.evaluation.networks.REMOVALS`."""
+    seeds: int | None = Field(default=None, ge=1)
+    """By how many training seeds it is measured, where they are fewer than the run's."""
 
     @property
     def recipes(self) -> tuple[str, ...]:
-        """The recipes whose checkpoints make the images."""
+        """The recipes whose checkpoints make the images, of the recipes' own training seed."""
         return tuple(name for name in (self.recipe, self.decoder) if name and name != PUBLISHED)
+
+    def denoisers(self, seeds: int) -> tuple[str, ...]:
+        """The recipe by each training seed of a run over ``seeds``, its own first; one where it is not trained here."""
+        count = 1 if self.recipe == PUBLISHED else min(seeds, self.seeds or seeds)
+        return tuple(replica(self.recipe, seed) for seed in range(count))
+
+    def replicas(self, seeds: int) -> tuple[str, ...]:
+        """As `recipes`, of all training seeds of a run over ``seeds``; a decoder is the same for all."""
+        return tuple(dict.fromkeys(name for name in (*self.denoisers(seeds), *self.recipes) if name != PUBLISHED))
 
     @property
     def network(self) -> str:
@@ -178,11 +190,14 @@ class TierRun(Data):
     """By row, for tables of quality: how its images are made."""
     scorers: tuple[Name, ...] = ()
     """Recipes of the networks that score the images."""
+    seeds: int = Field(default=1, ge=1)
+    """By how many training seeds each row's denoiser is measured: the notebook's parameter ``seeds`` by default."""
 
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        """All recipes whose checkpoints the run rests on, scorers first."""
-        return tuple(dict.fromkeys([*self.scorers, *(name for row in self.networks.values() for name in row.recipes)]))
+    def recipes(self, seeds: int | None = None) -> tuple[str, ...]:
+        """All recipes whose checkpoints a run over ``seeds`` training seeds (None: as declared) rests on, scorers
+        first: NAME of the recipe's own seed, NAME-seed1 of the next."""
+        rows = [row.replicas(self.seeds if seeds is None else seeds) for row in self.networks.values()]
+        return tuple(dict.fromkeys([*self.scorers, *(name for row in rows for name in row)]))
 
 
 class Table(Data):
@@ -250,9 +265,9 @@ class Table(Data):
         """How each row's images are made at a tier; none where the table measures no images or does not run there."""
         return self.tiers[tier].networks if tier in self.tiers else {}
 
-    def recipes(self, tier: Tier) -> tuple[str, ...]:
-        """Recipes of the checkpoints that a run at a tier rests on, scorers first."""
-        return self.tiers[tier].recipes if tier in self.tiers else ()
+    def recipes(self, tier: Tier, seeds: int | None = None) -> tuple[str, ...]:
+        """Recipes of the checkpoints that a run at a tier rests on, as `TierRun.recipes` gives them."""
+        return self.tiers[tier].recipes(seeds) if tier in self.tiers else ()
 
     def unmatched(self, claim: Claim) -> list[str]:
         """Pairs of rows that a claim compares and that were not trained for as many updates, in words."""

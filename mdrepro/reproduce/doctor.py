@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.core.machine import hardware
-from mdrepro.core.paths import relative, root
+from mdrepro.core.paths import published, relative, root, runs
 from mdrepro.data import coco, folders
 from mdrepro.metrics.image.catalogue import BACKBONES, INCEPTION, VIT_G
+from mdrepro.papers import ledger
 from mdrepro.papers.schema import TIERS, Tier
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
@@ -58,9 +59,19 @@ def _quick() -> Iterator[tuple[str, bool, bool, str, str]]:
     yield "disk", free >= 2, True, f"{free:.0f} GiB free", "free 2 GiB"
     yield "git", bool(shutil.which("git")), False, "for provenance and publishing", "install git"
     yield "browser", bool(browser()), False, "to test the report", "install chromium"
+    yield _checkpoints("quick")
     for net, (model, name) in BACKBONES.items():
         fetch = f"python -c \"import torchvision; torchvision.models.{model}(weights='IMAGENET1K_V1')\""
         yield f"lpips-{net}", (hub_checkpoints() / name).is_file(), False, f"LPIPS backbone weights {name}", fetch
+
+
+def _checkpoints(tier: Tier) -> tuple[str, bool, bool, str, str]:
+    """Whether checkpoints of the default tables are here, by the names of their folders."""
+    wanted = ledger.default_recipes(tier)
+    ours, here = published(tier) / "checkpoints", runs() / tier / "checkpoints"
+    lacking = [n for n in wanted if not ((ours / n).is_dir() or any(here.glob(f"{n}-{'[0-9a-f]' * 12}")))]
+    count = f"{len(wanted) - len(lacking)} of {len(wanted)} denoisers and scorers of the default tables, of all seeds"
+    return "checkpoints", not lacking, False, count, f"mdrepro reproduce trains what is missing: {', '.join(lacking)}"
 
 
 def _proxy() -> Iterator[tuple[str, bool, bool, str, str]]:

@@ -53,7 +53,7 @@ def images(
     Arguments and errors are as there.
     """
     _check(prompts, batch)
-    with _prepared(pipeline, sampler):
+    with prepared(pipeline, sampler):
         options = _options(pipeline, steps, guidance, sampler, seed, batch)
         starts, batches = seeds(seed, len(prompts)), track(_batches(len(prompts), batch), "images", "batches")
         images = [_make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options) for rows in batches]
@@ -96,7 +96,7 @@ def generate(
     if not 0 <= index < shards:
         raise BadInput(f"shard {index} of {shards}: must be from 0 to {shards - 1}")
     target, starts = Path(folder), seeds(seed, len(prompts))
-    with _prepared(pipeline, sampler):
+    with prepared(pipeline, sampler):
         options = _options(pipeline, steps, guidance, sampler, seed, batch)
         settings = _settings(pipeline, prompts, options)
         manifest.begin(target, settings)
@@ -121,7 +121,7 @@ def settings(
 ) -> dict[str, Any]:
     """The settings that `generate` writes before its first image; arguments and errors as there."""
     _check(prompts, batch)
-    with _prepared(pipeline, sampler):
+    with prepared(pipeline, sampler):
         return _settings(pipeline, prompts, _options(pipeline, steps, guidance, sampler, seed, batch))
 
 
@@ -177,7 +177,7 @@ def _store(path: Path, pixels_chw: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def _prepared(pipeline: TextToImage, name: str | None) -> Iterator[None]:
+def prepared(pipeline: TextToImage, name: str | None) -> Iterator[None]:
     """Inside the block the pipeline has the named sampler and no progress bar of its own."""
     scheduler, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", {})
     pipeline.scheduler = scheduler if name is None else scheduler_for(name, scheduler)

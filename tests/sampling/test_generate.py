@@ -259,7 +259,7 @@ def test_in_one_step_every_sampler_gives_the_clean_latent_out_of_pure_noise(pipe
     made = {}
     for name, (kind, _) in SAMPLERS.items():
         assert type(scheduler_for(name, schedule)) is kind
-        with module._prepared(pipe, name):
+        with module.prepared(pipe, name):
             rng = torch.Generator().manual_seed(3)
             made[name] = pipe(
                 PROMPTS[0], generator=rng, num_inference_steps=1, guidance_scale=1, output_type="latent"

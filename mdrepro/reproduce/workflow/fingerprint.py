@@ -77,19 +77,20 @@ def fingerprint(table: Table, parameters: dict[str, Any]) -> Fingerprint:
     """The fingerprint of one table's run.
 
     ``code``, ``parameters``, ``inputs`` (paths among the parameters), ``recipes`` (whose checkpoints the tier's rows
-    take) and ``papers`` (the table, and how the tier's rows are made).
+    take, by all training seeds of the run) and ``papers`` (the table, and how the tier's rows are made).
     """
     assert table.notebook
     book = json.loads((root() / table.notebook).read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
     paths = {name: Path(value) for name, value in parameters.items() if isinstance(value, str) and "/" in value}
     run = table.tiers.get(parameters.get("tier", "quick"), TierRun())
-    declared = run.model_dump(mode="json", include={"networks", "scorers"}) if run.recipes else {}
+    recipes = run.recipes(parameters.get("seeds"))
+    declared = run.model_dump(mode="json", include={"networks", "scorers"}) if recipes else {}
     return {
-        "code": {table.notebook: digest(cells)} | code(cells, MAKERS if run.recipes else frozenset()),
+        "code": {table.notebook: digest(cells)} | code(cells, MAKERS if recipes else frozenset()),
         "parameters": parameters,
         "inputs": {name: _contents(path) for name, path in paths.items() if path.exists()},
-        "recipes": {name: _recipe(name) for name in run.recipes},
+        "recipes": {name: _recipe(name) for name in recipes},
         "papers": {table.id: digest(table.model_dump(mode="json", exclude=SCHEDULING) | declared)},
     }
 

@@ -132,7 +132,10 @@ def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str,
         where = f"; it runs at {', '.join(table.tiers)}" if table.tiers else ""
         raise BadInput(f"{table.id} does not run at tier {tier}{where}. It needs: {needs}")
     known = declared(root() / table.notebook)
-    given: dict[str, Any] = {"tier": tier} | table.tiers[tier].parameters
+    run = table.tiers[tier]
+    given: dict[str, Any] = {"tier": tier, **run.parameters}
+    if "seeds" in known or run.seeds > 1:
+        given["seeds"] = run.seeds
     for setting in settings:
         name, sign, text = setting.partition("=")
         if not sign or not name:

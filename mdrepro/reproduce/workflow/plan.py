@@ -16,10 +16,9 @@ from typing import Any
 from mdrepro.core.paths import relative, root, run_dir
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
-from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow import parameters, results
 from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes, fingerprint, first_three
 from mdrepro.reproduce.workflow.notebook import ERROR, RESULT, failed_dir
-from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.reproduce.workflow.verify import problems
 from mdrepro.training.runs.scratch import from_scratch
 
@@ -121,19 +120,27 @@ def reasons_to_run(table: str, tier: Tier, now: Fingerprint) -> tuple[list[str],
 
 
 def plan(
-    names: Sequence[str], tier: Tier, settings: Sequence[str] = (), force: bool = False, every: bool = False
+    names: Sequence[str],
+    tier: Tier,
+    settings: Sequence[str] = (),
+    force: bool = False,
+    every: bool = False,
+    seeds: int | None = None,
 ) -> list[Job]:
     """A job for each table: those named, or all that run at ``tier``, those on request only with ``every``.
 
-    Raises BadInput: an unknown table, one that does not run at this tier, a setting that its notebook does not take,
-    or a published result that was edited by hand.
+    ``seeds``: by how many training seeds each row is measured (None: as declared); where no table is named, of those
+    whose notebooks take it. Raises BadInput: an unknown table, one that does not run at this tier, a setting that its
+    notebook does not take, or a published result that was edited by hand.
     """
     tables = [ledger.find(name) for name in dict.fromkeys(names)] or [
         table for table in ledger.tables().values() if tier in table.tiers and (every or not table.by_name_only(tier))
     ]
     jobs = []
     for table in tables:
-        values = resolve(table, tier, settings)
+        assert table.notebook
+        over = seeds is not None and (names or "seeds" in parameters.declared(root() / table.notebook))
+        values = parameters.resolve(table, tier, [*settings, *([f"seeds={seeds}"] if over else [])])
         now = fingerprint(table, values)
         results.published_result(tier, table.id)  # an edited one is an error now, not after the run
         reasons, origin = reasons_to_run(table.id, tier, now)
@@ -142,6 +149,5 @@ def plan(
             if not last["provenance"].get("from_scratch"):
                 reasons = ["--from-scratch was given, and its run may have taken published checkpoints"]
         reasons = ["--force was given", *reasons] if force else reasons
-        assert table.notebook
         jobs.append(Job(table.id, tier, table.notebook, values, now, table.threads, tuple(reasons), origin))
     return jobs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing
-from mdrepro.core.paths import published, run_dir
+from mdrepro.core.paths import published, root, run_dir, runs
 from mdrepro.core.provenance import commit, dirty
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
@@ -36,7 +36,10 @@ def _check(name: str, tier: Tier) -> results.Result:
 
 
 def publish(names: Sequence[str], tier: Tier) -> list[Path]:
-    """Publish runs, all or none; return the files written.
+    """Publish runs, all or none, with the records of the trainings that they rest on; return the files written.
+
+    Checkpoints in ``results/`` have their record beside their weights; those of ``papermill_runs/`` come as
+    ``records/<recipe>-<key>-<hash>.json``, with or without their weights being published.
 
     Raises BadInput: a table is unknown or has no run, or a run does not verify, was made from a tree with local
     changes, or with other code or parameters than those that stand now.
@@ -44,17 +47,29 @@ def publish(names: Sequence[str], tier: Tier) -> list[Path]:
     folder, written = published(tier), list[Path]()
     for name, result in {name: _check(name, tier) for name in names}.items():
         files = [file for file in result["files"] if file.startswith("figures/")]
-        targets = {"result.csv": f"{name}.csv"} | {file: f"figures/{name}-{Path(file).name}" for file in files}
+        run = run_dir(tier, name)
+        targets = {run / "result.csv": f"{name}.csv"}
+        targets |= {run / file: f"figures/{name}-{Path(file).name}" for file in files}
+        targets |= _training_records(result)
         before = results.published_result(tier, name)
-        for old in set(before["files"] if before else ()) - set(targets.values()):
+        others = (results.read(path)["files"] for path in folder.glob("*.json") if path.stem != name)
+        kept = {*targets.values(), *(file for named in others for file in named)}
+        for old in set(before["files"] if before else ()) - kept:
             (folder / old).unlink(missing_ok=True)
         for source, target in targets.items():
             with replacing(folder / target) as aside:
-                shutil.copyfile(run_dir(tier, name) / source, aside)
+                shutil.copyfile(source, aside)
         origin = result["provenance"] | {"notebook_sha256": result["files"]["notebook.ipynb"]}
         results.write(folder / f"{name}.json", result | {"provenance": origin}, folder, targets.values())
         written += [folder / target for target in (*targets.values(), f"{name}.json")]
     return written
+
+
+def _training_records(result: results.Result) -> dict[Path, str]:
+    """Records of trained runs of this machine that a result rests on, and where they are published."""
+    entries = result["provenance"]["checkpoints"].values()
+    records = ((root() / entry["path"], entry["sha256"][:12]) for entry in entries)
+    return {file: f"records/{file.parent.name}-{sha}.json" for file, sha in records if file.is_relative_to(runs())}
 
 
 def rejudge(tier: Tier) -> list[Path]:

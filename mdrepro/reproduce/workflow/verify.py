@@ -71,6 +71,7 @@ def _networks(result: results.Result, table: Table, tier: Tier) -> Iterator[str]
     """Rows with a number that the network declared for them did not make, by what was recorded of it."""
     origin = result["provenance"]
     measured = {row["row"] for row in result["rows"] if row["value"] is not None}
+    seeds = origin["parameters"].get("seeds", 1)
     for row, declared in table.networks(tier).items() if "networks" in origin else ():  # older results lack it
         if row not in measured:
             continue
@@ -79,7 +80,7 @@ def _networks(result: results.Result, table: Table, tier: Tier) -> Iterator[str]
         if by != declared.network:
             yield f"row {row} was made by {by or 'nothing that is recorded'}: expected {declared.network}"
             continue
-        for recipe in declared.recipes:
+        for recipe in declared.replicas(seeds):
             folder = Path(origin["checkpoints"].get(recipe, {}).get("path", "")).parent.name
             if folder not in (recipe, f"{recipe}-{made['keys'].get(recipe)}"):
                 yield f"row {row} rests on {recipe}, whose checkpoint is not recorded"

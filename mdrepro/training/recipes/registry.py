@@ -4,11 +4,11 @@ The comment on a row says what it reached when it was trained ("measured"), or w
 that a paper gives carry its name there; all others are ours.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 
 from mdrepro.core.errors import BadInput, check
+from mdrepro.core.replicas import replica, split
 from mdrepro.training.recipes import paper, photos, proxy, quick, rules, students
 from mdrepro.training.recipes.recipe import TIERS, Recipe
 
@@ -34,7 +34,6 @@ def _table(rows: Iterable[Recipe]) -> dict[str, Recipe]:
     return table
 
 
-SEED = "-seed"
 RECIPES = _table((*quick.QUICK, *rules.QUICK, *students.STUDENTS, *photos.PHOTOS, *proxy.PROXY, *paper.PAPER))
 
 
@@ -45,10 +44,15 @@ def get(recipe: str | Recipe) -> Recipe:
     """
     if isinstance(recipe, Recipe):
         return recipe
-    name, _, seed = recipe.rpartition(SEED)
-    if name in RECIPES and re.fullmatch("[1-9][0-9]*", seed):
-        return with_seed(RECIPES[name], int(seed))
-    return RECIPES[check("recipe", recipe, RECIPES)]
+    return find(recipe) or RECIPES[check("recipe", recipe, RECIPES)]
+
+
+def find(name: str) -> Recipe | None:
+    """The row of that name, by another training seed where it says so; None where it is no recipe's name."""
+    own, seed = split(name)
+    if (row := RECIPES.get(own)) is None:
+        return None
+    return with_seed(row, seed) if seed else row
 
 
 def with_seed(row: Recipe, seed: int) -> Recipe:
@@ -57,11 +61,10 @@ def with_seed(row: Recipe, seed: int) -> Recipe:
     Autoencoders and text encoders stay those of the row: all seeds are of the same latents and text features.
     """
     parents = {
-        role: parent if role in ("vae", "text") else f"{parent}{SEED}{seed}"
-        for role, parent in row.parent_names.items()
+        role: parent if role in ("vae", "text") else replica(parent, seed) for role, parent in row.parent_names.items()
     }
     return replace(
-        row, name=f"{row.name}{SEED}{seed}", parents=parents, loop=replace(row.loop, seed=row.loop.seed + seed)
+        row, name=replica(row.name, seed), parents=parents, loop=replace(row.loop, seed=row.loop.seed + seed)
     )
 
 
@@ -70,3 +73,9 @@ def names(tier: str | None = None) -> list[str]:
     if tier is not None:
         check("tier", tier, TIERS)
     return [name for name, recipe in RECIPES.items() if tier in (None, recipe.tier)]
+
+
+def parents_first(names: Iterable[str]) -> list[str]:
+    """Names of recipes, whatever their training seeds, each after its parents."""
+    order = {name: index for index, name in enumerate(RECIPES)}
+    return sorted(names, key=lambda name: (order[split(name)[0]], split(name)[1]))

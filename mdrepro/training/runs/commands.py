@@ -2,20 +2,33 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.replicas import replica, split
+from mdrepro.training.objectives.kinds import kind_of
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import pipelines, store
 
+FINISHED = ("trained", "published")
 
-def listed() -> list[dict[str, Any]]:
-    """All recipes: name, tier, kind, parents, key, ``state`` (trained, published, missing or needs data), folder."""
-    return [_listed(recipe) for recipe in registry.RECIPES.values()]
+
+def listed(names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """These recipes, or one line for each row: name, tier, kind, parents, key, ``state``, folder.
+
+    The state is trained, published, missing or needs data. A finished one has its ``seconds`` and ``cpu_seconds`` of
+    training; a row also ``other_seeds``: by training seed the state of those that are finished.
+    """
+    rows = [_listed(registry.get(name)) for name in (registry.RECIPES if names is None else names)]
+    for row in rows if names is None else ():
+        recipe = registry.get(row["name"])
+        others = {str(seed): _listed(registry.with_seed(recipe, seed))["state"] for seed in store.other_seeds(recipe)}
+        row["other_seeds"] = {seed: state for seed, state in others.items() if state in FINISHED}
+    return rows
 
 
 def _listed(recipe: Recipe) -> dict[str, Any]:
@@ -29,18 +42,33 @@ def _listed(recipe: Recipe) -> dict[str, Any]:
         return row | {"state": "needs data"}
     if run is None:
         return row | {"state": "missing"}
-    return row | {"state": "trained" if run.local else "published", "folder": paths.relative(run.folder)}
+    took = {name: run.record.get(name) for name in ("seconds", "cpu_seconds")}
+    return row | took | {"state": FINISHED[not run.local], "folder": paths.relative(run.folder)}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The list for people."""
     from mdrepro.core.console import columns
 
-    lines = [("recipe", "tier", "kind", "steps", "state", "from")]
+    lines = [("recipe", "tier", "kind", "steps", "state", "other seeds", "from")]
     for row in rows:
         origins = dict.fromkeys([*row["parents"].values(), *row["pretrained"].values()])
-        lines.append((row["name"], row["tier"], row["kind"], str(row["steps"]), row["state"], ", ".join(origins)))
+        seeds = ", ".join(f"{seed} {state}" for seed, state in row["other_seeds"].items())
+        fields = (row["name"], row["tier"], row["kind"], str(row["steps"]), row["state"], seeds)
+        lines.append((*fields, ", ".join(origins)))
     return columns(lines, indent="")
+
+
+def by_seeds(names: Sequence[str], seeds: int, *, denoisers: bool = False) -> list[str]:
+    """Rows by ``seeds`` training seeds each: the rows themselves, then all by the next seed.
+
+    ``denoisers``: by other seeds those of denoisers alone, as tables take them. Raises BadInput for the name of another
+    seed's run.
+    """
+    if strange := [name for name in names if seeds > 1 and split(name)[1]]:
+        raise BadInput(f"--seeds {seeds}: {strange[0]} is of one training seed: expected {split(strange[0])[0]}")
+    of_kind = names if seeds == 1 or not denoisers else [n for n in names if kind_of(registry.get(n)).gives == "unet"]
+    return [*names, *(replica(name, seed) for seed in range(1, seeds) for name in of_kind)]
 
 
 def train(
@@ -69,7 +97,7 @@ def pipeline(checkpoint: str, decoder: str | None = None) -> Any:
 
     Raises BadInput for anything else, or a folder with another decoder; NotAttempted where the recipe is not trained.
     """
-    if checkpoint in registry.RECIPES:
+    if registry.find(checkpoint):
         return pipelines.load(checkpoint, vae=decoder)
     folder = Path(checkpoint)
     if not folder.is_dir():

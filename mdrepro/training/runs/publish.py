@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256, swap, unfinished
+from mdrepro.core.replicas import split
+from mdrepro.papers import ledger
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import model_folders, session, store
@@ -19,20 +21,23 @@ from mdrepro.training.runs.store import SHARED, Run
 if TYPE_CHECKING:
     from torch import Tensor
 
-LIMIT = 25 * 10**6  # bytes of a tier's published checkpoints together
+LIMIT = 52 * 10**6
+"""Bytes of a tier's published checkpoints together: 25 MB by the recipes' own seeds, and two more training seeds of the
+three denoisers of the default tables (base, few-step, one-step), 4.4 MB each in float16."""
 
 
 def publish(names: Sequence[str], limit: int = LIMIT) -> list[Path]:
     """Copy runs of this machine to ``results/<tier>/checkpoints/<recipe>/``, weights in float16; all or none.
 
-    Raises BadInput where there is no finished run of a recipe as it stands, it was not trained from a clean commit, a
-    weight is not finite in float16, a published run that shares weights with one of them would lose these, or all of a
-    tier's would have more than ``limit`` bytes.
+    Raises BadInput where there is no finished run of a recipe as it stands, it was not trained from a clean commit, it
+    is of another training seed and no table that runs by default takes it, a weight is not finite in float16, a
+    published run that shares weights with one of them would lose these, or all of a tier's would have more than
+    ``limit`` bytes.
     """
     runs = {name: _publishable(registry.get(name)) for name in names}
     copies: dict[Path, Path] = {}
     with ExitStack() as stack:
-        for name in sorted(runs, key=list(registry.RECIPES).index):  # parents first
+        for name in registry.parents_first(runs):
             target = store.published_folder(runs[name].recipe)
             copies[target] = stack.enter_context(unfinished(target))
             _copy_halved(runs[name], copies[target], copies)
@@ -48,6 +53,11 @@ def publish(names: Sequence[str], limit: int = LIMIT) -> list[Path]:
 
 
 def _publishable(row: Recipe) -> Run:
+    if split(row.name)[1] and row.name not in ledger.default_recipes(ledger.check_tier(row.tier)):
+        raise BadInput(
+            f"{row.name}: of other training seeds only checkpoints that tables take by default are published; the "
+            f"tables' results keep the records of all"
+        )
     run = store.read(row, store.folder(row))
     again = f"mdrepro train {row.name}"
     if run is None:

@@ -6,6 +6,7 @@ with weights in float16.
 """
 
 import json
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.core.files import digest, sha256
+from mdrepro.core.replicas import split
 from mdrepro.data import sources
 from mdrepro.training.objectives import kinds
 from mdrepro.training.recipes import registry
@@ -121,6 +123,13 @@ def find(recipe: Recipe | str) -> Run | None:
         file = paths.relative((run.folder / bad[0]).resolve())
         raise BadInput(f"{file} was changed or is gone since it was published; restore it")
     return run
+
+
+def other_seeds(recipe: Recipe) -> list[int]:
+    """The training seeds, apart from the row's own, of which this machine or ``results/`` has a folder."""
+    homes = paths.runs() / recipe.tier / "checkpoints", paths.published(recipe.tier) / "checkpoints"
+    names = (re.sub("-[0-9a-f]{12}$", "", place.name) for home in homes for place in home.glob(f"{recipe.name}-*"))
+    return sorted({seed for own, seed in map(split, names) if own == recipe.name and seed})
 
 
 def published(recipe: Recipe) -> Run | None:
