@@ -1,6 +1,7 @@
 """``mdrepro train`` and ``mdrepro generate``: what they say, how they end, and ``reproduce`` with checkpoints."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import pytest
 from mdrepro.cli.app import main
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
+from mdrepro.export import components
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import TierRun
 from mdrepro.reproduce.workflow import execute, plan, results
 from mdrepro.reproduce.workflow.fingerprint import MAKERS, changes, code, fingerprint
+from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import Recipe
-from mdrepro.training.runs import pipelines, publish, scratch, store
+from mdrepro.training.runs import commands, pipelines, publish, scratch, store
 from tests.support.checkout import NOTEBOOK, TABLE, notebook
 from tests.support.recipe_rows import put, put_in_package, tiny
 
@@ -47,6 +50,10 @@ def run(*arguments: str) -> int:
         (("t-vae", "t-txt"), "did you mean t-text"),
         (("t-vae", "--executor", "slurm", "--snakemake", "x='"), "--snakemake x='"),
         (("--all", "--tier", "quik"), "did you mean quick"),
+        (("t-vea", "--seeds", "2"), "did you mean t-vae"),
+        (("t-1", "t-1-seed1", "--seeds", "3"), "t-1-seed1 is of one training seed: expected t-1"),
+        (("t-1", "--seeds", "3", "--set", "loop.steps=1"), "leave them out"),
+        (("--list", "--seeds", "3"), "leave --seeds out"),
     ],
 )
 def test_wrong_train_commands_end_with_one_message_and_code_2(
@@ -78,6 +85,7 @@ def test_train_list_and_generate(rows: dict[str, Recipe], tmp_path: Path, capsys
     assert (listed["t-1"]["state"], listed["t-lcm"]["state"]) == ("trained", "missing")
     assert listed["t-1"]["folder"] == paths.relative(store.folder(rows["t-1"]))
     assert listed["t-1"]["parents"] == {"vae": "t-vae", "text": "t-text", "unet": "t-base"}
+    assert (listed["t-1"]["seconds"], listed["t-1"]["other_seeds"]) == (pytest.approx(0, abs=60), {})
     _generate(tmp_path, capsys)
 
 
@@ -253,6 +261,47 @@ def test_a_checkpoint_that_cannot_be_trained_is_named(
     output = capsys.readouterr().err
     assert f"error: {TABLE}: NotTrained: its checkpoint t-reader was not trained" in output
     assert "[t-reader] error: the loss is not finite" in output
+
+
+def test_rows_by_several_seeds(rows: dict[str, Recipe], workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.by_seeds(["t-vae", "t-1"], 3) == [
+        "t-vae",
+        "t-1",
+        *(f"t-{n}-seed{s}" for s in "12" for n in ("vae", "1")),
+    ]
+    every = commands.by_seeds(list(rows), 2, denoisers=True)
+    assert every[: len(rows)] == list(rows)
+    assert [name for name in rows if f"{name}-seed1" not in every] == ["t-reader", "t-vae", "t-lite", "t-text"]
+    assert commands.by_seeds(["t-1-seed1"], 1) == ["t-1-seed1"]
+    store.load_or_train("t-1-seed1")
+    store.folder(registry.get("t-1-seed2")).mkdir()
+    assert run("train", "--list") == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("t-1 "))
+    assert re.search(r"missing +1 trained +t-vae", line)
+    (workspace / "prompts.txt").write_text("a red star\n")
+    arguments = ("--prompts", str(workspace / "prompts.txt"), "--out", str(workspace / "images"))
+    assert run("generate", "t-1-seed1", *arguments) == 0
+    assert components.find("t-1-seed1").weights == "recipe t-1-seed1"
+
+
+@pytest.mark.slow
+def test_a_recipe_is_trained_by_several_seeds(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = put([row for row in tiny() if row.name == "t-reader"], monkeypatch)["t-reader"]
+    put_in_package(workspace, ["t-reader"])
+    assert run("train", "t-reader", "--seeds", "2", "--json") == 0, capsys.readouterr()
+    output = capsys.readouterr().out
+    assert output.startswith("2 to train: t-reader, t-reader-seed1\n")
+    made = {name: store.find(name) for name in ("t-reader", "t-reader-seed1")}
+    assert [one["name"] for one in json.loads(output[output.index("\n[\n") :])] == list(made)
+    assert [found.record["seed"] for found in made.values() if found] == [row.loop.seed, row.loop.seed + 1]
+    assert (
+        len({found.record["files"]["reader/diffusion_pytorch_model.safetensors"] for found in made.values() if found})
+        == 2
+    )
+    assert run("train", "t-reader", "--seeds", "2") == 0
+    assert capsys.readouterr().out == "nothing to train\n"
 
 
 @pytest.mark.slow

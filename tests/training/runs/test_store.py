@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import sha256
+from mdrepro.core.replicas import split
 from mdrepro.data.shapes import Shapes
 from mdrepro.models import latents
+from mdrepro.papers import ledger
 from mdrepro.training.engine import latent_cache
 from mdrepro.training.objectives.reader import Reading
 from mdrepro.training.recipes.recipe import Recipe
@@ -299,6 +301,38 @@ def test_what_may_not_be_published(
     put([replace(tiny()[0], version=2)], monkeypatch)
     with pytest.raises(BadInput, match="no finished run"):
         publish.publish(["t-reader"])
+
+
+def test_other_seeds_are_published_where_a_table_takes_them(
+    rows: dict[str, Recipe], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("t-relu-seed1", "t-relu"):
+        store.load_or_train(name)
+    assert (store.other_seeds(rows["t-relu"]), store.other_seeds(rows["t-1"])) == ([1], [])
+    with pytest.raises(BadInput, match="t-relu-seed1: of other training seeds only checkpoints that tables take"):
+        publish.publish(["t-relu-seed1"])
+    monkeypatch.setattr(ledger, "default_recipes", lambda tier: ["t-base-seed1", "t-relu-seed1"])
+    names = ["t-relu-seed1", "t-base-seed1", "t-text", "t-vae", "t-base", "t-relu"]
+    assert [place.name for place in publish.publish(names)] == names
+    (workspace / "papermill_runs").rename(workspace / "gone")
+    assert store.other_seeds(rows["t-relu"]) == [1]
+    found = [store.find(name) for name in names]
+    assert not any(run is None or run.local for run in found)
+    first, second = (pipelines.load(name).unet.state_dict() for name in ("t-relu", "t-relu-seed1"))
+    assert any(not torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_the_limit_holds_all_seeds_of_the_default_tables() -> None:
+    """From the published sizes, those of three seeds of what the default tables measure, with their records."""
+    home = Path(publish.__file__).parents[3] / "results/quick/checkpoints"
+    sizes = {
+        place.name: sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) for place in home.iterdir()
+    }
+    own = {split(name)[0] for name in ledger.default_recipes("quick")}
+    denoisers = [name for name in own if (home / name / "unet").is_dir()]
+    assert denoisers
+    needed = sum(size for name, size in sizes.items() if not split(name)[1]) + 2 * sum(sizes[n] for n in denoisers)
+    assert needed <= publish.LIMIT
 
 
 def test_weights_that_a_published_parent_has_too_are_stored_once(workspace: Path, rows: dict[str, Recipe]) -> None:
