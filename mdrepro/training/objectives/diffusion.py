@@ -22,6 +22,12 @@ from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, LATENTS, Kind, register
 
 
+def check_drop(drop: float) -> None:
+    """Raise BadInput for a share of samples without text that is not from 0 to 1."""
+    if not 0 <= drop <= 1:
+        raise BadInput(f"drop {drop}: it must be a share from 0 to 1")
+
+
 def drop_text(text_btc: Tensor, null_tc: Tensor, dropped_b: Tensor) -> Tensor:
     """The text features, with the empty text's (tokens, width) where ``dropped_b`` is true."""
     return torch.where(dropped_b[:, None, None], null_tc.to(text_btc), text_btc)
@@ -73,8 +79,7 @@ class Diffusion(Networks):
     min_snr: float | None = None
 
     def __post_init__(self, unet: nn.Module, scheduler: Scheduler) -> None:
-        if not 0 <= self.drop <= 1:
-            raise BadInput(f"drop {self.drop}: it must be a share from 0 to 1")
+        check_drop(self.drop)
         if self.min_snr is not None and self.min_snr <= 0:
             raise BadInput(f"min_snr {self.min_snr}: it must be a positive number, or none")
         self.keep({"unet": unet})

@@ -20,6 +20,7 @@ from mdrepro.diffusion.noise import NoiseSchedule, per_sample, predict
 from mdrepro.diffusion.protocols import Scheduler
 from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Networks, Phase
+from mdrepro.training.objectives.diffusion import check_drop, drop_text
 from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
 
@@ -140,16 +141,25 @@ class Student(Networks):
 
 @dataclass(eq=False)
 class ProgressiveDistillation(Student):
-    """Objective: a student of ``steps`` DDIM steps from a teacher of twice as many, guided by w; 1 is no guidance."""
+    """Objective: a student of ``steps`` DDIM steps from a teacher of twice as many, guided by w; 1 is no guidance.
+
+    ``drop``: share of samples whose text is the empty one, of student and teacher alike; from 0 to 1, BadInput for
+    others. A student that is to be guided needs some: it learns the empty text's branch from these alone.
+    """
 
     _: KW_ONLY
     steps: int
     guidance: float = 1.0
+    drop: float = 0.0
+
+    def check(self) -> None:
+        check_drop(self.drop)
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        x0, text_btc = batch["latent"], batch["text"]
+        x0 = batch["latent"]
         times = student_times(self.schedule, self.steps, draws)
         x_t = self.schedule.add_noise(x0, draws.normal(*x0.shape[1:]), times[0])
+        text_btc = drop_text(batch["text"], self.null_text, draws.uniform() < self.drop)
         with torch.no_grad():
             guidance_b = None if self.guidance == 1 else torch.full((len(x0),), self.guidance, device=x0.device)
             x_later = ddim(self.frozen["teacher"], self.schedule, x_t, times, text_btc, self.null_text, guidance_b)

@@ -5,8 +5,9 @@ iterations both are guided, so that the student keeps what guidance does. Direct
 chains are recipes.
 
 What the paper leaves open: L_ori is rescaled by stop_grad(L_dstl / L_ori), both means over the micro-batch, and taken
-at the z_t and t of L_dstl, with the text (no dropout) and without guidance, so that it costs no evaluation; times are
-the N that the student's DDIM steps will start from, not all of U[0, 1].
+at the z_t, t and text of L_dstl and without guidance, so that it costs no evaluation; times are the N that the
+student's DDIM steps will start from, not all of U[0, 1]; a share of the samples has the empty text, which the student
+learns nowhere else but in L_cfg, and with which it is sampled.
 """
 
 import random
@@ -19,6 +20,7 @@ from mdrepro.core.errors import BadInput, check
 from mdrepro.data.examples import Batch
 from mdrepro.diffusion.noise import NoiseSchedule
 from mdrepro.training.engine.draws import Draws
+from mdrepro.training.objectives.diffusion import check_drop, drop_text
 from mdrepro.training.objectives.progressive import (
     Student,
     clean_target,
@@ -60,6 +62,7 @@ class StepDistillation(Student):
         gamma: weight of the original loss after its rescaling; 0 leaves it out.
         teacher_steps: of which one student step learns ``teacher_steps / steps``; None for twice the student's.
         scaling: of the original loss: ``dynamic``, to the size of L_dstl, or ``constant``, none (Fig. 7b).
+        drop: share of samples whose text is the empty one in all losses, of student and teacher alike, from 0 to 1.
     """
 
     _: KW_ONLY
@@ -69,6 +72,7 @@ class StepDistillation(Student):
     gamma: float = 0.2
     teacher_steps: int | None = None
     scaling: str = SCALINGS[0]
+    drop: float = 0.0
 
     def check(self) -> None:
         if not (0 <= self.probability <= 1 and 1 <= self.guidance[0] <= self.guidance[1] and self.gamma >= 0):
@@ -77,14 +81,16 @@ class StepDistillation(Student):
                 "probability from 0 to 1, a range from 1 (no guidance) upwards, and a number from 0"
             )
         check("scaling", self.scaling, SCALINGS)
+        check_drop(self.drop)
 
     def losses(self, phase: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        x0, text_btc, schedule = batch["latent"], batch["text"], self.schedule
+        x0, schedule = batch["latent"], self.schedule
         times = student_times(schedule, self.steps, draws, self.teacher_steps)
         noise = draws.normal(*x0.shape[1:])
         x_t = schedule.add_noise(x0, noise, times[0])
         aware = random.Random(draws.seed()).random() < self.probability
         guidance_b = draws.uniform(*self.guidance) if aware else None
+        text_btc = drop_text(batch["text"], self.null_text, draws.uniform() < self.drop)
         with torch.no_grad():
             x_later = ddim(self.frozen["teacher"], schedule, x_t, times, text_btc, self.null_text, guidance_b)
             target = clean_target(schedule, x_t, x_later, times[0], times[-1])

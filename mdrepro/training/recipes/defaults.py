@@ -12,14 +12,14 @@ from mdrepro.training.recipes.recipe import Recipe
 Values = Mapping[str, Any]
 
 NONE: Values = {}
-DISTILLATION: Values = {"probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2}
-"""The paper's p, CFG range and weight of the original loss (SnapFusion)."""
+DROP: Values = {"drop": 0.1}
+DISTILLATION: Values = {"probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2, **DROP}
+"""The paper's p, CFG range and weight of the original loss (SnapFusion); the share of empty texts is ours."""
 ONE_STEP: Values = {
     **{"last": 0.5, "drawn": 3.0, "gamma": "v", "cap": 20.0, "reconstruction": 0.05},
     **{"loss": "relativistic", "hold": None, "penalty": 0.0125, "every": 1},
 }
 """Of a diffusion-GAN whose one step works on the 2-D bed (docs/training.md); UFOGen's papers give none of them."""
-DROP: Values = {"drop": 0.1}
 SKIP: Values = {"skip_probability": 0.1}
 """Of blocks in robust training (SnapFusion); p is not in the paper."""
 

@@ -1,7 +1,10 @@
 """Students of few steps for the tables of step distillation, quick tier; see `mdrepro.training.recipes.registry`.
 
+Here 4 steps stand for the papers' 8, 8 for 16, 16 for 32 and 32 for 64: on scenes the undistilled network is as good
+in 8 steps as in 50, so that nothing is left to distil (docs/evaluation.md, "Steps and guidance on scenes").
+
 They are short and trained in the same way, so that they can be compared: all begin with the same network, and those of
-one comparison see equally many batches, fewer than `shapes-8`, which is trained to be used.
+one comparison see equally many batches, fewer than `shapes-4`, which is trained to be used.
 
 An update costs five evaluations of the network (three for the student's, two for a teacher's two steps), twice as many
 where both are guided; 225 updates of 32 samples take 80 seconds of a core. What each came to is measured in the tables
@@ -11,70 +14,71 @@ snapfusion-step-distillation and snapfusion-distillation-ablations, whose claims
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mdrepro.training.recipes.defaults import DISTILLATION, Values
+from mdrepro.training.recipes.defaults import DISTILLATION, DROP, Values
 from mdrepro.training.recipes.quick import FEW_STEPS, ON_SHAPES
 
 SHORT = replace(FEW_STEPS, steps=225, batch=32, warmup=25)
-WHOLE, THIRD, LAST = replace(SHORT, steps=450), replace(SHORT, steps=150), replace(SHORT, steps=125)
-"""All 450 updates of a method, of a chain of three, and of two after one of 200."""
+WHOLE, THIRD = replace(SHORT, steps=450), replace(SHORT, steps=150)
+"""All 450 updates of a method, and of a chain of three."""
 GUIDED: Values = {"guidance": (1.0, 14.0)}
 AT_3: Values = {"guidance": (3.0, 3.0)}
 few_steps = ON_SHAPES.few_steps
 
 ABLATED: Mapping[str, tuple[str | None, Values]] = {
-    # Defaults: Figs. 6c (mixed), 6d (2 to 14, 0.1), 7a (with), 7b (dynamic, 0.2), 7c (16 steps); the teacher is the
-    # student's own 16-step version (appendix D)
-    "shapes-8-mixed": (None, {}),
+    # Defaults: Figs. 6c (mixed), 6d (2 to 14, 0.1), 7a (with), 7b (dynamic, 0.2), 7c (8 steps for 16); the teacher is
+    # the student's own version of twice as many steps (appendix D)
+    "shapes-4-mixed": (None, {}),
     # Fig. 6c, 6d
-    "shapes-8-vanilla": (None, {"probability": 0.0}),
-    "shapes-8-cfg": (None, {"probability": 1.0}),
-    "shapes-8-w3": (None, AT_3),
-    "shapes-8-p20": (None, {"probability": 0.2}),
-    "shapes-8-p20-w7": (None, {"probability": 0.2, "guidance": (7.0, 14.0)}),
-    "shapes-8-p50": (None, {"probability": 0.5}),
+    "shapes-4-vanilla": (None, {"probability": 0.0}),
+    "shapes-4-cfg": (None, {"probability": 1.0}),
+    "shapes-4-w3": (None, AT_3),
+    "shapes-4-p20": (None, {"probability": 0.2}),
+    "shapes-4-p20-w7": (None, {"probability": 0.2, "guidance": (7.0, 14.0)}),
+    "shapes-4-p50": (None, {"probability": 0.5}),
     # Fig. 7a, which is Fig. 7b's constant weight of 0, and Fig. 7b
-    "shapes-8-no-original": (None, {"gamma": 0.0}),
-    "shapes-8-dynamic-001": (None, {"gamma": 0.01}),
-    "shapes-8-dynamic-1": (None, {"gamma": 1.0}),
-    "shapes-8-constant-1": (None, {"gamma": 1.0, "scaling": "constant"}),
-    # Fig. 7c: of 32 steps and more the teacher is the undistilled network, as the paper's own of 32 steps is
-    "shapes-8-teacher-32": ("shapes-base", {"teacher_steps": 32}),
-    "shapes-8-teacher-64": ("shapes-base", {"teacher_steps": 64}),
-    # Fig. 4 right: the teacher is another design's 16-step version, itself distilled with the CFG-aware loss
-    "shapes-8-teacher-sd": ("shapes-sd-16", {}),
+    "shapes-4-no-original": (None, {"gamma": 0.0}),
+    "shapes-4-dynamic-001": (None, {"gamma": 0.01}),
+    "shapes-4-dynamic-1": (None, {"gamma": 1.0}),
+    "shapes-4-constant-1": (None, {"gamma": 1.0, "scaling": "constant"}),
+    # Fig. 7c, 16 and 32 steps for 32 and 64: the teacher is the undistilled network, as the paper's own of 32 steps is
+    "shapes-4-teacher-16": ("shapes-base", {"teacher_steps": 16}),
+    "shapes-4-teacher-32": ("shapes-base", {"teacher_steps": 32}),
+    # Fig. 4 right: the teacher is another design's 8-step version, itself distilled with the CFG-aware loss
+    "shapes-4-teacher-sd": ("shapes-sd-8", {}),
 }
-"""Students of 8 steps by name: the teacher, if it is not shapes-16, and what differs from the defaults.
+"""Students of 4 steps by name: the teacher, if it is not shapes-8, and what differs from the defaults.
 
 wanted: FID[shapes] and CLIP score[shapes] ordered as in SnapFusion's Figs. 6 and 7
 """
 
 STUDENTS = (
-    # Stands in for SD-1.5's 16-step version, the teacher of SnapFusion's efficient UNet.
+    # Stands in for SD-1.5's 16-step version (8 steps here), the teacher of SnapFusion's efficient UNet.
     # wanted: attributes within 3 points of shapes-sd in 50 steps
-    few_steps("shapes-sd-16", 16, "shapes-sd", SHORT),
+    few_steps("shapes-sd-8", 8, "shapes-sd", SHORT),
     *(
-        few_steps(name, 8, "shapes-16", SHORT, teacher=teacher, options={"steps": 8, **DISTILLATION, **changes})
+        few_steps(name, 4, "shapes-8", SHORT, teacher=teacher, options={"steps": 4, **DISTILLATION, **changes})
         for name, (teacher, changes) in ABLATED.items()
     ),
-    # Table 2 and Figs. 6a and 6b: five methods from shapes-base to 8 steps, each in 450 updates. This is the paper's.
+    # Table 2 and Figs. 6a and 6b: five methods from shapes-base to 4 steps, each in 450 updates. This is the paper's.
     # wanted: the lowest FID[shapes] of the five
-    few_steps("shapes-16-direct", 16, "shapes-base", SHORT),
-    few_steps("shapes-8-direct", 8, "shapes-16-direct", SHORT),
-    # Fig. 6a: the same loss along a chain, 64 -> 32 -> 16 -> 8.
-    # wanted: worse than shapes-8-direct
-    few_steps("shapes-32-chain", 32, "shapes-base", THIRD),
-    few_steps("shapes-16-chain", 16, "shapes-32-chain", THIRD),
+    few_steps("shapes-8-direct", 8, "shapes-base", SHORT),
+    few_steps("shapes-4-direct", 4, "shapes-8-direct", SHORT),
+    # Fig. 6a: the same loss along a chain, 32 -> 16 -> 8 -> 4 (the paper's 64 -> 32 -> 16 -> 8).
+    # wanted: worse than shapes-4-direct
+    few_steps("shapes-16-chain", 16, "shapes-base", THIRD),
     few_steps("shapes-8-chain", 8, "shapes-16-chain", THIRD),
+    few_steps("shapes-4-chain", 4, "shapes-8-chain", THIRD),
     # Plain progressive distillation (arXiv 2202.00512): neither guidance nor the original loss.
-    # wanted: a lower highest CLIP score[shapes] than shapes-8-direct
-    few_steps("shapes-16-plain", 16, "shapes-base", SHORT, kind="progressive", options={"steps": 16}),
-    few_steps("shapes-8-plain", 8, "shapes-16-plain", SHORT, kind="progressive", options={"steps": 8}),
-    # Distillation conditioned on guidance (arXiv 2210.03142): w becomes an input, then the steps are halved.
-    # wanted: a higher FID[shapes] and a lower highest CLIP score[shapes] than shapes-8-direct
-    few_steps("shapes-w", 50, "shapes-base", replace(SHORT, steps=200), kind="guidance", options=GUIDED),
-    few_steps("shapes-16-w", 16, "shapes-w", LAST, kind="conditioned", options={"steps": 16, **GUIDED}),
-    few_steps("shapes-8-w", 8, "shapes-16-w", LAST, kind="conditioned", options={"steps": 8, **GUIDED}),
+    # wanted: a lower highest CLIP score[shapes] than shapes-4-direct
+    few_steps("shapes-8-plain", 8, "shapes-base", SHORT, kind="progressive", options={"steps": 8, **DROP}),
+    few_steps("shapes-4-plain", 4, "shapes-8-plain", SHORT, kind="progressive", options={"steps": 4, **DROP}),
+    # Distillation conditioned on guidance (arXiv 2210.03142): w becomes an input, which the other methods need not
+    # learn; its updates come on top of the 450 in which the steps are halved.
+    # wanted: a higher FID[shapes] and a lower highest CLIP score[shapes] than shapes-4-direct
+    few_steps("shapes-w", 50, "shapes-base", replace(SHORT, steps=1200), kind="guidance", options=GUIDED),
+    few_steps("shapes-8-w", 8, "shapes-w", SHORT, kind="conditioned", options={"steps": 8, **GUIDED}),
+    few_steps("shapes-4-w", 4, "shapes-8-w", SHORT, kind="conditioned", options={"steps": 4, **GUIDED}),
     # Latent consistency distillation (arXiv 2310.04378) with w of shapes-base; no guidance is left to be done.
     # wanted: nothing; the paper does not compare with it.
-    few_steps("shapes-8-lcm", 8, "shapes-base", WHOLE, kind="consistency", guidance=1.0, options=AT_3),
+    few_steps("shapes-4-lcm", 4, "shapes-base", WHOLE, kind="consistency", guidance=1.0, options=AT_3),
 )

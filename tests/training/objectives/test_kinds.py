@@ -70,7 +70,7 @@ def test_a_kind_says_what_it_needs_and_gives(name: str) -> None:
 def test_denoisers_of_one_step_renoise_and_others_follow_the_trajectory() -> None:
     assert {kinds.kind_of(registry.get(name)).sampler for name in ("shapes-1",)} == {"renoise"}
     assert {kinds.kind_of(registry.get(name)).sampler for name in ("shapes-8", "shapes-evolved")} == {"ddim"}
-    assert kinds.kind_of(registry.get("shapes-8-lcm")).sampler is None
+    assert kinds.kind_of(registry.get("shapes-4-lcm")).sampler is None
 
 
 def test_an_unknown_kind_is_named_with_its_nearest() -> None:

@@ -10,7 +10,7 @@ from mdrepro.diffusion.noise import NoiseSchedule
 from mdrepro.training.objectives import progressive
 from mdrepro.training.objectives.progressive import ProgressiveDistillation, clean_target
 from tests.support import bed, testbed
-from tests.support.ideal import Ideal, losses
+from tests.support.ideal import COUNT, Ideal, losses
 
 
 class Unguided(Ideal):
@@ -22,15 +22,32 @@ class Unguided(Ideal):
 
 
 def objective(
-    kind: str = "v_prediction", w: float = 3.0, steps: int = 4, theta: float = 0.0
+    kind: str = "v_prediction", w: float = 3.0, steps: int = 4, theta: float = 0.0, drop: float = 0.0
 ) -> ProgressiveDistillation:
-    student = Unguided(kind, steps, w, theta).double()
-    return ProgressiveDistillation(student, bed.exact(kind), bed.scheduler(kind), bed.NULL, steps=steps, guidance=w)
+    student, given = Unguided(kind, steps, w, theta).double(), (bed.exact(kind), bed.scheduler(kind), bed.NULL)
+    return ProgressiveDistillation(student, *given, steps=steps, guidance=w, drop=drop)
 
 
 @pytest.mark.parametrize(("kind", "w"), [("v_prediction", 1.0), ("v_prediction", 3.0), ("epsilon", 3.0)])
 def test_a_perfect_student_has_no_loss(kind: str, w: float) -> None:
     assert losses(objective(kind, w))["loss"] < 1e-5
+
+
+def test_a_share_of_the_texts_is_the_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of student and teacher: guided or not, what is asked of the empty text is its own two steps."""
+    made, seen = objective(drop=0.25), []
+    assert losses(made)["loss"] < 1e-5
+    right = progressive.predict
+    monkeypatch.setattr(progressive, "predict", lambda *given: seen.append(given[-1]) or right(*given))
+    for step in range(4):
+        losses(made, step)
+    texts = seen[2::3]
+    assert all(text.shape[0] == COUNT for text in texts)
+    assert torch.cat([(text == bed.NULL).all(2).all(1) for text in texts]).double().mean() == pytest.approx(
+        0.25, abs=0.08
+    )
+    with pytest.raises(BadInput, match="drop 2: it must be a share from 0 to 1"):
+        objective(drop=2)
 
 
 def test_an_error_costs_its_truncated_snr() -> None:

@@ -48,6 +48,43 @@ def test_a_student_learns_all_steps_of_a_slower_teacher(steps: int, teacher_step
         assert losses(made)["distillation"] > 1000 * perfect
 
 
+class IdealWithoutText(Ideal):
+    """Perfect without a text, too: what it says there is what two unguided steps of the exact denoiser come to."""
+
+    def forward(self, x_t: Tensor, t_b: Tensor, text: Tensor, return_dict: bool) -> tuple[Tensor]:
+        rows = list(zip(x_t.split(1), t_b, text.split(1), strict=True))
+        null, perfect = (torch.cat([self.perfect(x, t, k * one) for x, t, one in rows]) for k in (0, 1))
+        said = (perfect + (self.w - 1) * null) / self.w
+        return (torch.where((text.sum((1, 2)) > 0)[:, None, None, None], said, null),)
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_the_share_without_text_is_without_it_in_student_and_teacher(
+    drop: float, probability: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Perfect in both branches there is no loss; L_cfg is vanilla there, since v(empty) guided by any w is v(empty)."""
+    made = objective(probability=probability, drop=drop)
+    made.networks["unet"] = IdealWithoutText("v_prediction", 4, 3.0 if probability else 1.0).double()
+    assert losses(made)["distillation"] < 1e-5
+    seen: list[Tensor] = []
+    right = step_distillation.predict_guided
+
+    def record(net: Any, x: Tensor, t: Tensor, text: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        seen.append((text == bed.NULL).all(2).all(1))
+        return right(net, x, t, text, *rest)
+
+    monkeypatch.setattr(step_distillation, "predict_guided", record)
+    for step in range(4):
+        losses(made, step)
+    assert torch.cat(seen).double().mean().item() == pytest.approx(drop, abs=0.08)
+    text = bed.examples().batch(range(COUNT))["text"].double()
+    monkeypatch.setattr(
+        step_distillation, "ddim", lambda net, s, x, t, _, *rest: progressive.ddim(net, s, x, t, text, *rest)
+    )
+    assert (losses(made)["distillation"] > 1e-2) == (drop > 0), "a teacher with the text where its student has none"
+
+
 @pytest.mark.parametrize("kind", ["v_prediction", "epsilon"])
 def test_the_default_is_two_steps_and_dynamic_to_the_last_bit(kind: str) -> None:
     """Against SnapFusion's equations 7 to 11 written out for t, t', t'' in the order that recipes were trained in."""
@@ -282,7 +319,8 @@ def test_the_teacher_gets_no_gradient() -> None:
 
 
 def test_what_is_not_allowed_is_said() -> None:
-    for bad in ({"probability": 1.1}, {"guidance": (0.5, 2.0)}, {"guidance": (3.0, 2.0)}, {"gamma": -1.0}):
+    ranges = ({"guidance": (0.5, 2.0)}, {"guidance": (3.0, 2.0)})
+    for bad in ({"probability": 1.1}, *ranges, {"gamma": -1.0}, {"drop": 1.1}):
         with pytest.raises(BadInput, match="must be"):
             objective(**bad)
     with pytest.raises(BadInput, match="allowed: dynamic, constant"):
