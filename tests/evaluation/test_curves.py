@@ -220,9 +220,9 @@ def test_all_points_of_a_curve_begin_with_the_same_noise(monkeypatch: pytest.Mon
     assert traced["fig6b-ours-8"] is curve, "rows of one network share its curve"
     assert len(calls) == 2 * len({setup.recipe for setup in made.setups.values()})
     assert (curve.scales, len(curve.points)) == ((1.0, 3.0), 2)
-    assert curve.description == "shapes-8-direct, 8 steps of ddim, seed 7"
+    assert curve.description == "shapes-4-direct, 4 steps of ddim, seed 7"
     assert [(one.pop("guidance"), one["seed"], one["steps"], one["sampler"]) for one in calls[:2]] == [
-        (1.0, 7, 8, "ddim"),
-        (3.0, 7, 8, "ddim"),
+        (1.0, 7, 4, "ddim"),
+        (3.0, 7, 4, "ddim"),
     ]
     assert calls[0] == calls[1]

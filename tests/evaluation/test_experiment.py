@@ -113,7 +113,7 @@ def test_a_notebook_with_a_wrong_checkpoint_writes_nothing(
             monkeypatch.setattr(evolution, name, lambda *_: {"with robust training": []})
     out = workspace / "out"
     with pytest.raises(
-        BadInput, match=f"{table}, row .* is of shapes-sd-16 .*: expected {first.decoder or first.recipe}"
+        BadInput, match=f"{table}, row .* is of shapes-sd-8 .*: expected {first.decoder or first.recipe}"
     ):
         execute(table, "quick", out, monkeypatch, images=N)
     assert list(out.iterdir()) == []
@@ -125,7 +125,7 @@ def test_a_network_that_is_replaced_in_memory_is_refused(monkeypatch: pytest.Mon
     evaluation = made.evaluation("shapes", N)
     made.images("50", evaluation, seed=0)
     made.pipeline("8").components["unet"] = made.pipeline("50").unet
-    with pytest.raises(BadInput, match=r"row 8 .* denoiser is of shapes-base .*: expected shapes-8 "):
+    with pytest.raises(BadInput, match=r"row 8 .* denoiser is of shapes-base .*: expected shapes-4 "):
         made.images("8", evaluation, seed=0)
 
 
@@ -223,7 +223,7 @@ def test_verify_finds_rows_by_other_networks(measured: Experiment) -> None:
         return result
 
     for change, message in (
-        (lambda origin: origin["networks"]["1"].update(recipe="shapes-8", network="shapes-8"), "made by shapes-8: exp"),
+        (lambda origin: origin["networks"]["1"].update(recipe="shapes-4", network="shapes-4"), "made by shapes-4: exp"),
         (
             lambda origin: origin["networks"]["1"].update(removed="all cross-attention"),
             "made by shapes-1, removed: all cross-attention: expected shapes-1",
@@ -254,7 +254,7 @@ def test_recipes_cannot_be_set(cli_run: Any) -> None:
     code, out, error = cli_run("reproduce", STEPS, *(word for one in given for word in ("--set", one)))
     assert (code, out) == (2, "")
     assert error.startswith(f"error: --set recipes=...: {STEPS} measures the networks that mdrepro/papers/*.yaml decl")
-    assert "expected 50: shapes-base; 8: shapes-8; 1: shapes-1; 8-ddim: shapes-base" in error
+    assert "expected 50: shapes-base; 8: shapes-4; 1: shapes-1; 8-ddim: shapes-base" in error
     assert len(error.splitlines()) == 1
 
 

@@ -28,7 +28,7 @@ def trained(name: str) -> dict[str, Any]:
     parents = {role: parent for role, parent in fields["parents"].items() if role != "unet"}
     loop = {key: value for key, value in fields["loop"].items() if key != "steps"}
     inherited = {"network": first["network"], "noise": first["noise"], "start": tuple(one.name for one in chain[1:])}
-    own = {key: value for key, value in fields.items() if key not in ("name", "sampling")}
+    own = {key: value for key, value in fields.items() if key not in ("name", "sampling", "version")}
     return flat(own | inherited | {"parents": parents, "loop": loop, "updates": sum(one.loop.steps for one in chain)})
 
 

@@ -1,7 +1,7 @@
 """Students of few steps for the tables of step distillation, quick tier; see `mdrepro.training.recipes.registry`.
 
 Here 4 steps stand for the papers' 8, 8 for 16, 16 for 32 and 32 for 64: on scenes the undistilled network is as good
-in 8 steps as in 50, so that nothing is left to distil (docs/evaluation.md, "Steps and guidance on scenes").
+in 8 steps as in 50, so that nothing is left to distil (docs/metrics.md, "Steps and guidance on scenes").
 
 They are short and trained in the same way, so that they can be compared: all begin with the same network, and those of
 one comparison see equally many batches, fewer than `shapes-4`, which is trained to be used.

@@ -27,6 +27,7 @@ from tests.support.experiments import experiment, scored, trained
 
 N, WIDTH = 60, 4
 SCALES = (1.5, 3.0, 8.0)
+STUDENTS = ("steps", "progressive", "guidance", "conditioned", "consistency")
 TABLES = {
     "snapfusion-step-distillation": step_distillation,
     "snapfusion-distillation-ablations": distillation_ablations,
@@ -69,9 +70,9 @@ def test_the_default_guidance_is_a_scale_of_the_curves(name: str) -> None:
 
 
 def test_students_stand_in_the_row_that_their_recipe_is_of() -> None:
-    """What a panel varies, read from the row's name and from the recipe."""
+    """What a panel varies, read from the row's name and from the recipe; here 4 steps stand for the paper's 8."""
     lines = ledger.find("snapfusion-distillation-ablations").networks("quick")
-    default = {"steps": 8, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2}
+    default = {"steps": 4, "probability": 0.1, "guidance": (2.0, 14.0), "gamma": 0.2, "drop": 0.1}
     varied: dict[str, dict[str, Any]] = {
         "fig6c-vanilla": {"probability": 0.0},
         "fig6c-cfg": {"probability": 1.0},
@@ -91,16 +92,16 @@ def test_students_stand_in_the_row_that_their_recipe_is_of() -> None:
         "fig7b-constant-0.0": {"gamma": 0.0},
         "fig7b-constant-1.0": {"gamma": 1.0, "scaling": "constant"},
         "fig7c-teacher-16": {},
-        "fig7c-teacher-32": {"teacher_steps": 32},
-        "fig7c-teacher-64": {"teacher_steps": 64},
+        "fig7c-teacher-32": {"teacher_steps": 16},
+        "fig7c-teacher-64": {"teacher_steps": 32},
     }
     assert set(varied) == {row for row in lines if row[:5] not in ("fig6a", "fig6b")}
     for row, changes in varied.items():
         recipe = registry.get(lines[row].recipe)
         assert recipe.options == default | changes, row
-        assert recipe.parents["unet"] == "shapes-16"
+        assert recipe.parents["unet"] == "shapes-8"
         assert recipe.parents.get("teacher") == ("shapes-base" if "teacher_steps" in changes else None)
-        assert recipe.loop == registry.get("shapes-8-mixed").loop
+        assert recipe.loop == registry.get("shapes-4-mixed").loop
 
 
 def history(name: str) -> list[str]:
@@ -110,14 +111,26 @@ def history(name: str) -> list[str]:
 
 
 def test_what_is_compared_has_had_as_many_updates_of_as_many_samples() -> None:
-    """Students of one comparison, from shapes-base on: claims of Table 2 and Figs. 6a and 6b rest on it."""
-    compared = ("shapes-8-direct", "shapes-8-chain", "shapes-8-plain", "shapes-8-w", "shapes-8-lcm")
+    """Students of one comparison, from shapes-base on: claims of Table 2 and Figs. 6a and 6b rest on it.
+
+    The network that w becomes an input of, which the others need not learn, is on top.
+    """
+    compared = ("shapes-4-direct", "shapes-4-chain", "shapes-4-plain", "shapes-4-w", "shapes-4-lcm")
     for name in compared:
-        loops = [registry.get(step).loop for step in history(name)]
+        loops = [registry.get(step).loop for step in history(name) if step != "shapes-w"]
         assert sum(loop.steps for loop in loops) == 450, name
         assert {loop.batch for loop in loops} == {32}
     steps = [[registry.get(step).sampling["steps"] for step in history(name)] for name in compared]
-    assert steps == [[16, 8], [32, 16, 8], [16, 8], [50, 16, 8], [8]]
+    assert steps == [[8, 4], [16, 8, 4], [8, 4], [50, 8, 4], [4]]
+
+
+def test_students_that_are_guided_learn_the_empty_texts_branch() -> None:
+    """Of every tier; those whose w is an input, or who are sampled without, have no such branch."""
+    students = {name: registry.get(name) for name in registry.RECIPES if registry.get(name).kind in STUDENTS}
+    assert {name for name, one in students.items() if one.options.get("drop") != 0.1} == {
+        *("shapes-w", "shapes-8-w", "shapes-4-w", "shapes-4-lcm")
+    }
+    assert len(students) > 30
 
 
 def test_ablations_fill_the_declared_cells() -> None:
@@ -173,10 +186,10 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
     measured = step_distillation.measure(made, traced, ON_SCENES, seed=5)
     assert list(measured) == list(step_distillation.SHOWN)
     assert calls == [
-        ("shapes-base", 8, 3.0, "ddim", 5),
-        ("shapes-base", 8, 3.0, "dpm", 5),
-        ("shapes-base", 8, 3.0, "dpm++", 5),
-        ("shapes-8-lcm", 8, 1.0, None, 5),
+        ("shapes-base", 4, 3.0, "ddim", 5),
+        ("shapes-base", 4, 3.0, "dpm", 5),
+        ("shapes-base", 4, 3.0, "dpm++", 5),
+        ("shapes-4-lcm", 4, 1.0, None, 5),
     ]
     assert measured["ddim-50"] is traced["curve-sd15"].points[1]
     assert measured["table2-ours"] is traced["table2-ours"].points[1]
@@ -196,7 +209,7 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
         assert share.value == pytest.approx(cells[row, "fid_shapes"].value / ours)
         assert "over that of row table2-ours" in share.protocol
     assert cells["ddim-50", "steps"].value == 50
-    assert cells["lcm-8", "steps"].value == 8
+    assert cells["lcm-8", "steps"].value == 4
     assert ("ddim-8", "scene_accuracy") not in cells
     assert "common to curve-ours, curve-sd15" in cells["curve-sd15", "clip_at_common_fid"].protocol
     figure = step_distillation.curves_figure(made, levels)

@@ -41,7 +41,7 @@ def test_a_row_says_only_what_its_network_and_objective_take(name: str) -> None:
 
 def test_the_quick_tier_is_what_its_tables_need() -> None:
     quick = registry.names("quick")
-    needed = {"reader", "clip", "vae", "vae-lite", "text", "base", "16", "8", "1", "sd", "robust", "evolved", "snap"}
+    needed = {"reader", "clip", "vae", "vae-lite", "text", "base", "8", "4", "1", "sd", "robust", "evolved", "snap"}
     assert {f"shapes-{name}" for name in needed} <= set(quick)
     for name in quick:
         recipe = registry.get(name)
