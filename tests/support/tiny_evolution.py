@@ -47,11 +47,11 @@ def timing(ms: float) -> Timing:
 
 
 def table(ms: Mapping[str, float], stays: Mapping[str, float], fixed: float) -> LatencyTable:
-    """A latency table with these milliseconds a block and, for those that change the width, of what stays."""
+    """A latency table with these milliseconds a block and, for those that leave a shortcut, of what stays."""
     blocks = []
     for block in UNTOUCHED:
         blocks.append(BlockTiming(**vars(block), timing=timing(ms[block.name])))
-        if block.changes_width:
+        if block.leaves_shortcut:
             shortcut = replace(block, kind="shortcut")
             blocks.append(BlockTiming(**vars(shortcut), timing=timing(stays[block.name])))
     host = Host(machine="none", cores=1, threads=1, device="cpu", torch="2", load_before=None)

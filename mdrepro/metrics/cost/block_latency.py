@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import write_text
-from mdrepro.models.snapfusion.blocks import Block, Layout
+from mdrepro.models.snapfusion.blocks import SHORTCUT, Block, Layout
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 
 WARM_UP = 1
@@ -127,7 +127,7 @@ class LatencyTable(_Data):
 
     def saved(self, block: Block) -> float:
         """The paper's delta latency: what removing the block saves, in ms; a shortcut that stays is not saved."""
-        stays = self.ms(replace(block, kind="shortcut")) if block.changes_width else 0.0
+        stays = self.ms(replace(block, kind=SHORTCUT)) if block.leaves_shortcut else 0.0
         return self.ms(block) - stays
 
     def total(self, layout: Layout) -> float:
@@ -241,8 +241,8 @@ def _parts(unet: EvolvableUNet, batch: int, size: int, tokens: int) -> tuple[dic
     blocks: dict[Block, Run] = {}
     for block in unet.layout.computed():
         blocks[block] = of_block(block, skipped=False)
-        if block.changes_width:
-            blocks[replace(block, kind="shortcut")] = of_block(block, skipped=True)
+        if block.leaves_shortcut:
+            blocks[replace(block, kind=SHORTCUT)] = of_block(block, skipped=True)
     fixed: dict[str, Run] = {
         "time_embedding": lambda: unet.time_embedding(unet.time_proj(t_b).to(unet.dtype)),
         "conv_in": lambda: unet.conv_in(sample),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdrepro.models.network import DECODER, EVOLVABLE_UNET, LATENT_FACTOR, MOBILE_UNET, TEXT_MODEL, UNET, Preset
-from mdrepro.models.snapfusion.blocks import sd_layout
+from mdrepro.models.snapfusion.blocks import SHORTCUT, sd_layout
 
 MOBILEDIFFUSION: Mapping[str, Any] = {
     "in_channels": 8,
@@ -204,7 +204,7 @@ def sd_unet(config: Mapping[str, Any], side: int = 64, tokens: int = 77) -> Tall
             continue
         if block.kind == "resnet":
             tally.resnet(source, width, n, time)
-        elif block.kind == "shortcut":
+        elif block.kind == SHORTCUT:
             tally.linear(source, width, n)
         else:
             depth = depths if isinstance(depths, int) else depths[block.level]

@@ -18,11 +18,13 @@ What the paper does not state, and what is done here:
 
 - *Skip connections when block numbers differ.* They are not rewired: each of SD's leaves and ends where it did (behind
   a ResNet and its transformer, before a ResNet of the way up). Where every block on the way down is gone it passes on
-  what came in; one that ends where no ResNet is left is not used. So a network without a block computes exactly what
-  the network with it computes while that block is skipped in robust training, as the score of an action assumes.
-- *A ResNet that changes the number of channels* (down-2/0, down-3/0, up-2/0, up-3/0 in SD-1.5) cannot be an identity.
-  Skipped or removed, its 1x1 shortcut stays, with its weights, and is no longer counted as a block. It cannot be
-  duplicated: a copy would not fit behind it. Others of the way up leave x as it is, and drop the skip connection.
+  what came in. So a network without a block computes exactly what the network with it computes while that block is
+  skipped in robust training, as the score of an action assumes.
+- *What is removed of a ResNet* is its residual branch. Its shortcut stays: the identity or, where it merges the skip
+  connection (on the way up) or changes the number of channels (down-2/0 and down-3/0 in SD-1.5), its 1x1 convolution,
+  with its weights and no longer counted as a block. So no removal cuts a skip connection, but for that of the shortcut
+  itself (``remove up-1 shortcut 0``), which leaves x as it is, is possible where the width stays, and which Algorithm 1
+  never does. A ResNet that changes the width of x cannot be duplicated: a copy would not fit behind it.
 - *A copy* stands right behind its original and starts from its weights; a copied ResNet of the way up takes the same
   skip connection again. It gets the next unused index of its stage and kind; an index is never given twice.
 """
@@ -34,6 +36,8 @@ from dataclasses import dataclass, replace
 from mdrepro.core.errors import BadInput, check
 
 KINDS = ("resnet", "cross-attention")
+SHORTCUT = "shortcut"
+"""Kind of what stays of a removed ResNet."""
 ACTIONS = ("remove", "duplicate")
 
 MEETS_TABLE_1: tuple[str, ...] = (
@@ -44,15 +48,17 @@ MEETS_TABLE_1: tuple[str, ...] = (
 
 MEETS_TABLE_3: tuple[str, ...] = (
     *MEETS_TABLE_1,
-    *(f"remove {stage} resnet 1" for stage in ("down-3", "down-4", "mid", "up-0", "up-1")),
+    *(f"remove {stage} resnet 1" for stage in ("down-3", "down-4", "mid")),
+    *(f"remove {stage} {kind} 0" for stage in ("up-0", "up-1") for kind in ("resnet", SHORTCUT)),
     *(f"duplicate up-1 cross-attention {index}" for index in range(3)),
 )
 """From SD-1.5 to the block counts of SnapFusion's Table 3: 759.3M, not the 848M of its Table 1. Both cannot be met.
 
-Table 3 gives counts only. Ours are: which ResNets go (never one that changes the number of channels; of two the
-second, of three the middle one); that Mid loses one each in down-4, mid and up-0, as Down-3 and Up-1 beside it do; that
-each of Up-1's transformers is copied once. Other choices give 723 to 786M. (With six ResNets in Mid, where Table 3
-prints four, 822 to 848M.)
+Table 3 gives counts only. They are those of a UNet with one ResNet less on its two innermost levels, so that each skip
+connection that is left still has its ResNet on both sides: where one goes on the way down, its skip connection and the
+ResNet that took it go, too. Ours are: which ResNets go (never one that changes the number of channels; of two the
+second); that Mid loses one each in down-4, mid and up-0; that each of Up-1's transformers is copied once. Other choices
+give 723 to 786M. (With six ResNets in Mid, where Table 3 prints four, 822 to 848M.)
 """
 
 
@@ -61,7 +67,7 @@ class Block:
     """One block.
 
     Args:
-        stage, kind, index: its name; kind ``shortcut`` is what stays of a removed ResNet that changed the width.
+        stage, kind, index: its name; kind `SHORTCUT` is what stays of a removed ResNet.
         level: how many times height and width of the latent were halved.
         in_width, out_width: channels of x that it takes and gives.
         skip_width: channels of the skip connection that it takes beside x; 0 off the way up and for transformers.
@@ -82,8 +88,13 @@ class Block:
 
     @property
     def changes_width(self) -> bool:
-        """Whether an identity cannot stand in its place."""
+        """Whether an identity cannot stand in its place, nor a copy behind it."""
         return self.in_width != self.out_width
+
+    @property
+    def leaves_shortcut(self) -> bool:
+        """Whether a 1x1 convolution stays where it is skipped or removed: it takes other channels than it gives."""
+        return self.in_width + self.skip_width != self.out_width
 
 
 Positions = tuple[tuple[Block, ...], ...]
@@ -107,10 +118,10 @@ class Layout:
         return [block for positions in self.stages.values() for position in positions for block in position]
 
     def find(self, stage: str, kind: str, index: int) -> Block:
-        """The block of this name. Raises BadInput that names what is there."""
+        """The block or shortcut of this name. Raises BadInput that names what is there."""
         check("stage", stage, self.stages)
-        check("kind of block", kind, KINDS)
-        there = {block.index: block for block in self.blocks() if (block.stage, block.kind) == (stage, kind)}
+        check("kind of block", kind, (*KINDS, SHORTCUT))
+        there = {block.index: block for block in self.computed() if (block.stage, block.kind) == (stage, kind)}
         if index not in there:
             listed = ", ".join(map(str, there)) or "none is left"
             raise BadInput(f"there is no {kind} {index} in {stage}: expected one of {listed}")
@@ -120,7 +131,8 @@ class Layout:
         """What one action makes of the layout, such as ``remove up-3 cross-attention 1``.
 
         Returns the layout, the block acted on, and what is new: the copy, the shortcut left in its place, or None.
-        Raises BadInput for another form, a block that is not there, or a copy that cannot fit.
+        Raises BadInput for another form, a block that is not there, a copy that cannot fit, or a shortcut that changes
+        the number of channels.
         """
         fields = action.split()
         if len(fields) != 4 or fields[0] not in ACTIONS or not fields[3].isdecimal():
@@ -131,17 +143,17 @@ class Layout:
         block = self.find(fields[1], fields[2], int(fields[3]))
         next_index = dict(self.next_index)
         new: Block | None
+        turns = f"{block.name} turns {block.in_width} channels into {block.out_width}"
+        if block.kind == SHORTCUT and (block.changes_width or fields[0] == "duplicate"):
+            raise BadInput(f"{turns}: expected the removal of a shortcut between as many channels")
         if fields[0] == "duplicate":
             if block.changes_width:
-                raise BadInput(
-                    f"{block.name} turns {block.in_width} channels into {block.out_width}, so a copy would not fit "
-                    f"behind it: duplicate another block of {block.stage}"
-                )
+                raise BadInput(f"{turns}, so a copy would not fit behind it: duplicate another block of {block.stage}")
             new = replace(block, index=next_index[block.stage, block.kind])
             next_index[block.stage, block.kind] += 1
             standing: tuple[Block, ...] = (block, new)
         else:
-            new = replace(block, kind="shortcut") if block.changes_width else None
+            new = replace(block, kind=SHORTCUT) if block.leaves_shortcut and block.kind != SHORTCUT else None
             standing = (new,) if new else ()
         positions = tuple(
             tuple(now for old in position for now in (standing if old == block else (old,)))

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from mdrepro.core.errors import BadInput, check
 from mdrepro.models.denoiser import BaseDenoiser
 from mdrepro.models.safe import refuse_pickles
-from mdrepro.models.snapfusion.blocks import Block, Layout, sd_layout
+from mdrepro.models.snapfusion.blocks import SHORTCUT, Block, Layout, sd_layout
 
 SHARED_FIELDS = (
     *("sample_size", "in_channels", "out_channels", "cross_attention_dim"),
@@ -37,7 +37,8 @@ SHARED_FIELDS = (
 
 
 class Shortcut(nn.Module):
-    """What stays of a removed ResNet that changed the number of channels: its 1x1 convolution, under its old key."""
+    """What stays of a removed ResNet that is no identity without its residual branch: its 1x1 convolution, under its
+    old key."""
 
     def __init__(self, conv_shortcut: nn.Module) -> None:
         super().__init__()
@@ -134,7 +135,7 @@ class EvolvableUNet(BaseDenoiser):
 
     def _module(self, block: Block) -> nn.Module:
         """A module for ``block``, its weights drawn anew."""
-        if block.kind == "shortcut":
+        if block.kind == SHORTCUT:
             return Shortcut(nn.Conv2d(block.in_width + block.skip_width, block.out_width, 1))
         if block.kind == "resnet":
             return ResnetBlock2D(
@@ -210,7 +211,7 @@ class EvolvableUNet(BaseDenoiser):
         modules, key = self._stage(block.stage).of_kind(block.kind), str(block.index)
         if new is None:
             del modules[key]
-        elif new.kind == "shortcut":
+        elif new.kind == SHORTCUT:
             modules[key] = Shortcut(modules[key].conv_shortcut)  # type: ignore[arg-type]
         else:
             modules[str(new.index)] = copy.deepcopy(modules[key])
@@ -280,10 +281,10 @@ class EvolvableUNet(BaseDenoiser):
 
         ``skip_bchw``: the skip connection, (batch, block.skip_width, height, width), or None off the way up.
         ``time_bt``: embedded time, (batch, 4 * block_out_channels[0]). ``skipped``: leave it out: x as it is, or its
-        1x1 shortcut's output where it changes the width.
+        1x1 shortcut's output where it has one.
         """
-        absent = skipped or block.kind == "shortcut"
-        if absent and not block.changes_width:
+        absent = skipped or block.kind == SHORTCUT
+        if absent and not block.leaves_shortcut:
             return x_bchw
         module: Any = self._stage(block.stage).of_kind(block.kind)[str(block.index)]
         if block.kind == "cross-attention":

@@ -127,7 +127,7 @@ QUICK = (
     ),
     # SnapFusion: blocks are skipped, so that the network bears the loss of any.
     # measured: 87.2 % of attributes and 47 % of scenes right, with all blocks (as shapes-sd); 3 min of one core
-    ON_SHAPES.row("shapes-robust", "robust", ROBUST, unet="shapes-sd", options=SKIP),
+    replace(ON_SHAPES.row("shapes-robust", "robust", ROBUST, unet="shapes-sd", options=SKIP), version=2),
     # SnapFusion, Algorithm 1, with latencies of this machine. A round is 60 steps of robust training.
     # measured: 0.69 of the latency of shapes-sd, and half of its parameters; 5 min of one core
     ON_SHAPES.row("shapes-evolved", "evolution", ROUND, unet="shapes-robust", options=EVOLUTION),

@@ -78,12 +78,15 @@ QUICK = (
     # shapes-evolved without robust training: Algorithm 1 on shapes-sd, blocks not skipped in training. A round is twice
     # as long, so that 8 rounds come to what shapes-robust and shapes-evolved together take.
     # wanted: a worse network than shapes-evolved; measured in snapfusion-evolution; 7 min of one core
-    quick.ON_SHAPES.row(
-        "shapes-evolved-standard",
-        "evolution",
-        replace(quick.ROUND, steps=120),
-        unet="shapes-sd",
-        options={**quick.EVOLUTION, "skip_probability": 0.0},
+    replace(
+        quick.ON_SHAPES.row(
+            "shapes-evolved-standard",
+            "evolution",
+            replace(quick.ROUND, steps=120),
+            unet="shapes-sd",
+            options={**quick.EVOLUTION, "skip_probability": 0.0},
+        ),
+        version=2,
     ),
     # The same, trained further as a whole, as shapes-snap is.
     # wanted: a worse network than shapes-snap; measured in snapfusion-evolution

@@ -34,7 +34,11 @@ NAMES = [  # SD-1.5's 38 blocks, typed in
     *(("up-2", kind, i) for i in (0, 1, 2) for kind in ("resnet", "cross-attention")),
     *(("up-3", kind, i) for i in (0, 1, 2) for kind in ("resnet", "cross-attention")),
 ]
+MERGING = [name for name in NAMES if name[0].startswith("up") and name[1] == "resnet"]
+"""They take a skip connection beside x, and keep it by their 1x1 shortcut when they are removed."""
 WIDENING = [("down-2", "resnet", 0), ("down-3", "resnet", 0), ("up-2", "resnet", 0), ("up-3", "resnet", 0)]
+KEPT = {*WIDENING, *MERGING}
+"""Their 1x1 shortcut stays."""
 
 
 def randomised(network: nn.Module) -> nn.Module:
@@ -214,17 +218,18 @@ def test_blocks_say_their_widths(unet):
             assert layer.in_channels == block.in_width == block.out_width
         name = (block.stage, block.kind, block.index)
         assert block.changes_width == (name in WIDENING)
+        assert block.leaves_shortcut == (name in KEPT)
 
 
 def without(theirs: UNet2DConditionModel, stage: str, kind: str, index: int) -> torch.Tensor:
-    """Output of diffusers' network with one block giving x back, or its 1x1 shortcut where the width changes."""
+    """Output of diffusers' network with one block giving x back, or its 1x1 shortcut's output where it has one."""
     layer = module(theirs, stage, kind, index)
     if kind == "cross-attention":
         hook = layer.register_forward_hook(lambda layer, args, out: (args[0],))
-    elif (stage, kind, index) in WIDENING:
+    elif (stage, kind, index) in KEPT:
         hook = layer.register_forward_hook(lambda layer, args, out: layer.conv_shortcut(args[0]))
-    else:  # on the way up, x stands before the skip connection
-        hook = layer.register_forward_hook(lambda layer, args, out: args[0][:, : out.shape[1]])
+    else:
+        hook = layer.register_forward_hook(lambda layer, args, out: args[0])
     with hook:
         return output(theirs)
 
@@ -237,7 +242,7 @@ def test_removing_a_block_is_putting_an_identity_in_its_place(theirs, whole, une
     assert not torch.allclose(found, whole, atol=1e-3)
     assert name not in [(b.stage, b.kind, b.index) for b in unet.blocks()]
     lost = sum(p.numel() for p in module(theirs, *name).parameters())
-    if name in WIDENING:
+    if name in KEPT:
         lost -= sum(p.numel() for p in module(theirs, *name).conv_shortcut.parameters())
     assert unet.num_parameters() == theirs.num_parameters() - lost
 
@@ -276,11 +281,28 @@ def test_everything_removed_still_runs(theirs, unet):
         unet.remove(*name)
     assert unet.blocks() == []
     assert output(unet).shape == output(theirs).shape
+    merging = [f"up_blocks.{level}.resnets.{index}" for level in range(4) for index in range(3)]
     assert [name for name in unet.state_dict() if "resnets" in name] == [
-        f"{stage}.resnets.0.conv_shortcut.{value}"
-        for stage in ("down_blocks.1", "down_blocks.2", "up_blocks.2", "up_blocks.3")
+        f"{stage}.conv_shortcut.{value}"
+        for stage in [*(f"down_blocks.{level}.resnets.0" for level in (1, 2)), *merging]
         for value in ("weight", "bias")
     ]
+
+
+def test_a_skip_connection_goes_with_the_shortcut_alone(theirs, unet):
+    """It still counts without its ResNet; a second action leaves x as it is, where the width allows that."""
+    unet.remove("up-1", "resnet", 1)
+    merged = output(unet)
+    assert unet.remove("up-1", "shortcut", 1) == "remove up-1 shortcut 1"
+    layer = module(theirs, "up-1", "resnet", 1)
+    with layer.register_forward_hook(lambda layer, args, out: args[0][:, : out.shape[1]]):
+        torch.testing.assert_close(output(unet), output(theirs), rtol=0, atol=1e-5)
+    assert not torch.allclose(output(unet), merged, atol=1e-3)
+    assert unet.num_parameters() == theirs.num_parameters() - sum(p.numel() for p in layer.parameters())
+    unet.replay(["remove up-2 resnet 0", "remove up-1 resnet 2"])
+    for action in ("remove up-2 shortcut 0", "duplicate up-1 shortcut 2"):
+        with pytest.raises(BadInput, match="expected the removal of a shortcut between as many channels"):
+            unet.replay([action])
 
 
 def test_an_index_is_never_given_twice(unet):

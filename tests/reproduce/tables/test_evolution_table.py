@@ -97,7 +97,7 @@ def latency_table(ms: dict[str, float]) -> LatencyTable:
     entries = []
     for block in small().layout.blocks():
         entries.append(BlockTiming(**vars(block), timing=timing(ms.get(block.name, 1.0))))
-        if block.changes_width:
+        if block.leaves_shortcut:
             entries.append(BlockTiming(**vars(replace(block, kind="shortcut")), timing=timing(0.1)))
     host = Host(machine="none", cores=1, threads=1, device="cpu", torch="2", load_before=None)
     of_inputs: dict[str, Any] = {"batch": 2, "height": 8, "width": 8, "tokens": 5, "dtype": "float32"}
