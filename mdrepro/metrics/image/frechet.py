@@ -8,7 +8,7 @@ of S1, which ends at its rank: directions without variance are left out, where r
 an epsilon each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.linalg import lapack  # type: ignore[import-untyped]
 from mdrepro.core.errors import BadInput
 from mdrepro.metrics.bootstrap import LEVEL, Interval
 from mdrepro.metrics.image.statistics import Array, Features, Statistics, as_features
+from mdrepro.metrics.jackknife import groups
 
 RESAMPLES = 1000
 POINTS = 15  # Chong and Forsyth's number of set sizes
@@ -90,6 +91,46 @@ def distance_interval(
     value = distance(reference, Statistics.of(x_nd, reference.convention), few=few).value
     drawn = distances_of_resamples(reference, x_nd, draws(len(x_nd), resamples, seed))
     return centred_interval(value, drawn, len(x_nd))
+
+
+def distances_without(reference: Statistics, features: Features) -> Array:
+    """Distances to ``reference`` of all images, and of those that are in all groups but one: (1 + G,).
+
+    Groups are those of `mdrepro.metrics.jackknife`; features are (n, width).
+    """
+    mean, covariance = reference.mean, reference.covariance
+    return np.array([frechet_distance(mean, covariance, *moments) for moments in _moments_without(features)])
+
+
+def paired_distances_without(first: Features, second: Features) -> Array:
+    """Distances of two sets of images of the same captions, of all of them and without each group: (1 + G,).
+
+    Features are (n, width) of both. Raises BadInput where they differ in shape, or are too few for a covariance of full
+    rank without a group.
+    """
+    x_nd, y_nd = as_features(first), as_features(second)
+    n, width = x_nd.shape
+    if y_nd.shape != x_nd.shape or n - np.bincount(groups(n)).max() <= width:
+        raise BadInput(
+            f"features of {x_nd.shape} and {y_nd.shape} images: expected as many of both, and more than {width} of "
+            f"{width} features without any one of {groups(n).max() + 1} groups"
+        )
+    both = zip(_moments_without(x_nd), _moments_without(y_nd), strict=True)
+    return np.array([frechet_distance(*one, *other) for one, other in both])
+
+
+def _moments_without(features: Features) -> Iterator[tuple[Array, Array]]:
+    """Mean and covariance of all images, and without each group."""
+    x_nd = as_features(features)
+    n, centre = len(x_nd), x_nd.mean(axis=0)
+    z_nd, group_n = x_nd - centre, groups(n)
+    scatter = z_nd.T @ z_nd
+    yield centre, scatter / (n - 1)
+    for group in range(group_n.max() + 1):
+        z = z_nd[group_n == group]
+        kept = n - len(z)
+        mean = -z.sum(axis=0) / kept
+        yield centre + mean, (scatter - z.T @ z - kept * np.outer(mean, mean)) / (kept - 1)
 
 
 def infinity(reference: Statistics, features: Features, *, points: int = POINTS, seed: int = 0) -> Extrapolation:

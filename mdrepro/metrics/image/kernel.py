@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mdrepro.core.errors import BadInput
 from mdrepro.metrics.image.statistics import Array, Features, as_pair
+from mdrepro.metrics.jackknife import groups
 
 SUBSETS, SUBSET_SIZE, SEED = 100, 1000, 2020  # torch-fidelity's defaults
 DEGREE, SHIFT = 3, 1.0
@@ -35,6 +36,32 @@ def kernel_distance(first: Features, second: Features) -> float:
     Raises BadInput for fewer than 2 images, two widths, or values that are not finite.
     """
     return _single(*_pair(first, second, 2))
+
+
+def paired_kernel_distances_without(first: Features, second: Features) -> Array:
+    """Kernel distance of two sets of images of the same captions, of all of them and without each group: (1 + G,).
+
+    The mean over pairs of captions i, j of k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i) (Gretton et al. 2012,
+    eq. 4): unbiased although x_i and y_i belong together, as no image is compared with that of its own caption. Groups
+    are those of `mdrepro.metrics.jackknife`. Features are (n, width) of both; errors as for `kernel_distance`, and
+    BadInput for two numbers of images or fewer than 3.
+    """
+    x, y = _pair(first, second, 3)
+    if len(x) != len(y):
+        raise BadInput(f"{len(x)} and {len(y)} images of the same captions: expected as many of both")
+    n, of = len(x), groups(len(x))
+    member = (of[:, None] == np.arange(of.max() + 1)).astype(np.float64)
+    with_each, diagonal = np.zeros(member.shape), np.zeros(n)
+    for start in range(0, n, ROWS):
+        rows = slice(start, start + ROWS)
+        x_y, y_x = _kernel(x[rows], y), _kernel(y[rows], x)
+        h = _kernel(x[rows], x) + _kernel(y[rows], y) - x_y - y_x
+        diagonal[rows] = h[np.arange(len(h)), np.arange(start, start + len(h))]
+        with_each[rows] = h @ member
+    inside, crossing = member.T @ with_each, with_each.sum(axis=0)
+    left_out = np.concatenate([[0.0], 2 * crossing - np.diag(inside) - member.T @ diagonal])
+    kept = n - np.concatenate([[0.0], member.sum(axis=0)])
+    return (crossing.sum() - diagonal.sum() - left_out) / (kept * (kept - 1))
 
 
 def block_kernel_distance(
@@ -89,9 +116,12 @@ def _sum_of_pairs(x: Array, y: Array, counts_x: Array, counts_y: Array) -> Array
     total = np.zeros(max(len(counts_x), len(counts_y)))
     for start in range(0, len(x), ROWS):
         rows = slice(start, start + ROWS)
-        kernel = (x[rows] @ y.T / x.shape[1] + SHIFT) ** DEGREE
-        total += ((counts_x[:, rows] @ kernel) * counts_y).sum(axis=1)
+        total += ((counts_x[:, rows] @ _kernel(x[rows], y)) * counts_y).sum(axis=1)
     return total
+
+
+def _kernel(x: Array, y: Array) -> Array:
+    return (x @ y.T / x.shape[1] + SHIFT) ** DEGREE
 
 
 def _indicators(indices: Sequence[NDArray[np.intp]], n: int) -> Array:

@@ -10,6 +10,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torchmetrics.image.fid import _compute_fid as torchmetrics_fid
 
 from mdrepro.core.errors import BadInput
+from mdrepro.metrics import jackknife
 from mdrepro.metrics.image import frechet
 from mdrepro.metrics.image.statistics import Convention, Statistics
 
@@ -161,3 +162,32 @@ def test_infinity_needs_a_range_of_sizes():
         frechet.infinity(Statistics.of(x), y)
     with pytest.raises(BadInput, match="with 1 subsets"):
         frechet.infinity(Statistics.of(x), x, points=1)
+
+
+def test_distances_without_a_group_are_those_of_the_images_left():
+    x, y = sets(330, 330, width=12)
+    reference, group_n = Statistics.of(sets(width=12)[1]), jackknife.groups(330)
+    kept = [np.ones(330, bool), *(group_n != group for group in range(50))]
+    assert frechet.distances_without(reference, x) == pytest.approx(
+        [frechet.distance(reference, Statistics.of(x[k])).value for k in kept]
+    )
+    assert frechet.paired_distances_without(x, y) == pytest.approx([of(x[k], y[k]) for k in kept])
+    for first, second in ((x[:300], y), (x[:12], y[:12])):
+        with pytest.raises(BadInput, match=r"more than 12 of 12 features without any one of \d+ groups"):
+            frechet.paired_distances_without(first, second)
+
+
+def test_the_spread_of_a_distance_is_that_of_its_gradient(monkeypatch):
+    """The delta method: dD/dm = 2 (m - m'), dD/dS = I - T, where T is the map of optimal transport (Gelbrich 1990)."""
+    monkeypatch.setattr(jackknife, "GROUPS", 600)
+    x, y = sets(600, 600, width=5)
+    mean, cov = [z.mean(axis=0) for z in (x, y)], [np.cov(z, rowvar=False) for z in (x, y)]
+    root = linalg.sqrtm(cov[0])
+    there = np.linalg.inv(root) @ linalg.sqrtm(root @ cov[1] @ root) @ np.linalg.inv(root)
+    a, b = x - mean[0], y - mean[1]
+    change = 2 * (a - b) @ (mean[0] - mean[1])
+    change += np.einsum("ni,ij,nj->n", a, np.eye(5) - there, a)
+    change += np.einsum("ni,ij,nj->n", b, np.eye(5) - np.linalg.inv(there), b)
+    wanted = jackknife.quantile(599) * change.std() / 600**0.5
+    found = jackknife.Estimate.of([frechet.paired_distances_without(x, y)], 600).spread()
+    assert found == pytest.approx(wanted, rel=0.01)

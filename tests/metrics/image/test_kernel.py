@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from cleanfid.fid import kernel_distance as clean_fid
-from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric, mmd2
 from torchmetrics.image.kid import poly_mmd
 
 from mdrepro.core.errors import BadInput
+from mdrepro.metrics import jackknife
 from mdrepro.metrics.image import kernel
 
 
@@ -104,3 +105,27 @@ def test_too_few_images_and_other_widths_are_refused():
         kernel.kernel_distance(x, y[:, 1:])
     with pytest.raises(BadInput, match="not finite"):
         kernel.kernel_distance(x, np.full_like(y, np.nan))
+
+
+def test_images_of_the_same_captions_are_the_u_statistic_with_and_without_each_group():
+    x, y = sets(75, 75)
+    got = kernel.paired_kernel_distances_without(x, y)
+    of = jackknife.groups(75)
+    kept = [np.ones(75, bool), *(of != group for group in range(50))]
+    theirs = [
+        mmd2(*(((a @ b.T) / 24 + 1) ** 3 for a, b in ((x[k], x[k]), (x[k], y[k]), (y[k], y[k]))), mmd_est="u-statistic")
+        for k in kept
+    ]
+    assert got == pytest.approx(theirs, rel=1e-9)
+    assert kernel.paired_kernel_distances_without(x, x) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(BadInput, match="90 and 75 images of the same captions"):
+        kernel.paired_kernel_distances_without(sets()[0], y)
+
+
+def test_pairs_that_belong_together_do_not_bias_the_paired_distance():
+    rng = np.random.default_rng(0)
+    pairs = [(y, 0.9 * y + 0.19**0.5 * rng.standard_normal(y.shape)) for y in rng.standard_normal((400, 30, 4))]
+    paired = [kernel.paired_kernel_distances_without(x, y)[0] for y, x in pairs]
+    alone = [kernel.kernel_distance(x, y) for y, x in pairs]
+    assert abs(np.mean(paired)) < 3 * np.std(paired) / 20
+    assert np.mean(alone) < -3 * np.std(alone) / 20
