@@ -127,13 +127,15 @@ def test_another_training_seed_is_of_the_same_latents_and_of_its_own_denoisers()
     assert other.loop == replace(row.loop, seed=2)
     assert registry.get("shapes-clip-seed1").loop.seed == 2  # the row's own is 1
     for name in ("shapes-8-seed0", "shapes-8-seed01", "shapes-9-seed1", "-seed1"):
-        assert registry.find(name) is None
         with pytest.raises(BadInput, match="recipe"):
             registry.get(name)
-    given = ["shapes-8-seed1", "shapes-8", "shapes-base-seed1", "shapes-16-seed1", "shapes-vae"]
-    assert registry.parents_first(given) == [
-        *("shapes-vae", "shapes-base-seed1", "shapes-16-seed1", "shapes-8", "shapes-8-seed1")
-    ]
+
+
+def test_names_of_all_seeds_are_known_and_follow_their_parents() -> None:
+    assert registry.find("shapes-1-seed1") == registry.get("shapes-1-seed1")
+    assert registry.find("shapes-nothing-seed1") is registry.find("shapes-1-seed0") is None
+    given = ["shapes-1-seed1", "shapes-1", "shapes-vae", "shapes-base-seed1"]
+    assert registry.parents_first(given) == ["shapes-vae", "shapes-base-seed1", "shapes-1", "shapes-1-seed1"]
 
 
 def test_a_key_is_the_same_in_another_process_and_place(rows: dict[str, Recipe], tmp_path: Path) -> None:
