@@ -28,8 +28,12 @@ def claims(as_json: Json = False) -> None:
             seen = (one.verdicts.get(world, NONE) for world in audit.WORLDS)
             lines.append((one.claim.id, one.claim.kind, *map(str, seen), "FAILED" if one.faults else "ok"))
         print(columns(lines, indent=""))
-        for one in wrong:
+        for one in audits:
+            if one.claim.contradicted:
+                print(paragraph(f"{one.claim.id}: the paper contradicts itself: {one.claim.contradicted}"))
             for fault in one.faults:
                 print(paragraph(f"{one.claim.id} ({one.table}): {fault}"))
-        print(styled(f"{len(audits) - len(wrong)} of {len(audits)} claims pass", RED if wrong else GREEN))
+        examples = f"the paper's world of {sum(one.examples_only for one in audits)} holds examples alone"
+        passed = f"{len(audits) - len(wrong)} of {len(audits)} claims pass"
+        print(styled(passed, RED if wrong else GREEN) + f"; {examples}")
     raise typer.Exit(1 if wrong else 0)

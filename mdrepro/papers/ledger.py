@@ -2,16 +2,16 @@
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from mdrepro.core.errors import check
 from mdrepro.papers.base import CONFIRMED
-from mdrepro.papers.claims import Claim, ClaimVerdict, Condition
+from mdrepro.papers.claims import MOST_SEEDS, Claim, ClaimVerdict, Condition, Ends, seeds_to_decide
 from mdrepro.papers.schema import TIERS, Column, Paper, Table, Tier, Verdict
 
 PAPERS = ("mobilediffusion", "snapfusion")
-Interval = tuple[float, float, float]
 _ORDER = (ClaimVerdict.FAILS, ClaimVerdict.NOT_ATTEMPTED, ClaimVerdict.WITHIN_NOISE, ClaimVerdict.HOLDS)
 """A claim has the first of these that one of its conditions has."""
 
@@ -76,9 +76,21 @@ def agrees(column: Column, value: float | None, published: float | None) -> bool
     return None if value is None or published is None else column.rerun.allows(value, published)
 
 
-def _interval(row: Mapping[str, Any]) -> Interval:
-    value = row["value"]
-    return (value, value, value) if row["ci_low"] is None else (row["ci_low"], value, row["ci_high"])
+@dataclass(frozen=True)
+class _Measured:
+    """Measured cells by their keys: numbers with their intervals, and how many training seeds they rest on, if any."""
+
+    numbers: Mapping[str, Ends]
+    seeds: Mapping[str, int]
+
+
+def _measured(rows: Iterable[Mapping[str, Any]]) -> _Measured:
+    known = {f"{row['row']}/{row['column']}": row for row in rows if row["value"] is not None}
+    numbers = {
+        key: (row["value"],) * 3 if row["ci_low"] is None else (row["ci_low"], row["value"], row["ci_high"])
+        for key, row in known.items()
+    }
+    return _Measured(numbers, {key: row["seeds"] for key, row in known.items() if row.get("seeds")})
 
 
 def judge_claim(
@@ -88,13 +100,14 @@ def judge_claim(
 
     ``on_pictures``: see `Table.on_pictures`. It holds where rows have its columns of pictures and none of scenes.
     """
-    measured = {f"{row['row']}/{row['column']}": _interval(row) for row in rows if row["value"] is not None}
+    measured = _measured(rows)
     verdict, numbers = _judged(claim.conditions, measured, on_pictures or {})
-    if claim.control and verdict is not ClaimVerdict.NOT_ATTEMPTED:
-        control, seen = _judged(claim.control, measured, on_pictures or {})
-        numbers += f"; positive control: {seen}"
-        if control is not ClaimVerdict.HOLDS and verdict is not ClaimVerdict.FAILS:
-            verdict = ClaimVerdict.NOT_SENSITIVE
+    for name, conditions in (("positive control", claim.control), ("baseline", claim.baseline)):
+        if conditions and verdict is not ClaimVerdict.NOT_ATTEMPTED:
+            shown, seen = _judged(conditions, measured, on_pictures or {})
+            numbers += f"; {name}: {seen}"
+            if shown is not ClaimVerdict.HOLDS and verdict is not ClaimVerdict.FAILS:
+                verdict = ClaimVerdict.NOT_SENSITIVE
     if claim.constructed and verdict is ClaimVerdict.HOLDS:
         verdict = ClaimVerdict.BY_CONSTRUCTION
     if claim.confidence not in CONFIRMED and verdict is not ClaimVerdict.NOT_ATTEMPTED:
@@ -103,20 +116,32 @@ def judge_claim(
 
 
 def _judged(
-    declared: Sequence[Condition], measured: Mapping[str, Interval], on_pictures: Mapping[str, str]
+    declared: Sequence[Condition], measured: _Measured, on_pictures: Mapping[str, str]
 ) -> tuple[ClaimVerdict, str]:
     """The verdict on conditions that must all hold, and the numbers behind it."""
-    verdicts, words = [], []
-    for condition in _conditions(declared, {key.partition("/")[2] for key in measured}, on_pictures):
-        if missing := [key for key in condition.cells() if key not in measured]:
+    verdicts, words, numbers = [], [], measured.numbers
+    for condition in _conditions(declared, {key.partition("/")[2] for key in numbers}, on_pictures):
+        if missing := [key for key in condition.cells() if key not in numbers]:
             verdicts.append(ClaimVerdict.NOT_ATTEMPTED)
             words.append(f"{condition}: not measured: {', '.join(missing)}")
             continue
         right = condition.right
-        triple = measured[right] if isinstance(right, str) else (right, right, right)
-        verdicts.append(condition.judge(measured[condition.left], triple))
-        words.append(f"{condition}: {_words(measured[condition.left])} against {_words(triple)}")
+        triple = numbers[right] if isinstance(right, str) else (right, right, right)
+        verdicts.append(condition.judge(numbers[condition.left], triple))
+        words.append(f"{condition}: {_words(numbers[condition.left])} against {_words(triple)}")
+        seeds = [measured.seeds[key] for key in condition.cells() if key in measured.seeds]
+        if seeds and verdicts[-1] is ClaimVerdict.WITHIN_NOISE:
+            words[-1] += f" ({_undecided(condition.difference(numbers[condition.left], triple), min(seeds))})"
     return min(verdicts, key=_ORDER.index), "; ".join(words)
+
+
+def _undecided(difference: Ends, seeds: int) -> str:
+    """How many training seeds would decide whether a difference lies above or below 0, in words."""
+    if seeds < 2:
+        return "one training seed cannot say how many would decide"
+    low, value, high = difference
+    enough = seeds_to_decide(value, low, high, seeds, 0)
+    return f"{enough} training seeds would decide" if enough else f"not decided by {MOST_SEEDS} training seeds"
 
 
 def _conditions(
@@ -129,6 +154,6 @@ def _conditions(
     return [condition for condition in renamed if condition] or declared
 
 
-def _words(interval: Interval) -> str:
+def _words(interval: Ends) -> str:
     low, value, high = interval
     return f"{value:.4g}" if low == high else f"{value:.4g} [{low:.4g}, {high:.4g}]"

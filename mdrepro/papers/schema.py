@@ -5,13 +5,14 @@
 
 import enum
 from collections.abc import Iterator, Sequence, Set
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mdrepro.core.replicas import replica
 from mdrepro.papers.base import CellKey, ColumnName, Confidence, Data, Name
-from mdrepro.papers.claims import Claim
+from mdrepro.papers.claims import Claim, Unmeasured
 
 Tier = Literal["quick", "proxy", "paper"]
 TIERS: tuple[Tier, ...] = ("quick", "proxy", "paper")
@@ -213,6 +214,10 @@ class Table(Data):
     columns: dict[ColumnName, Column]
     cells: tuple[Cell, ...] = ()
     claims: tuple[Claim, ...] = ()
+    needs: dict[str, str] = {}
+    """For rows and columns that are measured at no tier (``*`` stands for any rest of a row's name): what they need."""
+    unmeasured: tuple[Unmeasured, ...] = ()
+    """Statements of the paper about this table that none of the claims tests."""
     controls: dict[CellKey, Name] = {}
     """For cells of derived columns that name no row of their own: the row they are compared with."""
     differ: dict[Name, dict[Name, tuple[str, ...]]] = {}
@@ -247,6 +252,11 @@ class Table(Data):
             "differences of unknown rows": {*self.differ, *(o for each in self.differ.values() for o in each)}
             - self.rows.keys(),
             "tier both available and not": self.tiers.keys() & self.not_at.keys(),
+            "needs of unknown rows and columns": {
+                n for n in self.needs if not self.needing(n) and n not in self.columns
+            },
+            "needs of rows that a tier measures": {row for name in self.needs for row in self.needing(name)}
+            & {row for run in self.tiers.values() for row in run.networks},
         }
         for fault, names in faults.items():
             if names:
@@ -286,6 +296,14 @@ class Table(Data):
         """The row that a derived cell compares ``row`` with; None where the column is not derived or names none."""
         derived = self.columns[column].derived if column in self.columns else None
         return None if derived is None else derived.to or self.controls.get(f"{row}/{column}")
+
+    def needing(self, name: str) -> list[str]:
+        """The rows that a name in ``needs`` stands for."""
+        return [row for row in self.rows if fnmatchcase(row, name)]
+
+    def needed(self, row: str, column: str) -> str:
+        """What a cell needs that is measured at no tier; "" where ``needs`` names neither its row nor its column."""
+        return next((text for name, text in self.needs.items() if name == column or row in self.needing(name)), "")
 
     def declares(self, row: str, column: str) -> bool:
         """Whether it has such a row and such a column."""

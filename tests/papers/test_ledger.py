@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from mdrepro.core.errors import BadInput
 from mdrepro.papers import ledger
-from mdrepro.papers.claims import Claim, ClaimVerdict
+from mdrepro.papers.claims import Claim, ClaimVerdict, seeds_to_decide
 from mdrepro.papers.schema import Column, Table, Verdict
 
 TABLE = Table.model_validate(
@@ -167,6 +169,82 @@ def test_nothing_is_lost_where_the_control_is_seen_to_lose(lite: Any, sd: Any, v
     found, words = ledger.judge_claim(claim(KEEPS, kind="equivalence", control=[LOSES]), rows)
     assert found is verdict
     assert ("positive control: sd/psnr < ours/psnr − 0.5: " in words) == (verdict is not ClaimVerdict.NOT_ATTEMPTED)
+
+
+@pytest.mark.parametrize(
+    ("ours", "sd", "verdict"),
+    [
+        (29.9, 26.0, ClaimVerdict.HOLDS),
+        (20.0, 18.0, ClaimVerdict.NOT_SENSITIVE),  # better than what was hardly trained
+        (None, 18.0, ClaimVerdict.NOT_SENSITIVE),
+        (29.9, 31.0, ClaimVerdict.FAILS),
+        (20.0, 31.0, ClaimVerdict.FAILS),
+    ],
+)
+def test_a_method_is_compared_with_one_that_was_trained_well_enough(
+    ours: float | None, sd: float, verdict: ClaimVerdict
+) -> None:
+    trained = {"left": "ours/psnr", "op": ">=", "right": 29}
+    rows = [row("ours", "psnr", ours), row("lite", "psnr", 30.0), row("sd", "psnr", sd)]
+    found, words = ledger.judge_claim(claim(BETTER, baseline=[trained]), rows)
+    assert found is verdict
+    assert "; baseline: ours/psnr >= 29: " in words
+
+
+def sample(seeds: int, mean: float) -> Any:
+    """Numbers of so many training seeds with this mean and a standard deviation of 2."""
+    spread = np.arange(seeds) - (seeds - 1) / 2
+    return mean + 2 * spread / np.std(spread, ddof=1)
+
+
+@pytest.mark.parametrize(("seeds", "mean", "threshold"), [(3, 1.0, 0.0), (3, -1.0, 0.0), (5, 3.0, 4.6), (2, 0.5, 0.0)])
+def test_seeds_to_decide_are_those_whose_t_interval_leaves_out_the_threshold(
+    seeds: int, mean: float, threshold: float
+) -> None:
+    """Against scipy's one-sample t interval of samples with that mean and spread, one seed less and as many."""
+
+    def interval(count: int) -> Any:
+        return ttest_1samp(sample(count, mean), threshold).confidence_interval()
+
+    now = interval(seeds)
+    assert now.low < threshold < now.high
+    enough = seeds_to_decide(mean, now.low, now.high, seeds, threshold)
+    assert enough is not None
+    assert enough > seeds
+    before, decided = interval(enough - 1), interval(enough)
+    assert before.low < threshold < before.high
+    assert not decided.low <= threshold <= decided.high
+
+
+def test_seeds_to_decide_of_many_follow_the_normal_quantile() -> None:
+    """n = (z s / d)^2, one or two more for t; of an asymmetric interval the half towards the threshold counts."""
+    half = ttest_1samp(sample(9, 0.2), 0).confidence_interval().high - 0.2
+    enough = seeds_to_decide(0.2, 0.2 - half, 99.0, 9, 0.0)
+    assert enough is not None
+    assert 0 <= enough - (1.959964 * 2 / 0.2) ** 2 < 3
+    assert seeds_to_decide(0.2, -99.0, 0.2 + half, 9, 0.4) == enough
+    assert seeds_to_decide(0.01, 0.01 - half, 1.0, 9, 0.0) is None  # some 150,000
+    for low, count in ((-1.0, 1), (0.3, 3)):
+        with pytest.raises(ValueError, match="expected two seeds"):
+            seeds_to_decide(0.2, low, 1.0, count, 0.0)
+
+
+def test_an_undecided_claim_says_how_many_training_seeds_would_decide() -> None:
+    ours, sd = row("lite", "psnr", 27.2, (26.5, 28)), row("sd", "psnr", 26.7, (26, 27))
+
+    def words(**more: Any) -> str:
+        verdict, found = ledger.judge_claim(claim(BETTER), [ours | more, sd | more])
+        assert verdict is ClaimVerdict.WITHIN_NOISE
+        return found.partition("[26, 27]")[2]
+
+    enough = seeds_to_decide(27.2 - 26.7, 26.5 - 27, 28 - 26, 3, 0)
+    assert words(seeds=3) == f" ({enough} training seeds would decide)"
+    assert words(seeds=1) == " (one training seed cannot say how many would decide)"
+    assert words() == ""
+    close = [row("lite", "psnr", 26.71, (20, 28)) | {"seeds": 3}, sd]
+    assert ledger.judge_claim(claim(BETTER), close)[1].endswith(" (not decided by 1000 training seeds)")
+    clear = [row("lite", "psnr", 30.0, (29, 31)) | {"seeds": 3}, sd | {"seeds": 3}]
+    assert "seeds" not in ledger.judge_claim(claim(BETTER), clear)[1]
 
 
 def test_what_was_put_in_holds_by_construction_and_can_still_fail() -> None:

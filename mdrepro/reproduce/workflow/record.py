@@ -88,8 +88,8 @@ def complete(table: Table, rows: Sequence[Row]) -> list[Row]:
             raise ValueError(f"{table.id} declares no cell {row}/{column}")
         if keys.count((row, column)) > 1:
             raise ValueError(f"{row}/{column} is given twice")
-    reason = "this notebook does not measure it"
-    missing = [Row.absent(cell.row, cell.column, reason) for cell in table.cells if (cell.row, cell.column) not in keys]
+    left_out = [(cell.row, cell.column) for cell in table.cells if (cell.row, cell.column) not in keys]
+    missing = [Row.absent(*key, table.needed(*key) or "this notebook does not measure it") for key in left_out]
     order = {name: index for index, name in enumerate([*table.rows, *table.columns])}
     return sorted([*rows, *missing], key=lambda row: (order[row.row], order[row.column]))
 

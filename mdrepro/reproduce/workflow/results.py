@@ -30,7 +30,12 @@ def judged(table: Table, tier: Tier, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def judged_claims(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Every claim of the table with its verdict on ``rows`` and the numbers behind it."""
+    """Every claim of the table with its verdict on ``rows`` and the numbers behind it.
+
+    Rows of tables of quality that do not say how many training seeds they rest on rest on one.
+    """
+    trained = {"seeds": 1} if any(run.networks for run in table.tiers.values()) else {}
+    rows = [trained | row for row in rows]
     judged = ((claim.id, *ledger.judge_claim(claim, rows, table.on_pictures)) for claim in table.claims)
     return [{"id": name, "verdict": verdict.value, "numbers": numbers} for name, verdict, numbers in judged]
 
