@@ -4,12 +4,9 @@ import typer
 
 from mdrepro.cli.options import Json, print_json
 
-app = typer.Typer(name="audit", help="Audit how this project judges the papers.", no_args_is_help=True)
-
-
-@app.callback()
-def _audits() -> None:
-    """A group, so that its one command keeps its name."""
+app = typer.Typer(
+    name="audit", help="Audit how this project judges the papers, and what it leaves out.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -37,3 +34,18 @@ def claims(as_json: Json = False) -> None:
         passed = f"{len(audits) - len(wrong)} of {len(audits)} claims pass"
         print(styled(passed, RED if wrong else GREEN) + f"; {examples}")
     raise typer.Exit(1 if wrong else 0)
+
+
+@app.command()
+def unmeasured(as_json: Json = False) -> None:
+    """Print as Markdown what is measured at no tier, and what each row, column and statement needs."""
+    from dataclasses import asdict
+
+    from mdrepro.papers import ledger
+    from mdrepro.papers.unmeasured import gaps, markdown
+
+    if as_json:
+        tables = ledger.tables(planned=True).values()
+        print_json([{"table": table.id} | asdict(gap) for table in tables for gap in gaps(table)])
+    else:
+        print(markdown(), end="")

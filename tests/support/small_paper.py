@@ -74,6 +74,9 @@ def paper() -> Paper:
         {"id": LATER, "title": "Planned", "cells": cells} | base,
     ]
     tables[0]["claims"] = [smaller]
+    tables[0]["needs"] = {"psnr": "photographs"}
+    light = {"id": "light", "statement": "It is light.", "source": "P", "confidence": "read-P", "needs": "a scale"}
+    tables[0]["unmeasured"] = [light]
     return Paper.model_validate(
         {
             "id": "mobilediffusion",

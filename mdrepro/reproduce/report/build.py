@@ -17,7 +17,7 @@ from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, write_json
 from mdrepro.core.paths import published, relative, runs
 from mdrepro.core.provenance import installed
-from mdrepro.papers import ledger, underspecified
+from mdrepro.papers import ledger, underspecified, unmeasured
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
 from mdrepro.reproduce import audit
 from mdrepro.reproduce.report import api, views
@@ -28,7 +28,7 @@ from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes
 STAMP = "report.json"  # inside a built report: the hashes of everything that it was made from
 NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb"}
 RULES = "=-^"
-UNDERSPECIFIED, AUDIT = "underspecified", "audit"
+UNDERSPECIFIED, AUDIT, UNMEASURED = "underspecified", "audit", "unmeasured"
 
 
 def build(out: Path | None = None, *, tier: str | None = None, strict: bool = False) -> Path:
@@ -143,6 +143,7 @@ class _Sources:
             self._page(f"papers/{paper.id}", paper.title, [self._part("", 1, "paper", **values), *cells])
         self._underspecified()
         self._audit()
+        self._unmeasured()
         self._overview()
 
     def _part(self, heading: str, level: int, template: str, **values: object) -> Part:
@@ -169,11 +170,20 @@ class _Sources:
 
     def _audit(self) -> None:
         audits = audit.audit()
-        parts = [self._part("", 1, "audit_head", count=len(audits), faults=[one for one in audits if one.faults])]
+        faults, examples = [one for one in audits if one.faults], sum(one.examples_only for one in audits)
+        parts = [self._part("", 1, "audit_head", count=len(audits), faults=faults, examples=examples)]
         for table in dict.fromkeys(one.table for one in audits):
             title, mine = ledger.find(table, planned=True).title, [one for one in audits if one.table == table]
             parts.append(self._part(title, 1, "audit", table=table, audits=mine, worlds=audit.WORLDS))
         self._page(AUDIT, "The claims, audited", parts)
+
+    def _unmeasured(self) -> None:
+        every = {table: unmeasured.gaps(table) for paper in self.papers.values() for table in paper.tables}
+        parts = [self._part("", 1, "unmeasured_head", count=sum(map(len, every.values())))]
+        for table, gaps in every.items():
+            if gaps:
+                parts.append(self._part(table.title, 1, "unmeasured", table=table.id, gaps=gaps))
+        self._page(UNMEASURED, "What is measured at no tier", parts)
 
     def _overview(self) -> None:
         every = [view for each in self.seen.values() for view in each]
@@ -192,9 +202,8 @@ class _Sources:
         executed = [view for view in every if _notebook(view)]
         notebooks = {f"notebooks/{each.tier}/{each.table.id}": f"{each.table.title} ({each.tier})" for each in executed}
         tail = _toctree("Tables", {f"tables/{name}": table.title for name, table in self.shown.items()})
-        tail += _toctree(
-            "The papers as data", data | {UNDERSPECIFIED: "What the papers leave out", AUDIT: "The claims, audited"}
-        )
+        data |= {UNDERSPECIFIED: "What the papers leave out", AUDIT: "The claims, audited"}
+        tail += _toctree("The papers as data", data | {UNMEASURED: "What is measured at no tier"})
         tail += _toctree("Executed notebooks", notebooks)
         self._page("index", "mdrepro: the tables of MobileDiffusion and SnapFusion, reproduced", parts, tail)
 

@@ -17,7 +17,7 @@ from mdrepro.core import provenance
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import write_json
 from mdrepro.core.paths import run_dir
-from mdrepro.papers import ledger, underspecified
+from mdrepro.papers import ledger, underspecified, unmeasured
 from mdrepro.papers.claims import ClaimVerdict
 from mdrepro.papers.schema import Tolerance, Verdict
 from mdrepro.reproduce.report import api, build, views
@@ -113,6 +113,16 @@ def test_every_underspecified_value_is_on_its_page(pages: dict[str, Page]) -> No
         assert all(f"{other.change}: {other.params:.1f}M" in text for other in entry.alternatives)
     assert "underspecified.html" in pages["index.html"].links
     assert f"{len(entries)} entries" in text
+
+
+def test_what_is_measured_at_no_tier_is_on_its_page(pages: dict[str, Page]) -> None:
+    page = pages["unmeasured.html"]
+    text = " ".join(page.text.split())
+    mine = unmeasured.gaps(fixture.paper().tables[0])
+    assert [gap.name for gap in mine] == ["psnr", "light"]
+    assert {f"{fixture.COST}-{gap.name}" for gap in mine} <= page.ids
+    assert all(part in text for gap in mine for part in (gap.title, gap.needs))
+    assert "unmeasured.html" in pages["index.html"].links
 
 
 def test_nothing_is_loaded_from_another_host(site: Path, pages: dict[str, Page]) -> None:
