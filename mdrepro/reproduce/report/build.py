@@ -178,9 +178,9 @@ class _Sources:
         self._page(AUDIT, "The claims, audited", parts)
 
     def _unmeasured(self) -> None:
-        every = {table: unmeasured.gaps(table) for paper in self.papers.values() for table in paper.tables}
-        parts = [self._part("", 1, "unmeasured_head", count=sum(map(len, every.values())))]
-        for table, gaps in every.items():
+        every = [(table, unmeasured.gaps(table)) for paper in self.papers.values() for table in paper.tables]
+        parts = [self._part("", 1, "unmeasured_head", count=sum(len(gaps) for _, gaps in every))]
+        for table, gaps in every:
             if gaps:
                 parts.append(self._part(table.title, 1, "unmeasured", table=table.id, gaps=gaps))
         self._page(UNMEASURED, "What is measured at no tier", parts)
