@@ -14,6 +14,7 @@ from typing import Any
 from mdrepro.core.machine import hardware
 from mdrepro.core.paths import published, relative, root, runs
 from mdrepro.data import coco, folders
+from mdrepro.metrics.image import backbones
 from mdrepro.metrics.image.catalogue import BACKBONES, INCEPTION, VIT_G
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import TIERS, Tier
@@ -60,9 +61,10 @@ def _quick() -> Iterator[tuple[str, bool, bool, str, str]]:
     yield "git", bool(shutil.which("git")), False, "for provenance and publishing", "install git"
     yield "browser", bool(browser()), False, "to test the report", "install chromium"
     yield _checkpoints("quick")
-    for net, (model, name) in BACKBONES.items():
-        fetch = f"python -c \"import torchvision; torchvision.models.{model}(weights='IMAGENET1K_V1')\""
-        yield f"lpips-{net}", (hub_checkpoints() / name).is_file(), False, f"LPIPS backbone weights {name}", fetch
+    for net in BACKBONES:
+        found = backbones.locate(net, hub_checkpoints())
+        detail = f"LPIPS backbone weights: {found.origin if found else BACKBONES[net].file}"
+        yield f"lpips-{net}", bool(found), False, detail, backbones.remedy(net)
 
 
 def _checkpoints(tier: Tier) -> tuple[str, bool, bool, str, str]:

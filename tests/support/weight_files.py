@@ -8,7 +8,8 @@ import torchvision
 from PIL import Image
 from skimage import data
 
-from mdrepro.metrics.image.reconstruction import BACKBONES
+from mdrepro.metrics.image import backbones
+from mdrepro.metrics.image.catalogue import BACKBONES
 
 CLIP_TOKENS = 12
 """Of the small CLIP that tests share."""
@@ -110,7 +111,7 @@ def save(pixels, path):
 
 def backbone(folder, net):
     """torchvision's AlexNet (``alex``) or the convolutions of its VGG-16 (``vgg``), under the published file's name."""
-    name, file = BACKBONES[net]
+    name, file = BACKBONES[net].model, BACKBONES[net].file
     with torch.device("meta"):
         empty = getattr(torchvision.models, name)(weights=None).state_dict()
     if net == "vgg":  # 0.5 GB of classifier, which LPIPS does not use
@@ -122,3 +123,9 @@ def backbone(folder, net):
     }
     torch.save(weights, folder / file)
     return folder / file
+
+
+def no_package(monkeypatch, folder):
+    """As on a machine without the package that ships LPIPS's backbones, and nothing of it in ``folder``."""
+    monkeypatch.setattr(backbones, "folder", lambda: folder / "converted")
+    monkeypatch.setattr(backbones, "package_files", lambda: iter(()))

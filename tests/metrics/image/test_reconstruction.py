@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from skimage import data, metrics
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from mdrepro.core.errors import NotAttempted
-from mdrepro.metrics.image import reconstruction
+from mdrepro.metrics.image.catalogue import BACKBONES
 from mdrepro.metrics.image.reconstruction import Lpips, ms_ssim, psnr, ssim
 from tests.support.weight_files import backbone
 
@@ -113,14 +114,14 @@ def cache(cache):
 
 def test_published_file_names_are_torchvisions():
     for net, weights in {"alex": torchvision.models.AlexNet_Weights, "vgg": torchvision.models.VGG16_Weights}.items():
-        assert weights.IMAGENET1K_V1.url.endswith("/" + reconstruction.BACKBONES[net][1])
+        assert weights.IMAGENET1K_V1.url.endswith("/" + BACKBONES[net].file)
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_lpips_without_weights_is_not_attempted(cache, net):
     with pytest.raises(NotAttempted) as caught:
         Lpips(net)
-    model, file = reconstruction.BACKBONES[net]
+    model, file = BACKBONES[net].model, BACKBONES[net].file
     for part in (file, str(cache), f"torchvision.models.{model}(weights='IMAGENET1K_V1')"):
         assert part in str(caught.value)
     assert not list(cache.iterdir())
@@ -160,7 +161,7 @@ def test_lpips_with_the_published_hash_says_nothing_more(cache, monkeypatch):
     file = backbone(cache, "alex")
     named = f"alexnet-owt-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
     file.rename(cache / named)
-    monkeypatch.setitem(reconstruction.BACKBONES, "alex", ("alexnet", named))
+    monkeypatch.setitem(BACKBONES, "alex", replace(BACKBONES["alex"], file=named))
     assert "NOT" not in Lpips("alex").protocol
 
 
@@ -171,7 +172,7 @@ class Evil:
 
 @pytest.mark.parametrize("content", [pickle.dumps(Evil()), b"", b"not weights", pickle.dumps([1])])
 def test_lpips_never_unpickles_and_names_a_bad_file(cache, content, capsys):
-    (cache / reconstruction.BACKBONES["alex"][1]).write_bytes(content)
+    (cache / BACKBONES["alex"].file).write_bytes(content)
     with pytest.raises(NotAttempted, match="does not hold the weights of alexnet"):
         Lpips("alex")
     assert "unpickled" not in capsys.readouterr().out

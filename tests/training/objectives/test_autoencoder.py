@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torchvision
 
 from mdrepro.core.errors import BadInput, NotAttempted
-from mdrepro.metrics.image import reconstruction
+from mdrepro.metrics.image.catalogue import BACKBONES
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.engine import loop
 from mdrepro.training.engine.config import LoopConfig
@@ -31,6 +31,7 @@ from mdrepro.training.objectives.autoencoder import (
     unit_scale,
 )
 from tests.support.bare_loop import Held, choose, fit, freeze
+from tests.support.weight_files import no_package
 
 PLAIN = Terms(power=1, perceptual=0, adversarial=0)
 HEARD = Terms(power=1, perceptual=0, adversarial=0.5, start=3, patch_width=8, patch_layers=1)
@@ -63,7 +64,7 @@ def backbone(tmp_path, monkeypatch):
 
 
 def _file(folder):
-    return folder / "checkpoints" / reconstruction.BACKBONES["alex"][1]
+    return folder / "checkpoints" / BACKBONES["alex"].file
 
 
 def draws(step=0, first=0, count=4):
@@ -150,8 +151,9 @@ def test_perceptual_term_enters_with_its_weight(backbone):
     assert found["perceptual"] > 0
 
 
-def test_perceptual_term_without_weights_is_not_attempted(monkeypatch):
+def test_perceptual_term_without_weights_is_not_attempted(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: "nowhere")
+    no_package(monkeypatch, tmp_path)
     with pytest.raises(NotAttempted, match="vgg16-397923af"):
         Autoencoding(model(), Terms())
     Autoencoding(model(), Terms(perceptual=0))

@@ -27,6 +27,7 @@ from mdrepro.training.runs.model_folders import Pretrained
 from mdrepro.training.runs.settings import changed
 from tests.support import foreign_files as foreign
 from tests.support.recipe_rows import put
+from tests.support.weight_files import no_package
 
 TIERS = {"proxy": proxy.PROXY, "paper": paper.PAPER}
 SHORT = ["loop.steps=2", "loop.batch=2", "loop.accumulation=1", "loop.threads=1", f"data.size={foreign.SIDE}"]
@@ -167,6 +168,7 @@ def test_a_backbone_that_is_missing_leaves_nothing_behind(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    no_package(monkeypatch, tmp_path)
     foreign.folder(home / "captions")
     assert command("train", "proxy-vae", "--set", "network.width=8") == 2
     assert "LPIPS (vgg) needs" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput, NotAttempted, check
-from mdrepro.metrics.image import pairs
+from mdrepro.metrics.image import pairs, reconstruction
 from mdrepro.metrics.image.peers.comparison import Comparison, compare
 
 TOLERANCES = {"psnr": 1e-5, "ssim": 1e-5, "ms-ssim": 1e-5, "lpips-alex": 1e-4, "lpips-vgg": 1e-4}
@@ -36,17 +36,15 @@ class _PerPair:
 
 
 class _OfTorchmetrics:
-    """A metric of torchmetrics on images in [0, 1], in float32 and in float64; LPIPS in [-1, 1] and float32 alone."""
+    """A metric of torchmetrics on images in [0, 1], in float32 and in float64."""
 
-    def __init__(self, make: Callable[[], Any], signed: bool = False) -> None:
-        self.signed = signed
-        self.metrics = {torch.float32: make()} if signed else {torch.float32: make(), torch.float64: make()}
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.metrics = {torch.float32: make(), torch.float64: make()}
 
     @torch.no_grad()
     def update(self, x: Tensor, y: Tensor) -> None:
         for dtype, metric in self.metrics.items():
-            pixels = (image.to(dtype) / 127.5 - 1 if self.signed else image.to(dtype) / 255 for image in (y, x))
-            metric.set_dtype(dtype).update(*pixels)
+            metric.set_dtype(dtype).update(*(image.to(dtype) / 255 for image in (y, x)))
 
     def compute(self) -> tuple[float, float]:
         values = [float(metric.compute()) for metric in self.metrics.values()]
@@ -61,13 +59,12 @@ def _scikit_image(metric: str) -> _PerPair:
     return _PerPair(lambda x, y: function(*(image[0].permute(1, 2, 0).numpy() for image in (x, y))))
 
 
-def _torchmetrics(metric: str) -> _OfTorchmetrics:
+def _torchmetrics(metric: str) -> _PerPair | _OfTorchmetrics:
     from torchmetrics import image
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    from torchmetrics.functional.image.lpips import _NoTrainLpips
 
     if metric.startswith("lpips"):
-        net = metric.removeprefix("lpips-")
-        return _OfTorchmetrics(partial(LearnedPerceptualImagePatchSimilarity, net), signed=True)
+        return _lpips(_NoTrainLpips, metric)
     makers = {
         "psnr": partial(image.PeakSignalNoiseRatio, data_range=1.0),
         "ssim": image.StructuralSimilarityIndexMeasure,
@@ -76,16 +73,24 @@ def _torchmetrics(metric: str) -> _OfTorchmetrics:
     return _OfTorchmetrics(makers[metric])
 
 
-def _lpips(metric: str) -> _PerPair:
-    import lpips
-
-    model = lpips.LPIPS(net=metric.removeprefix("lpips-"), verbose=False)
+def _lpips(make: Callable[..., Any], metric: str) -> _PerPair:
+    """A package's network with the weights that ours has: its own loading knows torch.hub's cache alone."""
+    net = metric.removeprefix("lpips-")
+    model = make(net=net, pnet_rand=True)
+    reconstruction.load_backbone(model.net, net)
+    model.eval()
 
     @torch.inference_mode()
     def measure(x: Tensor, y: Tensor) -> float:
         return float(model(x.float() / 127.5 - 1, y.float() / 127.5 - 1))
 
     return _PerPair(measure)
+
+
+def _lpips_package(metric: str) -> _PerPair:
+    import lpips
+
+    return _lpips(partial(lpips.LPIPS, verbose=False), metric)
 
 
 _UNIFORM = "a uniform window of 7 px (ours: Gaussian, 11 px, sigma 1.5)"
@@ -113,7 +118,7 @@ _TORCHMETRICS = {
 PACKAGES: Mapping[str, tuple[Callable[[str], _PerPair | _OfTorchmetrics], Mapping[str, Sequence[str]]]] = {
     "scikit-image": (_scikit_image, {"psnr": (_INFINITE,), "ssim": (_UNIFORM, _SAMPLE)}),
     "torchmetrics": (_torchmetrics, _TORCHMETRICS),
-    "lpips": (_lpips, {"lpips-alex": (), "lpips-vgg": ()}),
+    "lpips": (_lpips_package, {"lpips-alex": (), "lpips-vgg": ()}),
 }
 """What makes a package's metric, and by metric the conventions in which it may differ from ours."""
 
