@@ -155,11 +155,13 @@ class Experiment:
     def measure(self, scored: Evaluation[Scored], *, seed: int, timed: bool = True) -> dict[str, Scored]:
         """Images of all rows from the same noise, and the reference images, by row; errors as for `images`.
 
-        Without ``timed`` how long each row's images took is not kept.
+        A row with guidance scales has the images of the scale of the lowest distance. Without ``timed`` how long each
+        row's images took is not kept.
         """
         measured: dict[str, Scored] = {}
-        for row in self.setups:
-            images = self.images(row, scored, seed=seed)
+        for row, setup in self.setups.items():
+            points = [self.images(row, scored, seed=seed, guidance=w) for w in setup.scales or (setup.guidance,)]
+            images = min(points, key=scored.distance) if setup.scales else points[0]
             print(f"{row}: {images.seconds or 0:.0f} s for {len(scored.captions)} images", flush=True)
             measured[row] = images if timed else images.untimed()
         return measured | dict(scored.best())

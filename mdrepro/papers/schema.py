@@ -153,8 +153,8 @@ class DeclaredSetup(Data):
     """A name in `mdrepro.diffusion.samplers.SAMPLERS`, or ``own``: the checkpoint's own."""
     guidance: Annotated[float, Field(ge=1)] | Reference
     """w; 1 is none."""
-    scales: Reference | None = None
-    """Guidance scales of the row's curve."""
+    scales: Reference | tuple[str, ...] | None = None
+    """Guidance scales of the row's curve, or of which a row of one image a caption takes that of the lowest FID."""
     decoder: Name | None = None
     """The recipe whose decoder stands for the checkpoint's own."""
     removed: str = ""

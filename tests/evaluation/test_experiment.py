@@ -94,7 +94,7 @@ def test_a_wrong_checkpoint_is_refused_in_every_row_that_it_stands_for(
             patch.setattr(type(evaluation), "images", lambda *_: None)
             for row in made.setups:
                 if row in needing(made, recipe):
-                    with pytest.raises(BadInput, match=rf"of shapes-sd-16 \(key_of_shapes-sd-16\): expected {recipe} "):
+                    with pytest.raises(BadInput, match=rf"of shapes-sd-8 \(key_of_shapes-sd-8\): expected {recipe} "):
                         made.images(row, evaluation, seed=0)
                 else:
                     made.images(row, evaluation, seed=0)
@@ -261,6 +261,7 @@ def test_recipes_cannot_be_set(cli_run: Any) -> None:
 def test_keys_of_runs_are_those_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published checkpoints themselves: what is loaded is credited to them, with their key."""
     made = rows_of(STEPS, "quick", guidance=3.0)
+    made.recipes = ("shapes-base",)  # of which there is one in any checkout
     credit = loaded.runs_of(made.pipeline("50").components)
     assert {name: one.record["recipe"] for name, one in credit.items()} == {
         "unet": "shapes-base",

@@ -137,7 +137,7 @@ class Pipeline:
 
 def plant(patch: pytest.MonkeyPatch, folder: Path, recipe: str) -> None:
     """Everything is trained, but what is taken for one recipe is another's checkpoint; images are black."""
-    other, find = run("shapes-sd-16", folder), TinyRun.load
+    other, find = run("shapes-sd-8", folder), TinyRun.load
     trained(patch, folder, lambda _: Pipeline(unet=Denoiser(), vae=nn.Module()))
     load = networks.pipeline
 

@@ -15,8 +15,11 @@ from mdrepro.metrics.image.clip_score import clip_score
 from mdrepro.metrics.image.statistics import Array
 from mdrepro.papers import ledger
 
-SHOWN = ("ddim-50", "ddim-8", "table2-dpm", "table2-dpm++", "table2-meng", "table2-ours", "progressive-8", "lcm-8")
-"""Rows with the numbers of Table 2, in the order of the figure."""
+SHOWN = (
+    *("ddim-50", "ddim-8", "table2-dpm", "table2-dpm++", "table2-meng", "table2-ours", "progressive-8", "lcm-8"),
+    *("w-conditioned-50", "sd15-50", "snapfusion-8"),
+)
+"""Rows with the numbers of Table 2 and of whole systems, in the order of the figure."""
 PANELS: Mapping[str, tuple[str, ...]] = {
     "Table 2": ("table2-ours", "table2-meng", "progressive-8"),
     "Fig. 4 left": ("curve-ours", "curve-sd15"),

@@ -34,6 +34,8 @@ SF_TUNING = replace(MD_STEPS, steps=10_000, learning_rate=2e-5)
 SF_PRETRAINING = replace(SF_TUNING, steps=20_000)
 ROUND = replace(SF_TUNING, steps=200, warmup=0, ema=0.99)
 EVOLUTION: Values = {"share": 0.51, "rounds": 20, "group": 2, **SKIP, "validation": 2000}
+AFTER_SD = SF_TUNING.steps + EVOLUTION["rounds"] * ROUND.steps + SF_PRETRAINING.steps
+"""Updates from sf-sd to sf-snap."""
 GAN = replace(
     MD_TUNING, batch=512, betas=(0.0, 0.99), phase_betas={"discriminator": (0.0, 0.999)}, warmup=100, ema=0.99
 )
@@ -74,6 +76,9 @@ PAPER = (
     # The last teacher: SD-1.5, directly 32 -> 16 steps, guidance-aware (read-P).
     # paper: nothing on 16 steps; cost: 13 A100-days
     SF.few_steps("sf-sd-16", 16, "sf-sd", SF_TUNING),
+    # The control of the evolved network: SD-1.5 trained on for as many updates.
+    # paper: none; cost: 25 A100-days
+    SF.row("sf-sd-tuned", "diffusion", replace(SF_PRETRAINING, steps=AFTER_SD), unet="sf-sd", options=DROP),
     # Section 2.2: blocks are skipped; neither p nor the length is in the paper.
     # paper: without it SD-1.5 collapses when a block is removed (read-P), no number; cost: 8 A100-days
     SF.row("sf-robust", "robust", SF_TUNING, unet="sf-sd", options=SKIP),

@@ -28,6 +28,8 @@ SF_TUNING = replace(paper.SF_TUNING, batch=128, accumulation=4, warmup=200)
 SF_PRETRAINING = replace(SF_TUNING, steps=20_000, warmup=500)
 ROUND = replace(SF_TUNING, steps=250, warmup=0, ema=0.99)
 EVOLUTION: Values = {**paper.EVOLUTION, "rounds": 12, "group": 3, "validation": 1000}
+AFTER_SD = SF_TUNING.steps + EVOLUTION["rounds"] * ROUND.steps + SF_PRETRAINING.steps
+"""Updates from proxy-sd to proxy-snap."""
 GAN = replace(paper.GAN, batch=256, accumulation=1)
 
 UNET: Values = {**MD_UNET, "sample_size": 32, "block_out_channels": (192, 384, 640), "mid_transformer_blocks": 9}
@@ -60,6 +62,9 @@ PROXY = (
     SF.from_sd("proxy-sd", SF_PRETRAINING),
     # wanted: as proxy-sd at 50 steps; cost: 3.5 h
     SF.few_steps("proxy-sd-16", 16, "proxy-sd", SF_TUNING),
+    # proxy-sd trained on for as many updates as the evolved network has after it.
+    # wanted: what more training alone gives; cost: 6 h
+    SF.row("proxy-sd-tuned", "diffusion", replace(SF_PRETRAINING, steps=AFTER_SD), unet="proxy-sd", options=DROP),
     # wanted: FID as proxy-sd; without a transformer block of the down path, better than proxy-sd without it; cost: 2 h
     SF.row("proxy-robust", "robust", SF_TUNING, unet="proxy-sd", options=SKIP),
     # wanted: 0.51 of the latency by this machine's table (paper, Table 5: 26.2 of 51.2 ms, read-P); cost: 1 h

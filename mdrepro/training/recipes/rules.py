@@ -59,6 +59,8 @@ PAIRED = replace(PRETRAINING, steps=600, warmup=50, ema=0.99)
 TUNING = LoopConfig(
     steps=200, batch=64, learning_rate=2e-3, optimiser="muon", warmup=20, decay="linear", ema=0.99, threads=1
 )
+AFTER_SD = quick.ROBUST.steps + int(quick.EVOLUTION["rounds"]) * quick.ROUND.steps + quick.TUNING.steps
+"""Updates from shapes-sd to shapes-snap."""
 ON_SHAPES = replace(quick.ON_SHAPES, sampling={"steps": 25, "guidance": 3.0})
 
 QUICK = (
@@ -93,6 +95,11 @@ QUICK = (
     quick.ON_SHAPES.row(
         "shapes-snap-standard", "diffusion", quick.TUNING, unet="shapes-evolved-standard", options=DROP
     ),
+    # shapes-sd trained on for as many updates as the evolved line has after it: robust training, rounds, tuning.
+    # wanted: what more training alone gives; measured in snapfusion-evolution
+    quick.ON_SHAPES.row(
+        "shapes-sd-tuned", "diffusion", replace(quick.TUNING, steps=AFTER_SD), unet="shapes-sd", options=DROP
+    ),
     # SnapFusion: half the channels, squared difference of the images alone, on latents that shapes-base samples in
     # 4 steps (the paper: 50).
     # wanted: 30 dB to the images of shapes-vae; measured in snapfusion-decoder
@@ -103,5 +110,15 @@ QUICK = (
         unet="shapes-base",
         network={"share": 0.5},
         options={"steps": 4, "guidance": 3.0},
+    ),
+    # The same on latents of shapes-sd, in 8 steps: the decoder of SnapFusion's whole system.
+    # wanted: 30 dB to the images of shapes-vae
+    replace(quick.ON_FRESH_SHAPES, parents=ON_SHAPES.parents).row(
+        "shapes-sd-decoder-half",
+        "synthetic",
+        replace(AUTOENCODING, steps=500, warmup=25),
+        unet="shapes-sd",
+        network={"share": 0.5},
+        options={"steps": 8, "guidance": 3.0},
     ),
 )

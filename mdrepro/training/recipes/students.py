@@ -1,10 +1,10 @@
 """Students of few steps for the tables of step distillation, quick tier; see `mdrepro.training.recipes.registry`.
 
-Here 4 steps stand for the papers' 8, 8 for 16, 16 for 32 and 32 for 64: on scenes the undistilled network is as good
-in 8 steps as in 50, so that nothing is left to distil (docs/metrics.md, "Steps and guidance on scenes").
+Here 4 steps stand for the papers' 8, 8 for 16, 16 for 32 and 32 for 64: on scenes the undistilled network is almost as
+good in 8 steps as in 50, so that little is left to distil (docs/metrics.md, "Steps and guidance on scenes").
 
-They are short and trained in the same way, so that they can be compared: all begin with the same network, and those of
-one comparison see equally many batches, fewer than `shapes-4`, which is trained to be used.
+Those that are compared are short and trained in the same way: all begin with the same network, and those of one
+comparison see equally many batches, fewer than `shapes-4`, which is trained to be used.
 
 An update costs five evaluations of the network (three for the student's, two for a teacher's two steps), twice as many
 where both are guided; 225 updates of 32 samples take 80 seconds of a core. What each came to is measured in the tables
@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mdrepro.training.recipes.defaults import DISTILLATION, DROP, Values
-from mdrepro.training.recipes.quick import FEW_STEPS, ON_SHAPES
+from mdrepro.training.recipes.quick import FEW_STEPS, HALF, ON_SHAPES
 
 SHORT = replace(FEW_STEPS, steps=225, batch=32, warmup=25)
 WHOLE, THIRD = replace(SHORT, steps=450), replace(SHORT, steps=150)
 """All 450 updates of a method, and of a chain of three."""
-GUIDED: Values = {"guidance": (1.0, 14.0)}
+CONDITIONING = replace(SHORT, steps=1500, learning_rate=5e-4)
+GUIDED: Values = {"guidance": (1.0, 5.0)}
+"""Of w as an input: w from 0 to 4 of arXiv 2210.03142, where there is one more; images are sampled below."""
 AT_3: Values = {"guidance": (3.0, 3.0)}
 few_steps = ON_SHAPES.few_steps
 
@@ -40,7 +42,7 @@ ABLATED: Mapping[str, tuple[str | None, Values]] = {
     "shapes-4-dynamic-001": (None, {"gamma": 0.01}),
     "shapes-4-dynamic-1": (None, {"gamma": 1.0}),
     "shapes-4-constant-1": (None, {"gamma": 1.0, "scaling": "constant"}),
-    # Fig. 7c, 16 and 32 steps for 32 and 64: the teacher is the undistilled network, as the paper's own of 32 steps is
+    # Fig. 7c, 16 and 32 steps for 32 and 64: the teacher is the undistilled network, as the paper's own of 32 is
     "shapes-4-teacher-16": ("shapes-base", {"teacher_steps": 16}),
     "shapes-4-teacher-32": ("shapes-base", {"teacher_steps": 32}),
     # Fig. 4 right: the teacher is another design's 8-step version, itself distilled with the CFG-aware loss
@@ -52,9 +54,16 @@ wanted: FID[shapes] and CLIP score[shapes] ordered as in SnapFusion's Figs. 6 an
 """
 
 STUDENTS = (
-    # Stands in for SD-1.5's 16-step version (8 steps here), the teacher of SnapFusion's efficient UNet.
+    # SnapFusion from end to end. Its last teacher: shapes-sd in 8 steps (the paper's 16), by the CFG-aware loss, in
+    # as many updates as shapes-8.
     # wanted: attributes within 3 points of shapes-sd in 50 steps
-    few_steps("shapes-sd-8", 8, "shapes-sd", SHORT),
+    few_steps("shapes-sd-8", 8, "shapes-sd", HALF),
+    # The evolved network's own version of as many steps, where the last student begins.
+    # wanted: as shapes-snap in 50 steps
+    few_steps("shapes-snap-8", 8, "shapes-snap", HALF),
+    # The product: student shapes-snap-8, teacher shapes-sd-8.
+    # wanted: as shapes-sd in 50 steps
+    few_steps("shapes-snap-4", 4, "shapes-snap-8", FEW_STEPS, teacher="shapes-sd-8"),
     *(
         few_steps(name, 4, "shapes-8", SHORT, teacher=teacher, options={"steps": 4, **DISTILLATION, **changes})
         for name, (teacher, changes) in ABLATED.items()
@@ -75,7 +84,7 @@ STUDENTS = (
     # Distillation conditioned on guidance (arXiv 2210.03142): w becomes an input, which the other methods need not
     # learn; its updates come on top of the 450 in which the steps are halved.
     # wanted: a higher FID[shapes] and a lower highest CLIP score[shapes] than shapes-4-direct
-    few_steps("shapes-w", 50, "shapes-base", replace(SHORT, steps=1200), kind="guidance", options=GUIDED),
+    few_steps("shapes-w", 50, "shapes-base", CONDITIONING, kind="guidance", options=GUIDED),
     few_steps("shapes-8-w", 8, "shapes-w", SHORT, kind="conditioned", options={"steps": 8, **GUIDED}),
     few_steps("shapes-4-w", 4, "shapes-8-w", SHORT, kind="conditioned", options={"steps": 4, **GUIDED}),
     # Latent consistency distillation (arXiv 2310.04378) with w of shapes-base; no guidance is left to be done.

@@ -186,12 +186,15 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
     measured = step_distillation.measure(made, traced, ON_SCENES, seed=5)
     assert list(measured) == list(step_distillation.SHOWN)
     assert calls == [
+        ("shapes-base", 50, 3.0, "ddim", 5),
         ("shapes-base", 4, 3.0, "ddim", 5),
         ("shapes-base", 4, 3.0, "dpm", 5),
         ("shapes-base", 4, 3.0, "dpm++", 5),
         ("shapes-4-lcm", 4, 1.0, None, 5),
+        ("shapes-w", 50, 3.0, "ddim", 5),
+        ("shapes-snap-4", 4, 3.0, "ddim", 5),
     ]
-    assert measured["ddim-50"] is traced["curve-sd15"].points[1]
+    assert measured["sd15-50"] is traced["curve-sd15"].points[1]
     assert measured["table2-ours"] is traced["table2-ours"].points[1]
     levels = curves.levels(traced, ON_SCENES)
     rows = complete(table, step_distillation.rows(made, measured, traced, levels, ON_SCENES, ON_SCENES))

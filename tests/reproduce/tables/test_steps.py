@@ -7,6 +7,7 @@ import torch
 from mdrepro.data.shapes import Shapes, render
 from mdrepro.evaluation import intervals, networks
 from mdrepro.evaluation import scenes as quality
+from mdrepro.evaluation.experiment import Experiment
 from mdrepro.evaluation.scenes import SceneImages, Scorers
 from mdrepro.metrics.image.scenes import Judgement, judge
 from mdrepro.metrics.image.statistics import Statistics
@@ -117,9 +118,10 @@ def test_compute_is_evaluations_times_branches(monkeypatch: pytest.MonkeyPatch) 
     assert run is not None
     pipeline = pipelines.load("shapes-base")
     monkeypatch.setattr(networks, "pipeline", lambda _: pipeline)
+    monkeypatch.setattr(Experiment, "runs", {})
     cells = {row.row: row.value for row in steps.compute(experiment(NAME))}
     assert cells["50"] == pytest.approx(100 * cells["1"])
-    assert cells["8"] == cells["8-ddim"] == cells["8-dpm++"] == pytest.approx(16 * cells["1"])
+    assert cells["8"] == cells["8-ddim"] == cells["8-dpm++"] == pytest.approx(8 * cells["1"])
     linear = sum(p.numel() for p in run.load("unet").parameters() if p.ndim == 2) / 1e9
     assert cells["1"] is not None
     assert cells["1"] > linear  # each matrix is used once at least
@@ -135,3 +137,25 @@ def test_scorers_find_in_renders_what_the_captions_say() -> None:
     others = quality.score("others' captions", real.images, scenes[1:] + scenes[:1], scorers)
     assert real.similarity.mean() > others.similarity.mean() + 0.3
     assert intervals.share(others.attributes()).value < 0.6
+
+
+def test_on_pictures_50_steps_have_the_guidance_of_the_lowest_fid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paper's FID is the best of its curve; all other rows have the one guidance that is declared."""
+
+    class Scored:
+        captions = ("a", "b")
+
+        @staticmethod
+        def distance(guidance: float) -> float:
+            return abs(guidance - 3)
+
+        @staticmethod
+        def best() -> dict[str, float]:
+            return {}
+
+    class Swept(float):
+        seconds = None
+
+    monkeypatch.setattr(Experiment, "images", lambda *_, guidance, **__: Swept(guidance))
+    found = experiment(NAME, "paper", guidance=7.5).measure(Scored(), seed=0)  # type: ignore[type-var]
+    assert found == {"50": 2.5, "8": 7.5, "1": 1, "8-ddim": 7.5, "8-dpm++": 7.5, "1-ddim": 7.5}
