@@ -108,19 +108,26 @@ def quality_cells() -> list[Row]:
     """Cells as `paired.rows` gives them, of networks that get worse down the table."""
     cells = []
     for place, row in enumerate([*table.TITLES, "real"]):
-        for column, value in (("fid_shapes", 1 + place / 8), ("clip_shapes", 0.5 - place / 100)):
+        values = {
+            "fid_shapes": 1 + place / 8,
+            "clip_shapes": 0.5 - place / 100,
+            "attribute_accuracy": 0.9 - place / 100,
+        }
+        for column, value in values.items():
             ends = {"ci_low": value - 0.01, "ci_high": value + 0.01}
             cells.append(Row(row, column, value, "", n=9, **ends))
-            if row not in ("base", "real"):
+            if row not in ("base", "real") and column != "attribute_accuracy":
                 away = value - (1 if column == "fid_shapes" else 0.5)
                 cells.append(Row(row, f"{column}_minus_base", away, ""))
     return cells
 
 
 def control_cells(measured: Any, scored: Any, controls: dict[str, str]) -> list[Row]:
-    """As `quality_cells` would have them: of t5 against base-tuned 4 / 8 below, of t1-narrow-input 1 / 8 above t1."""
-    values = {"t5": -0.5, "t1-narrow-input": 0.125}
-    return [Row(*key.split("/"), values[key.split("/")[0]], "") for key in controls]
+    """As `quality_cells` would have them: t5 stands 4 lines before base-tuned, t1-narrow-input 1 line after t1."""
+    lines = {"t5": -4, "t1-narrow-input": 1}
+    each = {"fid_shapes_minus_control": 1 / 8, "clip_shapes_minus_control": -1 / 100}
+    named = [key.split("/") for key in controls]
+    return [Row(row, column, lines[row] * each[column], "") for row, column in named]
 
 
 def test_rows_are_the_declared_ones_and_judge_the_claims(
