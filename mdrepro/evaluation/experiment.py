@@ -258,7 +258,7 @@ class Experiment:
 
 
 def _setup(table: Table, row: str, declared: DeclaredSetup, parameters: Mapping[str, Parameter]) -> Setup:
-    def value(declaration: float | str) -> Any:
+    def value(declaration: float | str | tuple[str, ...]) -> Any:
         if not isinstance(declaration, str):
             return declaration
         if (name := declaration.removeprefix("$")) not in parameters:
