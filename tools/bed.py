@@ -18,14 +18,12 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
 from mdrepro.core.errors import BadInput
-from mdrepro.data.shapes import Shapes, caption, render
+from mdrepro.data.shapes import Shapes, render
 from mdrepro.evaluation import networks
-from mdrepro.metrics.image import frechet
-from mdrepro.metrics.image.statistics import Array, Convention, Statistics
-from mdrepro.models.scenes.reader import SceneReader
+from mdrepro.evaluation.scenes import distances_to_renders, features, prompts
+from mdrepro.metrics.image.statistics import Array
 from mdrepro.sampling import generate
 from mdrepro.training.runs import store
 
@@ -56,23 +54,15 @@ def last_scale(distances: Mapping[float, float]) -> float:
 
 
 def paired_distance(images: Array, renders: Array) -> float:
-    """Frechet distance of two sets of features, (n, width) each."""
-    convention = Convention("SceneReader, mean of the last features", "", "uint8 64 px, no resize")
-    first, second = (Statistics.of(features, convention) for features in (renders, images))
-    return frechet.distance(first, second).value
-
-
-@torch.inference_mode()
-def features(reader: SceneReader, pixels: torch.Tensor) -> Array:
-    """Of uint8 images, (n, width)."""
-    return torch.cat([reader.features(part) for part in pixels.split(250)]).double().numpy()
+    """Frechet distance of two sets of features, (n, width) each. Errors are those of `distances_to_renders`."""
+    return float(distances_to_renders(images, renders, np.ones((1, len(images))))[0])
 
 
 def measure(recipe: str, count: int) -> tuple[dict[int, list[float]], dict[float, float]]:
     """Paired distances by steps, one for each of `NOISES` at `GUIDANCE`, and by guidance at 50 steps, of the first."""
     pipeline, reader = networks.pipeline(recipe), store.load_or_train("shapes-reader").load("reader")
     scenes = Shapes("validation", count).scenes(range(count))
-    captions, renders = [caption(scene) for scene in scenes], features(reader, render(scenes))
+    captions, renders = prompts(scenes), features(reader, render(scenes))
 
     def distance(steps: int, guidance: float, noise: int) -> float:
         images = generate.images(

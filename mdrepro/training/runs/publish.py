@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LIMIT = 56 * 10**6
-"""Bytes of a tier's published checkpoints together: 25 MB by the recipes' own seeds, and two more training seeds of the
+"""Bytes of a tier's published checkpoints together: 29 MB by the recipes' own seeds, and two more training seeds of the
 three denoisers of the default tables (base, few-step, one-step), 4.4 MB each in float16."""
 
 
