@@ -34,8 +34,10 @@ def gaps(table: Table) -> list[Gap]:
         keys = {claim.id: [cell.split("/") for cell in claim.cells()] for claim in table.claims}
         waiting = [one for one, cells in keys.items() if any(row in rows or column == name for row, column in cells)]
         found.append(Gap(name, title, needs, tuple(waiting)))
-    said = (Gap(one.id, f"{one.statement} ({one.source}; {one.confidence})", one.needs) for one in table.unmeasured)
-    return [*found, *said]
+    statements = (
+        Gap(one.id, f"{one.statement} ({one.source}; {one.confidence})", one.needs) for one in table.unmeasured
+    )
+    return [*found, *statements]
 
 
 def markdown() -> str:
