@@ -12,6 +12,7 @@ from mdrepro.training.engine.config import LoopConfig
 from mdrepro.training.recipes import quick
 from mdrepro.training.recipes.defaults import DROP, Values
 from mdrepro.training.recipes.quick import AUTOENCODING, PRETRAINING, SMALL_UNET
+from mdrepro.training.recipes.recipe import Recipe
 
 SD_LIKE: Values = {
     **SMALL_UNET,
@@ -63,6 +64,19 @@ AFTER_SD = quick.ROBUST.steps + int(quick.EVOLUTION["rounds"]) * quick.ROUND.ste
 """Updates from shapes-sd to shapes-snap."""
 ON_SHAPES = replace(quick.ON_SHAPES, sampling={"steps": 25, "guidance": 3.0})
 
+
+def half_decoder(name: str, unet: str, steps: int) -> Recipe:
+    """Half the width of shapes-vae's decoder, trained on latents that ``unet`` samples in so many steps."""
+    return replace(quick.ON_FRESH_SHAPES, parents=ON_SHAPES.parents).row(
+        name,
+        "synthetic",
+        replace(AUTOENCODING, steps=500, warmup=25),
+        unet=unet,
+        network={"share": 0.5},
+        options={"steps": steps, "guidance": 3.0},
+    )
+
+
 QUICK = (
     # wanted: which rules cost quality, at a tenth of shapes-base's training; measured in the table
     # mobilediffusion-ablation-quality
@@ -103,22 +117,8 @@ QUICK = (
     # SnapFusion: half the channels, squared difference of the images alone, on latents that shapes-base samples in
     # 4 steps (the paper: 50).
     # wanted: 30 dB to the images of shapes-vae; measured in snapfusion-decoder
-    replace(quick.ON_FRESH_SHAPES, parents=ON_SHAPES.parents).row(
-        "shapes-decoder-half",
-        "synthetic",
-        replace(AUTOENCODING, steps=500, warmup=25),
-        unet="shapes-base",
-        network={"share": 0.5},
-        options={"steps": 4, "guidance": 3.0},
-    ),
+    half_decoder("shapes-decoder-half", "shapes-base", 4),
     # The same on latents of shapes-sd, in 8 steps: the decoder of SnapFusion's whole system.
     # wanted: 30 dB to the images of shapes-vae
-    replace(quick.ON_FRESH_SHAPES, parents=ON_SHAPES.parents).row(
-        "shapes-sd-decoder-half",
-        "synthetic",
-        replace(AUTOENCODING, steps=500, warmup=25),
-        unet="shapes-sd",
-        network={"share": 0.5},
-        options={"steps": 8, "guidance": 3.0},
-    ),
+    half_decoder("shapes-sd-decoder-half", "shapes-sd", 8),
 )
