@@ -39,7 +39,6 @@ Batch = Annotated[int, typer.Option("--batch", min=1, help="Images at once.")]
 Against = Annotated[
     str | None, typer.Option("--against", metavar="PACKAGE", help="Also run this package, and explain a difference.")
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Of the bootstrap.")]
 
 
 @app.command()
@@ -48,7 +47,6 @@ def reconstruction(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Reconstructions of the same names and sizes.")],
     metrics: Metrics = None,
     against: Against = None,
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """PSNR, SSIM, MS-SSIM and LPIPS of images against their originals.
@@ -65,7 +63,7 @@ def reconstruction(
 
         _print_compared(head, *peers.against(reference, folder, against, wanted), as_json)
         return
-    scores = pairs.evaluate(reference, folder, wanted, seed=seed)
+    scores = pairs.evaluate(reference, folder, wanted)
     _print_scores(head | {"pairs": len(pairs.paired(reference, folder))}, scores, as_json)
     if wanted and any(score.value is None for score in scores):
         raise typer.Exit(1)
@@ -88,8 +86,8 @@ def image_sets(
     ] = "cosine",
     few: Few = False,
     against: Against = None,
-    resamples: Annotated[int, typer.Option(min=0, help="For an interval of FID; each costs an eigenproblem.")] = 0,
-    seed: Seed = 0,
+    interval: Annotated[bool, typer.Option("--interval", help="Of FID; costs 51 distances.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of FD-infinity's subsets.")] = 0,
     batch: Batch = 32,
     device: Device = "auto",
     download: Download = False,
@@ -127,7 +125,7 @@ def image_sets(
             raise BadInput("clip-score: name the backbone, with --clip clip or --clip open-clip")
         judge = main if clip is None else _encoder(clip, clip_weights, clip_sha256, download, on)
         judge = judge or _encoder(encoder, weights, sha256, download, on)
-    how = sets.Options(few=few, resamples=resamples, seed=seed, scale=scale, batch=batch)
+    how = sets.Options(few=few, interval=interval, seed=seed, scale=scale, batch=batch)
     scores = sets.evaluate(real, generated, wanted, encoder=main, clip=judge, captions=texts, options=how)
     head |= {"encoder": main.record() if main else None, "clip": judge.record() if judge else None}
     _print_scores(head, scores, as_json)

@@ -7,7 +7,7 @@ images, so that a run that was interrupted goes on.
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -22,18 +22,15 @@ from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import digest, replacing
 from mdrepro.data import coco, folders
 from mdrepro.data.coco import Chosen
-from mdrepro.evaluation import intervals
-from mdrepro.evaluation.intervals import SPREAD
-from mdrepro.evaluation.protocol import Setup, caption_count
-from mdrepro.evaluation.rows import Row
-from mdrepro.metrics.bootstrap import Interval
+from mdrepro.evaluation.protocol import Measure, Replicas, Setup
 from mdrepro.metrics.image import encoders, features, frechet, images, resizing, sets
 from mdrepro.metrics.image.catalogue import INCEPTION, VIT_G
-from mdrepro.metrics.image.clip_score import clip_score, cosines
+from mdrepro.metrics.image.clip_score import cosines
 from mdrepro.metrics.image.encoders import Encoder
 from mdrepro.metrics.image.networks import Texts
 from mdrepro.metrics.image.statistics import Array, Statistics
-from mdrepro.models.protocols import TextToImage
+from mdrepro.metrics.jackknife import means_without
+from mdrepro.models.protocols import Autoencoder, TextToImage
 from mdrepro.sampling import generate
 from mdrepro.sampling.manifest import SETTINGS, Manifest
 
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
 
 SIDE = 256  # px
 BATCH = 16
-RESAMPLES = 50  # seconds each, at 2,048 features of 30,000 images
 FID, CLIP = "legacy-pytorch", "open-clip"  # encoders, of `mdrepro.metrics.image.catalogue.ENCODERS`
 
 
@@ -87,8 +83,8 @@ class Coco:
     texts: Texts  # the captions' features
     folder: Path  # below which images are kept
     few: bool = False  # take fewer images than FID needs, and mark the numbers
-    resamples: int = RESAMPLES  # of FID's bootstrap
     batch: int = BATCH  # images at once
+    distance: str = "fid"
     label: str = ""
 
     @property
@@ -98,11 +94,6 @@ class Coco:
     @property
     def caption_set(self) -> str:
         return self.chosen.description
-
-    @property
-    def distance_to(self) -> str:
-        biased = "BIASED, fewer images than features: " if len(self.captions) <= self.fid.network.width else ""
-        return f"{biased}Frechet distance to all {self.reference.n} pictures of {self.chosen.row.pictures.name}"
 
     @property
     def scoring(self) -> str:
@@ -133,9 +124,6 @@ class Coco:
             raise NotAttempted(f"{paths.relative(folder)} has {present}: go on")
         return self.score(setup.describe(seed), image_set, time.perf_counter() - began if new else None)
 
-    def features(self, pipeline: TextToImage, setup: Setup, seed: int) -> Array:
-        return self.images(pipeline, setup, seed).features
-
     def decoded(
         self, pipelines: Mapping[str, TextToImage], setups: Mapping[str, Setup], seed: int
     ) -> dict[str, CocoImages]:
@@ -159,7 +147,7 @@ class Coco:
         similarity = cosines(known["clip"], self.texts.features)
         return CocoImages(description, image_set.files, known["fid"], similarity, seconds)
 
-    def best(self) -> dict[str, CocoImages]:
+    def references(self, autoencoder: Autoencoder) -> dict[str, CocoImages]:
         """None: the pictures themselves are no images of the captions at the models' size."""
         return {}
 
@@ -167,60 +155,28 @@ class Coco:
         """None: that would be another set of images to keep."""
         return {}
 
-    def rows(self, row: str, images: CocoImages) -> list[Row]:
-        base = f"{caption_count(images, self)}; {self.scoring}"
-        protocol = f"{self.distance_to}; {base}; 95 % bootstrap over images, {self.resamples} resamples"
-        clip = clip_score(images.similarity)
-        cells = [
-            self._distance(row, "fid_shapes", protocol, frechet.distance_interval, images.features),
-            Row.measured(row, self.column("clip_shapes"), clip, f"mean cosine; {base}; {SPREAD}"),
-        ]
-        if images.seconds is not None:
-            how = f"{base}; on {self.fid.device}, {self.batch} at once, decoder and text encoder included"
-            cells.append(Row(row, "seconds_per_image", images.seconds / len(images.files), how))
-        return cells
+    @property
+    def timing(self) -> str:
+        return f"on {self.fid.device}, {self.batch} at once"
 
-    def difference(self, row: str, column: str, first: Array, second: Array, description: str, before: str = "") -> Row:
-        drawn = f"95 % bootstrap over captions, {self.resamples} resamples"
-        protocol = f"{before}{self.distance_to}; {description}; {drawn}"
-        return self._distance(row, column, protocol, intervals.distance_difference, first, second)
+    @property
+    def measures(self) -> dict[str, Measure[CocoImages]]:
+        """FID as papers print it, with the bias of its number of images, and CLIP score."""
+        n, least = len(self.captions), self.fid.network.width + 1
+        short = f"FID of {least - 1} features needs at least {least} images, got {n}" if n < least else ""
+        biased = "BIASED, fewer images than features: " if short else ""
+        return {
+            "fid": Measure(
+                f"{biased}Frechet distance to all {self.reference.n} pictures of {self.chosen.row.pictures.name}",
+                "distance",
+                n,
+                lambda images: frechet.distances_without(self.reference, images.features),
+                "" if self.few else short,
+            ),
+            "clip": Measure("mean cosine", "mean", n, lambda images: means_without(images.similarity)),
+        }
 
-    def _distance(
-        self, row: str, column: str, protocol: str, measure: Callable[..., Interval], *features: Array
-    ) -> Row:
-        """A cell of FID, or why there is none."""
-        if reason := self._too_few():
-            return Row.absent(row, self.column(column), reason)
-        measured = measure(self.reference, *features, resamples=self.resamples, few=self.few)
-        return Row.measured(row, self.column(column), measured, protocol)
-
-    def _too_few(self) -> str:
-        least = self.fid.network.width + 1
-        few = len(self.captions) < least and not self.few
-        return f"FID of {least - 1} features needs at least {least} images, got {len(self.captions)}" if few else ""
-
-    def accuracy(self, row: str, images: CocoImages, protocol: str) -> list[Row]:
-        return []
-
-    def accuracy_difference(
-        self, row: str, column: str, images: CocoImages, other: CocoImages, protocol: str
-    ) -> list[Row]:
-        return []
-
-    def distance(self, images: CocoImages) -> float:
-        """FID. Raises BadInput for fewer captions than it needs."""
-        if reason := self._too_few():
-            raise BadInput(reason)
-        statistics = Statistics.of(images.features, self.reference.convention)
-        return frechet.distance(self.reference, statistics, few=self.few).value
-
-    def distances(self, images: CocoImages, counts: Array) -> Array:
-        """To the whole validation set, which stays as it is. Raises BadInput for fewer captions than FID needs."""
-        if reason := self._too_few():
-            raise BadInput(reason)
-        return frechet.distances_of_resamples(self.reference, images.features, counts)
-
-    def grid(self, measured: Mapping[str, CocoImages], count: int = 8) -> "Figure":
+    def grid(self, measured: Mapping[str, Replicas[CocoImages]], count: int = 8) -> "Figure":
         """The first captions' images, one line per row, below the pictures that the captions are of."""
         from PIL import Image
 
@@ -229,7 +185,7 @@ class Coco:
                 return np.asarray(image.convert("RGB").resize((SIDE, SIDE)))
 
         files: dict[str, Sequence[Path]] = {"COCO": self.chosen.files} if self.chosen.files else {}
-        files |= {row: images.files for row, images in measured.items()}
+        files |= {row: replicas[0].files for row, replicas in measured.items()}
         rows = {row: [picture(file) for file in shown[:count]] for row, shown in files.items()}
         return plotting.image_grid(rows, self.captions[:count])
 

@@ -1,24 +1,25 @@
 """FID-CLIP curves over guidance: models compared at equal FID, or at equal CLIP score, on the same captions and noise.
 
 A curve is the broken line through a model's points (CLIP score, FID) in the order of their guidance scales. Between two
-neighbouring scales both are interpolated linearly. A resample draws captions, the same ones of all points of all curves
-that are compared, so that it has a common FID and a common CLIP score of its own.
+neighbouring scales both are interpolated linearly. Of each training seed, and where a group of captions is left out,
+the curves that are compared have a common FID and a common CLIP score of their own.
 """
 
 import itertools
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 from mdrepro.core import plotting
 from mdrepro.core.errors import BadInput
-from mdrepro.evaluation.protocol import Evaluation, Scored
+from mdrepro.evaluation import estimators
+from mdrepro.evaluation.protocol import Evaluation, Replicas, Scored
 from mdrepro.evaluation.rows import Row
-from mdrepro.metrics.bootstrap import Interval
-from mdrepro.metrics.image import frechet
 from mdrepro.metrics.image.statistics import Array
+from mdrepro.metrics.jackknife import Estimate
+from mdrepro.papers.schema import Derived
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +34,9 @@ COLUMNS = (BEST_FID, BEST_CLIP, CLIP_AT_FID, FID_AT_CLIP)
 
 @dataclass(frozen=True)
 class Curve(Generic[Scored]):
-    """One model at rising guidance scales w, with scored images at each, image i always of the same caption and noise.
+    """One model at rising guidance scales w, with scored images of each training seed at each.
+
+    Image i is always of the same caption and noise.
 
     ``description``: how its images are made, without the guidance. Raises BadInput for scales that do not rise, fewer
     than two of them, or points that are not one per scale.
@@ -41,7 +44,7 @@ class Curve(Generic[Scored]):
 
     description: str
     scales: tuple[float, ...]
-    points: tuple[Scored, ...]
+    points: tuple[Replicas[Scored], ...]
 
     def __post_init__(self) -> None:
         rising = all(first < second for first, second in itertools.pairwise(self.scales))
@@ -51,7 +54,7 @@ class Curve(Generic[Scored]):
                 "the one before, with a point each"
             )
 
-    def point(self, scale: float) -> Scored:
+    def point(self, scale: float) -> Replicas[Scored]:
         """The images at a guidance scale. Raises BadInput where the curve has none."""
         if scale not in self.scales:
             raise BadInput(f"guidance {scale:g} is no point of this curve: expected one of {_listed(self.scales)}")
@@ -60,48 +63,51 @@ class Curve(Generic[Scored]):
 
 @dataclass(frozen=True)
 class Levels:
-    """FID and CLIP score of a curve's points over n captions, (1 + resamples, scales); the first row is as measured."""
+    """FID and CLIP score of a curve's points on n captions, as measured and without each group: (seeds, 1 + G, scales).
+
+    ``protocol``: how FID was measured.
+    """
 
     description: str
     scales: tuple[float, ...]
     n: int
     fid: Array
     clip: Array
-
-
-def counts(n: int, resamples: int) -> Array:
-    """How often each of n captions is drawn, (1 + resamples, n); in the first row once, which is as measured."""
-    return np.concatenate([np.ones((1, n)), frechet.draws(n, resamples, 0)])
+    protocol: str = ""
 
 
 def levels(curves: Mapping[Key, Curve[Scored]], scored: Evaluation[Scored]) -> dict[Key, Levels]:
-    """FID and CLIP score of all points of all curves, as measured and in resamples of their captions.
+    """FID and CLIP score of all points of all curves, as measured and without each group of captions.
 
     A curve that stands under several names is measured once. Raises BadInput for another number of captions in one of
-    them, or as ``scored.distances``.
+    them, or where the distance cannot be measured.
     """
     n = len(scored.captions)
-    sizes = {len(images.similarity) for curve in curves.values() for images in curve.points}
+    sizes = {len(images.similarity) for curve in curves.values() for point in curve.points for images in point}
     if sizes != {n}:
         raise BadInput(f"curves of {sorted(sizes)} captions: expected {n}, those of the evaluation")
-    drawn = counts(n, scored.resamples)
+    fid, clip = scored.measures[scored.distance], scored.measures[scored.column("clip_shapes")]
+    if fid.reason:
+        raise BadInput(fid.reason)
     measured: dict[int, Levels] = {}
     for curve in curves.values():
         if id(curve) not in measured:
-            fid = np.stack([scored.distances(images, drawn) for images in curve.points], axis=1)
-            clip = np.stack([drawn @ images.similarity / n for images in curve.points], axis=1)
-            measured[id(curve)] = Levels(curve.description, curve.scales, n, fid, clip)
+            both = [
+                np.stack([estimators.estimate(one, point).values for point in curve.points], axis=-1)
+                for one in (fid, clip)
+            ]
+            measured[id(curve)] = Levels(curve.description, curve.scales, n, both[0], both[1], fid.protocol)
     return {name: measured[id(curve)] for name, curve in curves.items()}
 
 
 def common_fid(compared: Iterable[Levels]) -> Array:
-    """The largest of the curves' lowest FIDs, plus a tenth, (1 + resamples,)."""
-    return (1 + MORE_FID) * np.max([one.fid.min(axis=1) for one in compared], axis=0)
+    """The largest of the curves' lowest FIDs, plus a tenth: of values (..., scales), (...)."""
+    return (1 + MORE_FID) * np.max([one.fid.min(axis=-1) for one in compared], axis=0)
 
 
 def common_clip(compared: Iterable[Levels]) -> Array:
-    """The smallest of the curves' highest CLIP scores, less a hundredth of it, (1 + resamples,)."""
-    least = np.min([one.clip.max(axis=1) for one in compared], axis=0)
+    """The smallest of the curves' highest CLIP scores, less a hundredth of it: of values (..., scales), (...)."""
+    least = np.min([one.clip.max(axis=-1) for one in compared], axis=0)
     return least - LESS_CLIP * np.abs(least)
 
 
@@ -124,35 +130,33 @@ def lowest_fid(fid_rk: Array, clip_rk: Array, at_least_r: Array) -> Array:
     return -highest_clip(-clip_rk, -fid_rk, -at_least_r)
 
 
-def compare(panel: Mapping[str, Levels]) -> dict[str, dict[str, Array]]:
-    """The values of `COLUMNS` for each curve that is compared, as measured and in resamples, (1 + resamples,) each."""
+def compare(panel: Mapping[str, Levels]) -> dict[str, dict[str, Estimate]]:
+    """The values of `COLUMNS` for each curve that is compared, by the training seeds that all of them have."""
+    seeds = min(len(one.fid) for one in panel.values())
+    panel = {row: replace(one, fid=one.fid[:seeds], clip=one.clip[:seeds]) for row, one in panel.items()}
     fid, clip = common_fid(panel.values()), common_clip(panel.values())
+
+    def read(at: Callable[[Array, Array, Array], Array], one: Levels, bound: Array) -> Array:
+        flat = (values.reshape(-1, values.shape[-1]) for values in (one.fid, one.clip))
+        return at(next(flat), next(flat), bound.ravel()).reshape(bound.shape)
+
     return {
         row: {
-            BEST_FID: one.fid.min(axis=1),
-            BEST_CLIP: one.clip.max(axis=1),
-            CLIP_AT_FID: highest_clip(one.fid, one.clip, fid),
-            FID_AT_CLIP: lowest_fid(one.fid, one.clip, clip),
+            BEST_FID: Estimate(one.fid.min(axis=-1), one.n),
+            BEST_CLIP: Estimate(one.clip.max(axis=-1), one.n),
+            CLIP_AT_FID: Estimate(read(highest_clip, one, fid), one.n),
+            FID_AT_CLIP: Estimate(read(lowest_fid, one, clip), one.n),
         }
         for row, one in panel.items()
     }
 
 
-def interval(values: Array, n: int) -> Interval:
-    """A measured value and its resamples, (1 + resamples,), as a 95 % interval over n captions.
-
-    Resamples are moved to have the measured one as their mean, as `frechet.distance_interval` does and says why.
-    """
-    drawn = frechet.centred_interval(float(values[0]), values[1:], n)
-    return Interval(drawn.value, min(drawn.low, drawn.value), max(drawn.high, drawn.value), n)
-
-
 def rows(panel: Mapping[str, Levels], scored: Evaluation[Scored], controls: Mapping[str, str]) -> list[Row]:
-    """Cells of the curves of a panel: `COLUMNS`, and ratios, ``..._ratio``, of two curves in the same resamples.
+    """Cells of the curves of a panel: `COLUMNS`, and ratios, ``..._ratio``, of two curves in pairs.
 
     ``controls``: of the table; a ratio is of two rows of this panel.
     """
-    fid, clip = common_fid(panel.values())[0], common_clip(panel.values())[0]
+    fid, clip = (float(common(panel.values())[:, 0].mean()) for common in (common_fid, common_clip))
     others = ", ".join(panel)
     points = {
         BEST_FID: "lowest of the scales",
@@ -162,18 +166,18 @@ def rows(panel: Mapping[str, Levels], scored: Evaluation[Scored], controls: Mapp
     }
     measured, cells = compare(panel), []
     for row, one in panel.items():
-        for column, values in measured[row].items():
+        for column, value in measured[row].items():
             protocol = (
                 f"{points[column]}; guidance {_listed(one.scales)}; {one.description}; {one.n} {scored.caption_set}; "
-                f"{scored.distance_to}; {scored.scoring}; 95 % bootstrap over captions, {len(one.fid) - 1} resamples, "
-                "the same of all curves"
+                f"{one.protocol}; {scored.scoring}"
             )
-            cells.append(Row.measured(row, scored.column(column), interval(values, one.n), protocol))
+            found = value.distance() if column in (BEST_FID, FID_AT_CLIP) else value.mean()
+            cells.append(estimators.cell(row, scored.column(column), found, protocol))
             other = controls.get(f"{row}/{column}_ratio")
             if other in measured:
-                ratio = interval(values / measured[other][column], one.n)
-                protocol = f"over that of row {other}; {protocol}"
-                cells.append(Row.measured(row, scored.column(f"{column}_ratio"), ratio, protocol))
+                how, pair = Derived(by="ratio", to=other), (value, measured[other][column])
+                ratio = scored.column(f"{column}_ratio")
+                cells.append(estimators.derived(row, ratio, how, pair, other, protocol))
     return cells
 
 
@@ -183,9 +187,10 @@ def draw(axis: "Axes", panel: Mapping[str, Levels], title: str, label: str = "[s
 
     colours = sns.color_palette("colorblind", len(panel))
     for colour, (row, one) in zip(colours, panel.items(), strict=True):
-        axis.plot(one.clip[0], one.fid[0], marker="o", markersize=3.5, linewidth=1.4, color=colour, label=row)
+        clip, fid = (values[:, 0].mean(axis=0) for values in (one.clip, one.fid))
+        axis.plot(clip, fid, marker="o", markersize=3.5, linewidth=1.4, color=colour, label=row)
         for index in (0, -1):
-            point = (one.clip[0, index], one.fid[0, index])
+            point = (clip[index], fid[index])
             plotting.annotate(axis, f"{one.scales[index]:g}", point, (3, 3), fontsize=7, color=colour)
     plotting.title(axis, title)
     axis.locator_params(axis="x", nbins=5)

@@ -15,13 +15,12 @@ from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, check
 from mdrepro.data.coco import DRAWN
 from mdrepro.diffusion.samplers import SAMPLERS
-from mdrepro.evaluation import networks
+from mdrepro.evaluation import estimators, networks
 from mdrepro.evaluation.coco import Coco
 from mdrepro.evaluation.coco import load as load_coco
 from mdrepro.evaluation.curves import Curve
-from mdrepro.evaluation.protocol import Evaluation, Scored, Setup
+from mdrepro.evaluation.protocol import Evaluation, Replicas, Scored, Setup
 from mdrepro.evaluation.scenes import Scenes, Scorers
-from mdrepro.metrics.image.statistics import Array
 from mdrepro.models.pipeline import MobileDiffusionPipeline
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import PUBLISHED, DeclaredSetup, Parameter, Table, Tier
@@ -36,8 +35,10 @@ SHAPES = "shapes"
 OWN = "own"
 
 
-def rows_of(table: str, tier: str, **parameters: Parameter) -> "Experiment":
+def rows_of(table: str, tier: str, seeds: int | None = None, **parameters: Parameter) -> "Experiment":
     """The rows of a table at a tier, with those of the notebook's parameters that the YAML's rows refer to.
+
+    ``seeds``: by how many training seeds each row is measured; None: as the tier declares.
 
     Raises BadInput for an unknown table or tier, one without declared networks, a parameter that is missing, wrong or
     of no row, or a row of the YAML with an unknown recipe, sampler or removal.
@@ -45,7 +46,7 @@ def rows_of(table: str, tier: str, **parameters: Parameter) -> "Experiment":
     spec, known = ledger.find(table), ledger.check_tier(tier)
     if strange := sorted(set(parameters) - references(spec, known)):
         raise BadInput(f"no row of {table} at tier {tier} refers to {', '.join(strange)}")
-    return Experiment(spec, known, parameters)
+    return Experiment(spec, known, parameters, seeds)
 
 
 def references(table: Table, tier: Tier) -> set[str]:
@@ -58,18 +59,21 @@ class Experiment:
     """The rows of a table at a tier, and what made them, by the parameters of its notebook.
 
     Attributes:
-        setups: how each row's images are made.
+        setups: how each row's images are made, by the recipe's own training seed.
+        seeds: by how many training seeds a row is measured that does not declare fewer.
         controls: the row that a derived cell compares its row with, by ``row/column``.
         scorers: recipes of the networks that score scenes: the reader's and CLIP's.
     """
 
-    def __init__(self, table: Table, tier: Tier, parameters: Mapping[str, Parameter]) -> None:
+    def __init__(self, table: Table, tier: Tier, parameters: Mapping[str, Parameter], seeds: int | None = None) -> None:
         if not table.networks(tier):
             raise BadInput(f"{table.id} declares no networks at tier {tier}")
         self.table, self.tier = table.id, tier
+        self.seeds = table.tiers[tier].seeds if seeds is None else seeds
         self.setups = self.declared(parameters)
+        self._denoisers = {row: one.denoisers(self.seeds) for row, one in table.networks(tier).items()}
         self.controls = table.controls
-        self.scorers, self.recipes = table.tiers[tier].scorers, table.recipes(tier)
+        self.scorers, self.recipes = table.tiers[tier].scorers, table.recipes(tier, self.seeds)
         self._pipelines: dict[tuple[str, str, str], MobileDiffusionPipeline] = {}
         self._credits: dict[str, dict[str, Run]] = {}
 
@@ -118,9 +122,14 @@ class Experiment:
         reader, clip = (self.runs[name] for name in self.scorers)
         return Scenes.load(Scorers.load(reader, clip), images)
 
-    def pipeline(self, row: str) -> MobileDiffusionPipeline:
-        """Text to image as the row declares it, loaded once."""
-        setup = self.setups[row]
+    def replicas(self, row: str) -> tuple[Setup, ...]:
+        """How a row's images are made, by each training seed."""
+        own, *others = self.setups[row], *self._denoisers[row][1:]
+        return own, *(replace(own, recipe=recipe) for recipe in others)
+
+    def pipeline(self, row: str, replica: int = 0) -> MobileDiffusionPipeline:
+        """Text to image as the row declares it, by one of its training seeds; loaded once."""
+        setup = self.replicas(row)[replica] if replica else self.setups[row]
         key = setup.recipe, setup.decoder, setup.removed
         if key not in self._pipelines:
             self._pipelines[key] = self._load(setup)
@@ -138,36 +147,44 @@ class Experiment:
             pipeline.unet.replay(f"remove {name}" for name in networks.REMOVALS[setup.removed](pipeline.unet.layout))
         return pipeline
 
-    def images(self, row: str, scored: Evaluation[Scored], *, seed: int, guidance: float | None = None) -> Scored:
-        """Images of the captions as the row declares them, or with another w, scored.
+    def images(
+        self, row: str, scored: Evaluation[Scored], *, seed: int, guidance: float | None = None
+    ) -> Replicas[Scored]:
+        """Images of the captions as the row declares them, or with another w, scored; of each training seed.
 
         Raises BadInput where a network is not of the run that the row declares.
         """
-        setup = self.setups[row]
-        if guidance is not None:
-            setup = replace(setup, guidance=guidance)
-        return scored.images(self._credited(row, scored), setup, seed)
+        made = []
+        for number, setup in enumerate(self.replicas(row)):
+            used = setup if guidance is None else replace(setup, guidance=guidance)
+            made.append(scored.images(self._credited(row, scored, number), used, seed))
+        return tuple(made)
 
-    def features(self, row: str, scored: Evaluation[Scored], *, seed: int) -> Array:
-        """Features of such images, (n, width); errors as for `images`."""
-        return scored.features(self._credited(row, scored), self.setups[row], seed)
-
-    def measure(self, scored: Evaluation[Scored], *, seed: int, timed: bool = True) -> dict[str, Scored]:
+    def measure(self, scored: Evaluation[Scored], *, seed: int, timed: bool = True) -> dict[str, Replicas[Scored]]:
         """Images of all rows from the same noise, and the reference images, by row; errors as for `images`.
 
         A row with guidance scales has the images of the scale of the lowest distance. Without ``timed`` how long each
         row's images took is not kept.
         """
-        measured: dict[str, Scored] = {}
+        measured: dict[str, Replicas[Scored]] = {}
         for row, setup in self.setups.items():
             points = [self.images(row, scored, seed=seed, guidance=w) for w in setup.scales or (setup.guidance,)]
-            images = min(points, key=scored.distance) if setup.scales else points[0]
-            print(f"{row}: {images.seconds or 0:.0f} s for {len(scored.captions)} images", flush=True)
-            measured[row] = images if timed else images.untimed()
-        return measured | dict(scored.best())
+            replicas = points[0]
+            if setup.scales:
+                distance = scored.measures[scored.distance]
+                replicas = min(points, key=lambda point: estimators.estimate(distance, point).value)
+            spent = sum(images.seconds or 0 for images in replicas)
+            print(f"{row}: {spent:.0f} s for {len(replicas)} x {len(scored.captions)} images", flush=True)
+            measured[row] = replicas if timed else tuple(images.untimed() for images in replicas)
+        return measured | self.references(scored)
 
-    def decoded(self, scored: Evaluation[Scored], *, seed: int, guidance: float) -> dict[str, Scored]:
-        """Images of all rows from the same latents.
+    def references(self, scored: Evaluation[Scored]) -> dict[str, Replicas[Scored]]:
+        """Images that no denoiser makes, by row: the autoencoder is the one that the first row's network comes with."""
+        found = scored.references(self.pipeline(next(iter(self.setups))).vae)
+        return {row: (images,) for row, images in found.items()}
+
+    def decoded(self, scored: Evaluation[Scored], *, seed: int, guidance: float) -> dict[str, Replicas[Scored]]:
+        """Images of all rows from the same latents, of each training seed of the network that makes these.
 
         Raises BadInput where the rows differ in more than their decoder, or as `images`.
         """
@@ -176,8 +193,12 @@ class Experiment:
             raise BadInput(
                 f"{self.table}: rows {', '.join(setups)} share latents: expected to differ in their decoder alone"
             )
-        pipelines = {row: self._credited(row, scored) for row in self.setups}
-        return scored.decoded(pipelines, setups, seed) | dict(scored.best())
+        by_replica = []
+        for number in range(min(len(self.replicas(row)) for row in self.setups)):
+            pipelines = {row: self._credited(row, scored, number) for row in self.setups}
+            named = {row: replace(self.replicas(row)[number], guidance=guidance) for row in self.setups}
+            by_replica.append(scored.decoded(pipelines, named, seed))
+        return {row: tuple(one[row] for one in by_replica) for row in self.setups} | self.references(scored)
 
     def curves(
         self, scored: Evaluation[Scored], *, seed: int, rows: Iterable[str] | None = None
@@ -190,17 +211,20 @@ class Experiment:
         by_row: dict[str, Curve[Scored]] = {}
         for row in [row for row, setup in self.setups.items() if setup.scales] if rows is None else rows:
             setup = self.setups[row]
-            self._credited(row, scored)
+            for number in range(len(self.replicas(row))):
+                self._credited(row, scored, number)
             if setup not in traced:
                 points = [self.images(row, scored, seed=seed, guidance=scale) for scale in setup.scales]
-                spent = sum(point.seconds or 0.0 for point in points)
-                images = f"{len(points)} x {len(scored.captions)} images"
+                spent = sum(images.seconds or 0.0 for point in points for images in point)
+                images = f"{len(points)} x {len(points[0])} x {len(scored.captions)} images"
                 print(f"{setup.recipe}, {setup.steps} steps: {spent:.0f} s for {images}", flush=True)
                 traced[setup] = Curve(f"{setup.model}, seed {seed}", setup.scales, tuple(points))
             by_row[row] = traced[setup]
         return by_row
 
-    def point(self, row: str, traced: Mapping[str, Curve[Scored]], scored: Evaluation[Scored], *, seed: int) -> Scored:
+    def point(
+        self, row: str, traced: Mapping[str, Curve[Scored]], scored: Evaluation[Scored], *, seed: int
+    ) -> Replicas[Scored]:
         """Images of a row: the point of a curve of the same network, steps and sampler, or else made now.
 
         Curves are by row, of the captions of ``scored`` and the same noise. Raises BadInput where the row's guidance is
@@ -209,13 +233,14 @@ class Experiment:
         setup = replace(self.setups[row], scales=())
         for other, curve in traced.items():
             if replace(self.setups[other], scales=(), guidance=setup.guidance) == setup:
-                self._credited(row, scored)
+                for number in range(len(self.replicas(row))):
+                    self._credited(row, scored, number)
                 return curve.point(setup.guidance)
         return self.images(row, scored, seed=seed)
 
-    def _credited(self, row: str, scored: Evaluation[Scored]) -> MobileDiffusionPipeline:
+    def _credited(self, row: str, scored: Evaluation[Scored], replica: int = 0) -> MobileDiffusionPipeline:
         """The row's pipeline, after noting which runs its networks and the scorers were loaded from."""
-        pipeline, setup = self.pipeline(row), self.setups[row]
+        pipeline, setup = self.pipeline(row, replica), self.replicas(row)[replica]
         credit = loaded.runs_of(pipeline.components)
         self._require(row, "denoiser", credit.get("unet"), setup.recipe)
         if setup.decoder:
@@ -224,7 +249,7 @@ class Experiment:
             self._require(row, f"scorer ({name})", run := loaded.run_of(network), recipe)
             if run is not None:
                 credit[name] = run
-        self._credits[row] = credit
+        self._credits.setdefault(row, {}).update({run.recipe.name: run for run in credit.values()})
         return pipeline
 
     def _require(self, row: str, part: str, run: Run | None, recipe: str) -> None:
@@ -243,17 +268,19 @@ class Experiment:
 
         Raises BadInput where a row is not made as the YAML declares it with these parameters, or no images of it were.
         """
-        if self.setups != self.declared(parameters):
+        if self.setups != self.declared(parameters) or self.seeds != parameters.get("seeds", self.seeds):
             raise BadInput(f"{self.table}: its rows were not made with the notebook's parameters as they are now")
         declared = [row for row in self.setups if row in measured]
-        if lacking := [row for row in declared if row not in self._credits]:
-            raise BadInput(f"{self.table}: row {lacking[0]} has a number, and no images of it were made")
-        runs = {run.recipe.name: run for row in declared for run in self._credits[row].values()}
+        for row in declared:
+            made = {PUBLISHED, *self._credits.get(row, {})}
+            if lacking := [setup.recipe for setup in self.replicas(row) if setup.recipe not in made]:
+                raise BadInput(f"{self.table}: row {row} has a number, and no images of it by {lacking[0]} were made")
+        runs = {name: run for row in declared for name, run in self._credits[row].items()}
         rows = {}
         for row in declared:
             fields = {name: value for name, value in vars(self.setups[row]).items() if value not in ("", ())}
-            keys = {run.recipe.name: run.record["key"] for run in self._credits[row].values()}
-            rows[row] = fields | {"network": self.setups[row].network, "keys": keys}
+            keys = {name: run.record["key"] for name, run in self._credits[row].items()}
+            rows[row] = fields | {"network": self.setups[row].network, "seeds": len(self.replicas(row)), "keys": keys}
         return rows, {name: run.file for name, run in sorted(runs.items())}
 
 

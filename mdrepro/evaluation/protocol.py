@@ -4,15 +4,14 @@ Images are scored on scenes that the program draws (`mdrepro.evaluation.scenes`)
 Tables name columns as on scenes; `Evaluation.column` gives their names where they are measured.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
 
-from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.image.statistics import Array
-from mdrepro.models.protocols import TextToImage
+from mdrepro.models.protocols import Autoencoder, TextToImage
 from mdrepro.papers.schema import network_name
 
 if TYPE_CHECKING:
@@ -76,15 +75,40 @@ class ScoredImages(Protocol):
 
 
 Scored = TypeVar("Scored", bound=ScoredImages)
+Replicas = Sequence[Scored]
+"""Images of one row by networks that differ in their training seed alone, of the same captions and noises."""
+REFERENCES = ("real", "autoencoder")
+"""Rows that no denoiser makes: what the best one could show, and what the autoencoder alone costs."""
+
+
+@dataclass(frozen=True)
+class Measure(Generic[Scored]):
+    """What one column says of a set of images.
+
+    Args:
+        protocol: what it is, in a few words.
+        kind: which interval it has, of those of `mdrepro.metrics.jackknife.Estimate`.
+        n: captions that it rests on.
+        without: its value, and without each group of captions: (1 + G,), see `mdrepro.metrics.jackknife`.
+        reason: why it cannot be measured here.
+        not_of: rows of which it says nothing.
+    """
+
+    protocol: str
+    kind: Literal["mean", "share", "distance"]
+    n: int
+    without: Callable[[Scored], Array]
+    reason: str = ""
+    not_of: tuple[str, ...] = ()
 
 
 class Evaluation(Protocol[Scored]):
     """Captions to make images of, and what scores them.
 
     ``captions``: one per image. ``caption_set``: which these are. ``scoring``: what scores. ``networks``: the trained
-    networks that score, by name, in the order of the table's scorers; none where others' weights score.
-    ``distance_to``: what `distances` are to. ``resamples``: of their intervals. ``label``: what follows the names of
-    the scores in figures.
+    networks that score, by name, in the order of the table's scorers; none where others' weights score. ``measures``:
+    what is measured, by column. ``distance``: the column of the distance that curves show. ``timing``: on what images
+    are made. ``label``: what follows the names of the scores in figures.
     """
 
     @property
@@ -96,9 +120,11 @@ class Evaluation(Protocol[Scored]):
     @property
     def networks(self) -> Mapping[str, nn.Module]: ...
     @property
-    def distance_to(self) -> str: ...
+    def measures(self) -> Mapping[str, Measure[Scored]]: ...
     @property
-    def resamples(self) -> int: ...
+    def distance(self) -> str: ...
+    @property
+    def timing(self) -> str: ...
     @property
     def label(self) -> str: ...
 
@@ -108,43 +134,19 @@ class Evaluation(Protocol[Scored]):
     def images(self, pipeline: TextToImage, setup: Setup, seed: int) -> Scored:
         """Images of the captions, scored; arguments and errors as for `mdrepro.sampling.generate.images`."""
 
-    def features(self, pipeline: TextToImage, setup: Setup, seed: int) -> Array:
-        """Features of such images, (n, width)."""
-
     def decoded(
         self, pipelines: Mapping[str, TextToImage], setups: Mapping[str, Setup], seed: int
     ) -> dict[str, Scored]:
         """Images by row of pipelines and setups that differ in their decoder alone, from the same latents."""
 
-    def best(self) -> Mapping[str, Scored]:
-        """Reference images scored as if they were a row's, by row."""
+    def references(self, autoencoder: Autoencoder) -> Mapping[str, Scored]:
+        """Images of rows that no denoiser makes, `REFERENCES`; none on COCO."""
 
     def at_half_resolution(self, images: Scored) -> Mapping[str, Scored]:
         """The images at half of their resolution and back, scored, as row ``half-resolution``; none on COCO."""
 
-    def rows(self, row: str, images: Scored) -> list[Row]:
-        """Cells of one row: Fréchet distance, CLIP score, accuracies, and time where all images were made now."""
-
-    def difference(self, row: str, column: str, first: Array, second: Array, description: str, before: str = "") -> Row:
-        """Fréchet distance of ``first`` less that of ``second``, (noises, captions, width) each, drawn in pairs.
-
-        ``before`` and ``description`` go into the protocol, before and after what the distance is to.
-        """
-
-    def accuracy(self, row: str, images: Scored, protocol: str) -> list[Row]:
-        """Attribute accuracy of a row; empty where no attributes are known."""
-
-    def accuracy_difference(self, row: str, column: str, images: Scored, other: Scored, protocol: str) -> list[Row]:
-        """Attribute accuracy of a row less that of another; empty where no attributes are known."""
-
-    def distance(self, images: Scored) -> float:
-        """Fréchet distance as it stands in `rows`."""
-
-    def distances(self, images: Scored, counts: Array) -> Array:
-        """Fréchet distances (resamples,) of images drawn ``counts`` (resamples, n) times."""
-
-    def grid(self, measured: Mapping[str, Scored]) -> "Figure":
-        """The first captions' images, one line per row."""
+    def grid(self, measured: Mapping[str, Replicas[Scored]]) -> "Figure":
+        """The first captions' images by the first training seed, one line per row."""
 
 
 def caption_count(images: ScoredImages, scored: Evaluation[Scored]) -> str:

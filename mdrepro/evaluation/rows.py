@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from mdrepro.metrics.bootstrap import Interval
+    from mdrepro.metrics.jackknife import Interval
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Row:
     n: int | None = None  # independent samples (photographs, images, runs) that it rests on; None when exact
     ci_low: float | None = None  # 95 % interval; None when exact
     ci_high: float | None = None
+    by_seed: tuple[float, ...] = ()  # the value of each training seed; none where no network was trained for it
     reason: str = ""  # why it was not attempted and how to get what is missing
 
     def __post_init__(self) -> None:
@@ -36,7 +37,16 @@ class Row:
     @classmethod
     def measured(cls, row: str, column: str, interval: "Interval", protocol: str) -> Self:
         """A row of an estimate with its interval and number of samples."""
-        return cls(row, column, interval.value, protocol, n=interval.n, ci_low=interval.low, ci_high=interval.high)
+        return cls(
+            row,
+            column,
+            interval.value,
+            protocol,
+            n=interval.n,
+            ci_low=interval.low,
+            ci_high=interval.high,
+            by_seed=interval.by_seed,
+        )
 
     @classmethod
     def absent(cls, row: str, column: str, reason: str) -> Self:

@@ -16,17 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdrepro.core import plotting
-from mdrepro.core.errors import BadInput
 from mdrepro.data.shapes import Scene, Shapes, caption, render
-from mdrepro.evaluation import intervals, networks
-from mdrepro.evaluation.intervals import RESAMPLES, SPREAD
-from mdrepro.evaluation.protocol import Setup, caption_count
-from mdrepro.evaluation.rows import Row
-from mdrepro.metrics.image import frechet
-from mdrepro.metrics.image.clip_score import clip_score
+from mdrepro.evaluation import networks
+from mdrepro.evaluation.protocol import Measure, Replicas, Setup
+from mdrepro.metrics.image import frechet, kernel
 from mdrepro.metrics.image.scenes import Judgement, clip_cosines, judge
-from mdrepro.metrics.image.statistics import Array, Convention, Statistics, as_features
-from mdrepro.models.latents import to_image
+from mdrepro.metrics.image.statistics import Array, Convention, Statistics
+from mdrepro.metrics.jackknife import means_without, unbiased
+from mdrepro.models.latents import to_image, to_latent
 from mdrepro.models.protocols import Autoencoder, TextToImage
 from mdrepro.models.scenes.clip import SceneClip
 from mdrepro.models.scenes.reader import SceneReader
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REFERENCE = 5000  # real renders of other scenes of the test split
-CURVE_RESAMPLES = 500
 BATCH = 50  # images at once
 
 
@@ -82,13 +78,10 @@ class SceneImages:
     def batches(self) -> Iterator[Tensor]:
         yield self.images
 
-    def attributes(self) -> list[Array]:
-        """Right (1) or wrong (0), of each image's attributes."""
-        return [np.array(judgement.attributes(), float) for judgement in self.judgements]
-
-    def scenes(self) -> list[Array]:
-        """Whether all of an image's attributes are right."""
-        return [np.array([float(all(judgement.attributes()))]) for judgement in self.judgements]
+    def right(self) -> Array:
+        """Right attributes, all attributes, and whether all are right, of each image: (n, 3)."""
+        each = [judgement.attributes() for judgement in self.judgements]
+        return np.array([(sum(one), len(one), all(one)) for one in each], np.float64)
 
 
 def prompts(scenes: Sequence[Scene]) -> list[str]:
@@ -133,29 +126,10 @@ def decode(decoder: Autoencoder, latents: Tensor, batch: int = BATCH) -> Tensor:
     return torch.cat([to_image(decoder, part, "uint8") for part in latents.split(batch)])
 
 
-def distances_to_renders(images: Array, renders: Array, counts: Array) -> Array:
-    """Fréchet distances of images to the renders of the same captions, (resamples,), both drawn ``counts`` times.
-
-    On 400 validation captions a student of 8 steps (w 1.5) has 0.28 then, with a standard error of 0.06; to 3,000
-    renders of other captions it has 2.6 with one of 1.4, and the 400 renders themselves have 2.1. With features
-    (n, width) of both, counts are (resamples, n). Raises BadInput where the two differ in shape, or have fewer rows
-    than features + 1.
-    """
-    x_nd, y_nd = as_features(images), as_features(renders)
-    n, width = x_nd.shape
-    if y_nd.shape != x_nd.shape or n <= width:
-        raise BadInput(
-            f"features of {x_nd.shape} images and {y_nd.shape} renders: expected as many of both, and at least "
-            f"{width + 1} of {width} features"
-        )
-    pairs, distances = np.concatenate([x_nd, y_nd], axis=1), []
-    for counts_n in counts:
-        n = counts_n.sum()
-        mean = counts_n @ pairs / n
-        rows = (pairs - mean) * np.sqrt(counts_n)[:, None]
-        covariances = [part.T @ part / (n - 1) for part in (rows[:, :width], rows[:, width:])]
-        distances.append(frechet.frechet_distance(mean[:width], covariances[0], mean[width:], covariances[1]))
-    return np.array(distances)
+@torch.inference_mode()
+def autoencoded(autoencoder: Autoencoder, images: Tensor, batch: int = BATCH) -> Tensor:
+    """Images as they come out of the autoencoder, by the mean of their latent; uint8 (n, 3, 64, 64) both."""
+    return torch.cat([to_image(autoencoder, to_latent(autoencoder, x, "uint8"), "uint8") for x in images.split(batch)])
 
 
 @dataclass(frozen=True)
@@ -166,9 +140,8 @@ class Scenes:
     scenes: Sequence[Scene]
     reference: Statistics
     renders: SceneImages
-    resamples: int = CURVE_RESAMPLES
     caption_set: str = "captions of the test split"
-    distance_to: str = "Frechet distance to the same captions' own renders"
+    distance: str = "distance_shapes"
     label: str = "[shapes]"
 
     @classmethod
@@ -197,9 +170,6 @@ class Scenes:
         images = self._generate(pipeline, setup, seed)
         return score(setup.describe(seed), images, self.scenes, self.scorers, time.perf_counter() - began)
 
-    def features(self, pipeline: TextToImage, setup: Setup, seed: int) -> Array:
-        return features(self.scorers.reader, self._generate(pipeline, setup, seed))
-
     def _generate(self, pipeline: TextToImage, setup: Setup, seed: int) -> Tensor:
         return generate.images(pipeline, self.captions, seed=seed, batch=BATCH, **setup.sampling)
 
@@ -213,9 +183,11 @@ class Scenes:
             for row, pipeline in pipelines.items()
         }
 
-    def best(self) -> dict[str, SceneImages]:
-        """The scenes' own renders as row ``real``."""
-        return {"real": self.renders}
+    def references(self, autoencoder: Autoencoder) -> dict[str, SceneImages]:
+        """The scenes' own renders as row ``real``, and these through the autoencoder."""
+        there_and_back = autoencoded(autoencoder, self.renders.images)
+        described = "the scenes' own renders, through the autoencoder"
+        return {"real": self.renders, "autoencoder": score(described, there_and_back, self.scenes, self.scorers)}
 
     def at_half_resolution(self, images: SceneImages) -> dict[str, SceneImages]:
         small = F.avg_pool2d(images.images.float(), 2)
@@ -223,49 +195,60 @@ class Scenes:
         described = f"{images.description}, at half of their resolution and back"
         return {"half-resolution": score(described, blurred, self.scenes, self.scorers)}
 
-    def rows(self, row: str, images: SceneImages) -> list[Row]:
-        base = f"{caption_count(images, self)}; {self.scoring}"
-        distance = frechet.distance_interval(self.reference, images.features, resamples=RESAMPLES)
-        cells = [
-            Row.measured(row, "fid_shapes", distance, self._against(base)),
-            Row.measured(row, "clip_shapes", clip_score(images.similarity), f"mean cosine; {base}; {SPREAD}"),
-            *self.accuracy(row, images, f"{base}; {SPREAD}"),
-            Row.measured(row, "scene_accuracy", intervals.share(images.scenes()), f"{base}; {SPREAD}"),
-        ]
-        if images.seconds is not None:
-            how = f"{base}; {torch.get_num_threads()} CPU threads, decoder and text encoder included"
-            cells.append(Row(row, "seconds_per_image", images.seconds / len(images.images), how))
-        return cells
+    @property
+    def timing(self) -> str:
+        return f"{torch.get_num_threads()} CPU threads"
 
-    def _against(self, base: str) -> str:
-        """A protocol sentence for Fréchet distances to the reference."""
-        renders = f"{self.reference.n} other renders of the test split"
-        return f"Frechet distance to {renders}; {base}; {SPREAD}, {RESAMPLES} resamples"
+    @property
+    def measures(self) -> dict[str, Measure[SceneImages]]:
+        """Distances to renders and shares of what is right; ``seen``: the scene's graph may be one of training's.
 
-    def difference(self, row: str, column: str, first: Array, second: Array, description: str, before: str = "") -> Row:
-        paired = intervals.distance_difference(self.reference, first, second)
-        return Row.measured(row, column, paired, before + self._against(description))
+        A graph with a relation belongs to one split alone, so those of the test split are unseen.
+        """
+        n, paired = len(self.scenes), "the same captions' own renders, without the bias of their number, cut at 0"
+        real = self.renders.features if self.renders else np.empty((0, 0))
+        related = np.array([bool(scene.graph.relations) for scene in self.scenes], bool)
 
-    def accuracy(self, row: str, images: SceneImages, protocol: str) -> list[Row]:
-        return [Row.measured(row, "attribute_accuracy", intervals.share(images.attributes()), protocol)]
+        def share(of: np.typing.NDArray[np.bool_], column: int, by: int | None, what: str) -> Measure[SceneImages]:
+            def without(images: SceneImages) -> Array:
+                right = images.right()[of]
+                return means_without(right[:, column], None if by is None else right[:, by])
 
-    def accuracy_difference(
-        self, row: str, column: str, images: SceneImages, other: SceneImages, protocol: str
-    ) -> list[Row]:
-        paired = intervals.share_difference(images.attributes(), other.attributes())
-        return [Row.measured(row, column, paired, f"{protocol}; {SPREAD}")]
+            reason = "" if of.sum() > 1 else f"{what}: fewer than 2 captions"
+            return Measure(f"share of {what}", "share", int(of.sum()), without, reason)
 
-    def distance(self, images: SceneImages) -> float:
-        """To renders of other scenes."""
-        return frechet.distance(self.reference, Statistics.of(images.features, self.reference.convention)).value
+        every = np.ones(n, bool)
+        return {
+            "fid_shapes": Measure(
+                f"Frechet distance to {self.reference.n} other renders of the test split",
+                "distance",
+                n,
+                lambda images: frechet.distances_without(self.reference, images.features),
+            ),
+            "distance_shapes": Measure(
+                f"Frechet distance to {paired}",
+                "distance",
+                n,
+                lambda images: unbiased(frechet.paired_distances_without(images.features, real), n),
+                not_of=("real",),
+            ),
+            "kid_shapes": Measure(
+                f"kernel distance to {paired}",
+                "distance",
+                n,
+                lambda images: kernel.paired_kernel_distances_without(images.features, real),
+                not_of=("real",),
+            ),
+            "clip_shapes": Measure("mean cosine", "mean", n, lambda images: means_without(images.similarity)),
+            "attribute_accuracy": share(every, 0, 1, "right attributes"),
+            "attribute_accuracy_seen": share(~related, 0, 1, "right attributes of scenes that training may have had"),
+            "attribute_accuracy_unseen": share(related, 0, 1, "right attributes of scenes that training did not have"),
+            "scene_accuracy": share(every, 2, None, "scenes with all attributes right"),
+        }
 
-    def distances(self, images: SceneImages, counts: Array) -> Array:
-        """To the same captions' own renders, which are drawn with the images."""
-        return distances_to_renders(images.features, self.renders.features, counts)
-
-    def grid(self, measured: Mapping[str, SceneImages], count: int = 8) -> "Figure":
+    def grid(self, measured: Mapping[str, Replicas[SceneImages]], count: int = 8) -> "Figure":
         """The first captions' images, one line per row; framed where something is not what the caption says."""
-        shown = measured.items()
+        shown = [(row, replicas[0]) for row, replicas in measured.items()]
         rows = {row: images.images[:count].permute(0, 2, 3, 1).numpy() for row, images in shown}
         wrong = {row: [not all(one.attributes()) for one in images.judgements[:count]] for row, images in shown}
         return plotting.image_grid(rows, prompts(self.scenes[:count]), wrong)

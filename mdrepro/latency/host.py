@@ -23,7 +23,7 @@ from mdrepro.core.files import sha256
 from mdrepro.latency import file_metadata, host_child
 from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.records import Device, Record, Times, today
-from mdrepro.metrics.bootstrap import LEVEL
+from mdrepro.metrics.jackknife import LEVEL
 
 WARM_UP, RUNS, SECONDS = 2, 10, 5.0
 RESAMPLES = 2000

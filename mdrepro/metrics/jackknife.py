@@ -13,7 +13,7 @@ calculating with their values, so what chance does to both in the same way cance
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -140,10 +140,13 @@ def combined(calculate: Callable[..., Array], *estimates: Estimate) -> Estimate:
 
 
 def ratio(first: Estimate, second: Estimate) -> Interval | None:
-    """The ratio of two means over replicas, its interval symmetric in the logarithm; None where one is not above 0."""
+    """The ratio of two means over replicas, its interval symmetric in the logarithm.
+
+    None where the first is not above 0, or the second is so near to 0 that the interval of a distance would reach it.
+    """
     pair = combined(lambda x, _: x, first, second), combined(lambda _, y: y, first, second)
     means = [one.value for one in pair]
-    if min(means) <= 0:
+    if means[0] <= 0 or means[1] <= pair[1].spread() / 2:
         return None
     value = means[0] / means[1]
     relative = combined(lambda x, y: x / means[0] - y / means[1], *pair)
@@ -155,3 +158,29 @@ def ratio(first: Estimate, second: Estimate) -> Interval | None:
 def quantile(freedom: int) -> float:
     """Of Student's t: its 95 % lie within plus and minus this."""
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+
+
+def cluster_interval(clusters: Sequence[ArrayLike]) -> Interval:
+    """The interval of the mean of clusters' means, Student's: the tiles of a photograph are not independent.
+
+    Every photograph has the same weight. Raises ValueError for fewer than two clusters, an empty one, or a value
+    that is not finite.
+    """
+    values = [np.asarray(cluster, np.float64) for cluster in clusters]
+    if any(not one.size or not np.isfinite(one).all() for one in values):
+        raise ValueError("a cluster is empty or holds a value that is not finite")
+    if len(values) < 2:
+        raise ValueError(f"at least 2 clusters are needed for an interval, got {len(values)}")
+    found = Estimate.of([means_without([one.mean() for one in values])], len(values)).mean()
+    return replace(found, by_seed=())
+
+
+def paired_interval(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> Interval:
+    """The interval of the mean of ``first - second``, measured on the same members of the same clusters.
+
+    Raises ValueError where the shapes differ, or as `cluster_interval`.
+    """
+    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(first, second, strict=True)]
+    if any(a.shape != b.shape for a, b in pairs):
+        raise ValueError("paired clusters differ in size")
+    return cluster_interval([a - b for a, b in pairs])

@@ -293,9 +293,14 @@ class Table(Data):
                 yield row, other
 
     def compared(self, row: str, column: str) -> str | None:
-        """The row that a derived cell compares ``row`` with; None where the column is not derived or names none."""
+        """The row that a derived cell compares ``row`` with; None where the column is not derived or names none.
+
+        On pictures it is that of the column of scenes.
+        """
         derived = self.columns[column].derived if column in self.columns else None
-        return None if derived is None else derived.to or self.controls.get(f"{row}/{column}")
+        names = [column, *(name for name, other in self.on_pictures.items() if other == column)]
+        named = next((self.controls[key] for name in names if (key := f"{row}/{name}") in self.controls), None)
+        return None if derived is None else derived.to or named
 
     def needing(self, name: str) -> list[str]:
         """The rows that a name in ``needs`` stands for."""

@@ -295,10 +295,10 @@ def _on_curve(table: Table, row: str, column: str) -> Figure:
         points = [point for point in table.rows if point.startswith(f"{prefix}-")]
         cells = {of: [_value(table, f"{point}/{of}") for point in points] for of in ("fid", "clip")}
         origins |= {origin for column in cells.values() for _, origin in column}
-        fid, clip = (np.array([[value for value, _ in column]]) for column in cells.values())
+        fid, clip = (np.array([[[value for value, _ in column]]]) for column in cells.values())
         levels[name] = Levels("", tuple(range(len(points))), 0, fid, clip)
     values = compare(levels)[row].get(column)
-    return (None, "") if values is None else (float(values[0]), _worst(origins))
+    return (None, "") if values is None else (values.value, _worst(origins))
 
 
 def _equal(table: Table, claim: Claim, cells: Cells) -> Cells | None:

@@ -17,11 +17,12 @@ from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import sha256
 from mdrepro.data import coco
 from mdrepro.evaluation import coco as pictures
+from mdrepro.evaluation import curves, estimators
 from mdrepro.evaluation import networks as larger
-from mdrepro.evaluation.coco import Coco, Reduced
+from mdrepro.evaluation.coco import Coco, CocoImages, Reduced
+from mdrepro.evaluation.curves import Curve
 from mdrepro.evaluation.experiment import no_recipe
 from mdrepro.evaluation.protocol import Setup
-from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.image import encoders, features, networks, weights
 from mdrepro.models.latents import factor
 from mdrepro.papers import ledger
@@ -91,6 +92,10 @@ def home(workspace: Path, files: Path, clip_folder: Path, monkeypatch: pytest.Mo
 @pytest.fixture
 def on_coco(home: Path) -> Coco:
     return pictures.load("coco-2014-30k", N, tier="proxy")
+
+
+def fid_of(scored: Coco, made: CocoImages) -> float:
+    return float(scored.measures["fid"].without(made)[0])
 
 
 def bright(pipeline: Any, value: float) -> Any:
@@ -213,7 +218,7 @@ def test_fid_is_pytorch_fids_of_images_of_256_px(
     network = makers.legacy_inception(state, theirs)
     real, ours = (np.stack([independent(file, network) for file in part]) for part in (chosen.whole, made.files))
     np.testing.assert_allclose(made.features, ours, atol=2e-3)
-    value = scored.distance(made)
+    value = fid_of(scored, made)
     # the few images span as many directions: the same distance in their space is the textbook's
     basis = np.linalg.svd(np.concatenate([real - real.mean(0), ours - real.mean(0)]), full_matrices=False)[2]
     assert value == pytest.approx(frechet(real @ basis.T, ours @ basis.T), rel=2e-3)
@@ -228,7 +233,7 @@ def test_fid_is_pytorch_fids_of_images_of_256_px(
     with pytest.raises(SystemExit):
         main(["evaluate", "images", *folders, *given, "--few", "--metrics", "fid", "--device", "cpu", "--json"])
     assert value == pytest.approx(json.loads(capsys.readouterr().out)["metrics"][0]["value"], rel=1e-6)
-    assert "BIASED" in scored.distance_to
+    assert "BIASED" in scored.measures["fid"].protocol
     assert "256 x 256 px by Pillow's bicubic" in scored.scoring
 
 
@@ -237,11 +242,12 @@ def test_too_few_images_give_a_reason_in_place_of_fid(on_coco: Coco) -> None:
     wide = networks.Network("wide", fid.network.weights, 16, 10, fid.network.features)
     few = replace(on_coco, fid=Reduced(fid.row, wide, fid.device))
     made = on_coco.images(tiny.pipeline(), SETUP, SEED)
-    cells = {cell.column: cell for cell in few.rows("50", made)}
+    table = ledger.find("mobilediffusion-steps")
+    cells = {cell.column: cell for cell in estimators.rows(table, {"50": (made,)}, few)}
     assert cells["fid"].reason == "FID of 10 features needs at least 11 images, got 10"
     assert cells["clip"].value == pytest.approx(made.similarity.mean())
     with pytest.raises(BadInput, match="needs at least 11 images"):
-        few.distance(made)
+        curves.levels({"50": Curve("", (1.0, 2.0), ((made,), (made,)))}, few)
 
 
 def test_images_are_scored_with_their_own_captions(on_coco: Coco, home: Path) -> None:
@@ -306,7 +312,7 @@ def test_nothing_is_made_or_read_twice_and_other_weights_have_their_own(on_coco:
     again = on_coco.images(tiny.pipeline(), SETUP, SEED)
     np.testing.assert_array_equal(again.features, first.features)
     assert pictures.load("coco-2014-30k", N, tier="proxy").reference.n == PICTURES
-    assert on_coco.distance(first) != on_coco.distance(other)
+    assert fid_of(on_coco, first) != fid_of(on_coco, other)
 
 
 # ------------------------------------------------------------------------------------------------- whole tables
@@ -327,7 +333,8 @@ def test_the_notebook_of_steps_runs_at_the_proxy_tier(home: Path, monkeypatch: p
     rows = ("50", "8", "1", "8-ddim", "8-dpm++", "1-ddim")
     assert {row for row, _ in cells} == set(rows)
     assert {column for row, column in cells if row == "8"} == {
-        *("fid", "clip", "fid_minus_8_ddim", "fid_minus_8_dpm", "seconds_per_image", "gmacs_per_image")
+        *("fid", "clip", "fid_over_50", "clip_over_50", "fid_over_ddim", "fid_over_dpm"),
+        *("seconds_per_image", "gmacs_per_image"),
     }
     scored = pictures.load("coco-2014-30k", N, tier="proxy")
     by_row = {
@@ -339,23 +346,23 @@ def test_the_notebook_of_steps_runs_at_the_proxy_tier(home: Path, monkeypatch: p
     swept = len(experiment("mobilediffusion-steps", "proxy").setups["50"].scales)
     assert len(by_row) == swept + len(rows) - 1
     assert {told["images"] for told in by_row.values()} == {N}
-    distances = {
-        name: scored.distance(scored.score("", Manifest.read(home / "papermill_runs/proxy/images" / name)))
+    found = {
+        name: fid_of(scored, scored.score("", Manifest.read(home / "papermill_runs/proxy/images" / name)))
         for name in by_row
     }
-    of_50 = [distances[name] for name, told in by_row.items() if told["steps"] == 50]
+    of_50 = [found[name] for name, told in by_row.items() if told["steps"] == 50]
     assert len(of_50) == swept
     assert cells["50", "fid"]["value"] == pytest.approx(min(of_50)), "the best of the sweep over guidance"
     for row in rows[1:]:
-        assert pytest.approx(cells[row, "fid"]["value"]) in list(distances.values())
-    pair = cells["8", "fid"]["value"] - cells["8-ddim", "fid"]["value"]
-    assert cells["8", "fid_minus_8_ddim"]["value"] == pytest.approx(pair)
+        assert pytest.approx(cells[row, "fid"]["value"]) in list(found.values())
+    pair = cells["8", "fid"]["value"] / cells["8-ddim", "fid"]["value"]
+    assert cells["8", "fid_over_ddim"]["value"] == pytest.approx(pair)
     assert cells["8", "fid"]["n"] == N
     assert cells["50", "fid"]["verdict"] == "not comparable"
-    for part in ("proxy-relu, 50 steps of ddim", f"all {PICTURES} pictures of val2014", "mean colour", "50 resamples"):
+    for part in ("proxy-relu, 50 steps of ddim", f"all {PICTURES} pictures of val2014", "mean colour", "over captions"):
         assert part in cells["50", "fid"]["protocol"]
     claims = {claim["id"]: claim for claim in result["claims"]}
-    assert "50/fid × 1.4" in claims["one-step-near-50-steps"]["numbers"]
+    assert "1/fid_over_50 <= 1.35" in claims["one-step-near-50-steps"]["numbers"]
     assert "attribute_accuracy" not in claims["one-step-beats-undistilled"]["numbers"]
     assert all(claim["verdict"] != "not attempted" for claim in claims.values())
 
@@ -392,28 +399,20 @@ def test_the_notebook_of_the_decoder_runs_at_the_proxy_tier(home: Path, monkeypa
 def test_evolution_says_which_rows_a_tier_lacks(
     tier: str, on_coco: Coco, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(evolution.paired, "rows", lambda *_, **__: [])
-    pairs = []
-
-    def distance(row: str, column: str, _: Any, other: str, scored: Coco) -> Row:
-        pairs.append((row, other))
-        return Row(row, scored.column(column), 0.0, "")
-
-    monkeypatch.setattr(evolution.paired, "distance", distance)
     trained(monkeypatch, tmp_path)
     spec, made = ledger.find("snapfusion-evolution"), experiment("snapfusion-evolution", tier)
     monkeypatch.setattr(evolution, "costs", lambda _: [])
-    cells = {
-        (cell.row, cell.column): cell
-        for cell in complete(spec, evolution.rows(made, dict.fromkeys(made.setups), on_coco))
-    }
+    features = np.random.default_rng(0).normal(size=(N, 3))
+    images = dict.fromkeys(made.setups, (CocoImages("", (), features, features[:, 0]),))
+    cells = {(cell.row, cell.column): cell for cell in complete(spec, evolution.rows(made, images, on_coco))}
     assert cells["evolved-without-robust", "fid"].reason == no_recipe(tier)
-    assert ("evolved", "fid") not in cells
+    assert cells["evolved", "fid"].value is not None
     assert cells["robust-recipe", "skip_probability"].value == 0.1
     assert "held-out samples" in cells["action", "captions"].protocol
-    ends = "-without-down-cross-attention"
-    expected = [("evolved", "standard-tuned"), (f"robust{ends}", f"standard{ends}")]
-    assert pairs == expected, "no pair of a row that is not there"
+    to_controls = ("fid_minus_control", "fid_minus_without_robust")
+    paired = {(row, column) for row, column in cells if column in to_controls}
+    expected = {("evolved", to_controls[0]), ("robust-without-down-cross-attention", to_controls[1])}
+    assert paired == expected, "no pair of a row that is not there"
 
 
 def test_stable_diffusion_as_published_is_a_pipeline(workspace: Path) -> None:
@@ -455,12 +454,12 @@ def test_two_decoders_on_coco_differ_by_their_decoder_alone(
     ms = {"original": 2.0, "half-width": 1.0}
     cells = complete(ledger.find("snapfusion-decoder"), decoder.rows(made, measured, ms, on_coco))
     of = {(cell.row, cell.column): cell for cell in cells}
-    folders = [measured[row].files[0].parent for row in made.setups]
+    folders = [measured[row][0].files[0].parent for row in made.setups]
     one, two = (np.stack([np.asarray(Image.open(file), float) for file in sorted(f.glob("*.png"))]) for f in folders)
     psnr = (10 * np.log10(255**2 / np.square(one - two).mean(axis=(1, 2, 3)))).mean()
     assert of["half-width", "psnr_to_original"].value == pytest.approx(psnr, rel=1e-5)
     assert of["half-width", "fid_minus_original"].value == pytest.approx(
-        on_coco.distance(measured["half-width"]) - on_coco.distance(measured["original"])
+        fid_of(on_coco, measured["half-width"][0]) - fid_of(on_coco, measured["original"][0])
     )
     assert "proxy-decoder, latents of proxy-sd" in of["half-width", "fid"].protocol
     assert decoder.curves({2.0: measured}, on_coco)["original"][0][2] == pytest.approx(of["original", "fid"].value)

@@ -19,15 +19,15 @@ from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.sampling import generate
 from tests.support.experiments import experiment, scored, trained
 
-N, WIDTH = 60, 4
+N, WIDTH, GROUPS = 60, 4, 50
 SCALES = (1.0, 2.0, 5.0)
 
 
-def drawn(fid: list[float], clip: list[float], spread: float = 0.0, resamples: int = 200) -> Levels:
-    """A curve by hand; its resamples are moved together, all points of one by the same."""
-    moved = np.concatenate([[0.0], np.random.default_rng(0).normal(0, spread, resamples)])[:, None]
+def drawn(fid: list[float], clip: list[float], spread: float = 0.0) -> Levels:
+    """A curve by hand; where a group is left out, its points are moved together: ``spread`` is the standard error."""
+    moved = np.concatenate([[0.0], np.random.default_rng(0).normal(0, spread / 7, GROUPS)])[None, :, None]
     scales = tuple(float(w) for w in range(1, len(fid) + 1))
-    return Levels("by hand", scales, N, np.array(fid) + moved, np.array(clip) + 0.01 * moved)
+    return Levels("by hand", scales, GROUPS, np.array(fid) + moved, np.array(clip) + 0.01 * moved)
 
 
 def test_the_highest_clip_at_a_fid_is_read_off_the_broken_line() -> None:
@@ -63,45 +63,50 @@ def test_both_agree_with_a_dense_walk_along_any_curve() -> None:
 
 def test_the_common_points_are_a_tenth_above_and_a_hundredth_below_the_worst_best() -> None:
     one, two = drawn([3, 2, 4], [0.1, 0.2, 0.3]), drawn([6, 5, 7], [0.2, 0.35, 0.4])
-    assert common_fid([one, two])[0] == pytest.approx(5.5)
-    assert common_clip([one, two])[0] == pytest.approx(0.297)
-    assert common_clip([one, drawn([1, 1], [-0.2, -0.1])])[0] == pytest.approx(-0.101)
+    assert common_fid([one, two])[0, 0] == pytest.approx(5.5)
+    assert common_clip([one, two])[0, 0] == pytest.approx(0.297)
+    assert common_clip([one, drawn([1, 1], [-0.2, -0.1])])[0, 0] == pytest.approx(-0.101)
 
 
 def test_a_panel_is_compared_as_the_columns_say() -> None:
     better, worse = drawn([4, 2, 3], [0.2, 0.3, 0.4]), drawn([5, 3, 4], [0.2, 0.25, 0.35])
     compared = curves.compare({"better": better, "worse": worse})
-    assert compared["better"]["best_fid_shapes"][0] == 2
-    assert compared["worse"]["best_clip_shapes"][0] == pytest.approx(0.35)
+    assert compared["better"]["best_fid_shapes"].value == 2
+    assert compared["worse"]["best_clip_shapes"].value == pytest.approx(0.35)
     # common FID 3.3: all of the better curve's right side, three tenths of the worse one's last segment
-    assert compared["better"]["clip_at_common_fid"][0] == pytest.approx(0.4)
-    assert compared["worse"]["clip_at_common_fid"][0] == pytest.approx(0.25 + 0.3 * 0.1)
+    assert compared["better"]["clip_at_common_fid"].value == pytest.approx(0.4)
+    assert compared["worse"]["clip_at_common_fid"].value == pytest.approx(0.25 + 0.3 * 0.1)
     # common CLIP score 0.3465
-    assert compared["better"]["fid_at_common_clip"][0] == pytest.approx(2.465)
-    assert compared["worse"]["fid_at_common_clip"][0] == pytest.approx(3 + 0.965)
-    assert all(one.shape == (201,) for row in compared.values() for one in row.values())
+    assert compared["better"]["fid_at_common_clip"].value == pytest.approx(2.465)
+    assert compared["worse"]["fid_at_common_clip"].value == pytest.approx(3 + 0.965)
+    assert all(one.values.shape == (1, 1 + GROUPS) for row in compared.values() for one in row.values())
 
 
-def test_intervals_hold_the_spread_of_the_resamples_around_the_value() -> None:
-    compared = curves.compare({"a": drawn([4, 2, 3], [0.2, 0.3, 0.4], spread=0.1, resamples=4000)})["a"]
-    best = curves.interval(compared["best_fid_shapes"], N)
-    assert (best.value, best.n) == (2, N)
-    assert best.high - best.value == pytest.approx(0.196, rel=0.1)
-    assert best.value - best.low == pytest.approx(0.196, rel=0.1)
-    skewed = curves.interval(np.array([1.0, 5.0, 5.0, 5.0, 9.0]), N)  # moved to have the measured one as their mean
-    assert (skewed.low, skewed.value) == (pytest.approx(0, abs=0.01), 1)
-    assert skewed.high == pytest.approx(1 + 2.7, abs=0.1)
-
-
-def test_a_common_point_moves_with_the_resample() -> None:
+def test_a_common_point_moves_with_the_captions() -> None:
     """Chance that moves the FID of all curves together hardly moves what lies at their common FID."""
-    moved = drawn([40, 20, 30], [0.2, 0.3, 0.4], spread=1.0, resamples=1000)
-    one = Levels("by hand", moved.scales, N, moved.fid, np.broadcast_to(moved.clip[:1], moved.clip.shape))
-    at_common = curves.interval(curves.compare({"one": one, "two": one})["one"]["clip_at_common_fid"], N)
-    assert at_common.value == pytest.approx(0.32)
-    assert at_common.high - at_common.low == pytest.approx(3.92 * 0.001, rel=0.15)  # the tenth of a moved lowest FID
-    at_fixed = highest_clip(one.fid, one.clip, np.full(len(one.fid), 22.0))
-    assert np.quantile(at_fixed, 0.975) - np.quantile(at_fixed, 0.025) > 0.03
+    moved = drawn([40, 20, 30], [0.2, 0.3, 0.4], spread=1.0)
+    one = Levels("by hand", moved.scales, GROUPS, moved.fid, np.broadcast_to(moved.clip[:, :1], moved.clip.shape))
+    compared = curves.compare({"one": one, "two": one})["one"]
+    assert compared["clip_at_common_fid"].value == pytest.approx(0.32)
+    # the lowest FID moves as all do; what lies at the common one by the tenth of that, over a slope of 100
+    best, at_common = compared["best_fid_shapes"].spread(), compared["clip_at_common_fid"].spread()
+    assert best == pytest.approx(2.01, rel=0.3)
+    assert at_common == pytest.approx(0.1 * best / 100, rel=1e-6)
+
+
+def test_seeds_have_common_points_of_their_own() -> None:
+    first, second = drawn([4, 2, 3], [0.2, 0.3, 0.4]), drawn([8, 4, 6], [0.2, 0.3, 0.4])
+    both = Levels(
+        "by hand",
+        first.scales,
+        GROUPS,
+        *(np.concatenate(pair) for pair in ((first.fid, second.fid), (first.clip, second.clip))),
+    )
+    found = curves.compare({"one": both, "two": both})["one"]
+    assert found["best_fid_shapes"].mean().by_seed == (2, 4)
+    assert found["clip_at_common_fid"].mean().by_seed == pytest.approx((0.32, 0.32))
+    single = curves.compare({"one": both, "two": first})["one"]
+    assert single["best_fid_shapes"].mean().by_seed == (2,), "as many seeds as all curves have"
 
 
 def scored_images(shift: float, clip: float, seed: int = 0) -> SceneImages:
@@ -111,7 +116,7 @@ def scored_images(shift: float, clip: float, seed: int = 0) -> SceneImages:
 
 
 def curve(shifts: tuple[float, ...] = (1, 0, 2), clips: tuple[float, ...] = (0.2, 0.3, 0.4), seed: int = 0) -> Curve:
-    points = tuple(scored_images(shift, clip, seed) for shift, clip in zip(shifts, clips, strict=True))
+    points = tuple((scored_images(shift, clip, seed),) for shift, clip in zip(shifts, clips, strict=True))
     return Curve("a network", SCALES, points)
 
 
@@ -119,46 +124,24 @@ RENDERS = np.random.default_rng(9).normal(size=(N, WIDTH))
 ON_RENDERS = scored(
     scenes=Shapes("test", N).scenes(range(N)),
     renders=SceneImages("", torch.zeros(0), [], RENDERS, RENDERS),
-    resamples=50,
 )
 
 
-def test_a_distance_is_that_of_the_images_and_renders_drawn() -> None:
-    x, counts = curve().points[0].features, curves.counts(N, 3)
-    assert counts.shape == (4, N)
-    assert np.array_equal(counts[0], np.ones(N))
-    assert (counts.sum(axis=1) == N).all()
-    for value, row in zip(quality.distances_to_renders(x, RENDERS, counts), counts.astype(int), strict=True):
-        pair = [Statistics.of(np.repeat(part, row, axis=0)) for part in (RENDERS, x)]
-        assert value == pytest.approx(frechet.distance(*pair).value)
-    moved = np.random.default_rng(3).normal(size=WIDTH)
-    np.testing.assert_allclose(
-        quality.distances_to_renders(x + moved, RENDERS + moved, counts),
-        quality.distances_to_renders(x, RENDERS, counts),
-    )
-    assert quality.distances_to_renders(RENDERS, RENDERS, counts) == pytest.approx(0, abs=1e-9)
-    for images, renders in ((x[:50], RENDERS), (x[:4], RENDERS[:4])):
-        with pytest.raises(BadInput, match="at least 5 of 4 features"):
-            quality.distances_to_renders(images, renders, counts)
-
-
-def test_levels_are_distances_and_means_as_measured_and_in_the_same_resamples() -> None:
+def test_levels_are_distances_and_means_as_measured_and_without_the_same_groups() -> None:
     made = curves.levels({"a": curve(), "b": curve()}, ON_RENDERS)
-    assert made["a"].fid.shape == made["a"].clip.shape == (51, 3)
-    for index, point in enumerate(curve().points):
-        assert made["a"].fid[0, index] == pytest.approx(
-            frechet.distance(Statistics.of(RENDERS), Statistics.of(point.features)).value
-        )
-        assert made["a"].clip[0, index] == pytest.approx(point.similarity.mean())
+    assert made["a"].fid.shape == made["a"].clip.shape == (1, 1 + GROUPS, 3)
+    for index, (point,) in enumerate(curve().points):
+        biased = frechet.distance(Statistics.of(RENDERS), Statistics.of(point.features)).value
+        assert made["a"].fid[0, 0, index] == pytest.approx(biased, abs=0.5)
+        assert made["a"].fid[0, 0, index] < biased
+        assert made["a"].clip[0, 0, index] == pytest.approx(point.similarity.mean())
     assert np.array_equal(made["a"].fid, made["b"].fid)
-    # all points hold the same noise, so one draw of captions moves all of them by the same
-    np.testing.assert_allclose(made["a"].clip[:, 0] + 0.1, made["a"].clip[:, 1])
-    spread = (made["a"].clip[1:, 0] - made["a"].clip[0, 0]).std()
-    assert spread == pytest.approx(curve().points[0].similarity.std() / np.sqrt(N), rel=0.3)
+    # all points hold the same noise, so captions that are left out move all of them by the same
+    np.testing.assert_allclose(made["a"].clip[..., 0] + 0.1, made["a"].clip[..., 1])
     few = Curve(
         "few",
         SCALES,
-        tuple(SceneImages("", p.images, [], p.features[:50], p.similarity[:50], 1) for p in curve().points),
+        tuple((SceneImages("", p.images, [], p.features[:50], p.similarity[:50], 1),) for (p,) in curve().points),
     )
     with pytest.raises(BadInput, match=r"curves of \[50, 60\] captions: expected 60"):
         curves.levels({"a": curve(), "b": few}, ON_RENDERS)
@@ -172,19 +155,19 @@ def test_rows_name_the_curves_that_share_a_common_point() -> None:
     assert [(row.row, row.column) for row in rows] == [wanted[0], ("a", "best_fid_shapes_ratio"), *wanted[1:]]
     cells = {(row.row, row.column): row for row in rows}
     assert all(row.ci_low <= row.value <= row.ci_high for row in rows)
-    common = f"{common_fid(made.values())[0]:.4g}, common to a, b"
+    common = f"{common_fid(made.values())[0, 0]:.4g}, common to a, b"
     assert common in cells["a", "clip_at_common_fid"].protocol
     assert "guidance 1, 2, 5" in cells["b", "best_fid_shapes"].protocol
-    assert cells["a", "best_fid_shapes"].value == pytest.approx(made["a"].fid[0].min())
+    assert cells["a", "best_fid_shapes"].value == pytest.approx(made["a"].fid[0, 0].min())
     share = cells["a", "best_fid_shapes_ratio"]
-    assert share.value == pytest.approx(made["a"].fid[0].min() / made["b"].fid[0].min())
+    assert share.value == pytest.approx(made["a"].fid[0, 0].min() / made["b"].fid[0, 0].min())
     assert "over that of row b" in share.protocol
 
 
 def test_a_ratio_is_drawn_in_pairs() -> None:
     """What chance does to both curves alike is in neither's ratio: one is always three quarters of the other."""
     one = drawn([40, 20, 30], [0.2, 0.3, 0.4], spread=2.0)
-    other = Levels("", one.scales, N, one.fid / 0.75, one.clip)
+    other = Levels("", one.scales, GROUPS, one.fid / 0.75, one.clip)
     cells = curves.rows({"one": one, "other": other}, scored(), {"one/best_fid_shapes_ratio": "other"})
     alone, share = (next(c for c in cells if c.column == name) for name in ("best_fid_shapes", "best_fid_shapes_ratio"))
     assert alone.ci_high - alone.ci_low > 5
@@ -192,7 +175,7 @@ def test_a_ratio_is_drawn_in_pairs() -> None:
 
 
 def test_a_curve_rises_and_knows_its_points() -> None:
-    assert curve().point(2.0).description == "shift 0"
+    assert curve().point(2.0)[0].description == "shift 0"
     with pytest.raises(BadInput, match="guidance 3 is no point of this curve: expected one of 1, 2, 5"):
         curve().point(3.0)
     for scales in ((1.0, 5.0, 2.0), (1.0, 2.0, 2.0), (1.0, 2.0)):
@@ -212,6 +195,7 @@ def test_all_points_of_a_curve_begin_with_the_same_noise(monkeypatch: pytest.Mon
         return render(scenes)
 
     scenes = Shapes("test", 2).scenes(range(2))
+    monkeypatch.setattr(quality, "reference", lambda scorers, skip: Statistics.of(np.ones((9, 8))))
     monkeypatch.setattr(generate, "images", images)
     trained(monkeypatch, tmp_path)
     made = experiment("snapfusion-distillation-ablations", scales=["1", "3"])

@@ -173,7 +173,7 @@ def test_what_is_recorded_is_what_made_the_rows(measured: Experiment) -> None:
     origin = result["provenance"]
     assert set(origin["checkpoints"]) == {"shapes-base", "shapes-1", "shapes-reader", "shapes-clip"}
     assert origin["checkpoints"]["shapes-1"]["path"].endswith("shapes-1-key_of_shapes-1/training.json")
-    one = {"recipe": "shapes-1", "steps": 1, "sampler": "renoise", "guidance": 1.0, "network": "shapes-1"}
+    one = {"recipe": "shapes-1", "steps": 1, "sampler": "renoise", "guidance": 1.0, "network": "shapes-1", "seeds": 1}
     keys = {name: f"key_of_{name}" for name in ("shapes-1", "shapes-reader", "shapes-clip")}
     assert origin["networks"]["1"] == one | {"keys": keys}
 
@@ -182,7 +182,12 @@ def test_a_result_that_its_networks_did_not_make_cannot_be_written(measured: Exp
     file = tmp_path / "training.json"
     file.write_text("{}")
     for rows, given, changes, message in (
-        (cells("50", "8"), {"experiment": measured}, {}, "row 8 has a number, and no images of it were made"),
+        (
+            cells("50", "8"),
+            {"experiment": measured},
+            {},
+            "row 8 has a number, and no images of it by shapes-4 were made",
+        ),
         (cells("50"), {}, {}, "takes its checkpoints from what made its rows"),
         (cells("50"), {"checkpoints": {"shapes-base": file}}, {}, "takes its checkpoints from what made its rows"),
         (cells("50"), {"experiment": measured, "checkpoints": {}}, {}, "takes its checkpoints from what made its rows"),
@@ -204,7 +209,7 @@ def test_images_say_which_network_made_them_and_what_was_removed(
     made = experiment(table)
     evaluation = made.evaluation("shapes", N)
     for row, network in ledger.find(table).networks("quick").items():
-        description = made.images(row, evaluation, seed=0).description
+        description = made.images(row, evaluation, seed=0)[0].description
         assert description.startswith(f"{network.network}, "), row
         assert ("removed" in description) == bool(network.removed), row
 
@@ -250,7 +255,7 @@ def test_verify_finds_rows_by_other_networks(measured: Experiment) -> None:
 
 
 def test_recipes_cannot_be_set(cli_run: Any) -> None:
-    given = ("images=100", "noises=1", "recipes=shapes-reader,shapes-clip")
+    given = ("images=100", "recipes=shapes-reader,shapes-clip")
     code, out, error = cli_run("reproduce", STEPS, *(word for one in given for word in ("--set", one)))
     assert (code, out) == (2, "")
     assert error.startswith(f"error: --set recipes=...: {STEPS} measures the networks that mdrepro/papers/*.yaml decl")

@@ -287,17 +287,17 @@ def test_on_pictures_claims_are_judged_on_the_columns_of_pictures() -> None:
     """Conditions on what scenes alone have are left out; with scenes measured, nothing is renamed."""
     table = ledger.find("mobilediffusion-steps")
     claims = {one.id: one.model_copy(update={"confidence": "read-P"}) for one in table.claims}
-    pictures = [row("1", "fid", 12.0), row("1-ddim", "fid", 30.0), row("50", "fid", 9.0), row("50", "clip", 0.32)]
+    pictures = [row("1", "fid_over_ddim", 0.4), row("1", "fid_over_50", 1.3), row("1-ddim", "fid_over_50", 3.0)]
     one_step = claims["one-step-beats-undistilled"]
     verdict, words = ledger.judge_claim(one_step, pictures, table.on_pictures)
-    assert (verdict, words) == (ClaimVerdict.HOLDS, "1/fid < 1-ddim/fid × 0.5: 12 against 30")
+    assert (verdict, words) == (ClaimVerdict.HOLDS, "1/fid_over_ddim < 0.5: 0.4 against 0.5")
     near, words = ledger.judge_claim(claims["one-step-near-50-steps"], pictures, table.on_pictures)
     assert near is ClaimVerdict.NOT_ATTEMPTED
-    assert "not measured: 1/clip" in words
-    scenes = [*pictures, row("1", "fid_shapes", 2.0), row("1-ddim", "fid_shapes", 1.0)]
+    assert "not measured: 1/clip_over_50" in words
+    scenes = [*pictures, row("1", "distance_shapes_over_ddim", 2.0), row("1", "attribute_accuracy_minus_ddim", 0.1)]
     verdict, words = ledger.judge_claim(one_step, scenes, table.on_pictures)
     assert verdict is ClaimVerdict.FAILS
-    assert "1/fid_shapes < 1-ddim/fid_shapes" in words
+    assert "1/distance_shapes_over_ddim < 0.5" in words
     assert "attribute_accuracy" in words
 
 

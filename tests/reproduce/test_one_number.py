@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mdrepro.core import paths
+from mdrepro.evaluation import networks
 from mdrepro.papers import ledger
 from mdrepro.reproduce import formatting
 from mdrepro.reproduce.report import views
@@ -53,9 +54,9 @@ def test_the_number_goes_through_the_listed_files_and_no_other(
         "images",
         lambda _, texts, **__: torch.randint(256, (len(texts), 3, 64, 64), generator=noise, dtype=torch.uint8),
     )
+    monkeypatch.setattr(networks, "denoiser_gmacs", lambda _: 0.25)
     made = experiment(STEPS)
     scored = made.evaluation("shapes", 20)
-    eight = steps.eight_steps(made, scored, [0])
     folder = paths.run_dir("quick", STEPS)
     folder.mkdir(parents=True)
     run = {"table": STEPS, "prefix": sys.prefix, "parameters": resolved(STEPS, "quick"), "fingerprint": {}}
@@ -71,7 +72,7 @@ def test_the_number_goes_through_the_listed_files_and_no_other(
     sys.setprofile(note)
     try:
         measured = made.measure(scored, seed=0)
-        rows = steps.rows(measured, scored, eight)
+        rows = steps.rows(made, measured, scored)
         record(STEPS, rows, experiment=made)
         shown = views.run_view(ledger.find(STEPS), "quick")
     finally:

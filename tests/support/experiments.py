@@ -90,7 +90,8 @@ def experiment(table: str, tier: str = "quick", **changes: Any) -> Experiment:
 def scored(**fields: Any) -> Scenes:
     """An evaluation on scenes without networks: for tests that score nothing."""
     scorers = Scorers(None, None, fields.pop("scoring", "a scorer"), "0")  # type: ignore[arg-type]
-    given: dict[str, Any] = {"scorers": scorers, "scenes": (), "reference": None, "renders": None}
+    other = Statistics.of(np.random.default_rng(8).normal(size=(50, 4)))
+    given: dict[str, Any] = {"scorers": scorers, "scenes": (), "reference": other, "renders": None}
     return Scenes(**given | fields)
 
 
@@ -155,5 +156,6 @@ def plant(patch: pytest.MonkeyPatch, folder: Path, recipe: str) -> None:
     patch.setattr(TinyRun, "load", part)
     patch.setattr(generate, "images", lambda _, texts, **__: torch.zeros(len(texts), 3, 64, 64, dtype=torch.uint8))
     patch.setattr(networks, "latents", lambda *_, **__: torch.zeros(N, 8, 8, 8))
+    patch.setattr(scenes, "autoencoded", lambda _, images: images)
     features = np.random.default_rng(0).normal(size=(50, 8))
     patch.setattr(scenes, "reference", lambda scorers, skip: Statistics.of(features))

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrepro.core.errors import BadInput, check
-from mdrepro.metrics.bootstrap import Interval, cluster_interval
 from mdrepro.metrics.image.statistics import Features, as_features
+from mdrepro.metrics.jackknife import Interval, cluster_interval
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Scale:
         return f"scale {self.factor:g}, {clamps[self.clamp]}"
 
 
-RESAMPLES = 1000  # of up to 40,000 images at once: 10,000 would take gigabytes
 SCALES = {"cosine": Scale(1, "never"), "hessel": Scale(2.5, "image"), "torchmetrics": Scale(100, "mean")}
 
 
@@ -49,8 +48,8 @@ def cosines(images: Features, texts: Features) -> NDArray[np.float64]:
     return (one * two).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
 
 
-def clip_score(values: NDArray[np.float64], scale: str = "cosine", *, seed: int = 0) -> Interval:
-    """The score of a set by its cosines (n,) and a row of `SCALES`, with its bootstrap interval over images.
+def clip_score(values: NDArray[np.float64], scale: str = "cosine") -> Interval:
+    """The score of a set by its cosines (n,) and a row of `SCALES`, with its interval over images.
 
     Raises BadInput for an unknown scale, or fewer than 2 images.
     """
@@ -59,7 +58,7 @@ def clip_score(values: NDArray[np.float64], scale: str = "cosine", *, seed: int 
         raise BadInput(f"a CLIP score needs at least 2 images, got {len(values)}")
     how = SCALES[scale]
     scores = how.factor * (values.clip(min=0) if how.clamp == "image" else values)
-    interval = cluster_interval([[score] for score in scores], seed=seed, resamples=RESAMPLES)
+    interval = cluster_interval(list(scores))
     if how.clamp == "mean":
         return Interval(max(interval.value, 0.0), max(interval.low, 0.0), max(interval.high, 0.0), interval.n)
     return interval

@@ -1,4 +1,4 @@
-"""Fréchet distance between two sets of image features (FID, Heusel et al. 2017), its intervals and its limit.
+"""Fréchet distance between two sets of image features (FID, Heusel et al. 2017), and its limit.
 
     d = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)
 
@@ -17,11 +17,9 @@ from scipy import linalg  # type: ignore[import-untyped]
 from scipy.linalg import lapack  # type: ignore[import-untyped]
 
 from mdrepro.core.errors import BadInput
-from mdrepro.metrics.bootstrap import LEVEL, Interval
 from mdrepro.metrics.image.statistics import Array, Features, Statistics, as_features
 from mdrepro.metrics.jackknife import groups
 
-RESAMPLES = 1000
 POINTS = 15  # Chong and Forsyth's number of set sizes
 
 
@@ -74,32 +72,16 @@ def distance(reference: Statistics, statistics: Statistics, *, few: bool = False
     return Distance(value, reference.n, statistics.n, biased)
 
 
-def distance_interval(
-    reference: Statistics, features: Features, *, few: bool = False, seed: int = 0, resamples: int = RESAMPLES
-) -> Interval:
-    """95 % bootstrap interval of `distance`, by drawing images with replacement; the reference stays as it is.
-
-    A resample repeats images, which raises its distance: plain percentiles almost never cover the true value (in 5 of
-    100 trials with 200 images of 32 features). The resampled distances are therefore moved to have the measured one as
-    their mean: the interval is of the distance that other sets of this many images from the same sampler show, and
-    covered it in 97 to 99 of 100 trials.
-
-    Features are (n, width); other arguments and errors as for `distance` and `bootstrap.cluster_interval`. A resample
-    costs one Gram matrix and the eigenvalues of min(n, width).
-    """
-    x_nd = as_features(features)
-    value = distance(reference, Statistics.of(x_nd, reference.convention), few=few).value
-    drawn = distances_of_resamples(reference, x_nd, draws(len(x_nd), resamples, seed))
-    return centred_interval(value, drawn, len(x_nd))
-
-
 def distances_without(reference: Statistics, features: Features) -> Array:
     """Distances to ``reference`` of all images, and of those that are in all groups but one: (1 + G,).
 
-    Groups are those of `mdrepro.metrics.jackknife`; features are (n, width).
+    Groups are those of `mdrepro.metrics.jackknife`; features are (n, width). Raises BadInput for another width than the
+    reference's.
     """
+    x_nd = as_features(features)
+    _same_width(reference.width, x_nd.shape[1])
     mean, covariance = reference.mean, reference.covariance
-    return np.array([frechet_distance(mean, covariance, *moments) for moments in _moments_without(features)])
+    return np.array([frechet_distance(mean, covariance, *moments) for moments in _moments_without(x_nd)])
 
 
 def paired_distances_without(first: Features, second: Features) -> Array:
@@ -161,17 +143,6 @@ def infinity(reference: Statistics, features: Features, *, points: int = POINTS,
     return Extrapolation(float(value), float(slope), tuple(sizes.tolist()), tuple(distances.tolist()))
 
 
-def draws(n: int, resamples: int, seed: int) -> Array:
-    """How often each of n images is drawn in each resample of n: (resamples, n)."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
-
-
-def centred_interval(value: float, drawn: Array, n: int) -> Interval:
-    """The 95 % percentile interval of resampled values (resamples,), moved so that their mean is ``value``."""
-    low, high = np.quantile(drawn - drawn.mean(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value, value + float(low), value + float(high), n)
-
-
 def distances_of_resamples(reference: Statistics, features: Features, counts: ArrayLike) -> Array:
     """Distances to ``reference``, (resamples,), of sets that hold image i of ``features`` ``counts[., i]`` times.
 
@@ -217,8 +188,7 @@ def _factor(matrix: Array) -> tuple[Array, Sequence[int], int]:
 def _check(reference: Statistics, statistics: Statistics, few: bool) -> bool:
     """Whether a set is too small for a covariance of full rank."""
     reference.convention.agree(statistics.convention)
-    if reference.width != statistics.width:
-        raise BadInput(f"features of width {reference.width} and {statistics.width} cannot be compared")
+    _same_width(reference.width, statistics.width)
     least = max(reference.width + 1, 2)
     small = min(reference.n, statistics.n)
     if small < least and not few:
@@ -227,3 +197,8 @@ def _check(reference: Statistics, statistics: Statistics, few: bool) -> bool:
             f"{reference.n} and {statistics.n}; fewer are taken on request, and the number is then marked as biased"
         )
     return small < least
+
+
+def _same_width(first: int, second: int) -> None:
+    if first != second:
+        raise BadInput(f"features of width {first} and {second} cannot be compared")

@@ -7,10 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput, NotAttempted, check
-from mdrepro.metrics.bootstrap import cluster_interval
 from mdrepro.metrics.image import images, reconstruction
 from mdrepro.metrics.image.catalogue import BACKBONES
 from mdrepro.metrics.image.scores import Score
+from mdrepro.metrics.jackknife import cluster_interval
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -26,7 +26,6 @@ SIMPLE: dict[str, Metric] = {
 }
 NAMES = {"psnr": "PSNR", "ssim": "SSIM", "ms-ssim": "MS-SSIM"} | {f"lpips-{net}": f"LPIPS ({net})" for net in BACKBONES}
 METRICS = tuple(NAMES)
-RESAMPLES = 1000
 
 
 def paired(reference: Path, folder: Path) -> list[tuple[Path, Path]]:
@@ -41,7 +40,7 @@ def paired(reference: Path, folder: Path) -> list[tuple[Path, Path]]:
     return [(file, sides[1][name]) for name, file in sides[0].items()]
 
 
-def evaluate(reference: Path, folder: Path, metrics: Sequence[str] | None = None, *, seed: int = 0) -> list[Score]:
+def evaluate(reference: Path, folder: Path, metrics: Sequence[str] | None = None) -> list[Score]:
     """Scores of reconstructions against their originals.
 
     Both folders hold images of the same names and sizes; pairs may differ in size. Without ``metrics``, of `METRICS`,
@@ -62,7 +61,7 @@ def evaluate(reference: Path, folder: Path, metrics: Sequence[str] | None = None
         values[name].append(float(ready[name](x, y)))
 
     run(pairs, list(ready), measure, reasons, strict=bool(metrics))
-    return [_score(name, values.get(name, []), protocols.get(name, ""), reasons.get(name, ""), seed) for name in wanted]
+    return [_score(name, values.get(name, []), protocols.get(name, ""), reasons.get(name, "")) for name in wanted]
 
 
 def measures(metrics: Sequence[str], strict: bool = False) -> tuple[dict[str, Metric], dict[str, str]]:
@@ -103,7 +102,7 @@ def run(
                 reasons[name] = f"{pair[0].name}: {error}"
 
 
-def _score(name: str, values: Sequence[float], protocol: str, reason: str, seed: int) -> Score:
+def _score(name: str, values: Sequence[float], protocol: str, reason: str) -> Score:
     finite = [value for value in values if value != float("inf")]
     if name == "psnr" and len(finite) < len(values):
         protocol += f"; {len(values) - len(finite)} of {len(values)} pairs are identical and left out"
@@ -113,7 +112,7 @@ def _score(name: str, values: Sequence[float], protocol: str, reason: str, seed:
         return score(None, 0, reason=reason)
     if len(finite) < 2:
         return score(finite[0], 1)
-    mean = cluster_interval([[value] for value in finite], seed=seed, resamples=RESAMPLES)
+    mean = cluster_interval(finite)
     return score(mean.value, mean.n, low=mean.low, high=mean.high)
 
 

@@ -81,7 +81,7 @@ def matrix(
     for name in clips:
         # The network's own preparation under every scale, the others under the plain cosine.
         scales = list(SCALES) if encoders[name].row.resize == "own" else ["cosine"]
-        scores = sets.clip_scores(encoders[name], ours[name], captions or (), scales, how.seed)
+        scores = sets.clip_scores(encoders[name], ours[name], captions or (), scales)
         for scale, score in scores.items():
             add("CLIP score", encoders[name], f"{name}, {scale}", score, SCALES[scale].factor)
     return variants

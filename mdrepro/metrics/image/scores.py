@@ -14,7 +14,7 @@ class Score:
     n: int  # images it rests on
     protocol: str  # all else that it depends on
     n_reference: int | None = None  # images of the other side
-    low: float | None = None  # the 95 % bootstrap interval over images, where there is one
+    low: float | None = None  # the 95 % interval over images, where there is one
     high: float | None = None
     unit: str = ""  # dB, or nothing
     biased: bool = False  # too few images, and the override was used: not comparable with numbers of other sets

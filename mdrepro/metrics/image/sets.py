@@ -12,6 +12,7 @@ from mdrepro.metrics.image.encoders import Encoder
 from mdrepro.metrics.image.features import FeatureSet
 from mdrepro.metrics.image.scores import Score
 from mdrepro.metrics.image.statistics import Statistics
+from mdrepro.metrics.jackknife import Estimate
 
 METRICS = ("fid", "kid", "fd-infinity", "precision", "recall", "clip-score")
 SINGLE = ("kid", "fd-infinity", "precision", "recall")
@@ -23,8 +24,8 @@ class Options:
     """How to measure; ``batch`` and ``readers`` as for `mdrepro.metrics.image.features.extract`."""
 
     few: bool = False  # take sets that are too small, and mark the numbers
-    resamples: int = 0  # of the bootstrap of FID; 0 for no interval, as 2,048 features take a second each
-    seed: int = 0  # of all draws
+    interval: bool = False  # of FID over images: 51 distances in place of one, seconds each at 2,048 features
+    seed: int = 0  # of FD-infinity's subsets
     scale: str = "cosine"  # of the CLIP score, a row of `SCALES`
     batch: int = features.BATCH
     readers: int = images.READERS
@@ -66,20 +67,18 @@ def evaluate(
             raise BadInput(f"{', '.join(compared)}: an encoder and real images are needed")
         encoders[main] = encoder
         reference = _reference(real, encoder, compared, len(files), how)
-    single = [name for name in encoders if name == "clip" or how.resamples or set(compared) & set(SINGLE)]
+    single = [name for name in encoders if name == "clip" or how.interval or set(compared) & set(SINGLE)]
     extracted = features.extract(files, encoders, keep=single, batch=how.batch, readers=how.readers)
     scores: dict[str, Score] = {}
     if reference is not None:
         scores = {name: MEASURES[name](encoders[main], reference, extracted[main], how) for name in compared}
     if "clip-score" in wanted:
-        by_scale = clip_scores(encoders["clip"], extracted["clip"], captions or (), [how.scale], how.seed)
+        by_scale = clip_scores(encoders["clip"], extracted["clip"], captions or (), [how.scale])
         scores["clip-score"] = by_scale[how.scale]
     return [scores[name] for name in wanted]
 
 
-def clip_scores(
-    clip: Encoder, images: FeatureSet, captions: Sequence[str], scales: Sequence[str], seed: int = 0
-) -> dict[str, Score]:
+def clip_scores(clip: Encoder, images: FeatureSet, captions: Sequence[str], scales: Sequence[str]) -> dict[str, Score]:
     """The CLIP score of images' kept features under several scales."""
     assert clip.network.texts is not None
     texts = clip.network.texts(captions)
@@ -87,7 +86,7 @@ def clip_scores(
     cut = f"; {texts.cut} captions cut to {texts.tokens} tokens, end token kept" if texts.cut else ""
     scores = {}
     for scale in scales:
-        one = clip_score(values, scale, seed=seed)
+        one = clip_score(values, scale)
         details, name = f"{SCALES[scale].what}; {protocol(clip)}{cut}", f"CLIP score ({scale})"
         scores[scale] = Score("clip-score", name, one.value, one.n, details, low=one.low, high=one.high)
     return scores
@@ -149,11 +148,10 @@ def protocol(encoder: Encoder) -> str:
 def _fid(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:
     distance = frechet.distance(reference.statistics, generated.statistics, few=how.few)
     low = high = None
-    if how.resamples:
-        interval = frechet.distance_interval(
-            reference.statistics, generated.array(), few=how.few, seed=how.seed, resamples=how.resamples
-        )
-        low, high = interval.low, interval.high
+    if how.interval:
+        without = frechet.distances_without(reference.statistics, generated.array())
+        found = Estimate.of([without], distance.n).distance()
+        low, high = found.low, found.high
     sizes = distance.n, protocol(encoder), distance.n_reference
     return Score("fid", encoder.row.label, distance.value, *sizes, low, high, biased=distance.biased)
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from mdrepro.core import plotting
-from mdrepro.evaluation import networks, paired
+from mdrepro.evaluation import estimators, networks
 from mdrepro.evaluation.experiment import Experiment
-from mdrepro.evaluation.protocol import Evaluation, Scored
+from mdrepro.evaluation.protocol import Evaluation, Replicas, Scored
 from mdrepro.evaluation.rows import Row
 from mdrepro.models.pipeline import MobileDiffusionPipeline
+from mdrepro.papers import ledger
 
 BASE = "base"
 TITLES: Mapping[str, str] = {
@@ -50,10 +51,13 @@ def sizes(pipelines: Mapping[str, MobileDiffusionPipeline]) -> dict[str, Size]:
 
 
 def rows(
-    experiment: Experiment, measured: Mapping[str, Scored], sized: Mapping[str, Size], scored: Evaluation[Scored]
+    experiment: Experiment,
+    measured: Mapping[str, Replicas[Scored]],
+    sized: Mapping[str, Size],
+    scored: Evaluation[Scored],
 ) -> list[Row]:
     """Quality of each row's images, its difference from the base's and its own control's, cost, and fine-tuning."""
-    cells = paired.rows(measured, scored, against=BASE) + paired.to_controls(measured, scored, experiment.controls)
+    cells = estimators.rows(ledger.find(experiment.table), measured, scored)
     for row, size in sized.items():
         denoiser = f"denoiser of {experiment.setups[row].recipe}"
         how = "one evaluation, batch 1, 8 x 8 latent; torch's dispatcher counter, attention products included"

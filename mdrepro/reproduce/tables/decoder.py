@@ -9,15 +9,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mdrepro.core import plotting
-from mdrepro.evaluation import paired
+from mdrepro.evaluation import estimators
 from mdrepro.evaluation.experiment import Experiment
-from mdrepro.evaluation.intervals import SPREAD
-from mdrepro.evaluation.protocol import Evaluation, Scored
+from mdrepro.evaluation.protocol import REFERENCES, Evaluation, Replicas, Scored
 from mdrepro.evaluation.rows import Row
-from mdrepro.metrics.bootstrap import cluster_interval
 from mdrepro.metrics.image import reconstruction
+from mdrepro.metrics.jackknife import Estimate, means_without
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.models.protocols import Autoencoder
+from mdrepro.papers import ledger
 
 ORIGINAL = "original"
 SIDES = {"quick": 8, "proxy": 32, "paper": 64}  # latent pixels a side, by tier: of 64, 256 and 512 px
@@ -27,7 +27,7 @@ Curve = dict[str, list[tuple[float, float, float]]]
 
 def measure(
     experiment: Experiment, scored: Evaluation[Scored], scales: Sequence[float], *, seed: int
-) -> dict[float, dict[str, Scored]]:
+) -> dict[float, dict[str, Replicas[Scored]]]:
     """Images of the same latents by every decoder, scored, by guidance scale and row; see `Experiment.decoded`.
 
     The original's images at half of their resolution stand beside them: a loss that must be seen.
@@ -35,7 +35,8 @@ def measure(
     by_scale = {}
     for w in dict.fromkeys(scales):
         decoded = experiment.decoded(scored, seed=seed, guidance=w)
-        by_scale[w] = decoded | dict(scored.at_half_resolution(decoded[ORIGINAL]))
+        halves = [scored.at_half_resolution(images) for images in decoded[ORIGINAL]]
+        by_scale[w] = decoded | {row: tuple(half[row] for half in halves) for row in halves[0]}
     return by_scale
 
 
@@ -60,13 +61,16 @@ def latencies(decoders: Mapping[str, Autoencoder], latent: Tensor, rounds: int =
 
 
 def rows(
-    experiment: Experiment, measured: Mapping[str, Scored], ms: Mapping[str, float], scored: Evaluation[Scored]
+    experiment: Experiment,
+    measured: Mapping[str, Replicas[Scored]],
+    ms: Mapping[str, float],
+    scored: Evaluation[Scored],
 ) -> list[Row]:
     """Quality of each decoder and its difference from the original's, nearness of the images, parameters and latency.
 
     ``measured``: from `measure`, at one guidance scale. ``ms``: from `latencies`.
     """
-    cells = paired.rows(measured, scored, against=ORIGINAL)
+    cells = estimators.rows(ledger.find(experiment.table), measured, scored)
     side, threads = SIDES[experiment.tier], torch.get_num_threads()
     for row, decoder in decoders(experiment).items():
         name = f"decoder of {experiment.setups[row].decoder or 'the autoencoder that comes with the denoiser'}"
@@ -74,21 +78,27 @@ def rows(
         cells.append(Row(row, "params", vae.decoder_parameters(decoder) / 1e6, name))
         cells.append(Row(row, "latency_ms", ms[row], timed))
         if row != ORIGINAL:
-            pairs = zip(measured[row].batches(), measured[ORIGINAL].batches(), strict=True)
-            near = cluster_interval([[value] for pair in pairs for value in reconstruction.psnr(*pair).tolist()])
-            protocol = f"mean over images of the PSNR of 8-bit RGB; {measured[row].description}; {SPREAD}"
-            cells.append(Row.measured(row, "psnr_to_original", near, protocol))
+            near = []
+            for ours, theirs in zip(measured[row], measured[ORIGINAL], strict=True):
+                pairs = zip(ours.batches(), theirs.batches(), strict=True)
+                near.append(means_without([psnr for pair in pairs for psnr in reconstruction.psnr(*pair).tolist()]))
+            protocol = f"mean over images of the PSNR of 8-bit RGB; {measured[row][0].description}"
+            found = Estimate.of(near, len(scored.captions)).mean()
+            cells.append(estimators.cell(row, "psnr_to_original", found, protocol))
     return cells
 
 
-def curves(measured: Mapping[float, Mapping[str, Scored]], scored: Evaluation[Scored]) -> Curve:
+def curves(measured: Mapping[float, Mapping[str, Replicas[Scored]]], scored: Evaluation[Scored]) -> Curve:
     """Fig. 8b: the two scores of each decoder over the guidance scale, of what `measure` gave."""
     points: Curve = {}
     for guidance, by_row in sorted(measured.items()):
-        for row, images in by_row.items():
-            if row not in scored.best():
-                scores = float(images.similarity.mean()), scored.distance(images)
-                points.setdefault(row, []).append((guidance, *scores))
+        for row, replicas in by_row.items():
+            if row not in REFERENCES:
+                clip, fid = (
+                    estimators.estimate(scored.measures[scored.column(name)], replicas).value
+                    for name in ("clip_shapes", "fid_shapes")
+                )
+                points.setdefault(row, []).append((guidance, clip, fid))
     return points
 
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from mdrepro.core import plotting
-from mdrepro.evaluation import curves
+from mdrepro.evaluation import curves, estimators
 from mdrepro.evaluation.curves import BEST_CLIP, BEST_FID, Curve, Levels
 from mdrepro.evaluation.experiment import Experiment
-from mdrepro.evaluation.intervals import SPREAD
-from mdrepro.evaluation.protocol import Evaluation, Scored, caption_count
+from mdrepro.evaluation.protocol import Evaluation, Scored
 from mdrepro.evaluation.rows import Row
+from mdrepro.papers import ledger
 
 ANOTHER_BASE = ("fig7d-sd2-8", "fig7d-sd2-50")
 NO_BASE = "needs another base model, of another text encoder, and its students: there are no recipes of them yet"
@@ -35,9 +35,8 @@ def rows(
     Raises BadInput where the guidance of the attribute accuracy is no scale of the curves.
     """
     cells = [row for panel in panels(levels).values() for row in curves.rows(panel, scored, experiment.controls)]
-    for row, curve in traced.items():
-        images = curve.point(experiment.setups[row].guidance)
-        cells += scored.accuracy(row, images, f"{caption_count(images, scored)}; {scored.scoring}; {SPREAD}")
+    measured = {row: curve.point(experiment.setups[row].guidance) for row, curve in traced.items()}
+    cells += estimators.rows(ledger.find(experiment.table), measured | experiment.references(scored), scored)
     return cells + [
         Row.absent(row, scored.column(column), NO_BASE) for row in ANOTHER_BASE for column in (BEST_FID, BEST_CLIP)
     ]

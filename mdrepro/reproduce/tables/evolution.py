@@ -13,12 +13,13 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from mdrepro.core import plotting
-from mdrepro.evaluation import networks, paired
+from mdrepro.evaluation import estimators, networks
 from mdrepro.evaluation.experiment import Experiment, no_recipe
-from mdrepro.evaluation.protocol import Evaluation, Scored
+from mdrepro.evaluation.protocol import Evaluation, Replicas, Scored
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.cost.block_latency import LatencyTable
 from mdrepro.models.snapfusion.blocks import KINDS
+from mdrepro.papers import ledger
 from mdrepro.training.evolution.action_log import LATENCY, Round, read_log
 from mdrepro.training.runs.store import Run
 
@@ -39,11 +40,10 @@ def logs(experiment: Experiment) -> dict[str, list[Round]]:
     return {title: read_log(run.folder) for title, run in found.items()}
 
 
-def rows(experiment: Experiment, measured: Mapping[str, Scored], scored: Evaluation[Scored]) -> list[Row]:
+def rows(experiment: Experiment, measured: Mapping[str, Replicas[Scored]], scored: Evaluation[Scored]) -> list[Row]:
     """Quality of every row's images and its difference from others', cost, latency, and how it was trained robustly."""
-    controls = experiment.controls
-    cells = paired.rows(measured, scored, against="standard") + paired.to_controls(measured, scored, controls)
-    lacking = [other for other in controls.values() if other not in experiment.setups]
+    cells = estimators.rows(ledger.find(experiment.table), measured, scored)
+    lacking = [other for other in experiment.controls.values() if other not in experiment.setups]
     cells += [Row.absent(other, scored.column("fid_shapes"), no_recipe(experiment.tier)) for other in lacking]
     return cells + costs(experiment) + settings(run_of(experiment, ROBUST), run_of(experiment, EVOLVED))
 

@@ -18,9 +18,9 @@ from mdrepro.evaluation.rows import Row
 from mdrepro.latency import host, records
 from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.records import Record
-from mdrepro.metrics.bootstrap import Interval
 from mdrepro.metrics.cost.measure import calculate
 from mdrepro.metrics.cost.quantities import Cost
+from mdrepro.metrics.jackknife import Interval
 from mdrepro.models import presets, systems
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Kept, Piece

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mdrepro.evaluation.rows import Row
 from mdrepro.latency.records import Record
-from mdrepro.metrics.bootstrap import Interval
+from mdrepro.metrics.jackknife import Interval
 from mdrepro.reproduce.tables import host_latency, phones
 from mdrepro.reproduce.tables.host_latency import Image, Measured, Measurements, absent, combine, measured, quotient
 from mdrepro.reproduce.workflow.exported import Piece

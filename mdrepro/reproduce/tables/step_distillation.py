@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from mdrepro.core import plotting
-from mdrepro.evaluation import curves
+from mdrepro.evaluation import curves, estimators
 from mdrepro.evaluation.curves import Curve, Levels
 from mdrepro.evaluation.experiment import Experiment, no_recipe
-from mdrepro.evaluation.intervals import SPREAD
-from mdrepro.evaluation.protocol import Evaluation, Scored, caption_count
+from mdrepro.evaluation.protocol import Evaluation, Replicas, Scored, caption_count
 from mdrepro.evaluation.rows import Row
-from mdrepro.metrics.image.clip_score import clip_score
-from mdrepro.metrics.image.statistics import Array
+from mdrepro.metrics.jackknife import Estimate
 from mdrepro.papers import ledger
 
 SHOWN = (
@@ -47,18 +45,21 @@ def trace(experiment: Experiment, scored: Evaluation[Scored], *, seed: int) -> d
 
 def measure(
     experiment: Experiment, traced: Mapping[str, Curve[Scored]], scored: Evaluation[Scored], *, seed: int
-) -> dict[str, Scored]:
+) -> dict[str, Replicas[Scored]]:
     """The rows of Table 2 at one guidance scale, from the same noise: points of curves, and other samplers.
 
     ``traced``: curves of the same captions, from `trace`; none where the rows are of others. Raises BadInput where the
     guidance is no scale of the curves.
     """
-    return {row: experiment.point(row, traced, scored, seed=seed) for row in SHOWN if row in experiment.setups}
+    shown = [row for row in SHOWN if row in experiment.setups]
+    made = {row: experiment.point(row, traced, scored, seed=seed) for row in shown}
+    untimed = {row: tuple(images.untimed() for images in replicas) for row, replicas in made.items()}
+    return untimed | experiment.references(scored)
 
 
 def rows(
     experiment: Experiment,
-    measured: Mapping[str, Scored],
+    measured: Mapping[str, Replicas[Scored]],
     traced: Mapping[str, Curve[Scored]],
     levels: Mapping[str, Levels],
     for_curves: Evaluation[Scored],
@@ -68,19 +69,10 @@ def rows(
 
     ``for_curves``, ``for_rows``: what scored the curves, and the rows of Table 2.
     """
-    cells: list[Row] = []
-    n = len(for_rows.captions)
-    drawn = curves.counts(n, for_rows.resamples)
-    distances = {row: for_rows.distances(images, drawn) for row, images in measured.items()}
-    for row, images in measured.items():
-        protocol, (fid, clip) = _protocol(images, for_rows), _scores(row, distances[row], images, for_rows)
-        cells.append(fid)
-        other = experiment.controls.get(f"{row}/fid_shapes_ratio")
-        if other in distances:
-            ratio, over = curves.interval(distances[row] / distances[other], n), f"over that of row {other}; {protocol}"
-            cells.append(Row.measured(row, for_rows.column("fid_shapes_ratio"), ratio, over))
-        cells += [clip, *for_rows.accuracy(row, images, protocol)]
-        cells.append(Row(row, "steps", experiment.setups[row].steps, images.description))
+    table = ledger.find(experiment.table)
+    cells = estimators.rows(table, measured, for_rows)
+    for row in [row for row in measured if row in experiment.setups]:
+        cells.append(Row(row, "steps", experiment.setups[row].steps, measured[row][0].description))
     for panel in panels(experiment).values():
         cells += curves.rows({row: levels[row] for row in panel}, for_curves, experiment.controls)
     cells += single_points(traced, levels, for_curves)
@@ -98,25 +90,16 @@ def single_points(
         return cells
     table = ledger.find("snapfusion-step-distillation")
     for row, points in ((row, points) for row, points in table.curves.items() if row in traced):
-        for index, (scale, images) in enumerate(zip(traced[row].scales, traced[row].points, strict=True)):
+        one = levels[row]
+        for index, (scale, replicas) in enumerate(zip(traced[row].scales, traced[row].points, strict=True)):
             name = f"{points}-{scale:.1f}"
-            if name in table.rows and round(scale, 1) == scale:
-                cells += _scores(name, levels[row].fid[:, index], images, scored)
+            if name not in table.rows or round(scale, 1) != scale:
+                continue
+            protocol = f"{caption_count(replicas[0], scored)}; {scored.scoring}"
+            fid, clip = (Estimate(values[:, :, index], one.n) for values in (one.fid, one.clip))
+            cells.append(estimators.cell(name, "fid", fid.distance(), f"{one.protocol}; {protocol}"))
+            cells.append(estimators.cell(name, "clip", clip.mean(), f"mean cosine; {protocol}"))
     return cells
-
-
-def _scores(row: str, fid: Array, images: Scored, scored: Evaluation[Scored]) -> list[Row]:
-    """FID, from its values as measured and in resamples, and CLIP score of one set of images."""
-    protocol, column = _protocol(images, scored), scored.column
-    distance = curves.interval(fid, len(images.similarity))
-    return [
-        Row.measured(row, column("fid_shapes"), distance, f"{scored.distance_to}; {protocol}"),
-        Row.measured(row, column("clip_shapes"), clip_score(images.similarity), f"mean cosine; {protocol}"),
-    ]
-
-
-def _protocol(images: Scored, scored: Evaluation[Scored]) -> str:
-    return f"{caption_count(images, scored)}; {scored.scoring}; {SPREAD}"
 
 
 def curves_figure(experiment: Experiment, levels: Mapping[str, Levels], label: str = "[shapes]") -> Figure:

@@ -15,7 +15,7 @@ from mdrepro.core import plotting
 from mdrepro.core.errors import NotAttempted
 from mdrepro.data import photos
 from mdrepro.evaluation.rows import Row
-from mdrepro.metrics import bootstrap
+from mdrepro.metrics import jackknife
 from mdrepro.metrics.image import reconstruction
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.training.recipes import registry
@@ -95,12 +95,12 @@ def rows(measured: Mapping[str, Measured], split: photos.Split) -> list[Row]:
             if reason := ours.reasons.get(column):
                 cells.append(Row(row, column, None, protocol, reason=reason))
             else:
-                cells.append(Row.measured(row, column, bootstrap.cluster_interval(ours.scores[column]), protocol))
+                cells.append(Row.measured(row, column, jackknife.cluster_interval(ours.scores[column]), protocol))
     for row, other in GAINS:
         ours, training = measured[row], _training(measured[row], split)
         for column in ("psnr", "ssim"):
-            gain = bootstrap.paired_interval(ours.scores[column], measured[other].scores[column])
-            what = f"{column.upper()} of {row} minus {other} on the same tiles, bootstrap of the differences"
+            gain = jackknife.paired_interval(ours.scores[column], measured[other].scores[column])
+            what = f"{column.upper()} of {row} minus {other} on the same tiles"
             protocol = f"{what}; {_measuring(column, ours, split)}; {training}"
             cells.append(Row.measured(row, f"{column}_gain_over_{other}", gain, protocol))
     return cells
@@ -162,7 +162,7 @@ def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> Fig
     """PSNR against decoder parameters with 95 % intervals, and the gains photograph by photograph."""
     with plotting.figure(1, 2, size=(9, 3.8), width_ratios=[1, 1.25]) as (figure, (left, right)):
         for row, ours in measured.items():
-            psnr = bootstrap.cluster_interval(ours.scores["psnr"])
+            psnr = jackknife.cluster_interval(ours.scores["psnr"])
             plotting.estimate(left, ours.params / 1e6, (psnr.value, psnr.low, psnr.high), colour=COLOURS[row])
             offset = {"ours": (-7, 12), "ours-lite": (7, -12)}.get(row, (7, 4))
             name = f"{NAMES[row]}\n{psnr.value:.2f} dB"
@@ -174,7 +174,7 @@ def quality_figure(measured: Mapping[str, Measured], split: photos.Split) -> Fig
         for place, (row, other) in enumerate(GAINS):
             first, second = measured[row].scores["psnr"], measured[other].scores["psnr"]
             each = [float(np.mean(a - b)) for a, b in zip(first, second, strict=True)]
-            gain, colour = bootstrap.paired_interval(first, second), COLOURS[row]
+            gain, colour = jackknife.paired_interval(first, second), COLOURS[row]
             right.scatter(each, [place + 0.16] * len(each), s=22, color=colour, alpha=0.45, linewidth=0)
             measures = gain.value, gain.low, gain.high
             plotting.estimate(right, place - 0.08, measures, colour=colour, along="x", marker="D")
@@ -199,7 +199,7 @@ def _measuring(column: str, measured: Measured, split: photos.Split) -> str:
     return (
         f"{measured.definitions.get(column, column)}; mean over each photograph's tiles, then over photographs: "
         f"{tiles} tiles of {photos.TILE} px from {len(split.held_out)} held-out photographs ({names}; {split.rule}); "
-        f"95 % percentile bootstrap over photographs, {bootstrap.RESAMPLES} resamples"
+        f"95 % interval of Student over photographs"
     )
 
 

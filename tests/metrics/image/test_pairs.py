@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 from skimage import metrics as skimage
 
 from mdrepro.core.errors import BadInput
@@ -48,7 +49,8 @@ def test_psnr_and_ssim_are_scikit_image_s(folders, cli_run):
     assert [score["metric"] for score in told["metrics"]] == ["psnr", "ssim"]
     for score, values in zip(told["metrics"], (psnr, ssim), strict=True):
         assert score["value"] == pytest.approx(np.mean(values), abs=1e-6)
-        assert min(values) <= score["low"] < score["value"] < score["high"] <= max(values)
+        student = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert (score["low"], score["high"]) == pytest.approx((student.low, student.high), abs=1e-5)
         assert score["n"] == 4
     assert "population covariance" in told["metrics"][1]["protocol"]
 

@@ -14,6 +14,7 @@ from mdrepro.metrics.image.features import extract
 from mdrepro.metrics.image.networks import Network, Texts
 from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.metrics.image.weights import Checked
+from mdrepro.metrics.jackknife import Estimate
 from tests.support import weight_files as makers
 
 WIDTH, CPU = 5, torch.device("cpu")
@@ -83,13 +84,13 @@ def test_a_clip_that_is_also_the_encoder_runs_once(folders):
 def test_numbers_are_those_of_the_metrics_own_functions(folders):
     encoder, clip = tiny(), tiny(seed=2)
     captions = ["word " * (i + 1) for i in range(13)] + ["word " * 80]
-    options = sets.Options(few=True, resamples=20, seed=3)
+    options = sets.Options(few=True, interval=True, seed=3)
     names = ["kid", "fid", "recall", "precision", "fd-infinity", "clip-score"]
     found = sets.evaluate(*folders, names, encoder=encoder, clip=clip, captions=captions, options=options)
     assert [score.metric for score in found] == names
     x, y = (by_hand(folder, encoder).double().numpy() for folder in folders)
     both, reference = manifold.precision_recall(x, y), Statistics.of(x)
-    interval = frechet.distance_interval(reference, y, seed=3, resamples=20)
+    interval = Estimate.of([frechet.distances_without(reference, y)], len(y)).distance()
     line = frechet.infinity(reference, y, seed=3)
     one, two = by_hand(folders[1], clip).double(), clip.network.texts(captions).features.double()
     cosine = torch.nn.functional.cosine_similarity(one, two).mean().item()

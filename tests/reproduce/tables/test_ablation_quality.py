@@ -60,7 +60,7 @@ def test_rows_are_trained_alike_and_one_rule_apart() -> None:
     assert replace(tuned, name=relu.name, kind="relu") == relu
     assert relu.parents["unet"] == base.name
     assert {*FIELDS, "base", "t5", "base-tuned"} == set(table.TITLES) == set(ledger.find(NAME).networks("quick"))
-    assert {*table.TITLES, *table.LEFT_OUT, "real"} == set(ledger.find(NAME).rows)
+    assert {*table.TITLES, *table.LEFT_OUT, "real", "autoencoder"} == set(ledger.find(NAME).rows)
 
 
 def test_the_base_has_every_rule_turned_back() -> None:
@@ -105,7 +105,7 @@ def test_the_size_stays_level_with_t1_and_no_rule_costs_more(sizes: dict[str, ta
 
 
 def quality_cells() -> list[Row]:
-    """Cells as `paired.rows` gives them, of networks that get worse down the table."""
+    """Cells as `estimators.rows` gives them, of networks that get worse down the table."""
     cells = []
     for place, row in enumerate([*table.TITLES, "real"]):
         values = {
@@ -122,19 +122,16 @@ def quality_cells() -> list[Row]:
     return cells
 
 
-def control_cells(measured: Any, scored: Any, controls: dict[str, str]) -> list[Row]:
-    """As `quality_cells` would have them: t5 stands 4 lines before base-tuned, t1-narrow-input 1 line after t1."""
-    lines = {"t5": -4, "t1-narrow-input": 1}
-    each = {"fid_shapes_minus_control": 1 / 8, "clip_shapes_minus_control": -1 / 100}
-    named = [key.split("/") for key in controls]
-    return [Row(row, column, lines[row] * each[column], "") for row, column in named]
+def control_cells(controls: dict[str, str]) -> list[Row]:
+    """As `quality_cells` would have them: of t5 against base-tuned 4 / 8 below, of t1-narrow-input 1 / 8 above t1."""
+    values = {"t5": -0.5, "t1-narrow-input": 0.125}
+    return [Row(*key.split("/"), values[key.split("/")[0]], "") for key in controls]
 
 
 def test_rows_are_the_declared_ones_and_judge_the_claims(
     sizes: dict[str, table.Size], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(table.paired, "rows", lambda *_, **how: quality_cells() if how == {"against": "base"} else [])
-    monkeypatch.setattr(table.paired, "to_controls", control_cells)
+    monkeypatch.setattr(table.estimators, "rows", lambda spec, *_: quality_cells() + control_cells(spec.controls))
     trained(monkeypatch, tmp_path)
     spec = ledger.find(NAME)
     cells = complete(spec, table.rows(experiment(NAME), {}, sizes, scored()))

@@ -15,7 +15,7 @@ from mdrepro.core.paths import root
 from mdrepro.data.shapes import Shapes, render
 from mdrepro.evaluation import networks
 from mdrepro.evaluation import scenes as quality
-from mdrepro.evaluation.scenes import SceneImages
+from mdrepro.evaluation.scenes import SceneImages, Scenes
 from mdrepro.metrics.cost import closed_form
 from mdrepro.metrics.image.scenes import Judgement
 from mdrepro.metrics.image.statistics import Statistics
@@ -116,20 +116,20 @@ def test_both_decoders_get_the_same_latents(
     )
     measured = table.measure(made, made.evaluation("shapes", 3), [3.0, 5.0, 3.0], seed=4)
     assert list(measured) == [3.0, 5.0]
-    assert list(measured[3.0]) == ["original", "half-width", "real", "half-resolution"]
+    assert list(measured[3.0]) == ["original", "half-width", "real", "autoencoder", "half-resolution"]
     with torch.no_grad():
         half = decoders["half-width"].decode(-latent / decoders["half-width"].config.scaling_factor).sample
     wanted = ((half.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    assert torch.equal(measured[5.0]["half-width"].images, wanted)
-    assert torch.equal(measured[5.0]["real"].images, render(scenes))
-    whole = measured[5.0]["original"].images.numpy().astype(float)
+    assert torch.equal(measured[5.0]["half-width"][0].images, wanted)
+    assert torch.equal(measured[5.0]["real"][0].images, render(scenes))
+    whole = measured[5.0]["original"][0].images.numpy().astype(float)
     small = whole.reshape(3, 3, 32, 2, 32, 2).mean(axis=(3, 5))
-    assert np.abs(measured[5.0]["half-resolution"].images[:, :, 0, 0].numpy() - small[:, :, 0, 0]).max() <= 0.5
+    assert np.abs(measured[5.0]["half-resolution"][0].images[:, :, 0, 0].numpy() - small[:, :, 0, 0]).max() <= 0.5
     inner = [0.75 * small[:, :, 0, i] + 0.25 * small[:, :, 0, i + 1] for i in range(31)]
-    found = measured[5.0]["half-resolution"].images[:, :, 0, 1:-1:2].numpy()
+    found = measured[5.0]["half-resolution"][0].images[:, :, 0, 1:-1:2].numpy()
     assert np.abs(found - np.stack(inner, axis=-1)).max() <= 0.5 + 1e-6
     assert (
-        measured[5.0]["original"].description
+        measured[5.0]["original"][0].description
         == "shapes-vae, latents of shapes-base, 9 steps of ddim, guidance 5, seed 4"
     )
 
@@ -148,24 +148,34 @@ def scored_images(images: Tensor, shift: float) -> SceneImages:
 
 
 @pytest.fixture(scope="module")
-def measured() -> dict[str, SceneImages]:
+def measured() -> dict[str, tuple[SceneImages]]:
     pixels = render(Shapes("test", N).scenes(range(N)))
     near = (pixels.int() + torch.arange(N).reshape(-1, 1, 1, 1) % 3 + 1).clamp(max=255).to(torch.uint8)
     return {
-        "original": scored_images(pixels, 1.0),
-        "half-width": scored_images(near, 1.1),
-        "real": scored_images(pixels, 0.0),
+        "original": (scored_images(pixels, 1.0),),
+        "half-width": (scored_images(near, 1.1),),
+        "real": (scored_images(pixels, 0.0),),
     }
 
 
+def on(measured: dict[str, tuple[SceneImages]]) -> Scenes:
+    """The evaluation whose reference and renders are the images of row ``real``."""
+    (real,) = measured["real"]
+    return scored(reference=Statistics.of(real.features), renders=real, scenes=Shapes("test", N).scenes(range(N)))
+
+
 def test_rows_are_the_declared_ones(
-    measured: dict[str, SceneImages], decoders: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    measured: dict[str, tuple[SceneImages]], decoders: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Statistics.of(measured["real"].features)
     monkeypatch.setattr(table, "decoders", lambda _: decoders)
-    rows = table.rows(experiment(NAME), measured, {"original": 4.0, "half-width": 1.0}, scored(reference=real))
+    rows = table.rows(
+        experiment(NAME),
+        measured,
+        {"original": 4.0, "half-width": 1.0},
+        on(measured),
+    )
     of = {(cell.row, cell.column): cell for cell in complete(ledger.find(NAME), rows)}
-    pairs = zip(measured["half-width"].images.numpy(), measured["original"].images.numpy(), strict=True)
+    pairs = zip(measured["half-width"][0].images.numpy(), measured["original"][0].images.numpy(), strict=True)
     wanted = np.mean([peak_signal_noise_ratio(y, x, data_range=255) for x, y in pairs])
     assert of["half-width", "psnr_to_original"].value == pytest.approx(wanted)
     assert ("original", "psnr_to_original") not in of
@@ -175,10 +185,12 @@ def test_rows_are_the_declared_ones(
     assert of["half-width", "params"].value / of["original", "params"].value < 0.28
 
 
-def test_the_curve_is_sorted_by_guidance(measured: dict[str, SceneImages]) -> None:
-    real = Statistics.of(measured["real"].features)
+def test_the_curve_is_sorted_by_guidance(measured: dict[str, tuple[SceneImages]]) -> None:
     swapped = {"original": measured["half-width"], "half-width": measured["original"]}
-    curve = table.curves({5.0: swapped, 2.0: measured}, scored(reference=real))
+    curve = table.curves(
+        {5.0: swapped, 2.0: measured},
+        on(measured),
+    )
     assert curve["original"] == [
         (2.0, pytest.approx(0.4), pytest.approx(4 * 1.0)),
         (5.0, pytest.approx(0.39), pytest.approx(4 * 1.21)),

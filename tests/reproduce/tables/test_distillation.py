@@ -49,14 +49,14 @@ def scored_images(shift: float, clip: float, how: str = "") -> SceneImages:
 def curve(better: float, how: str = "") -> Curve:
     """Lowest FID in the middle, highest CLIP score at the end; both better by ``better``."""
     points = (
-        scored_images(2 - better, 0.2 + better),
-        scored_images(1 - better, 0.3 + better),
-        scored_images(2 - better, 0.4 + better),
+        (scored_images(2 - better, 0.2 + better),),
+        (scored_images(1 - better, 0.3 + better),),
+        (scored_images(2 - better, 0.4 + better),),
     )
     return Curve(how, SCALES, points)
 
 
-ON_SCENES = scored(scenes=Shapes("test", N).scenes(range(N)), renders=scored_images(0, 0.5), resamples=20)
+ON_SCENES = scored(scenes=Shapes("test", N).scenes(range(N)), renders=scored_images(0, 0.5))
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -133,7 +133,8 @@ def test_students_that_are_guided_learn_the_empty_texts_branch() -> None:
     assert len(students) > 30
 
 
-def test_ablations_fill_the_declared_cells() -> None:
+def test_ablations_fill_the_declared_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Experiment, "references", lambda *_: {})
     table = ledger.find("snapfusion-distillation-ablations")
     made = experiment(table.id)
     shared = {
@@ -183,8 +184,9 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
     curved = [row for row, setup in made.setups.items() if setup.scales]
     traced = {row: curve(0.01 * index, row) for index, row in enumerate(curved)}
     monkeypatch.setattr(Scenes, "networks", {})
+    monkeypatch.setattr(Experiment, "references", lambda *_: {"real": (ON_SCENES.renders,)})
     measured = step_distillation.measure(made, traced, ON_SCENES, seed=5)
-    assert list(measured) == list(step_distillation.SHOWN)
+    assert list(measured) == [*step_distillation.SHOWN, "real"]
     assert calls == [
         ("shapes-base", 50, 3.0, "ddim", 5),
         ("shapes-base", 4, 3.0, "ddim", 5),
@@ -194,22 +196,22 @@ def test_step_distillation_fills_the_declared_cells(monkeypatch: pytest.MonkeyPa
         ("shapes-w", 50, 3.0, "ddim", 5),
         ("shapes-snap-4", 4, 3.0, "ddim", 5),
     ]
-    assert measured["sd15-50"] is traced["curve-sd15"].points[1]
-    assert measured["table2-ours"] is traced["table2-ours"].points[1]
+    for row, other in (("sd15-50", "curve-sd15"), ("table2-ours", "table2-ours")):
+        assert measured[row][0].features is traced[other].points[1][0].features
     levels = curves.levels(traced, ON_SCENES)
     rows = complete(table, step_distillation.rows(made, measured, traced, levels, ON_SCENES, ON_SCENES))
     cells = {(row.row, row.column): row for row in rows}
     wanted = {key for claim in table.claims for condition in claim.conditions for key in condition.cells()}
     assert wanted <= {f"{row}/{column}" for row, column in cells}
     assert cells["teacher-sd2", "best_fid_shapes_ratio"].reason
-    assert cells["ddim-8", "fid_shapes"].value == pytest.approx(WIDTH * 0.5**2)  # moved by a half in each feature
+    assert cells["ddim-8", "distance_shapes"].value == pytest.approx(WIDTH * 0.5**2)  # moved by a half in each feature
     assert cells["ddim-8", "clip_shapes"].value == pytest.approx(scored_images(0, 0.25).similarity.mean())
     assert cells["ddim-8", "attribute_accuracy"].value == pytest.approx(0.25)
-    assert cells["table2-ours", "fid_shapes"].value == pytest.approx(WIDTH * (1 - 0.01) ** 2)
-    ours = cells["table2-ours", "fid_shapes"].value
+    assert cells["table2-ours", "distance_shapes"].value == pytest.approx(WIDTH * (1 - 0.01) ** 2)
+    ours = cells["table2-ours", "distance_shapes"].value
     for row in ("ddim-8", "table2-dpm", "table2-dpm++", "table2-meng"):
-        share = cells[row, "fid_shapes_ratio"]
-        assert share.value == pytest.approx(cells[row, "fid_shapes"].value / ours)
+        share = cells[row, "distance_shapes_ratio"]
+        assert share.value == pytest.approx(cells[row, "distance_shapes"].value / ours)
         assert "over that of row table2-ours" in share.protocol
     assert cells["ddim-50", "steps"].value == 50
     assert cells["lcm-8", "steps"].value == 4
