@@ -67,7 +67,7 @@ def derived(row: str, column: str, how: Derived, pair: tuple[Estimate, Estimate]
     if how.by == "difference":
         return cell(row, column, (pair[0] - pair[1]).mean(), f"less that of row {other}, in pairs; {protocol}")
     if (found := jackknife.ratio(*pair)) is None:
-        return Row.absent(row, column, f"there is no ratio: its own value or that of row {other} cannot be told from 0")
+        return Row.absent(row, column, f"there is no ratio: its own value or that of row {other} is not above 0")
     return cell(row, column, found, f"over that of row {other}, in pairs; {protocol}")
 
 

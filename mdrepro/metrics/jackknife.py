@@ -127,7 +127,7 @@ class Estimate:
         if value <= spread / 2:
             return self._interval(max(value, 0.0), 0.0, max(value + 1.5 * spread, 0.0))
         root, half = value**0.5, spread / (2 * value**0.5)
-        return self._interval(value, (root - half) ** 2, (root + half) ** 2)
+        return self._interval(value, min((root - half) ** 2, value), max((root + half) ** 2, value))
 
     def _interval(self, value: float, low: float, high: float) -> Interval:
         return Interval(value, low, high, self.n, tuple(map(float, self.values[:, 0])))
@@ -140,13 +140,10 @@ def combined(calculate: Callable[..., Array], *estimates: Estimate) -> Estimate:
 
 
 def ratio(first: Estimate, second: Estimate) -> Interval | None:
-    """The ratio of two means over replicas, its interval symmetric in the logarithm.
-
-    None where the first is not above 0, or the second is so near to 0 that the interval of a distance would reach it.
-    """
+    """The ratio of two means over replicas, its interval symmetric in the logarithm; None where one is not above 0."""
     pair = combined(lambda x, _: x, first, second), combined(lambda _, y: y, first, second)
     means = [one.value for one in pair]
-    if means[0] <= 0 or means[1] <= pair[1].spread() / 2:
+    if min(means) <= 0:
         return None
     value = means[0] / means[1]
     relative = combined(lambda x, y: x / means[0] - y / means[1], *pair)

@@ -227,6 +227,9 @@ def test_a_distance_below_zero_is_cut_and_no_interval_is_negative() -> None:
     sure, unsure = (means(rng.normal(value, 1, (1, 400))).distance() for value in (1, 0.02))
     assert 0 < sure.low < sure.value < sure.high
     assert (unsure.low, unsure.high > 0.1) == (0, True)
+    for value in (0.1, 0.3, 0.7):
+        exact = Estimate(np.full((1, 51), value), 400).distance()
+        assert exact.low <= exact.value <= exact.high == pytest.approx(value)
     assert (sure.low**0.5 + sure.high**0.5) / 2 == pytest.approx(sure.value**0.5)
 
 

@@ -118,6 +118,8 @@ class CellView:
     value: str = ""
     interval: str = ""
     n: int | None = None
+    seeds: int | None = None
+    by_seed: str = ""
     protocol: str = ""
     how: tuple[str, ...] = ()
     reason: str = ""
@@ -235,7 +237,8 @@ def _cell(
         cell.reason = view.reasons.mark(measured["reason"])
         view.where_reasons[cell.reason][view.table.rows[row]].append(column.title)
         return cell
-    cell.value, cell.n = number(measured["value"], column.digits), measured["n"]
+    cell.value, cell.n, cell.seeds = number(measured["value"], column.digits), measured["n"], measured.get("seeds")
+    cell.by_seed = ", ".join(number(value, column.digits) for value in measured.get("by_seed") or ())
     cell.protocol = portable(measured["protocol"])
     cell.how = tuple(view.protocols.mark(note) for note in how.get(measured["protocol"], ()))
     if measured["ci_low"] is not None:

@@ -53,10 +53,11 @@ class Recorded:
 
     def _repr_html_(self) -> str:
         table = ledger.find(self.result["table"])
-        header = "".join(f"<th>{name}</th>" for name in ("row", "column", "ours", "paper", "verdict"))
+        header = "".join(f"<th>{name}</th>" for name in ("row", "column", "ours", "seeds", "paper", "verdict"))
         lines = []
         for row in self.result["rows"]:
-            cells = (row["row"], row["column"], ours(table, row), paper(table, row), row["verdict"])
+            seeds = str(row["seeds"] or "")
+            cells = (row["row"], row["column"], ours(table, row), seeds, paper(table, row), row["verdict"])
             lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
         claims = "".join(
             "<li><b>{}</b>: {} ({})</li>".format(*(html.escape(claim[key]) for key in ("verdict", "id", "numbers")))
@@ -95,16 +96,17 @@ def complete(table: Table, rows: Sequence[Row]) -> list[Row]:
 
 
 def _with_unit(table: Table, row: Row) -> dict[str, Any]:
-    return asdict(row) | {"unit": table.columns[row.column].unit}
+    seeds = {"seeds": len(row.by_seed) or None, "by_seed": list(row.by_seed)}
+    return asdict(row) | seeds | {"unit": table.columns[row.column].unit}
 
 
 def frame(table: str, rows: Sequence[Row]) -> "DataFrame":
-    """What was measured, to look at before it is recorded: row, column, value, interval and the column's unit."""
+    """What was measured, to look at before it is recorded: row, column, value, interval, unit and training seeds."""
     import pandas as pd
 
     spec = ledger.find(table)
     lines = [_with_unit(spec, row) for row in rows if row.value is not None]
-    return pd.DataFrame(lines, columns=["row", "column", "value", "ci_low", "ci_high", "unit"])
+    return pd.DataFrame(lines, columns=["row", "column", "value", "ci_low", "ci_high", "unit", "seeds"])
 
 
 def record(

@@ -13,8 +13,10 @@ from mdrepro.papers import ledger
 from mdrepro.papers.schema import Table, Tier
 
 FORMAT = 1
-FIELDS = ("row", "column", "value", "unit", "n", "ci_low", "ci_high", "protocol", "paper_value", "verdict")
-EXTRA = ("paper_confidence", "reason")
+FIELDS = ("row", "column", "value", "unit", "n", "seeds", "ci_low", "ci_high", "protocol", "paper_value", "verdict")
+EXTRA = ("paper_confidence", "reason", "by_seed")
+"""``seeds``: training seeds that a row was measured by, None where no network was trained for it; ``by_seed``: the
+value of each. Results from before rows had several lack both."""
 Result = dict[str, Any]
 
 
@@ -54,11 +56,11 @@ def write(path: Path, result: Result, folder: Path, names: Iterable[str]) -> Res
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """The rows of a result as CSV, one line a cell; a missing value is an empty field."""
+    """The rows of a result as CSV, one line a cell; a missing value is an empty field, values by seed are one field."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=[*FIELDS, *EXTRA], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(row | {"by_seed": " ".join(map(str, row.get("by_seed", ())))} for row in rows)
 
 
 def read(path: Path) -> Result:

@@ -182,6 +182,7 @@ def test_cells_show_figures_intervals_verdicts_and_what_was_not_found(site: Path
     assert "md-not-comparable" in _cell(site, "md", "macs")
     assert "[26.10, 27.40]" in _cell(site, "sd", "psnr")
     assert "n = 24" in _cell(site, "sd", "psnr")
+    assert 'title="by seed: 26.50, 26.90">2 training seeds<' in _cell(site, "sd", "psnr")
 
 
 def test_published_numbers_stand_beside_ours(site: Path, pages: dict[str, Page]) -> None:

@@ -51,6 +51,18 @@ def test_record_writes_every_field_and_judges(workspace: Path, monkeypatch: pyte
     assert len(lines) == len(result["rows"])
 
 
+def test_a_result_keeps_the_value_of_each_training_seed(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(monkeypatch, [row(2.0, n=9, ci_low=1.0, ci_high=3.0, by_seed=(1.5, 2.5))])
+    kept = {(one["row"], one["column"]): one for one in json.loads((folder / "result.json").read_text())["rows"]}
+    measured, absent = kept["sd15", "params"], kept["sdxl", "params"]
+    assert (measured["seeds"], measured["by_seed"]) == (2, [1.5, 2.5])
+    assert (absent["seeds"], absent["by_seed"]) == (None, [])
+    with open(folder / "result.csv", encoding="utf-8") as file:
+        lines = {(line["row"], line["column"]): line for line in csv.DictReader(file)}
+    assert (lines["sd15", "params"]["seeds"], lines["sd15", "params"]["by_seed"]) == ("2", "1.5 2.5")
+    assert lines["sdxl", "params"]["by_seed"] == ""
+
+
 def test_every_cell_of_the_paper_gets_a_verdict(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(monkeypatch)
     rows = results.read(folder / "result.json")["rows"]
