@@ -108,12 +108,8 @@ def quality_cells() -> list[Row]:
     """Cells as `estimators.rows` gives them, of networks that get worse down the table."""
     cells = []
     for place, row in enumerate([*table.TITLES, "real"]):
-        values = {
-            "fid_shapes": 1 + place / 8,
-            "clip_shapes": 0.5 - place / 100,
-            "attribute_accuracy": 0.9 - place / 100,
-        }
-        for column, value in values.items():
+        cells.append(Row(row, "attribute_accuracy", 0.7, ""))
+        for column, value in (("fid_shapes", 1 + place / 8), ("clip_shapes", 0.5 - place / 100)):
             ends = {"ci_low": value - 0.01, "ci_high": value + 0.01}
             cells.append(Row(row, column, value, "", n=9, **ends))
             if row not in ("base", "real") and column != "attribute_accuracy":
