@@ -386,12 +386,19 @@ def test_the_notebook_of_step_distillation_runs_at_the_proxy_tier(home: Path, mo
 
 
 def test_the_notebook_of_the_decoder_runs_at_the_proxy_tier(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = {"images": N, "steps": 2, "guidance": 2.0, "others": ["2.5"]}
+    """By two training seeds of the network that makes the latents."""
+    changes = {"images": N, "steps": 2, "guidance": 2.0, "others": ["2.5"], "seeds": 2}
     result = run("snapfusion-decoder", home, monkeypatch, **changes)
     cells = {(row["row"], row["column"]): row for row in result["rows"] if row["value"] is not None}
     assert {column for row, column in cells if row == "half-width"} == {
         *("fid", "clip", "fid_minus_original", "clip_minus_original", "psnr_to_original", "params", "latency_ms")
     }
+    for column in ("fid", "clip", "fid_minus_original", "psnr_to_original"):
+        one = cells["half-width", column]
+        assert one["seeds"] == len(one["by_seed"]) == 2
+        assert one["value"] == pytest.approx(np.mean(one["by_seed"]))
+    assert len(set(cells["original", "fid"]["by_seed"])) == 2
+    assert {"proxy-sd", "proxy-sd-seed1", "proxy-decoder"} <= set(result["provenance"]["checkpoints"])
     assert all(claim["verdict"] != "not attempted" for claim in result["claims"])
 
 
