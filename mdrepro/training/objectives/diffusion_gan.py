@@ -10,7 +10,8 @@ held within 0.5, jump T / 4, t uniform, the discriminator trained in every secon
 v-model at zero terminal SNR they do not make one step work (docs/training.md): under t = T - 1 the level T - T / 4
 hides the modes, and the error in e has weight 0. What does: a level drawn between 0 and t (as in Diffusion-GAN, arXiv
 2206.02262, and DMD2, arXiv 2405.14867), the error in v with a small weight, and R3GAN's loss (arXiv 2501.05441):
-relativistic, with gradient penalties on real and fake.
+relativistic, with gradient penalties on real and fake. The discriminator has no guidance, without which texts are
+followed worse; `DiffusionGAN.guided` adds it.
 """
 
 from dataclasses import KW_ONLY, InitVar, dataclass
@@ -30,6 +31,7 @@ from mdrepro.training.engine.draws import Draws
 from mdrepro.training.engine.objective import Networks, Phase
 from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import DENOISER, Kind, register
+from mdrepro.training.objectives.progressive import predict_guided
 
 TIMES = ("uniform", "jumps")
 INF = float("inf")
@@ -79,8 +81,7 @@ def reconstruction_loss(
 class DiffusionGAN(Networks):
     """Objective: phases ``discriminator`` and ``generator``.
 
-    Batches need ``latent`` and ``text``; with ``pairs`` also ``noise`` and ``target_latent``, which no recipe's data
-    have. Raises BadInput for other values.
+    Batches need ``latent`` and ``text``. Raises BadInput for other values.
 
     Args:
         generator: the trained denoiser; predicts what the scheduler's config says.
@@ -98,13 +99,18 @@ class DiffusionGAN(Networks):
             UFOGen's own, t - T / jumps.
         loss: ``cross-entropy``, or ``relativistic``, where ``hold`` bounds the difference of the logits.
         penalty, radius: weight of `gradient_penalty` on real and on fake samples at their level, and its r; 0: none.
-        pairs: not in the papers. Weight of an added term ||G(noise, T - 1) - target_latent||^2, where ``target_latent``
-            is what a teacher generates from ``noise`` in many guided steps.
+        mismatch: weight of a term by which the discriminator also tells real samples with their text from the same with
+            another text of the micro-batch, by the same loss (arXiv 1605.05396); 0: none.
+        guidance: weight of the term of `DiffusionGAN.guided`; 0: none.
+        teacher, null_text: a copy of the trained denoiser, and features of the empty text, (tokens, width); both are
+            needed with ``guidance`` alone.
     """
 
     generator: InitVar[nn.Module]
     discriminator: InitVar[nn.Module]
     scheduler: InitVar[Scheduler]
+    teacher: InitVar[nn.Module | None] = None
+    null_text: InitVar[Tensor | None] = None
     _: KW_ONLY
     jumps: int = 4
     reconstruction: float = 1.0
@@ -119,9 +125,17 @@ class DiffusionGAN(Networks):
     loss: str = "cross-entropy"
     penalty: float = 0.0
     radius: float = 0.05
-    pairs: float = 0.0
+    mismatch: float = 0.0
+    guidance: float = 0.0
 
-    def __post_init__(self, generator: nn.Module, discriminator: nn.Module, scheduler: Scheduler) -> None:
+    def __post_init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        scheduler: Scheduler,
+        teacher: nn.Module | None,
+        null_text: Tensor | None,
+    ) -> None:
         check("gamma", self.gamma, RECONSTRUCTIONS)
         check("choice of times", self.times, TIMES)
         check("loss", self.loss, LOSSES)
@@ -131,9 +145,14 @@ class DiffusionGAN(Networks):
                 "numbers from 1"
             )
         positive = {"cap": self.cap, "drawn": 1.0 if self.drawn is None else self.drawn, "radius": self.radius}
-        if not (min(positive.values()) > 0 and self.penalty >= 0):
-            raise BadInput(f"{positive}, penalty {self.penalty}: the penalty must be from 0, the others positive")
+        from_0 = {"penalty": self.penalty, "mismatch": self.mismatch, "guidance": self.guidance}
+        if not (min(positive.values()) > 0 and min(from_0.values()) >= 0):
+            raise BadInput(f"{positive}, {from_0}: the first three must be positive, the others from 0")
         self.keep({"generator": generator, "discriminator": discriminator})
+        if self.guidance:
+            if teacher is None or null_text is None:
+                raise BadInput(f"guidance {self.guidance}: it needs a teacher and features of the empty text")
+            self.frozen, self.empty_tc = {"teacher": teacher}, null_text
         self.schedule = NoiseSchedule.from_scheduler(scheduler)
 
     @property
@@ -153,20 +172,7 @@ class DiffusionGAN(Networks):
         if phase == "discriminator" or relativistic:
             real = schedule.add_noise(x0, draws.normal(*shape), lower_b)
         if phase == "discriminator":
-            both, twice = torch.cat([real, fake]), (lower_b.repeat(2), text_btc.repeat(2, 1, 1))
-            logits = self._judge(both, *twice)
-            for_real, for_fake = logits.chunk(2)
-            terms = {"real": for_real.mean(), "fake": for_fake.mean()}
-            if relativistic:
-                loss = generator_adversarial(for_real - for_fake, self.hold)
-            else:
-                loss = discriminator_adversarial(for_real, for_fake, self.hold)
-            if self.penalty:
-                noise = torch.cat([draws.normal(*shape), draws.normal(*shape)])
-                moved = self._judge(both + self.radius * noise, *twice)
-                terms["penalty"] = 2 * gradient_penalty(logits, moved, self.radius)  # the sum of real's and fake's
-                loss = loss + self.penalty * terms["penalty"]
-            return {"loss": loss} | terms
+            return self._discriminated(real, fake, lower_b, text_btc, draws)
         logits = self._judge(fake, lower_b, text_btc)
         if relativistic:
             with torch.no_grad():
@@ -177,12 +183,53 @@ class DiffusionGAN(Networks):
             "reconstruction": reconstruction_loss(schedule, x0, generated, t_b, self.gamma, self.cap),
         }
         loss = self.adversarial * terms["adversarial"] + self.reconstruction * terms["reconstruction"]
-        if self.pairs:
-            last_b = torch.full_like(t_b, schedule.total - 1)
-            generated = self._generate(batch["noise"], last_b, text_btc)
-            terms["pairs"] = torch.mean((generated - batch["target_latent"]).square())
-            loss = loss + self.pairs * terms["pairs"]
+        if self.guidance:
+            terms["guidance"] = self.guided(generated, fake, lower_b, text_btc)
+            loss = loss + self.guidance * terms["guidance"]
         return {"loss": loss} | terms
+
+    def _discriminated(
+        self, real: Tensor, fake: Tensor, lower_b: Tensor, text_btc: Tensor, draws: Draws
+    ) -> dict[str, Tensor]:
+        """The discriminator's losses on real and fake samples at ``lower_b``."""
+        x, t_b, texts_btc = torch.cat([real, fake]), lower_b.repeat(2), text_btc.repeat(2, 1, 1)
+        if self.mismatch:
+            others_btc = torch.cat([texts_btc, text_btc.roll(1, 0)])
+            logits, for_other = self._judge(torch.cat([x, real]), lower_b.repeat(3), others_btc).split(len(x))
+        else:
+            logits = self._judge(x, t_b, texts_btc)
+        for_real, for_fake = logits.chunk(2)
+        terms = {"real": for_real.mean(), "fake": for_fake.mean()}
+        loss = self._told_apart(for_real, for_fake)
+        if self.mismatch:
+            terms["mismatch"] = self._told_apart(for_real, for_other)
+            loss = loss + self.mismatch * terms["mismatch"]
+        if self.penalty:
+            noise = torch.cat([draws.normal(*real.shape[1:]), draws.normal(*real.shape[1:])])
+            moved = self._judge(x + self.radius * noise, t_b, texts_btc)
+            terms["penalty"] = 2 * gradient_penalty(logits, moved, self.radius)  # the sum of real's and fake's
+            loss = loss + self.penalty * terms["penalty"]
+        return {"loss": loss} | terms
+
+    def _told_apart(self, right: Tensor, wrong: Tensor) -> Tensor:
+        """The discriminator's loss by logits that should be positive and negative, a scalar."""
+        if self.loss == "relativistic":
+            return generator_adversarial(right - wrong, self.hold)
+        return discriminator_adversarial(right, wrong, self.hold)
+
+    def guided(self, generated: Tensor, x_s: Tensor, s_b: Tensor, text_btc: Tensor) -> Tensor:
+        """Classifier score distillation (arXiv 2310.19415), a scalar; ``x_s`` is ``generated`` at the levels ``s_b``.
+
+        `reconstruction_loss` of x0' to x0' + x0(teacher, x_s, text) - x0(teacher, x_s, empty text), which is fixed.
+        Its gradient follows log p(text | x_s), the direction that classifier-free guidance adds at any w.
+        """
+        schedule = self.schedule
+        with torch.no_grad():
+            twice_b = torch.full((len(x_s),), 2.0, device=x_s.device)  # 2 v(text) - v(empty)
+            predictions = predict_guided(self.frozen["teacher"], x_s, s_b, text_btc, self.empty_tc, twice_b)
+            without, beyond = (schedule.x0(prediction, x_s, s_b) for prediction in predictions)
+            target = generated + beyond - without
+        return reconstruction_loss(schedule, target, generated, s_b, self.gamma, self.cap)
 
     def _times(self, draws: Draws) -> Tensor:
         if self.times == "jumps":
@@ -212,9 +259,10 @@ def _discriminator(unet: ModelMixin, *, logits: str = LOGITS[0]) -> Discriminato
 
 
 def _build(inputs: Inputs) -> Training:
-    unet = inputs.denoiser()
+    unet, options = inputs.denoiser(), inputs.options_of(DiffusionGAN)
     discriminator = _discriminator(unet, **inputs.options_of(_discriminator))
-    objective = DiffusionGAN(unet, discriminator, inputs.scheduler, **inputs.options_of(DiffusionGAN))
+    guided = (inputs.teacher(), inputs.null_text) if options.get("guidance") else ()
+    objective = DiffusionGAN(unet, discriminator, inputs.scheduler, *guided, **options)
     sampler = RenoisingScheduler.from_config(inputs.scheduler.config)
     return inputs.on_latents(objective, network="generator", scheduler=sampler)
 

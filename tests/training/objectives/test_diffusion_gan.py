@@ -273,19 +273,86 @@ def test_the_total_is_the_weighted_sum() -> None:
     assert set(made.losses("discriminator", batch, Draws(0, 1, 0, 100))) == {"loss", "real", "fake"}
 
 
-def test_pairs_are_met_from_pure_noise_at_the_last_time() -> None:
-    made = DiffusionGAN(Generator(), Judge(), bed.scheduler(), reconstruction=0, adversarial=0, pairs=5.0)
-    batch = bed.examples().batch(range(100))
-    noise, target = torch.randn(2, 100, 2, 1, 1, generator=torch.Generator().manual_seed(0))
-    found = made.losses("generator", batch | {"noise": noise, "target_latent": target}, Draws(0, 0, 0, 100))
-    x_t, t, text = made.networks["generator"].seen[-1]
-    assert torch.equal(x_t, noise)
-    assert t.tolist() == [999] * 100
+def number(text: Tensor) -> Tensor:
+    """Another one for each text of the ring, (b, 1, 1, 1)."""
+    return (text * torch.arange(1.0, text.shape[-1] + 1)).mean((1, 2))[:, None, None, None]
+
+
+class Reader(Judge):
+    """D(x) = slope x the text's number, per pixel."""
+
+    def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        return super().forward(x, t, text) * number(text)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "relativistic"])
+def test_real_with_another_text_counts_as_fake(loss: str) -> None:
+    batch, settings = bed.examples().batch(range(100)), {"loss": loss, "hold": None}
+    made = DiffusionGAN(Generator(), Reader(), bed.scheduler(), mismatch=2.0, **settings)
+    found = made.losses("discriminator", batch, Draws(0, 0, 0, 100))
+    judge = made.networks["discriminator"]
+    x, t, text = judge.seen[-1]
+    real, fake, again = x.double().mean((1, 2, 3)).chunk(3)
+    assert torch.equal(again, real)
+    assert torch.equal(t, t[:100].repeat(3))
+    assert torch.equal(text, torch.cat([batch["text"], batch["text"], batch["text"][[99, *range(99)]]]))
+    own = number(batch["text"]).flatten().double()
+    other = own[[99, *range(99)]]
+    assert not torch.equal(own, other)
+    if loss == "relativistic":
+        wanted = -torch.sigmoid(real * own - real * other).log().mean()
+    else:
+        wanted = -torch.sigmoid(real * own).log().mean() - (1 - torch.sigmoid(real * other)).log().mean()
+    torch.testing.assert_close(found["mismatch"].double(), wanted)
+    without = DiffusionGAN(Generator(), Reader(), bed.scheduler(), **settings)
+    alone = without.losses("discriminator", batch, Draws(0, 0, 0, 100))["loss"]
+    torch.testing.assert_close(found["loss"], alone + 2 * found["mismatch"])
+    if loss == "relativistic":
+        wanted = -torch.sigmoid(real * own - fake * own).log().mean()
+    else:
+        wanted = -torch.sigmoid(real * own).log().mean() - (1 - torch.sigmoid(fake * own)).log().mean()
+    torch.testing.assert_close(alone.double(), wanted)
+
+
+class Teacher(Generator):
+    """Says v = half of x_t and the text's number."""
+
+    def forward(self, x_t: Tensor, t: Tensor, text: Tensor, return_dict: bool) -> tuple[Tensor]:
+        return (super().forward(x_t, t, text, return_dict)[0] + number(text),)
+
+
+def test_guidance_adds_the_difference_that_the_text_makes_to_the_teachers_x0() -> None:
+    batch, null, clean = bed.examples().batch(range(COUNT)), 0.3 + 0 * bed.NULL, bed.scheduler()
+    settings = {"reconstruction": 0, "adversarial": 0, "gamma": "v", "cap": 20.0, "drawn": 1.0}
+    made = DiffusionGAN(Generator(), Judge(), clean, Teacher(), null, guidance=5.0, **settings)
+    found = made.losses("generator", batch, Draws(0, 0, 0, COUNT))
+    generator, judge = made.networks.values()
+    fake, level, _ = judge.seen[-1]
+    (x_s, _), (s, again), (text, empty) = (value.chunk(2) for value in made.frozen["teacher"].seen[-1])
+    assert torch.equal(x_s, fake)
+    assert torch.equal(s, level)
+    assert torch.equal(again, level)
     assert torch.equal(text, batch["text"])
-    clean = bed.scheduler()
-    clean.set_timesteps(1)
-    reached = clean.step(0.5 * noise, 999, noise).pred_original_sample
-    torch.testing.assert_close(found["loss"], 5 * (reached - target).square().mean())
+    assert torch.equal(empty, null.expand_as(text))
+    clean.set_timesteps(1000)
+    added = []
+    for row in range(100):
+        time, sample = int(s[row]), x_s[row]
+        with_text, without = (0.5 * sample + number(of[None])[0] for of in (text[row], null))
+        ends = [clean.step(v, time, sample).pred_original_sample for v in (with_text, without)]
+        added.append(ends[0] - ends[1])
+    spread = (1 - clean.alphas_cumprod.double()).sqrt()[:, None, None, None]
+    moved = (-spread[s] * (number(text) - number(null[None])).double()).expand_as(x_s)
+    torch.testing.assert_close(torch.stack(added).double(), moved[:100], rtol=1e-3, atol=1e-4)
+    gamma = (1 / spread[s].square()).clamp(max=20)
+    wanted = (gamma * moved.square()).mean()
+    torch.testing.assert_close(found["guidance"].double(), wanted, rtol=1e-4, atol=0)
+    torch.testing.assert_close(found["loss"], 5 * found["guidance"])
+    found["loss"].backward()
+    x_t, t, _ = generator.seen[-1]
+    slope = 5 * (2 * gamma * moved * spread[t] * x_t).mean()  # of x0' = (a - s factor) x_t; the target is fixed
+    torch.testing.assert_close(generator.factor.grad.double(), slope, rtol=1e-3, atol=1e-5)
+    assert made.frozen["teacher"].factor.grad is None
 
 
 def test_the_generator_gets_no_gradient_from_the_discriminators_phase() -> None:
@@ -302,10 +369,11 @@ def test_the_generator_gets_no_gradient_from_the_discriminators_phase() -> None:
 
 def test_it_runs_on_the_real_networks() -> None:
     unet = tiny.unet().train()
-    made = DiffusionGAN(unet, Discriminator.from_unet(unet), tiny.scheduler(prediction_type="v_prediction"), pairs=1.0)
+    networks, noise = (unet, Discriminator.from_unet(unet)), tiny.scheduler(prediction_type="v_prediction")
+    teacher, null = tiny.unet(), torch.zeros(5, tiny.CROSS)
+    made = DiffusionGAN(*networks, noise, teacher, null, mismatch=1.0, guidance=1.0)
     rng = torch.Generator().manual_seed(0)
-    latents = {name: torch.randn(2, 8, 8, 8, generator=rng) for name in ("latent", "noise", "target_latent")}
-    batch = latents | {"text": torch.randn(2, 5, tiny.CROSS, generator=rng)}
+    batch = {"latent": torch.randn(2, 8, 8, 8, generator=rng), "text": torch.randn(2, 5, tiny.CROSS, generator=rng)}
     for phase in made.phases:
         network = made.networks[phase.trains[0]]
         loss = made.losses(phase.name, batch, Draws(0, 0, 0, 2))["loss"]
@@ -318,10 +386,13 @@ def test_it_runs_on_the_real_networks() -> None:
     [
         ({"gamma": "e"}, "unknown gamma.*allowed: "),
         ({"loss": "hinge"}, "unknown loss.*allowed: "),
-        ({"drawn": 0.0}, "'drawn': 0.0.*the others positive"),
-        ({"cap": 0.0}, "'cap': 0.0.*the others positive"),
-        ({"radius": 0.0}, "'radius': 0.0.*the others positive"),
-        ({"penalty": -1.0}, "penalty -1.0: the penalty must be from 0"),
+        ({"drawn": 0.0}, "'drawn': 0.0.*the first three must be positive"),
+        ({"cap": 0.0}, "'cap': 0.0.*the first three must be positive"),
+        ({"radius": 0.0}, "'radius': 0.0.*the first three must be positive"),
+        ({"penalty": -1.0}, "'penalty': -1.0.*the others from 0"),
+        ({"mismatch": -1.0}, "'mismatch': -1.0.*the others from 0"),
+        ({"guidance": -1.0}, "'guidance': -1.0.*the others from 0"),
+        ({"guidance": 1.0}, "needs a teacher and features of the empty text"),
         ({"times": "last"}, "unknown choice of times.*allowed: "),
         ({"last": 2.0}, "they must be a share from 0 to 1, and numbers from 1"),
         ({"jumps": 0}, "they must be a share from 0 to 1, and numbers from 1"),
