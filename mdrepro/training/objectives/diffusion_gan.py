@@ -99,8 +99,6 @@ class DiffusionGAN(Networks):
             UFOGen's own, t - T / jumps.
         loss: ``cross-entropy``, or ``relativistic``, where ``hold`` bounds the difference of the logits.
         penalty, radius: weight of `gradient_penalty` on real and on fake samples at their level, and its r; 0: none.
-        mismatch: weight of a term by which the discriminator also tells real samples with their text from the same with
-            another text of the micro-batch, by the same loss (arXiv 1605.05396); 0: none.
         guidance: weight of the term of `DiffusionGAN.guided`; 0: none.
         teacher, null_text: a copy of the trained denoiser, and features of the empty text, (tokens, width); both are
             needed with ``guidance`` alone.
@@ -125,7 +123,6 @@ class DiffusionGAN(Networks):
     loss: str = "cross-entropy"
     penalty: float = 0.0
     radius: float = 0.05
-    mismatch: float = 0.0
     guidance: float = 0.0
 
     def __post_init__(
@@ -145,7 +142,7 @@ class DiffusionGAN(Networks):
                 "numbers from 1"
             )
         positive = {"cap": self.cap, "drawn": 1.0 if self.drawn is None else self.drawn, "radius": self.radius}
-        from_0 = {"penalty": self.penalty, "mismatch": self.mismatch, "guidance": self.guidance}
+        from_0 = {"penalty": self.penalty, "guidance": self.guidance}
         if not (min(positive.values()) > 0 and min(from_0.values()) >= 0):
             raise BadInput(f"{positive}, {from_0}: the first three must be positive, the others from 0")
         self.keep({"generator": generator, "discriminator": discriminator})
@@ -172,7 +169,20 @@ class DiffusionGAN(Networks):
         if phase == "discriminator" or relativistic:
             real = schedule.add_noise(x0, draws.normal(*shape), lower_b)
         if phase == "discriminator":
-            return self._discriminated(real, fake, lower_b, text_btc, draws)
+            both, twice = torch.cat([real, fake]), (lower_b.repeat(2), text_btc.repeat(2, 1, 1))
+            logits = self._judge(both, *twice)
+            for_real, for_fake = logits.chunk(2)
+            terms = {"real": for_real.mean(), "fake": for_fake.mean()}
+            if relativistic:
+                loss = generator_adversarial(for_real - for_fake, self.hold)
+            else:
+                loss = discriminator_adversarial(for_real, for_fake, self.hold)
+            if self.penalty:
+                noise = torch.cat([draws.normal(*shape), draws.normal(*shape)])
+                moved = self._judge(both + self.radius * noise, *twice)
+                terms["penalty"] = 2 * gradient_penalty(logits, moved, self.radius)  # the sum of real's and fake's
+                loss = loss + self.penalty * terms["penalty"]
+            return {"loss": loss} | terms
         logits = self._judge(fake, lower_b, text_btc)
         if relativistic:
             with torch.no_grad():
@@ -187,35 +197,6 @@ class DiffusionGAN(Networks):
             terms["guidance"] = self.guided(generated, fake, lower_b, text_btc)
             loss = loss + self.guidance * terms["guidance"]
         return {"loss": loss} | terms
-
-    def _discriminated(
-        self, real: Tensor, fake: Tensor, lower_b: Tensor, text_btc: Tensor, draws: Draws
-    ) -> dict[str, Tensor]:
-        """The discriminator's losses on real and fake samples at ``lower_b``."""
-        x, t_b, texts_btc = torch.cat([real, fake]), lower_b.repeat(2), text_btc.repeat(2, 1, 1)
-        if self.mismatch:
-            others_btc = torch.cat([texts_btc, text_btc.roll(1, 0)])
-            logits, for_other = self._judge(torch.cat([x, real]), lower_b.repeat(3), others_btc).split(len(x))
-        else:
-            logits = self._judge(x, t_b, texts_btc)
-        for_real, for_fake = logits.chunk(2)
-        terms = {"real": for_real.mean(), "fake": for_fake.mean()}
-        loss = self._told_apart(for_real, for_fake)
-        if self.mismatch:
-            terms["mismatch"] = self._told_apart(for_real, for_other)
-            loss = loss + self.mismatch * terms["mismatch"]
-        if self.penalty:
-            noise = torch.cat([draws.normal(*real.shape[1:]), draws.normal(*real.shape[1:])])
-            moved = self._judge(x + self.radius * noise, t_b, texts_btc)
-            terms["penalty"] = 2 * gradient_penalty(logits, moved, self.radius)  # the sum of real's and fake's
-            loss = loss + self.penalty * terms["penalty"]
-        return {"loss": loss} | terms
-
-    def _told_apart(self, right: Tensor, wrong: Tensor) -> Tensor:
-        """The discriminator's loss by logits that should be positive and negative, a scalar."""
-        if self.loss == "relativistic":
-            return generator_adversarial(right - wrong, self.hold)
-        return discriminator_adversarial(right, wrong, self.hold)
 
     def guided(self, generated: Tensor, x_s: Tensor, s_b: Tensor, text_btc: Tensor) -> Tensor:
         """Classifier score distillation (arXiv 2310.19415), a scalar; ``x_s`` is ``generated`` at the levels ``s_b``.

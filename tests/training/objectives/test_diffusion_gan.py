@@ -28,6 +28,7 @@ from tests.support import tiny_pipeline as tiny
 
 COUNT = 10_000
 BED = {**ONE_STEP, "reconstruction": 0.1}
+GUIDED = {"guidance": 10.0, "penalty": 0.05}
 
 
 class Generator(nn.Module):
@@ -260,7 +261,7 @@ def test_the_relativistic_loss_and_its_gradients_are_the_closed_form() -> None:
 @pytest.mark.parametrize("name", ["shapes-1-gan", "proxy-1", "md-1"])
 def test_rows_of_the_method_see_noise_and_the_last_time_and_weigh_the_error_in_v(name: str) -> None:
     options = registry.get(name).options
-    assert options == ONE_STEP
+    assert options == {**ONE_STEP, **(GUIDED if name == "shapes-1-gan" else {})}
     assert (options["gamma"], options["last"] > 0, options["drawn"] > 0) == ("v", True, True)
     assert registry.get("shapes-1").options["jumps"] == 1
 
@@ -276,42 +277,6 @@ def test_the_total_is_the_weighted_sum() -> None:
 def number(text: Tensor) -> Tensor:
     """Another one for each text of the ring, (b, 1, 1, 1)."""
     return (text * torch.arange(1.0, text.shape[-1] + 1)).mean((1, 2))[:, None, None, None]
-
-
-class Reader(Judge):
-    """D(x) = slope x the text's number, per pixel."""
-
-    def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        return super().forward(x, t, text) * number(text)
-
-
-@pytest.mark.parametrize("loss", ["cross-entropy", "relativistic"])
-def test_real_with_another_text_counts_as_fake(loss: str) -> None:
-    batch, settings = bed.examples().batch(range(100)), {"loss": loss, "hold": None}
-    made = DiffusionGAN(Generator(), Reader(), bed.scheduler(), mismatch=2.0, **settings)
-    found = made.losses("discriminator", batch, Draws(0, 0, 0, 100))
-    judge = made.networks["discriminator"]
-    x, t, text = judge.seen[-1]
-    real, fake, again = x.double().mean((1, 2, 3)).chunk(3)
-    assert torch.equal(again, real)
-    assert torch.equal(t, t[:100].repeat(3))
-    assert torch.equal(text, torch.cat([batch["text"], batch["text"], batch["text"][[99, *range(99)]]]))
-    own = number(batch["text"]).flatten().double()
-    other = own[[99, *range(99)]]
-    assert not torch.equal(own, other)
-    if loss == "relativistic":
-        wanted = -torch.sigmoid(real * own - real * other).log().mean()
-    else:
-        wanted = -torch.sigmoid(real * own).log().mean() - (1 - torch.sigmoid(real * other)).log().mean()
-    torch.testing.assert_close(found["mismatch"].double(), wanted)
-    without = DiffusionGAN(Generator(), Reader(), bed.scheduler(), **settings)
-    alone = without.losses("discriminator", batch, Draws(0, 0, 0, 100))["loss"]
-    torch.testing.assert_close(found["loss"], alone + 2 * found["mismatch"])
-    if loss == "relativistic":
-        wanted = -torch.sigmoid(real * own - fake * own).log().mean()
-    else:
-        wanted = -torch.sigmoid(real * own).log().mean() - (1 - torch.sigmoid(fake * own)).log().mean()
-    torch.testing.assert_close(alone.double(), wanted)
 
 
 class Teacher(Generator):
@@ -371,7 +336,7 @@ def test_it_runs_on_the_real_networks() -> None:
     unet = tiny.unet().train()
     networks, noise = (unet, Discriminator.from_unet(unet)), tiny.scheduler(prediction_type="v_prediction")
     teacher, null = tiny.unet(), torch.zeros(5, tiny.CROSS)
-    made = DiffusionGAN(*networks, noise, teacher, null, mismatch=1.0, guidance=1.0)
+    made = DiffusionGAN(*networks, noise, teacher, null, guidance=1.0)
     rng = torch.Generator().manual_seed(0)
     batch = {"latent": torch.randn(2, 8, 8, 8, generator=rng), "text": torch.randn(2, 5, tiny.CROSS, generator=rng)}
     for phase in made.phases:
@@ -390,7 +355,6 @@ def test_it_runs_on_the_real_networks() -> None:
         ({"cap": 0.0}, "'cap': 0.0.*the first three must be positive"),
         ({"radius": 0.0}, "'radius': 0.0.*the first three must be positive"),
         ({"penalty": -1.0}, "'penalty': -1.0.*the others from 0"),
-        ({"mismatch": -1.0}, "'mismatch': -1.0.*the others from 0"),
         ({"guidance": -1.0}, "'guidance': -1.0.*the others from 0"),
         ({"guidance": 1.0}, "needs a teacher and features of the empty text"),
         ({"times": "last"}, "unknown choice of times.*allowed: "),
