@@ -22,7 +22,8 @@ import numpy as np
 from mdrepro.core.errors import BadInput
 from mdrepro.data.shapes import Shapes, render
 from mdrepro.evaluation import networks
-from mdrepro.evaluation.scenes import distances_to_renders, features, prompts
+from mdrepro.evaluation.scenes import features, prompts
+from mdrepro.metrics.image.frechet import paired_distances_without
 from mdrepro.metrics.image.statistics import Array
 from mdrepro.sampling import generate
 from mdrepro.training.runs import store
@@ -54,8 +55,8 @@ def last_scale(distances: Mapping[float, float]) -> float:
 
 
 def paired_distance(images: Array, renders: Array) -> float:
-    """Frechet distance of two sets of features, (n, width) each. Errors are those of `distances_to_renders`."""
-    return float(distances_to_renders(images, renders, np.ones((1, len(images))))[0])
+    """Frechet distance of two sets of features, (n, width) each. Errors are those of `paired_distances_without`."""
+    return float(paired_distances_without(images, renders)[0])
 
 
 def measure(recipe: str, count: int) -> tuple[dict[int, list[float]], dict[float, float]]:
