@@ -25,7 +25,7 @@ from tests.support.checkout import REPOSITORY
 from tests.support.experiments import VALUES, Denoiser, N, execute, experiment, plant, resolved
 
 QUALITY = [table.id for table in ledger.tables().values() if table.networks("quick")]
-STEPS = "mobilediffusion-steps"
+STEPS, LATENT = "mobilediffusion-steps", "1-latent-gan"
 
 
 def test_every_table_of_quality_declares_its_networks() -> None:
@@ -76,8 +76,8 @@ def test_parameters_are_the_ones_that_rows_refer_to() -> None:
 
 
 def needing(made: Experiment, recipe: str) -> set[str]:
-    """The rows that rest on a recipe."""
-    own = {row for row, setup in made.setups.items() if recipe in (setup.recipe, setup.decoder)}
+    """The rows that rest on a recipe, by whichever training seed."""
+    own = {row for row in made.setups for setup in made.replicas(row) if recipe in (setup.recipe, setup.decoder)}
     return set(made.setups) if recipe in made.scorers else own
 
 
@@ -148,14 +148,14 @@ def test_blocks_are_removed_whatever_the_decoder(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def measured(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    """Images of rows 50 and 1 were made; a checkout with the notebook of steps."""
+    """Images of rows 50, by three training seeds, and 1-latent-gan were made; a checkout with the notebook of steps."""
     plant(monkeypatch, workspace / "papermill_runs/quick/checkpoints", "none")
     book = ledger.find(STEPS).notebook
     assert book
     shutil.copy(REPOSITORY / book, workspace / book)
     made = experiment(STEPS)
     evaluation = made.evaluation("shapes", N)
-    for row in ("50", "1"):
+    for row in ("50", LATENT):
         made.images(row, evaluation, seed=0)
     return made
 
@@ -169,13 +169,14 @@ def parameters(**changes: Any) -> dict[str, Any]:
 
 
 def test_what_is_recorded_is_what_made_the_rows(measured: Experiment) -> None:
-    result = record(STEPS, cells("50", "1"), experiment=measured, parameters=parameters()).result
+    result = record(STEPS, cells("50", LATENT), experiment=measured, parameters=parameters()).result
     origin = result["provenance"]
-    assert set(origin["checkpoints"]) == {"shapes-base", "shapes-1", "shapes-reader", "shapes-clip"}
+    base = {"shapes-base", "shapes-base-seed1", "shapes-base-seed2"}
+    assert set(origin["checkpoints"]) == {*base, "shapes-1", "shapes-reader", "shapes-clip"}
     assert origin["checkpoints"]["shapes-1"]["path"].endswith("shapes-1-key_of_shapes-1/training.json")
     one = {"recipe": "shapes-1", "steps": 1, "sampler": "renoise", "guidance": 1.0, "network": "shapes-1", "seeds": 1}
     keys = {name: f"key_of_{name}" for name in ("shapes-1", "shapes-reader", "shapes-clip")}
-    assert origin["networks"]["1"] == one | {"keys": keys}
+    assert origin["networks"][LATENT] == one | {"keys": keys}
 
 
 def test_a_result_that_its_networks_did_not_make_cannot_be_written(measured: Experiment, tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_images_say_which_network_made_them_and_what_was_removed(
 
 
 def test_verify_finds_rows_by_other_networks(measured: Experiment) -> None:
-    whole = record(STEPS, cells("50", "1"), experiment=measured, parameters=parameters()).result
+    whole = record(STEPS, cells("50", LATENT), experiment=measured, parameters=parameters()).result
     path = paths.run_dir("quick", STEPS) / "result.json"
     shutil.copytree(paths.runs() / "interactive" / STEPS, path.parent)
     assert verify.problems(path) == []
@@ -228,20 +229,20 @@ def test_verify_finds_rows_by_other_networks(measured: Experiment) -> None:
         return result
 
     for change, message in (
-        (lambda origin: origin["networks"]["1"].update(recipe="shapes-4", network="shapes-4"), "made by shapes-4: exp"),
+        (lambda origin: origin["networks"][LATENT].update(recipe="shapes-4", network="shapes-4"), "by shapes-4: exp"),
         (
-            lambda origin: origin["networks"]["1"].update(removed="all cross-attention"),
+            lambda origin: origin["networks"][LATENT].update(removed="all cross-attention"),
             "made by shapes-1, removed: all cross-attention: expected shapes-1",
         ),
         (
-            lambda origin: origin["networks"]["1"].update(decoder="shapes-lite"),
+            lambda origin: origin["networks"][LATENT].update(decoder="shapes-lite"),
             "made by shapes-lite, latents of shapes-1: expected shapes-1",
         ),
         (lambda origin: origin["networks"].pop("50"), "row 50 was made by nothing that is recorded: expected shapes-b"),
-        (lambda origin: origin["checkpoints"].pop("shapes-1"), "row 1 rests on shapes-1, whose checkpoint is not"),
+        (lambda origin: origin["checkpoints"].pop("shapes-1"), "-latent-gan rests on shapes-1, whose checkpoint is"),
         (
             lambda origin: origin["checkpoints"].update({"shapes-1": origin["checkpoints"]["shapes-base"]}),
-            "row 1 rests on shapes-1, whose checkpoint is not",
+            "row 1-latent-gan rests on shapes-1, whose checkpoint is not",
         ),
     ):
         before = path.read_text()
@@ -259,7 +260,7 @@ def test_recipes_cannot_be_set(cli_run: Any) -> None:
     code, out, error = cli_run("reproduce", STEPS, *(word for one in given for word in ("--set", one)))
     assert (code, out) == (2, "")
     assert error.startswith(f"error: --set recipes=...: {STEPS} measures the networks that mdrepro/papers/*.yaml decl")
-    assert "expected 50: shapes-base; 8: shapes-4; 1: shapes-1; 8-ddim: shapes-base" in error
+    assert "expected 50: shapes-base; 8: shapes-4; 1: shapes-1-gan; 1-latent-gan: shapes-1; 8-ddim: sh" in error
     assert len(error.splitlines()) == 1
 
 
