@@ -130,16 +130,20 @@ def _judged(
         verdicts.append(condition.judge(numbers[condition.left], triple))
         words.append(f"{condition}: {_words(numbers[condition.left])} against {_words(triple)}")
         seeds = [measured.seeds[key] for key in condition.cells() if key in measured.seeds]
-        if seeds and verdicts[-1] is ClaimVerdict.WITHIN_NOISE:
-            words[-1] += f" ({_undecided(condition.difference(numbers[condition.left], triple), min(seeds))})"
+        if seeds:
+            open_ = verdicts[-1] is ClaimVerdict.WITHIN_NOISE
+            difference = condition.difference(numbers[condition.left], triple) if open_ else None
+            words[-1] += f" ({_over(min(seeds), difference)})"
     return min(verdicts, key=_ORDER.index), "; ".join(words)
 
 
-def _undecided(difference: Ends, seeds: int) -> str:
-    """How many training seeds would decide whether a difference lies above or below 0, in words."""
+def _over(seeds: int, undecided: Ends | None) -> str:
+    """By how many training seeds a condition was judged; of an undecided difference from 0, how many would decide."""
     if seeds < 2:
-        return "one training seed cannot say how many would decide"
-    low, value, high = difference
+        return "one training seed cannot say how many would decide" if undecided else "one training seed"
+    if undecided is None:
+        return f"{seeds} training seeds"
+    low, value, high = undecided
     enough = seeds_to_decide(value, low, high, seeds, 0)
     return f"{enough} training seeds would decide" if enough else f"not decided by {MOST_SEEDS} training seeds"
 

@@ -241,10 +241,12 @@ def test_an_undecided_claim_says_how_many_training_seeds_would_decide() -> None:
     assert words(seeds=3) == f" ({enough} training seeds would decide)"
     assert words(seeds=1) == " (one training seed cannot say how many would decide)"
     assert words() == ""
+    clear = [row("lite", "psnr", 28.5, (28.4, 28.6)) | {"seeds": 3}, sd | {"seeds": 3}]
+    assert ledger.judge_claim(claim(BETTER), clear)[1].endswith("against 26.7 [26, 27] (3 training seeds)")
+    clear[1] |= {"seeds": 1}
+    assert ledger.judge_claim(claim(BETTER), clear)[1].endswith("against 26.7 [26, 27] (one training seed)")
     close = [row("lite", "psnr", 26.71, (20, 28)) | {"seeds": 3}, sd]
     assert ledger.judge_claim(claim(BETTER), close)[1].endswith(" (not decided by 1000 training seeds)")
-    clear = [row("lite", "psnr", 30.0, (29, 31)) | {"seeds": 3}, sd | {"seeds": 3}]
-    assert "seeds" not in ledger.judge_claim(claim(BETTER), clear)[1]
 
 
 def test_what_was_put_in_holds_by_construction_and_can_still_fail() -> None:

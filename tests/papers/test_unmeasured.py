@@ -51,6 +51,8 @@ SMALL: dict[str, Any] = {
 def published(table: Table) -> set[str]:
     """Rows with a number in the published results of the quick tier."""
     file = REPOSITORY / "results" / "quick" / f"{table.id}.json"
+    if not file.is_file():
+        return set()
     return {row["row"] for row in json.loads(file.read_text(encoding="utf-8"))["rows"] if row["value"] is not None}
 
 
@@ -66,6 +68,8 @@ def test_rows_of_the_paper_that_no_tier_measures_are_those_that_say_what_they_ne
 def test_a_column_that_needs_something_has_no_published_number() -> None:
     for table in TABLES:
         file = REPOSITORY / "results" / "quick" / f"{table.id}.json"
+        if not file.is_file():
+            continue
         rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
         measured = {row["column"] for row in rows if row["value"] is not None}
         assert not measured & table.needs.keys()

@@ -29,6 +29,7 @@ def test_guidance_ends_where_the_distance_is_still_within_the_bound_of_the_least
     assert bed.last_scale({1.0: 1.2, 1.5: 1.0, 3.0: 1.4, 3.5: 1.5}) == 3
     assert bed.last_scale({1.0: 1.2, 1.5: 0.9, 3.0: 1.4, 3.5: 1.5}) == 1.5
     assert bed.last_scale({1.0: 2.0, 1.5: 1.5, 3.0: 1.4, 3.5: 1.3}) == 3.5
+    assert bed.last_scale({1.0: 1.2, 1.5: 1.0, 2.0: 1.04, 3.0: 1.4}, bed.NEAR) == 2
 
 
 def test_the_distance_of_moved_and_scaled_features_is_known() -> None:
@@ -45,4 +46,7 @@ def test_the_report_has_both_tables_and_the_choice() -> None:
     text = bed.report(by_steps, {1.5: 0.3, 3.0: 0.4, 3.5: 0.5})
     assert "| 4 | 0.70, 0.74 | 0.72 | 1.80 |" in text
     assert "| 3.5 | 0.50 | 1.67 |" in text
-    assert text.endswith("4 steps stand for the papers' 8 (at least 1.58); guidance ends at 3 (at most 1.42).")
+    assert text.endswith(
+        "4 steps stand for the papers' 8 (at least 1.58); guidance ends at 3 (at most 1.42); "
+        "a table of one scale takes 1.5 (at most 1.05)."
+    )
