@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import write_json
+from mdrepro.core.files import sha256, write_json
 from mdrepro.core.locks import hold
-from mdrepro.core.paths import relative, root, runs
+from mdrepro.core.paths import relative, root, run_dir, runs
 from mdrepro.core.watchdog import lead
-from mdrepro.reproduce.workflow.notebook import ERROR, NOTEBOOK, failed_dir, failure_record
-from mdrepro.reproduce.workflow.plan import Checkpoint, Job, reasons_to_run
+from mdrepro.reproduce.workflow.notebook import ERROR, NOTEBOOK, RESULT, failed_dir, failure_record
+from mdrepro.reproduce.workflow.plan import Checkpoint, Job, ended, mark, reasons_to_run
 
 LOG = "snakemake.log"
 SNAKEFILE = Path(__file__).resolve().parents[3] / "workflow" / "Snakefile"
@@ -61,11 +61,19 @@ def execute(
     failed = []
     if not dry_run:
         _record_untrained(due, train)
-        failed = [job.table for job in due if reasons_to_run(job.table, job.tier, job.fingerprint)[0]]
+        failed = [job.table for job in due if not _ended_well(job)]
     explained = any((failed_dir(due[0].tier, name) / ERROR).is_file() for name in failed)
     if message and (dry_run or not started) and not explained:
         raise BadInput(message)
     return failed
+
+
+def _ended_well(job: Job) -> bool:
+    """Whether the run of this call ended, and its result is what is there now and good: an older one does not count."""
+    witness, result = ended(log(job.tier).parent, job.table), run_dir(job.tier, job.table) / RESULT
+    if not (witness.is_file() and result.is_file() and witness.read_text() == sha256(result)):
+        return False
+    return not reasons_to_run(job.table, job.tier, job.fingerprint)[0]
 
 
 def log(tier: str) -> Path:
@@ -91,14 +99,16 @@ def call(
     Returns whether any job has written a line, and a message with Snakemake's last lines (empty if all went well).
     """
     names = [*(job.table for job in jobs), *(each.recipe for each in train)]
-    due: list[Job | Checkpoint] = [*jobs, *train]
+    tier = jobs[0].tier if jobs else train[0].tier
     scratch = tempfile.TemporaryDirectory(prefix="mdrepro-plan-") if dry_run else None
     with scratch or hold(runs() / ".lock", refuse=BUSY):
-        folder = Path(scratch.name) if scratch else log(due[0].tier).parent
+        folder = Path(scratch.name) if scratch else log(tier).parent
         for job in () if dry_run else jobs:
             shutil.rmtree(failed_dir(job.tier, job.table), ignore_errors=True)
+            ended(folder, job.table).unlink(missing_ok=True)
+        shutil.rmtree(folder / "marks", ignore_errors=True)
         plan = write_plan(jobs, train, folder)
-        targets = [each.output for each in due]
+        targets = [mark(folder, name) for name in names]
         command = [
             *(sys.executable, "-m", "snakemake", *targets, "--forcerun", *targets, "--nolock", "--rerun-incomplete"),
             *("--keep-going", "--snakefile", str(SNAKEFILE), "--configfile", str(plan), "--directory", str(root())),
@@ -136,13 +146,12 @@ def _run(command: Sequence[str], names: Sequence[str], file: Path, show: bool, s
 
 def write_plan(jobs: Sequence[Job], train: Sequence[Checkpoint], folder: Path) -> Path:
     """Write ``plan.json``, the workflow's configuration, and one file per job into ``folder``."""
-    outputs = {each.recipe: each.output for each in train}
     rules = []
     for job in jobs:
         file = folder / f"{job.table}.json"
         write_json(file, job.as_dict())
-        rules.append(job.rule([outputs[name] for name in _needs(job, train)], file))
-    rules += [each.rule([outputs[name] for name in each.parents]) for each in train]
+        rules.append(job.rule(_needs(job, train), file))
+    rules += [each.rule(folder) for each in train]
     write_json(folder / "plan.json", {"rules": rules})
     return folder / "plan.json"
 
@@ -158,9 +167,8 @@ def _needs(job: Job, train: Sequence[Checkpoint]) -> list[str]:
 
 def _record_untrained(due: Sequence[Job], train: Sequence[Checkpoint]) -> None:
     """Write ``error.json`` for each table that was not started because a checkpoint could not be trained."""
-    lost = {each.recipe for each in train if not (root() / each.output).is_file()}
-    for job in due if lost else ():
-        missing = [name for name in _needs(job, train) if name in lost]
+    for job in due:
+        missing = _needs(job, train)
         if missing and not (path := failed_dir(job.tier, job.table) / ERROR).is_file():
             message = f"its checkpoint {missing[0]} was not trained; whole log: {relative(log(job.tier))}"
             write_json(path, failure_record("NotTrained", message))
@@ -170,7 +178,7 @@ def failure(tier: str, table: str) -> dict[str, Any]:
     """What is known of a failed run: ``bad_input``, and ``message`` with the failing cell, the error and the copy."""
     folder = failed_dir(tier, table)
     if not (folder / ERROR).is_file():
-        return {"bad_input": False, "message": f"{table}: did not start; whole log: {relative(log(tier))}"}
+        return {"bad_input": False, "message": f"{table}: did not run to its end; whole log: {relative(log(tier))}"}
     error = json.loads((folder / ERROR).read_text(encoding="utf-8"))
     if error["bad_input"]:
         return error | {"message": f"{table}: {error['message']}"}

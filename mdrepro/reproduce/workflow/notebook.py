@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdrepro.core.console import Prefixed
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import replacing_folder, swap, write_json
+from mdrepro.core.files import replacing_folder, sha256, swap, write_json, write_text
 from mdrepro.core.paths import root, run_dir
 from mdrepro.core.provenance import state
 from mdrepro.core.watchdog import follow
@@ -143,11 +143,16 @@ def _set_environment(job: dict[str, Any], folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job in the named file; the exit code is 0, 1 (failed) or 2 (bad input)."""
+    """Run the job in the named file, and leave beside it which result it made (`plan.ended`).
+
+    The exit code is 0, 1 (failed) or 2 (bad input).
+    """
     follow()
-    job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    file = Path(arguments[0])
+    job = json.loads(file.read_text(encoding="utf-8"))
     try:
         run(job)
+        write_text(file.with_suffix(".ended"), sha256(run_dir(job["tier"], job["table"]) / RESULT))
     except Exception:
         kept = failed_dir(job["tier"], job["table"]) / ERROR
         with suppress(FileNotFoundError):

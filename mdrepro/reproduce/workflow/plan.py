@@ -23,10 +23,21 @@ from mdrepro.reproduce.workflow.verify import problems
 from mdrepro.training.runs.scratch import from_scratch
 
 
-def _rule(name: str, inputs: Sequence[str], output: str, threads: int, program: str, *arguments: str) -> dict[str, Any]:
-    """A Snakemake rule that runs a program of this package."""
+def mark(folder: Path, name: str) -> str:
+    """Snakemake's output for a job whose plan is in ``folder``: an empty file, and all that Snakemake may delete."""
+    return relative(folder / "marks" / name)
+
+
+def ended(folder: Path, table: str) -> Path:
+    """Where a table's job writes the SHA-256 of the result that it put in place; its plan is in ``folder``."""
+    return folder / f"{table}.ended"
+
+
+def _rule(name: str, after: Sequence[str], folder: Path, threads: int, program: str, *arguments: str) -> dict[str, Any]:
+    """A Snakemake rule that runs a program of this package after the jobs ``after``."""
     params = {"command": shlex.join([sys.executable, "-m", f"mdrepro.reproduce.workflow.{program}", *arguments])}
-    return {"name": name, "inputs": list(inputs), "output": output, "threads": threads, "params": params}
+    inputs = [mark(folder, each) for each in after]
+    return {"name": name, "inputs": inputs, "output": mark(folder, name), "threads": threads, "params": params}
 
 
 @dataclass(frozen=True)
@@ -42,11 +53,6 @@ class Job:
     reasons: tuple[str, ...]
     origin: str = ""
 
-    @property
-    def output(self) -> str:
-        """The result file, relative to the root."""
-        return (run_dir(self.tier, self.table) / RESULT).relative_to(root()).as_posix()
-
     def explain(self) -> str:
         """Why it runs or is skipped, in one line."""
         if self.reasons:
@@ -58,21 +64,20 @@ class Job:
         fields = ("table", "tier", "notebook", "parameters", "fingerprint")
         return {name: getattr(self, name) for name in fields} | {"from_scratch": from_scratch()}
 
-    def rule(self, inputs: Sequence[str], file: Path) -> dict[str, Any]:
-        """The Snakemake rule: it needs the notebook and ``inputs``, and reads the job from ``file``."""
+    def rule(self, after: Sequence[str], file: Path) -> dict[str, Any]:
+        """The Snakemake rule: it runs after the recipes ``after``, and reads the job from ``file``."""
         hashes = {kind: value for kind, value in self.fingerprint.items() if kind != "parameters"}
         params = {"parameters": json.dumps(self.parameters, sort_keys=True), "code": json.dumps(hashes, sort_keys=True)}
-        job = _rule(self.table, [self.notebook, *inputs], self.output, self.threads, "notebook", relative(file))
+        job = _rule(self.table, after, file.parent, self.threads, "notebook", relative(file))
         return job | {"params": params | job["params"]}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A recipe that has to be trained, its record's path relative to the root, and the parents to train first."""
+    """A recipe that has to be trained, and the parents to train first."""
 
     recipe: str
     tier: str
-    output: str
     parents: tuple[str, ...]
 
     def explain(self) -> str:
@@ -80,10 +85,10 @@ class Checkpoint:
         kind = "trained on this machine" if from_scratch() else "trained on this machine or published"
         return f"{self.recipe}: trains: it is not {kind}"
 
-    def rule(self, inputs: Sequence[str]) -> dict[str, Any]:
-        """The Snakemake rule: it needs ``inputs``, its parents' records."""
+    def rule(self, folder: Path) -> dict[str, Any]:
+        """The Snakemake rule: it runs after its parents; ``folder`` is that of the plan."""
         options = ["--from-scratch"] if from_scratch() else []
-        return _rule(self.recipe, inputs, self.output, 1, "training", self.recipe, *options)
+        return _rule(self.recipe, self.parents, folder, 1, "training", self.recipe, *options)
 
 
 def recipes(jobs: Sequence[Job]) -> list[str]:
@@ -96,13 +101,13 @@ def checkpoints(names: Sequence[str], *, locally: bool = False) -> list[Checkpoi
     if not names:
         return []
     from mdrepro.training.recipes import registry
-    from mdrepro.training.runs import dependencies, store
+    from mdrepro.training.runs import dependencies
 
     found = []
     for name in (due := dependencies.missing(names, locally=locally)):
         row = registry.get(name)
         parents = tuple(sorted(set(row.parent_names.values()) & set(due)))
-        found.append(Checkpoint(name, row.tier, relative(store.folder(row) / store.RECORD), parents))
+        found.append(Checkpoint(name, row.tier, parents))
     return found
 
 

@@ -14,11 +14,12 @@ import pytest
 
 from mdrepro.core import watchdog
 from mdrepro.core.errors import BadInput
+from mdrepro.core.files import sha256, write_text
 from mdrepro.core.locks import hold
 from mdrepro.core.paths import run_dir, runs
 from mdrepro.papers import ledger
 from mdrepro.reproduce.workflow import execute, plan, results
-from tests.support.checkout import NOTEBOOK, TABLE, Cli, make_run
+from tests.support.checkout import NOTEBOOK, TABLE, Cli, make_run, row
 from tests.support.waiting import wait_until
 
 
@@ -50,6 +51,31 @@ def test_unknown_tables_are_refused_before_anything_runs(workspace: Path) -> Non
         plan.plan(["mobilediffusion-unet"], "quick")
 
 
+@pytest.mark.parametrize("message", ["", "Snakemake failed"])
+@pytest.mark.parametrize(("made", "witness", "good"), [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 1)])
+def test_a_forced_run_beside_an_older_good_one_is_judged_by_its_own_end(
+    made: int, witness: int, good: int, message: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = plan.plan([TABLE], "quick", force=True)[0]
+    make_run(monkeypatch)
+    older = sha256(run_dir("quick", TABLE) / "result.json")
+
+    def call(*_: object, **__: object) -> tuple[bool, str]:
+        result = (make_run(monkeypatch, [row(700.0)]) if made else run_dir("quick", TABLE)) / "result.json"
+        if witness:
+            write_text(plan.ended(execute.log("quick").parent, TABLE), sha256(result) if made else older[::-1])
+        return True, message
+
+    monkeypatch.setattr(execute, "call", call)
+    assert execute.execute([job], cores=1) == ([] if good else [TABLE])
+
+
+def test_snakemake_knows_of_nothing_but_its_marks(workspace: Path) -> None:
+    (rule,) = json.loads(execute.write_plan(plan.plan([TABLE], "quick"), (), workspace / "plan").read_text())["rules"]
+    assert (rule["inputs"], rule["output"]) == ([], f"plan/marks/{TABLE}")
+    assert "update" not in re.sub("#.*", "", execute.SNAKEFILE.read_text())
+
+
 def test_one_run_at_a_time(workspace: Path, cli: Cli) -> None:
     with hold(runs() / ".lock"):
         refused = cli("reproduce", TABLE)
@@ -62,6 +88,7 @@ def _rows(home: Path) -> list[dict]:
 
 
 def test_a_run_end_to_end_and_again(workspace: Path, cli: Cli, cli_run: Callable[..., tuple[int, str, str]]) -> None:
+    os.utime(workspace / NOTEBOOK, (4e9, 4e9))  # a clock that was stepped back, or another machine's
     first = cli("reproduce", TABLE, "--no-report")
     assert first.returncode == 0, first.stderr
     assert f"{TABLE}: runs: it has no run yet" in first.stdout

@@ -45,6 +45,7 @@ def train(name, settings):
     if name in together:
         wait_until(lambda: {{"+" + each for each in together}} <= set(Path({str(notes)!r}).read_text().split()))
     if name not in {list(failing)!r}:
+        Path({files!r}[name]).parent.mkdir(parents=True, exist_ok=True)
         Path({files!r}[name]).write_text('{{"files": {{}}}}')
     with open({str(notes)!r}, "a") as file:
         file.write(f"-{{name}}\\n")
