@@ -1,7 +1,7 @@
 """Files and folders that appear whole or not at all: written aside, flushed to disk, renamed into place.
 
-Aside is a hidden name beside the final one, ``.NAME.PROCESS.RANDOM``. What a killed process left there is known by its
-process number, and removed by `sweep`.
+Aside is a hidden name beside the final one, ``.NAME.HOST.PROCESS.RANDOM``. What a killed process of this host left is
+known by its process number, and removed by `sweep`; what is of another host is left alone: it may be at work.
 """
 
 import ctypes
@@ -13,14 +13,18 @@ import os
 import re
 import secrets
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.[0-9a-f]{8}(?P<old>\.old)?")
+HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+ASIDE = re.compile(rf"\.(?P<name>.+)\.{HOST}\.(?P<process>\d+)\.[0-9a-f]{{8}}(?P<old>\.old)?")
 OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
 """Why a rename cannot replace what is there: it is a folder that is not empty, or one of the two is a folder."""
+UNKNOWN_CALL = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
+"""How a system says that it, this file system or this container does not exchange names in one step."""
 
 
 def sha256(path: Path) -> str:
@@ -59,7 +63,7 @@ def flush(path: Path) -> None:
 def unfinished(final: Path) -> Iterator[Path]:
     """An unused hidden path beside ``final``, on the same file system; what is there when the block ends is removed."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    aside = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    aside = final.with_name(f".{final.name}.{HOST}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         yield aside
     finally:
@@ -129,7 +133,10 @@ def remove(folder: Path) -> None:
 
 
 def sweep(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left unfinished in ``folder``, of everything or of one ``name``."""
+    """Remove what killed processes left unfinished in ``folder``, of everything or of one ``name``.
+
+    What one of them had moved away to make room, and could not replace, gets its name back.
+    """
     import psutil
 
     for left in folder.glob(".*"):
@@ -137,7 +144,8 @@ def sweep(folder: Path, name: str = "*") -> None:
         if match is None or name not in ("*", match["name"]) or psutil.pid_exists(int(match["process"])):
             continue
         if match["old"] and not (final := folder / match["name"]).exists():
-            os.replace(left, final)  # killed between two renames
+            with suppress(FileNotFoundError):  # another process was first
+                os.replace(left, final)  # killed between two renames
         else:
             _erase(left)
 
@@ -155,7 +163,7 @@ def _exchange(new: Path, final: Path) -> None:
         if call(os.fsencode(new), os.fsencode(final)) == 0:
             return
         code = ctypes.get_errno()
-        if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        if code not in UNKNOWN_CALL:
             raise OSError(code, os.strerror(code), str(final))
     old = new.with_name(f"{new.name}.old")
     os.replace(final, old)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mdrepro.core import files
-from mdrepro.core.files import digest, remove, replacing, replacing_folder, swap, sweep, unfinished, write_json
+from mdrepro.core.files import HOST, digest, remove, replacing, replacing_folder, swap, sweep, unfinished, write_json
 
 OLD, NEW = "old " * 1000, "new " * 3000
 Action = Callable[[Path], None]
@@ -89,6 +89,43 @@ def test_a_kill_anywhere_leaves_the_old_or_the_new_whole(
     assert is_file or after in seen
 
 
+def test_what_was_moved_away_to_make_room_comes_back_also_where_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where names are not exchanged in one step: every kill of the swap, and then every kill of what mends it."""
+    monkeypatch.setattr(files, "_exchanging", lambda: None)
+    number, mended = 0, 0
+    while True:
+        final = tmp_path / str(number) / "final"
+        final.mkdir(parents=True)
+        (final / "a").write_text(OLD)
+        if not killed_at(number, write_folder, final):
+            break
+        was_gone, again = not final.exists(), 0
+        while killed_at(again, lambda final: sweep(final.parent), final):
+            again += 1
+        assert content(final) in ({"a": OLD}, {"a": NEW, "inside/b": NEW})
+        assert not was_gone or content(final) == {"a": OLD}
+        assert [path.name for path in final.parent.iterdir()] == ["final"]
+        mended += was_gone
+        number += 1
+    assert mended
+
+
+@pytest.mark.parametrize("code", files.UNKNOWN_CALL)
+def test_a_system_that_refuses_to_exchange_names_is_one_without_the_call(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: bytes) -> int:
+        files.ctypes.set_errno(code)
+        return -1
+
+    monkeypatch.setattr(files, "_exchanging", lambda: refuse)
+    for _ in range(2):
+        write_folder(tmp_path / "final")
+    assert content(tmp_path) == {"final/a": NEW, "final/inside/b": NEW}
+
+
 def test_everything_is_flushed_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[tuple[str, bool]] = []
     final, sync = tmp_path / "final", os.fsync
@@ -162,13 +199,14 @@ def test_a_sweep_takes_what_dead_processes_left_and_nothing_else(tmp_path: Path)
     os.waitpid(child, 0)
     with unfinished(tmp_path / "mine") as mine:
         mine.mkdir()
-        keep = {mine.name, ".hidden", ".lock", f"notes.{child}.0123abcd"}
+        elsewhere = f".one.{'0' * 8}.{child}.0123abcd"
+        keep = {mine.name, ".hidden", ".lock", f"notes.{HOST}.{child}.0123abcd", elsewhere}
         for name in keep - {mine.name}:
             (tmp_path / name).touch()
-        (tmp_path / f".one.{child}.0123abcd").mkdir()
-        (tmp_path / f".two.{child}.0123abcd").touch()
+        (tmp_path / f".one.{HOST}.{child}.0123abcd").mkdir()
+        (tmp_path / f".two.{HOST}.{child}.0123abcd").touch()
         sweep(tmp_path, "one")
-        assert {path.name for path in tmp_path.iterdir()} == keep | {f".two.{child}.0123abcd"}
+        assert {path.name for path in tmp_path.iterdir()} == keep | {f".two.{HOST}.{child}.0123abcd"}
         sweep(tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == keep
 

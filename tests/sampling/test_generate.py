@@ -21,7 +21,7 @@ from diffusers import (
 from PIL import Image
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import sha256
+from mdrepro.core.files import HOST, sha256
 from mdrepro.diffusion.renoise import RenoisingScheduler
 from mdrepro.diffusion.samplers import SAMPLERS, scheduler_for
 from mdrepro.models.pipeline import MobileDiffusionPipeline
@@ -119,7 +119,7 @@ def test_three_shards_killed_twice_on_the_way_are_byte_identical_to_one(pipe, wh
 
         def die(path, pixels):
             if next(left) == count:
-                path.with_name(f".{path.name}.{dead.pid}.0123abcd").write_bytes(b"half")  # as kill -9 leaves it
+                path.with_name(f".{path.name}.{HOST}.{dead.pid}.0123abcd").write_bytes(b"half")  # as kill -9 leaves it
                 raise KeyboardInterrupt
             store(path, pixels)
 

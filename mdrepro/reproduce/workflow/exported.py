@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import BadInput, NotAttempted, check
-from mdrepro.core.files import digest, replacing_folder, sha256, write_json
+from mdrepro.core.files import digest, replacing_folder, sha256, sweep, write_json
 from mdrepro.core.paths import runs
 from mdrepro.core.provenance import installed
 from mdrepro.models import systems
@@ -124,11 +124,12 @@ def get(piece: Piece, precision: str, resolution: int) -> Kept:
         RuntimeError: the converter broke, or the file is too far from PyTorch.
     """
     wanted = made_of(piece, precision, resolution)
+    sweep((place := folder(piece, wanted)).parent, place.name)
     if kept := _find(piece, wanted):
         return kept
-    with replacing_folder(folder(piece, wanted)) as place:
+    with replacing_folder(place) as new:
         asked = {name: value for name, value in wanted.items() if name not in ("versions", "code")}
-        write_json(place / REPORT, {"made_of": wanted, "export": _export(asked | {"out": str(place)})})
+        write_json(new / REPORT, {"made_of": wanted, "export": _export(asked | {"out": str(new)})})
     if kept := _find(piece, wanted):
         return kept
     raise RuntimeError(f"{piece.title}: the exported file is missing")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.core.paths import relative, root, run_dir
+from mdrepro.core.files import sweep
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
 from mdrepro.reproduce.workflow import parameters, results
@@ -156,3 +157,4 @@ def plan(
         reasons = ["--force was given", *reasons] if force else reasons
         jobs.append(Job(table.id, tier, table.notebook, values, now, table.threads, tuple(reasons), origin))
     return jobs
+        sweep(run_dir(tier, table.id).parent, table.id)  # a run that a kill left under another name comes back

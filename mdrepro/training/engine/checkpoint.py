@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mdrepro.core import files
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import remove, replacing_folder, sha256, write_json
 
@@ -86,7 +87,8 @@ def clear(root: Path) -> None:
 
 
 def sweep(root: Path) -> None:
-    """Remove what killed runs left half-written or half-removed."""
+    """Remove what killed runs left half-written or half-removed; what was moved away gets its name back."""
+    files.sweep(root)
     for left in root.glob(".step-*"):
         shutil.rmtree(left, ignore_errors=True)
 

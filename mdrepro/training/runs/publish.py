@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import sha256, swap, unfinished
+from mdrepro.core.files import sha256, swap, sweep, unfinished
 from mdrepro.core.replicas import split
 from mdrepro.papers import ledger
 from mdrepro.training.recipes import registry
@@ -34,6 +34,8 @@ def publish(names: Sequence[str], limit: int = LIMIT) -> list[Path]:
     published run that shares weights with one of them would lose these, or all of a tier's would have more than
     ``limit`` bytes.
     """
+    for place in (store.published_folder(registry.get(name)) for name in names):
+        sweep(place.parent, place.name)
     runs = {name: _publishable(registry.get(name)) for name in names}
     copies: dict[Path, Path] = {}
     with ExitStack() as stack:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, unknown
-from mdrepro.core.files import digest, sha256
+from mdrepro.core.files import digest, sha256, sweep
 from mdrepro.core.replicas import split
 from mdrepro.data import sources
 from mdrepro.training.objectives import kinds
@@ -198,6 +198,8 @@ def train(recipe: Recipe, *, resume: bool = True, max_seconds: float | None = No
         parents[role] = load_or_train(parent, max_seconds=left())
     place = folder(recipe)
     with session.alone(place):
+        if session.first():
+            sweep(place.parent, place.name)  # a finished run that a kill left under another name comes back
         run = read(recipe, place)
         if not session.agreed(run is not None and resume and not altered(run)):
             fields = _identified(recipe)

@@ -11,6 +11,7 @@ from mdrepro.core.files import sha256
 from mdrepro.reproduce.tables import host_latency
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Piece
+from tests.support.killed import between_two_renames
 
 DECODER = Piece("snapfusion-decoder")
 
@@ -55,6 +56,13 @@ def test_a_file_is_made_once(exports: list[dict[str, Any]], home: Path) -> None:
         "branches": None,
         "out": "",
     }
+
+
+def test_a_kill_between_two_renames_loses_no_file(exports: list[dict[str, Any]]) -> None:
+    first = exported.get(DECODER, "fp16", 64)
+    between_two_renames(first.file.parent)
+    assert exported.get(DECODER, "fp16", 64) == first
+    assert len(exports) == 1
 
 
 def test_whatever_a_file_is_made_of_makes_another(

@@ -20,6 +20,7 @@ from mdrepro.core.paths import run_dir, runs
 from mdrepro.papers import ledger
 from mdrepro.reproduce.workflow import execute, plan, results
 from tests.support.checkout import NOTEBOOK, TABLE, Cli, make_run, row
+from tests.support.killed import between_two_renames
 from tests.support.waiting import wait_until
 
 
@@ -30,6 +31,11 @@ def test_a_fresh_clone_has_to_run_even_with_published_results(workspace: Path, m
     publish([TABLE], "quick")
     run_dir("quick", TABLE).rename(workspace / "gone")
     assert plan.plan([TABLE], "quick")[0].reasons == ("it has no run yet",)
+
+
+def test_a_kill_between_two_renames_loses_no_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    between_two_renames(make_run(monkeypatch))
+    assert plan.plan([TABLE], "quick")[0].reasons == ()
 
 
 def test_each_reason_to_run_is_said(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from mdrepro.training.objectives.reader import Reading
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import build, model_folders, pipelines, publish, scratch, store
 from mdrepro.training.runs.session import Unfinished
+from tests.support.killed import between_two_renames
 from tests.support.recipe_rows import put, put_in_package, tiny
 from tests.support.waiting import wait_until
 
@@ -108,6 +109,25 @@ def test_a_failure_while_a_run_is_stored_loses_no_step(
     stored = weights(store.load_or_train("t-reader"), "reader")
     assert not steps
     assert all(torch.equal(stored[name], whole[name]) for name in whole)
+
+
+def test_a_kill_between_two_renames_loses_no_run(
+    reader: store.Run, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = reader.file.read_text()
+    between_two_renames(reader.folder)
+    assert store.find("t-reader") is None
+    with monkeypatch.context() as patched:
+        patched.setattr(build, "run", lambda *_, **__: pytest.fail("it was trained again"))
+        assert store.load_or_train("t-reader").file.read_text() == before
+    publish.publish(["t-reader"])
+    (published := store.published_folder(reader.recipe)).joinpath("mine").touch()
+    between_two_renames(published)
+    reader.folder.rename(workspace / "gone")
+    with pytest.raises(BadInput, match="no finished run"):
+        publish.publish(["t-reader"])
+    assert (published / "mine").exists()
+    assert [path.name for path in published.parent.iterdir()] == ["t-reader"]
 
 
 def test_threads_of_a_recipe_are_its_own(rows: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
