@@ -183,6 +183,8 @@ def verify(
             for kind in ("published", "run"):
                 if kind in entry:
                     _print_check(name, kind, entry[kind])
+        for problem in checked["problems"]:
+            print(problem, file=sys.stderr)
         verdict = styled("all verified", GREEN) if checked["ok"] else styled("NOT verified")
         print(verdict if checked["tables"] else "nothing to verify")
     raise typer.Exit(0 if checked["ok"] else 1)

@@ -79,8 +79,10 @@ def figure() -> Figure:
     return plot
 
 
-def make_run(monkeypatch: pytest.MonkeyPatch, rows: list[Row] | None = None, settings: tuple[str, ...] = ()) -> Path:
-    """A batch run as the runner makes one, without a kernel. Returns its folder."""
+def make_run(
+    monkeypatch: pytest.MonkeyPatch, rows: list[Row] | None = None, settings: tuple[str, ...] = (), **more: Any
+) -> Path:
+    """A batch run as the runner makes one, without a kernel; ``more`` goes to `record`. Returns its folder."""
     table = ledger.find(TABLE)
     values = resolve(table, "quick", settings)
     folder = run_dir("quick", TABLE)
@@ -88,7 +90,7 @@ def make_run(monkeypatch: pytest.MonkeyPatch, rows: list[Row] | None = None, set
         run = {"table": TABLE, "parameters": values, "fingerprint": fingerprint(table, values), "folder": str(aside)}
         run |= {"prefix": sys.prefix, "state": state()}
         monkeypatch.setenv(RUN, json.dumps(run))
-        record(TABLE, [row()] if rows is None else rows, figures={"cost": figure()})
+        record(TABLE, [row()] if rows is None else rows, figures={"cost": figure()}, **more)
         (aside / "notebook.ipynb").write_text("{}")
         result = results.read(aside / "result.json")
         sealed = results.seal(result | {"files": file_hashes(aside, [*result["files"], "notebook.ipynb"])})

@@ -68,8 +68,8 @@ def publish(names: Sequence[str], tier: Tier) -> list[Path]:
 def _training_records(result: results.Result) -> dict[Path, str]:
     """Records of trained runs of this machine that a result rests on, and where they are published."""
     entries = result["provenance"]["checkpoints"].values()
-    records = ((root() / entry["path"], entry["sha256"][:12]) for entry in entries)
-    return {file: f"records/{file.parent.name}-{sha}.json" for file, sha in records if file.is_relative_to(runs())}
+    records = ((root() / entry["path"], results.training_record(entry)) for entry in entries)
+    return {file: name for file, name in records if file.is_relative_to(runs())}
 
 
 def rejudge(tier: Tier) -> list[Path]:

@@ -1,6 +1,7 @@
 """Result files: written whole or not at all, sealed by a hash, read back and checked. The only writer of results."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -55,12 +56,29 @@ def write(path: Path, result: Result, folder: Path, names: Iterable[str]) -> Res
     return sealed
 
 
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def of_seeds(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether rows say by how many training seeds they were measured; results from before they could do not."""
+    return any("seeds" in row for row in rows)
+
+
+def fields(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The fields of each of a result's rows, in the order of its CSV."""
+    lacking = () if of_seeds(rows) else ("seeds", "by_seed")
+    return [name for name in (*FIELDS, *EXTRA) if name not in lacking]
+
+
+def csv_text(rows: list[dict[str, Any]]) -> str:
     """The rows of a result as CSV, one line a cell; a missing value is an empty field, values by seed are one field."""
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=[*FIELDS, *EXTRA], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row | {"by_seed": " ".join(map(str, row.get("by_seed", ())))} for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=fields(rows), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(row | {"by_seed": " ".join(map(str, row.get("by_seed", ())))} for row in rows)
+    return text.getvalue()
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write `csv_text`."""
+    path.write_bytes(csv_text(rows).encode())
 
 
 def read(path: Path) -> Result:
@@ -76,6 +94,11 @@ def read(path: Path) -> Result:
     if seal(result)["sha256"] != result.get("sha256"):
         raise BadInput(f"{relative(path)}: its hash does not match its content: it was edited after it was written")
     return result
+
+
+def training_record(entry: Mapping[str, str]) -> str:
+    """Where the record of a checkpoint of this machine is kept beside published results; ``entry``: its provenance."""
+    return f"records/{Path(entry['path']).parent.name}-{entry['sha256'][:12]}.json"
 
 
 def run_result(tier: str, table: str) -> Result | None:
