@@ -236,6 +236,10 @@ class Table(Data):
     """Why it runs only where it is named or all are asked for: what it costs. Empty: it runs by default."""
     threads: int = Field(default=1, ge=1)
     """Cores that one run asks the scheduler for."""
+    memory_gb: float = Field(default=8, gt=0)
+    """Memory that one run asks a cluster's scheduler for."""
+    hours: float = Field(default=12, gt=0)
+    """Time that one run asks a cluster's scheduler for."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

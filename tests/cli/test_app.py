@@ -146,7 +146,7 @@ def test_cost_with_details_only_adds_keys(here: Cli) -> None:
 
 def test_verify_says_which_file_was_edited(workspace: Path, monkeypatch: pytest.MonkeyPatch, here: Cli) -> None:
     empty = here("verify", "--tier", "quick", "--json", cwd=workspace)
-    assert (empty.returncode, json.loads(empty.stdout)) == (0, {"ok": True, "tables": {}})
+    assert (empty.returncode, json.loads(empty.stdout)) == (0, {"ok": True, "tables": {}, "problems": []})
     folder = make_run(monkeypatch)
     good = here("verify", "--tier", "quick", "--json", cwd=workspace)
     assert good.returncode == 0

@@ -21,6 +21,7 @@ from mdrepro.core.files import sha256, write_json
 from mdrepro.core.locks import hold
 from mdrepro.core.paths import relative, root, run_dir, runs
 from mdrepro.core.watchdog import lead
+from mdrepro.reproduce.workflow import slurm
 from mdrepro.reproduce.workflow.notebook import ERROR, NOTEBOOK, RESULT, failed_dir, failure_record
 from mdrepro.reproduce.workflow.plan import Checkpoint, Job, ended, mark, reasons_to_run
 
@@ -101,6 +102,9 @@ def call(
     names = [*(job.table for job in jobs), *(each.recipe for each in train)]
     tier = jobs[0].tier if jobs else train[0].tier
     scratch = tempfile.TemporaryDirectory(prefix="mdrepro-plan-") if dry_run else None
+    slurm_here = [*extra[:2]] == ["--executor", "slurm"] and not dry_run
+    if slurm_here:
+        extra = [*extra, *slurm.options(extra)]
     with scratch or hold(runs() / ".lock", refuse=BUSY):
         folder = Path(scratch.name) if scratch else log(tier).parent
         for job in () if dry_run else jobs:
@@ -116,6 +120,8 @@ def call(
         ]
         code, started, tail = _run(command, names, folder / LOG, show, stream or sys.stderr)
     where = "" if dry_run else f" (whole log: {relative(folder / LOG)})"
+    if code and slurm_here and (why := slurm.complaint(folder / LOG)):
+        return started, f"{why}{where}"
     return started, f"Snakemake ended with code {code}{where}:\n{tail}" if code else ""
 
 

@@ -17,7 +17,7 @@ from mdrepro.core.paths import root
 from mdrepro.papers.schema import Table, TierRun
 
 Fingerprint = dict[str, dict[str, Any]]
-SCHEDULING = {"tiers", "not_at", "on_request", "threads", "title"}
+SCHEDULING = {"tiers", "not_at", "on_request", "threads", "memory_gb", "hours", "title"}
 """Fields of a table that say when it runs, not what it is."""
 MAKERS = frozenset(
     f"mdrepro.training.{name}" for name in ("recipes.registry", "runs.build", "objectives.kinds", "objectives.inputs")

@@ -6,6 +6,7 @@ are neither trained here nor published are rules of the same workflow, before th
 """
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdrepro.core.paths import relative, root, run_dir
 from mdrepro.core.files import sweep
+from mdrepro.core.paths import relative, root, run_dir
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
 from mdrepro.reproduce.workflow import parameters, results
@@ -34,11 +35,23 @@ def ended(folder: Path, table: str) -> Path:
     return folder / f"{table}.ended"
 
 
-def _rule(name: str, after: Sequence[str], folder: Path, threads: int, program: str, *arguments: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Need:
+    """What a job asks the scheduler for."""
+
+    threads: int = 1
+    memory_gb: float = 8
+    hours: float = 48
+    """A training that needs longer goes on with the same command."""
+
+
+def _rule(name: str, after: Sequence[str], folder: Path, need: Need, program: str, *arguments: str) -> dict[str, Any]:
     """A Snakemake rule that runs a program of this package after the jobs ``after``."""
+    resources = {"mem_mb": math.ceil(need.memory_gb * 1000), "runtime": math.ceil(need.hours * 60)}
     params = {"command": shlex.join([sys.executable, "-m", f"mdrepro.reproduce.workflow.{program}", *arguments])}
     inputs = [mark(folder, each) for each in after]
-    return {"name": name, "inputs": inputs, "output": mark(folder, name), "threads": threads, "params": params}
+    rule = {"name": name, "inputs": inputs, "output": mark(folder, name), "threads": need.threads}
+    return rule | {"resources": resources, "params": params}
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Job:
     notebook: str
     parameters: dict[str, Any]
     fingerprint: Fingerprint
-    threads: int
+    need: Need
     reasons: tuple[str, ...]
     origin: str = ""
 
@@ -69,7 +82,7 @@ class Job:
         """The Snakemake rule: it runs after the recipes ``after``, and reads the job from ``file``."""
         hashes = {kind: value for kind, value in self.fingerprint.items() if kind != "parameters"}
         params = {"parameters": json.dumps(self.parameters, sort_keys=True), "code": json.dumps(hashes, sort_keys=True)}
-        job = _rule(self.table, after, file.parent, self.threads, "notebook", relative(file))
+        job = _rule(self.table, after, file.parent, self.need, "notebook", relative(file))
         return job | {"params": params | job["params"]}
 
 
@@ -89,7 +102,7 @@ class Checkpoint:
     def rule(self, folder: Path) -> dict[str, Any]:
         """The Snakemake rule: it runs after its parents; ``folder`` is that of the plan."""
         options = ["--from-scratch"] if from_scratch() else []
-        return _rule(self.recipe, self.parents, folder, 1, "training", self.recipe, *options)
+        return _rule(self.recipe, self.parents, folder, Need(), "training", self.recipe, *options)
 
 
 def recipes(jobs: Sequence[Job]) -> list[str]:
@@ -148,6 +161,7 @@ def plan(
         over = seeds is not None and (names or "seeds" in parameters.declared(root() / table.notebook))
         values = parameters.resolve(table, tier, [*settings, *([f"seeds={seeds}"] if over else [])])
         now = fingerprint(table, values)
+        sweep(run_dir(tier, table.id).parent, table.id)  # a run that a kill left under another name comes back
         results.published_result(tier, table.id)  # an edited one is an error now, not after the run
         reasons, origin = reasons_to_run(table.id, tier, now)
         if from_scratch() and now["recipes"] and not reasons:
@@ -155,6 +169,6 @@ def plan(
             if not last["provenance"].get("from_scratch"):
                 reasons = ["--from-scratch was given, and its run may have taken published checkpoints"]
         reasons = ["--force was given", *reasons] if force else reasons
-        jobs.append(Job(table.id, tier, table.notebook, values, now, table.threads, tuple(reasons), origin))
+        need = Need(table.threads, table.memory_gb, table.hours)
+        jobs.append(Job(table.id, tier, table.notebook, values, now, need, tuple(reasons), origin))
     return jobs
-        sweep(run_dir(tier, table.id).parent, table.id)  # a run that a kill left under another name comes back
