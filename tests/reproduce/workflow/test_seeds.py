@@ -56,7 +56,9 @@ def _trained(row: Recipe | str, place: Path | None = None) -> Path:
     recipe = row if isinstance(row, Recipe) else store.registry.get(row)
     folder = place or store.folder(recipe)
     folder.mkdir(parents=True)
-    write_json(folder / store.RECORD, {"recipe": recipe.name, "key": store.key(recipe), "files": {}})
+    (folder / "weights").write_bytes(b"w")
+    files = {"weights": sha256(folder / "weights")}
+    write_json(folder / store.RECORD, {"recipe": recipe.name, "key": store.key(recipe), "files": files, "bytes": 1})
     return folder / store.RECORD
 
 
