@@ -1,21 +1,38 @@
-"""Weights are read and written as safetensors; pickle files, which run code when they are opened, are refused."""
+"""The one loader of networks: safetensors alone, every weight there, of its shape and finite.
+
+Pickle files, which run code when they are opened, are refused.
+"""
 
 import contextlib
+import importlib
 import json
+import math
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import diffusers
+import torch
+import transformers
 from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.core.reading import inside, read_header, read_json
+from mdrepro.models import bars
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 WEIGHTS = ("diffusion_pytorch_model", "pytorch_model", "model")
 """What diffusers and transformers call files of weights; a variant's name and the number of a shard may follow."""
+INDEX = "model_index.json"
+LARGEST, MOST = 1 << 20, 1 << 12
+"""The largest number in a config, and the largest one that counts layers, blocks or heads."""
+COUNTS = re.compile("layers|blocks|resnets|depth|heads|head_dim")
+NOT_WEIGHTS = re.compile(r"(^|\.)position_ids$")  # numbers from 0 on, which older files hold
 
 
 def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None, variant: str | None = None) -> None:
@@ -30,29 +47,40 @@ def refuse_pickles(source: str | os.PathLike[str], subfolder: str | None = None,
     for folder in _components(path):
         pickles = sorted(file for file in folder.iterdir() if file.suffix in PICKLES)
         safe = list(folder.glob("*.safetensors"))
-        wanted = [file for file in pickles if _is_weights(file, variant)]
         if pickles and not safe:
             raise _refusal(pickles[0])
-        if wanted and not any(_is_weights(file, variant) for file in safe):
-            raise _refusal(wanted[0])
+        for file in pickles:
+            if _is_weights(file, variant) and not any(
+                _is_weights(other, variant) and _whole_stem(other) == _whole_stem(_converted(file)) for other in safe
+            ):
+                raise _refusal(file)
 
 
 def _is_weights(file: Path, variant: str | None) -> bool:
-    return re.sub(r"-\d+-of-\d+", "", file.stem) in [f"{kind}.{variant}" if variant else kind for kind in WEIGHTS]
+    return _whole_stem(file) in [f"{kind}.{variant}" if variant else kind for kind in WEIGHTS]
+
+
+def _whole_stem(file: Path) -> str:
+    return re.sub(r"-\d+-of-\d+", "", file.stem)
 
 
 def _components(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
         yield folder
-    index = folder / "model_index.json"
+    index = folder / INDEX
     if index.is_file():
-        yield from (folder / name for name in json.loads(index.read_text()) if (folder / name).is_dir())
+        names = (name for name in read_json(index, dict[str, Any]) if not name.startswith("_"))
+        yield from (place for name in names if (place := inside(folder, name, index)).is_dir())
+
+
+def _converted(file: Path) -> Path:
+    """transformers calls its weights pytorch_model.bin and model.safetensors; diffusers changes the suffix alone."""
+    renamed = file.with_name(file.name.replace("pytorch_model", "model", file.name.startswith("pytorch_model")))
+    return renamed.with_suffix(".safetensors")
 
 
 def _refusal(file: Path) -> BadInput:
-    """transformers calls its weights pytorch_model.bin and model.safetensors; diffusers changes the suffix alone."""
-    converted = file.with_name(file.name.replace("pytorch_model", "model", file.name.startswith("pytorch_model")))
-    source, target = json.dumps(str(file)), json.dumps(str(converted.with_suffix(".safetensors")))
+    source, target = json.dumps(str(file)), json.dumps(str(_converted(file)))
     code = (
         "import torch; from safetensors.torch import save_file; "
         f'weights = torch.load({source}, map_location="cpu", weights_only=True); '
@@ -65,22 +93,201 @@ def _refusal(file: Path) -> BadInput:
     )
 
 
+def network(kind: Any, source: str | os.PathLike[str], *, unused: str | None = None, **options: Any) -> Any:
+    """The network of a class ``kind`` of diffusers, transformers or this package, from its files, in eval mode.
+
+    ``source``: a local folder or a name on the hub. ``unused``: weights that a file may hold beside the network's own,
+    as a regular expression. ``options``: of the class's own ``from_pretrained``.
+
+    Raises BadInput, which names the weight and the file, for a folder that does not exactly hold the network: pickles,
+    a damaged file, a config beyond bounds, or a weight that is missing, unexpected, of another shape or not finite;
+    NotAttempted where it is neither a local folder nor in the cache, and cannot be downloaded.
+    """
+    if options.get("use_safetensors") is False:
+        raise BadInput("use_safetensors is False: it must be True; safetensors alone is read")
+    subfolder, variant = options.get("subfolder") or "", options.get("variant")
+    refuse_pickles(source, subfolder, variant)
+    folder = Path(source, subfolder)
+    files = dict[str, Path]()
+    if local := Path(source).is_dir():
+        check_config(folder / "config.json")
+        files = _weights(folder, variant)
+        if options.get("low_cpu_mem_usage") is False:
+            _check_size(kind, folder, files)
+    options |= {"use_safetensors": True, "output_loading_info": True}
+    if issubclass(kind, PreTrainedModel):
+        options["ignore_mismatched_sizes"] = True  # reported below: its own error names none
+    with bars.hidden(), from_hub(source), _readable(folder, local):
+        model, info = _loader(kind)(source, **options)
+    known = [name for name in info["unexpected_keys"] if not (unused and re.match(unused, name))]
+    shapes = {str(entry if isinstance(entry, str) else entry[0]) for entry in info["mismatched_keys"]}
+    check_names(info["missing_keys"], known, shapes, folder if local else source, files)
+    check_finite(model.state_dict(), folder if local else source, files)
+    return model.eval()
+
+
+def check_names(
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    mismatched: Iterable[str],
+    source: object,
+    files: Mapping[str, Path],
+) -> None:
+    """Do nothing where no weight is named. Raises BadInput with the first of them, its file and how many there are.
+
+    ``source``: what holds the network; ``files``: where each weight was found.
+    """
+    for what, names in (
+        ("lacks", missing),
+        ("holds, with a shape that its config does not have,", mismatched),
+        ("holds, beside the network that its config describes,", unexpected),
+    ):
+        if found := sorted(name for name in names if not NOT_WEIGHTS.search(name)):
+            file = files.get(found[0]) or next(iter(files.values()), source)
+            more = f" and {len(found) - 1} more weights" if len(found) > 1 else ""
+            raise BadInput(f"{file} {what} {found[0]}{more}: expected all weights of the network, and no others")
+
+
+def check_finite(weights: Mapping[str, Tensor], source: object, files: Mapping[str, Path]) -> None:
+    """Raises BadInput, which names the weight and the file, where one is NaN or infinite."""
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise BadInput(f"{files.get(name) or source}: the weight {name} is not finite; get or train it again")
+
+
+def check_config(file: Path) -> dict[str, Any]:
+    """A network's or a scheduler's configuration. Raises BadInput where it cannot be read or has immense numbers."""
+    config: dict[str, Any] = read_json(file, dict[str, Any], largest=1 << 24)
+    values: list[tuple[str, Any]] = list(config.items())
+    for name, value in values:  # grows while it is read
+        if isinstance(value, dict):
+            values += [(f"{name}.{key}", item) for key, item in value.items()]
+        elif isinstance(value, list):
+            values += [(name, item) for item in value]
+        most = MOST if COUNTS.search(name) else LARGEST
+        size = len(value) if isinstance(value, list) else value
+        if isinstance(size, (int, float)) and abs(size) > most:
+            raise BadInput(f"{file}: {name} is {size:g}: expected at most {most}")
+    return config
+
+
+def _weights(folder: Path, variant: str | None) -> dict[str, Path]:
+    """Where a folder's weights are, by name. Raises BadInput for a damaged file, or one outside the folder."""
+    files = [file for file in sorted(folder.glob("*.safetensors")) if _is_weights(file, variant)]
+    for index in folder.glob("*.safetensors.index.json"):
+        listed = read_json(index, dict[str, Any]).get("weight_map")
+        named = set(listed.values()) if isinstance(listed, dict) and all(map(_text, listed.values())) else {None}
+        files += [inside(folder, name, index) for name in named]
+    return {name: file for file in dict.fromkeys(files) for name in read_header(file)}
+
+
+def _check_size(kind: Any, folder: Path, files: Mapping[str, Path]) -> None:
+    """Raises BadInput where a config describes many more weights than there are, before memory is taken for them."""
+    with _readable(folder, True), torch.device("meta"):
+        described = sum(value.numel() for value in kind.from_config(kind.load_config(folder)).state_dict().values())
+    held = sum(math.prod(shape) for file in set(files.values()) for shape in read_header(file).values())
+    if described > 2 * held + LARGEST:
+        raise BadInput(f"{folder}: its config describes {described:.3g} weights, and its files hold {held:.3g}")
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+@contextlib.contextmanager
+def _readable(folder: Path, local: bool) -> Iterator[None]:
+    """Turns whatever diffusers and transformers raise on a damaged local folder into BadInput."""
+    try:
+        yield
+    except (BadInput, NotAttempted, MemoryError):
+        raise
+    except Exception as error:
+        if not local:
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise BadInput(
+            f"{folder} cannot be loaded ({type(error).__name__}: {reason}); get or save the whole folder again"
+        ) from error
+
+
+def _loader(kind: Any) -> Any:
+    return super(SafetensorsOnly, kind).from_pretrained if issubclass(kind, SafetensorsOnly) else kind.from_pretrained
+
+
+def part(kind: Any, folder: Path) -> Any:
+    """A scheduler or tokenizer of a class ``kind`` from a local folder. Raises BadInput where there is none."""
+    if (config := folder / "scheduler_config.json").is_file():
+        check_config(config)
+    with _readable(folder, True):
+        return kind.from_pretrained(folder)
+
+
+def parts(folder: Path, given: Iterable[str] = (), **options: Any) -> dict[str, Any]:
+    """The networks of a saved pipeline by name, but for those ``given``; ``options``: dtype and variant.
+
+    Raises BadInput as `network`, and where a part is not there that the pipeline's index names.
+    """
+    index = folder / INDEX
+    found: dict[str, Any] = {}
+    for name, entry in read_json(index, dict[str, Any]).items():
+        if name.startswith("_") or name in given or not isinstance(entry, list) or entry == [None, None]:
+            continue
+        if len(entry) != 2 or not all(map(_text, entry)):
+            raise BadInput(f"{index}: {name} is {entry}: expected a library and a class")
+        place = inside(folder, name, index)
+        if not place.is_dir():
+            raise BadInput(
+                f"{folder} has no folder {name}, which its {INDEX} names; get or save the whole folder again"
+            )
+        kind = _class(entry[0], entry[1], f"{index}: {name}")
+        if issubclass(kind, (ModelMixin, PreTrainedModel)):
+            dtype = options.get("dtype", options.get("torch_dtype"))
+            if isinstance(dtype, dict):
+                dtype = dtype.get(name, dtype.get("default"))
+            found[name] = network(kind, place, dtype=dtype, variant=options.get("variant"))
+        elif (config := place / "scheduler_config.json").is_file():
+            check_config(config)
+    return found
+
+
+def pipeline(kind: Any, source: str | os.PathLike[str], **options: Any) -> Any:
+    """The pipeline of a class ``kind``, its networks by `network`.
+
+    Arguments and errors as there; networks among the ``options`` are taken as they are.
+    """
+    if options.get("use_safetensors") is False:
+        raise BadInput("use_safetensors is False: it must be True; safetensors alone is read")
+    refuse_pickles(source, None, options.get("variant"))
+    local = Path(source).is_dir()
+    if local:
+        options |= parts(Path(source), options, **options)
+    with bars.hidden(), from_hub(source), _readable(Path(source), local):
+        return _loader(kind)(source, **options | {"use_safetensors": True})
+
+
+def _class(library: str, name: str, source: str) -> type:
+    """A class of diffusers, transformers or this package. Raises BadInput for any other."""
+    place: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
+    if place is None and library.startswith("mdrepro."):
+        with contextlib.suppress(ImportError):
+            place = importlib.import_module(library)
+    if place is None:
+        place = getattr(diffusers.pipelines, library, None)
+    kind = getattr(place, name, None)
+    if not isinstance(kind, type):
+        raise BadInput(f"{source} is {name} of {library}: expected a class of diffusers, transformers or mdrepro")
+    return kind
+
+
 class SafetensorsOnly:
     """Reads and writes safetensors and nothing else: a base class named before the one of diffusers."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Self:
-        """diffusers' ``from_pretrained`` of a local folder or a name on the hub, from safetensors.
-
-        Raises BadInput for ``use_safetensors=False``, or weights that are there as pickle alone, and NotAttempted
-        where it is neither a local folder nor in the cache, and cannot be downloaded.
-        """
-        if options.get("use_safetensors") is False:
-            raise BadInput("use_safetensors is False: it must be True; safetensors alone is read")
-        source = pretrained_model_name_or_path
-        refuse_pickles(source, options.get("subfolder"), options.get("variant"))
-        with from_hub(source):
-            return super().from_pretrained(source, **options | {"use_safetensors": True})  # type: ignore[misc]
+        """diffusers' ``from_pretrained`` of a local folder or a name on the hub; see `network` and `pipeline`."""
+        read = network if issubclass(cls, ModelMixin) else pipeline
+        loaded: Self = read(cls, pretrained_model_name_or_path, **options)
+        return loaded
 
     def save_pretrained(
         self,

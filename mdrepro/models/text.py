@@ -19,10 +19,12 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from mdrepro.core.errors import BadInput
+from mdrepro.models import safe
 from mdrepro.models.protocols import TextEncoder, Tokenizer
-from mdrepro.models.safe import from_hub, refuse_pickles
 
 CLIP_VIT_L14 = "openai/clip-vit-large-patch14"
+IMAGE_HALF = "vision_model|visual_projection|text_projection|logit_scale"
+"""Weights of a whole CLIP that its text model lacks."""
 START, END, UNKNOWN = "<start>", "<end>", "<unknown>"
 
 logger = logging.getLogger(__name__)
@@ -38,18 +40,15 @@ def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple
     """
     inside = Path(source, "text_encoder").is_dir()
     vocabulary, weights = ("tokenizer", "text_encoder") if inside else ("", "")
-    refuse_pickles(source, weights, options.get("variant"))
     offline = {"local_files_only": options["local_files_only"]} if "local_files_only" in options else {}
-    with from_hub(source), _quiet(logging.getLogger("transformers")):  # it reports the image half as unexpected
-        tokenizer = AutoTokenizer.from_pretrained(source, subfolder=vocabulary, **offline)
-        options |= {"use_safetensors": True, "output_loading_info": True}
-        loaded: Any = CLIPTextModel.from_pretrained(source, subfolder=weights, **options)
-    encoder, keys = loaded
-    if lacking := sorted(keys["missing_keys"]) + sorted(map(str, keys["mismatched_keys"])):
-        raise BadInput(
-            f"{source} does not hold CLIP's text model: {len(lacking)} weights are missing, {lacking[0]} first"
-        )
-    return tokenizer, encoder.eval()
+    with _quiet(logging.getLogger("transformers")):  # it reports the image half as unexpected
+        encoder = safe.network(CLIPTextModel, source, subfolder=weights, unused=IMAGE_HALF, **options)
+        if Path(source).is_dir():
+            tokenizer = safe.part(AutoTokenizer, Path(source, vocabulary))
+        else:
+            with safe.from_hub(source):
+                tokenizer = AutoTokenizer.from_pretrained(source, subfolder=vocabulary, **offline)
+    return tokenizer, encoder
 
 
 @contextlib.contextmanager

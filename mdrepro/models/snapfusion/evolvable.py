@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdrepro.core.errors import BadInput, check
+from mdrepro.models import safe
 from mdrepro.models.denoiser import BaseDenoiser
-from mdrepro.models.safe import refuse_pickles
 from mdrepro.models.snapfusion.blocks import SHORTCUT, Block, Layout, sd_layout
 
 SHARED_FIELDS = (
@@ -165,8 +165,7 @@ class EvolvableUNet(BaseDenoiser):
             folder = folder / "unet"
         if not (folder / "config.json").is_file():
             raise BadInput(f"{folder}: expected a folder with a diffusers UNet: config.json and *.safetensors")
-        refuse_pickles(folder)
-        return cls.from_diffusers(UNet2DConditionModel.from_pretrained(folder, use_safetensors=True), os.fspath(folder))
+        return cls.from_diffusers(safe.network(UNet2DConditionModel, folder), os.fspath(folder))
 
     @classmethod
     def from_diffusers(cls, theirs: UNet2DConditionModel, named: str = "it") -> Self:

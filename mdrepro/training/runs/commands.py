@@ -1,6 +1,5 @@
 """What the command line does with recipes: plain functions behind ``mdrepro train`` and ``mdrepro generate``."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.core.reading import read_json
 from mdrepro.core.replicas import replica, split
 from mdrepro.training.objectives.kinds import kind_of
 from mdrepro.training.recipes import registry
@@ -107,16 +107,14 @@ def pipeline(checkpoint: str, decoder: str | None = None) -> Any:
     from diffusers import DiffusionPipeline
 
     from mdrepro.models.pipeline import MobileDiffusionPipeline
-    from mdrepro.models.safe import refuse_pickles
+    from mdrepro.models.safe import INDEX
+    from mdrepro.models.safe import pipeline as read
 
-    try:
-        name = json.loads((folder / "model_index.json").read_text())["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder} holds no diffusers pipeline: model_index.json cannot be read ({error})") from None
+    if not isinstance(name := read_json(folder / INDEX, dict[str, Any]).get("_class_name"), str):
+        raise BadInput(f"{folder} holds no diffusers pipeline: {INDEX} names no class")
     if name == MobileDiffusionPipeline.__name__:
         return MobileDiffusionPipeline.from_pretrained(folder)
-    refuse_pickles(folder)
-    return DiffusionPipeline.from_pretrained(folder, use_safetensors=True)
+    return read(DiffusionPipeline, folder)
 
 
 def shard(text: str | None) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.core.files import sha256
+from mdrepro.core.reading import read_header, read_json
 from mdrepro.data import folders
 from mdrepro.models import bars
 
@@ -45,31 +46,42 @@ def load(folder: Path, part: str, rest: Path | None = None) -> Any:
     ``rest`` is another network's folder, whose weights of the same names stand for those that ``folder`` lacks. Raises
     BadInput for a class that is not allowed there, or a folder that is not there.
     """
+    from mdrepro.models import safe
+
     if not folder.is_dir():
         raise BadInput(f"{paths.relative(folder)}: no such folder")
     if part == "tokenizer":
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder)
+        return safe.part(AutoTokenizer, folder)
     if part == "text_encoder":
         from transformers import CLIPTextModel
 
-        with bars.hidden():
-            return CLIPTextModel.from_pretrained(folder, use_safetensors=True).float().eval()
+        return safe.network(CLIPTextModel, folder).float()
     kind = _kind(folder, part)
     if part == "scheduler":
-        return kind.from_pretrained(folder)
+        return safe.part(kind, folder)
     if rest is not None:
         return _completed(kind, folder, rest)
-    return kind.from_pretrained(folder, low_cpu_mem_usage=False).float().eval()
+    # so loaded, diffusers draws from torch's generator, and what is drawn after it stays as it was in earlier runs
+    return safe.network(kind, folder, low_cpu_mem_usage=False).float()
 
 
 def _completed(kind: "type[ModelMixin]", folder: Path, rest: Path) -> "ModelMixin":
     from safetensors.torch import load_file
 
+    from mdrepro.models import safe
+
+    safe.check_config(folder / "config.json")
     network = kind.from_config(kind.load_config(folder))
+    own = network.state_dict()
+    files = {name: place / WEIGHTS for place in (rest, folder) for name in read_header(place / WEIGHTS)}
     both = load_file(rest / WEIGHTS) | load_file(folder / WEIGHTS)
-    network.load_state_dict({name: both[name].float() for name in network.state_dict() if name in both})
+    strange = [name for name, file in files.items() if name not in own and file.parent == folder]
+    shapes = [name for name in own if name in both and own[name].shape != both[name].shape]
+    safe.check_names(own.keys() - both.keys(), strange, shapes, folder, files)
+    safe.check_finite(both, folder, files)
+    network.load_state_dict({name: both[name].float() for name in own})
     return network.float().eval()
 
 
@@ -85,10 +97,8 @@ def _kind(folder: Path, part: str) -> "type[ModelMixin]":
         "scheduler": SCHEDULERS,
     }[part]
     config = folder / ("scheduler_config.json" if part == "scheduler" else "config.json")
-    try:
-        name = json.loads(config.read_text())["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{paths.relative(config)} names no class ({type(error).__name__})") from error
+    if not isinstance(name := read_json(config, dict[str, Any]).get("_class_name"), str):
+        raise BadInput(f"{paths.relative(config)} names no class: expected {', '.join(allowed)}")
     check(f"class of {paths.relative(folder)}", name, allowed)
     kind: type[ModelMixin] = getattr(importlib.import_module(allowed[name]), name)
     return kind
@@ -100,7 +110,7 @@ def save(parts: Mapping[str, "Stored"], folder: Path) -> None:
         with bars.hidden():
             part.save_pretrained(folder / name)
         for file in (folder / name).glob("*.json"):
-            config = json.loads(file.read_text())
+            config = read_json(file)
             kept = {key: value for key, value in config.items() if key not in OF_THIS_MACHINE or value is None}
             if kept != config:
                 file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
@@ -166,8 +176,7 @@ class Pretrained:
         """See `load`. Raises BadInput for pickles too, NotAttempted for what is not here and cannot be downloaded."""
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-        from mdrepro.models import text
-        from mdrepro.models.safe import from_hub, refuse_pickles
+        from mdrepro.models import safe, text
 
         folder = self.folder()
         source = os.fspath(folder or self.source)
@@ -175,14 +184,15 @@ class Pretrained:
             tokenizer, encoder = text.load(source)
             return tokenizer if part == "tokenizer" else encoder.float()
         inside = {} if folder and not (folder / part).is_dir() else {"subfolder": part}
-        refuse_pickles(source, inside.get("subfolder"))
         if folder and part != "scheduler":
             return load(folder / inside.get("subfolder", ""), part)
-        with from_hub(source):
-            if part == "scheduler":
+        if folder:
+            return safe.part(DDIMScheduler, folder / inside.get("subfolder", ""))
+        if part == "scheduler":
+            with safe.from_hub(source):
                 return DDIMScheduler.from_pretrained(source, **inside)
-            kind = {"vae": AutoencoderKL, "unet": UNet2DConditionModel}[part]
-            return kind.from_pretrained(source, use_safetensors=True, **inside).float().eval()
+        kind = {"vae": AutoencoderKL, "unet": UNet2DConditionModel}[part]
+        return safe.network(kind, source, **inside).float()
 
 
 @functools.lru_cache(maxsize=1024)  # gigabytes, and a key is asked for often
