@@ -84,6 +84,7 @@ def reproduce(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Snakemake's own output.")] = False,
 ) -> None:
     """Run the tables' notebooks where needed, and end with the table of verdicts."""
+    from mdrepro.core import faults
     from mdrepro.core.console import paragraph
     from mdrepro.papers import ledger
     from mdrepro.reproduce import formatting
@@ -119,6 +120,8 @@ def reproduce(
         build_report()
     for trouble in errors:
         print(f"\nerror: {trouble['message']}", file=sys.stderr)
+        if cause := faults.in_text(trouble["message"]):
+            print(f"{cause[0].upper()}{cause[1:]}.", file=sys.stderr)
     if errors:
         raise typer.Exit(2 if all(trouble["bad_input"] for trouble in errors) else 1)
 
