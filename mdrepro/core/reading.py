@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -53,7 +53,7 @@ def parse_json(text: str | bytes, source: object, kind: Any = Any) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise _unreadable(source, "JSON", error) from None
-    return value if kind is Any else _of_kind(value, kind, source)
+    return checked(value, kind, source)
 
 
 def read_json_lines(path: Path, kind: Any = Any, *, cut: bool = False) -> list[Any]:
@@ -92,7 +92,7 @@ def parse_yaml(text: str, source: object, kind: Any = Any) -> Any:
     for number in (item for item in _leaves(value) if isinstance(item, float)):
         if not math.isfinite(number):
             raise BadInput(f"{source} holds {number}: expected finite numbers")
-    return value if kind is Any else _of_kind(value, kind, source)
+    return checked(value, kind, source)
 
 
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:
@@ -209,22 +209,18 @@ def _leaves(value: Any) -> Iterable[Any]:
         yield value
 
 
-def _of_kind(value: Any, kind: Any, source: object) -> Any:
-    from pydantic import ValidationError
+def checked(value: Any, kind: Any, source: object) -> Any:
+    """``value`` if it is a ``kind``, strictly. Raises BadInput, which names the ``source`` and the first field."""
+    if kind is Any:
+        return value
+    from pydantic import TypeAdapter, ValidationError
 
     try:
-        return _validator(kind)(value)
+        return TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "its content"
         raise BadInput(f"{source}: {where}: {first['msg']}") from None
-
-
-def _validator(kind: Any) -> Callable[[Any], Any]:
-    from pydantic import TypeAdapter
-
-    adapter = TypeAdapter(kind)
-    return lambda value: adapter.validate_python(value, strict=True)
 
 
 def _unreadable(source: object, kind: str, error: Exception) -> BadInput:

@@ -10,6 +10,7 @@ from typing import Any
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import digest, file_hashes, write_json
 from mdrepro.core.paths import published, relative, run_dir
+from mdrepro.core.reading import checked, inside, read_json
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Table, Tier
 
@@ -82,17 +83,22 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> Result:
-    """A result file as written. Raises BadInput: missing, not JSON, of another format, or edited afterwards."""
+    """A result file as written. Raises BadInput: missing, not JSON, of another format, or edited afterwards.
+
+    So does one whose files lie outside its folder.
+    """
+    if not path.exists():
+        raise BadInput(f"{relative(path)}: no such result")
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{relative(path)}: no such result") from None
-    except (OSError, ValueError) as error:
+        result: Result = read_json(path, dict[str, Any])
+    except BadInput as error:
         raise BadInput(f"{relative(path)}: not a readable result file ({error})") from None
-    if not isinstance(result, dict) or result.get("format") != FORMAT:
+    if result.get("format") != FORMAT:
         raise BadInput(f"{relative(path)}: not a result file of format {FORMAT}")
     if seal(result)["sha256"] != result.get("sha256"):
         raise BadInput(f"{relative(path)}: its hash does not match its content: it was edited after it was written")
+    for name in checked(result.get("files"), dict[str, str], f"{relative(path)}, files"):
+        inside(path.parent, name, relative(path))
     return result
 
 

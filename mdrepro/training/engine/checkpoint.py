@@ -4,7 +4,6 @@
                      state.json               step, hashes of the files, and whatever else is no tensor
 """
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from torch import Tensor
 from mdrepro.core import files
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import remove, replacing_folder, sha256, write_json
+from mdrepro.core.reading import checked, inside, read_json
 
 KEPT = 2
 STATE = "state.json"
@@ -68,10 +68,15 @@ def latest(root: Path) -> Checkpoint | None:
         return None
     folder = folders[-1]
     try:
-        record = json.loads((folder / STATE).read_text())
-        saved, hashes = Checkpoint(folder, record["step"], record["state"]), dict(record["sha256"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise _damaged(folder, f"{STATE}: {type(error).__name__}: {error}") from error
+        record = read_json(folder / STATE, dict[str, Any])
+        saved = Checkpoint(folder, checked(record["step"], int, STATE), checked(record["state"], dict[str, Any], STATE))
+        hashes = checked(record["sha256"], dict[str, str], STATE)
+        for name in hashes:
+            inside(folder, name, STATE)
+    except BadInput as error:
+        raise _damaged(folder, str(error)) from error
+    except KeyError as error:
+        raise _damaged(folder, f"{STATE}: KeyError: {error}") from error
     for name, written in hashes.items():
         if not (folder / name).is_file():
             raise _damaged(folder, f"{name} is missing")

@@ -1,16 +1,20 @@
 """The loss curve of a run, as JSON lines and for tensorboard, and its clock."""
 
 import json
+import logging
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+from mdrepro.core.errors import BadInput
 from mdrepro.core.files import write_text
+from mdrepro.core.reading import parse_json
 
 FILE, EVENTS = "losses.jsonl", "tensorboard"
 
 Row = dict[str, float]
+logger = logging.getLogger(__name__)
 
 
 class Curve:
@@ -42,9 +46,18 @@ class Curve:
 
 
 def read(file: Path) -> list[Row]:
-    """The whole rows of a file, which a kill may have cut in the middle of its last line."""
-    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The whole rows of a file, which a kill may have cut in the middle of its last line.
+
+    Other lines that are none, of a damaged file, are left out with a warning: no checkpoint rests on them.
+    """
+    rows, lines = list[Row](), file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = parse_json(line, f"{file}, line {number}", dict[str, float])
+            rows.append(row | {"step": row["step"]})
+        except (BadInput, KeyError) as error:
+            logger.warning("left out: %s, line %d: %s", file, number, error)
+    return rows
 
 
 def clear(folder: Path) -> None:

@@ -26,6 +26,7 @@ from mdrepro.core.console import Progress
 from mdrepro.core.errors import BadInput, check
 from mdrepro.core.files import digest, replacing, sha256, sweep, write_text
 from mdrepro.core.locks import hold
+from mdrepro.core.reading import parse_json, read_json
 from mdrepro.data import hashes
 from mdrepro.data.examples import Batch, Examples
 from mdrepro.models import latents, text
@@ -51,7 +52,7 @@ class CachedExamples:
         self._latent_of, self._text_of = index["latent"], index["text"]
         self.null_text: Tensor = index["null_text"].float()
         _intact(folder, CAPTIONS, record)
-        self._captions: list[str] = json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))
+        self._captions: list[str] = read_json(folder / CAPTIONS, list[str])
 
     def __len__(self) -> int:
         return len(self._latent_of)
@@ -257,7 +258,7 @@ class _Build:
         try:
             with safe_open(self.folder / name, "pt") as file:
                 return _header(file).get("key") == key
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, BadInput):
             return False
 
     def _write(self, name: str, tensors: dict[str, Tensor], key: str, captions: Sequence[str] = ()) -> None:
@@ -290,9 +291,9 @@ def _of_other_size(folder: Path, record: Mapping[str, Any]) -> Path | None:
 def _record(folder: Path) -> dict[str, Any] | None:
     """What makes a cache complete; None where there is none, or one of another version."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record: dict[str, Any] = read_json(folder / RECORD, dict[str, Any])
         return record if record["parts"]["format"] == FORMAT else None
-    except (OSError, ValueError, LookupError, TypeError):
+    except (BadInput, LookupError, TypeError):
         return None
 
 
@@ -305,7 +306,7 @@ def _opened(folder: Path, name: str, record: Mapping[str, Any]) -> dict[str, Ten
 
 def _header(file: Any) -> dict[str, Any]:
     """``key``, and ``captions`` of the samples of latents, which are written in an open file beside its tensors."""
-    header: dict[str, Any] = json.loads((file.metadata() or {}).get("cache", "{}"))
+    header: dict[str, Any] = parse_json((file.metadata() or {}).get("cache", "{}"), "a shard", dict[str, Any])
     return header
 
 

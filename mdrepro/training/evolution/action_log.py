@@ -1,12 +1,12 @@
 """The action log of SnapFusion's Algorithm 1: what each round measured and did, as a run stores it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.reading import read_json_lines
 
 LOG = "evolution.jsonl"
 LATENCY = "latency.json"
@@ -62,6 +62,6 @@ def read_log(folder: Path) -> list[Round]:
     """The action log of a run's folder. Raises BadInput where there is none, or it is damaged."""
     path = folder / LOG
     try:
-        return [Round.read(json.loads(line)) for line in path.read_text().splitlines()]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return [Round.read(row) for row in read_json_lines(path, dict[str, Any])]
+    except (BadInput, ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{path} is no action log ({type(error).__name__}: {error})") from error

@@ -26,8 +26,10 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -35,6 +37,7 @@ from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import write_json, write_text
+from mdrepro.core.reading import checked, read_json
 from mdrepro.data import hashes
 from mdrepro.metrics.cost.block_latency import LatencyTable
 from mdrepro.models.snapfusion.blocks import Layout
@@ -223,8 +226,11 @@ class _Run:
     def _evaluate(self, left: Callable[[], float | None]) -> dict[str, float] | None:
         """Quality of the network, under the name "", and without each block; None if time ran out before."""
         path, rank, many = self.folder / EVALUATIONS, self.accelerator.process_index, self.accelerator.num_processes
-        kept = json.loads(path.read_text()) if path.is_file() else {}
-        known: dict[str, float] = kept["quality"] if kept.get("round") == self.number else {}
+        known = dict[str, float]()
+        with suppress(BadInput):  # a damaged one is measured again
+            kept = read_json(path, dict[str, Any])
+            if kept.get("round") == self.number:
+                known = checked(kept.get("quality"), dict[str, float], path)
         todo = [name for name in ("", *(block.name for block in self.unet.blocks())) if name not in known]
         for start in range(0, len(todo), many):  # dealt to the processes; what is known is kept, for the case of a kill
             if processes.any_of(self.accelerator, left() == 0):

@@ -1,15 +1,15 @@
 """Publication of trained runs: copies in ``results/<tier>/checkpoints/<recipe>/`` with weights in float16."""
 
-import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256, swap, sweep, unfinished
+from mdrepro.core.reading import read_json
 from mdrepro.core.replicas import split
 from mdrepro.papers import ledger
 from mdrepro.training.recipes import registry
@@ -123,7 +123,7 @@ def _published_parent(recipe: Recipe, part: str, copies: Mapping[Path, Path]) ->
 def _check_shared(folders: Mapping[str, Path], new: Collection[str]) -> None:
     """Raises BadInput where a published run would lose weights that it shares with one of the ``new`` ones."""
     for name, folder in folders.items():
-        record = json.loads((folder / RECORD).read_text()) if (folder / RECORD).is_file() else {}
+        record = read_json(folder / RECORD, dict[str, Any]) if (folder / RECORD).is_file() else {}
         for part, shared in record.get(SHARED, {}).items():
             parent = shared["recipe"]
             if parent in new and sha256(folders[parent] / part / model_folders.WEIGHTS) != shared["sha256"]:

@@ -1,7 +1,6 @@
 """One training session of a recipe: alone, on one process or many, its time counted, its outcome written whole."""
 
 import datetime
-import json
 import os
 import platform
 import resource
@@ -20,6 +19,7 @@ from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import file_hashes, replacing_folder, write_json
 from mdrepro.core.locks import hold
 from mdrepro.core.provenance import hardware, state
+from mdrepro.core.reading import read_json
 from mdrepro.data import sources
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import model_folders
@@ -152,8 +152,12 @@ class _Spent:
 
     def __init__(self, file: Path, resume: bool) -> None:
         self.file = file
-        kept = resume and file.is_file()
-        self.before = json.loads(file.read_text()) if kept else {"seconds": 0.0, "cpu_seconds": 0.0}
+        self.before = {"seconds": 0.0, "cpu_seconds": 0.0}
+        if resume and file.is_file():
+            try:
+                self.before |= read_json(file, dict[str, float])
+            except BadInput as error:
+                print(f"{error}: the time of earlier sessions is not counted", file=sys.stderr)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True, name="spent")
 

@@ -5,7 +5,6 @@ diffusers folders beside ``training.json``, its record. A published one lies in 
 with weights in float16.
 """
 
-import json
 import re
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.core.files import digest, sha256, sweep
+from mdrepro.core.reading import checked, inside, read_json
 from mdrepro.core.replicas import split
 from mdrepro.data import sources
 from mdrepro.training.objectives import kinds
@@ -135,17 +135,26 @@ def other_seeds(recipe: Recipe) -> list[int]:
 def published(recipe: Recipe) -> Run | None:
     """The published run of a recipe as it stands, whether or not its files are what was published."""
     run = read(recipe, published_folder(recipe))
-    return run if run and run.record["key"] == key(recipe) else None
+    return run if run and run.record.get("key") == key(recipe) else None
 
 
 def read(recipe: Recipe, place: Path) -> Run | None:
-    """The run in a folder. Raises BadInput where its record cannot be read."""
-    try:
-        record = json.loads((place / RECORD).read_text())
-    except FileNotFoundError:
+    """The run in a folder. Raises BadInput where its record cannot be read, or names what lies outside."""
+    file = place / RECORD
+    if not file.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{paths.relative(place / RECORD)} cannot be read ({error}); remove that folder") from error
+    try:
+        record = read_json(file, dict[str, Any])
+        named, shared = record.get("files"), record.get(SHARED, {})
+        for name in checked(named, dict[str, str], f"{file}, files"):
+            inside(place, name, file)
+        for part, entry in checked(shared, dict[str, dict[str, str]], f"{file}, {SHARED}").items():
+            if set(entry) != {"recipe", "sha256"} or "/" in entry["recipe"] + part:
+                raise BadInput(f"{file}: {SHARED} of {part} is {entry}: expected recipe and sha256")
+            inside(place, part, file)
+            inside(place.parent, entry["recipe"], file)
+    except BadInput as error:
+        raise BadInput(f"{error}; remove that folder") from error
     return Run(recipe, place, record)
 
 

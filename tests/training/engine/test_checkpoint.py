@@ -124,9 +124,9 @@ def state_of_others(folder):
         (exchange, "unet.safetensors is not what was written"),
         (pickled, "unet.safetensors is not what was written"),
         (no_file, "unet.ema.safetensors is missing"),
-        (no_state, "state.json: FileNotFoundError"),
-        (cut_state, "state.json: JSONDecodeError"),
-        (foreign_state, "state.json: TypeError"),
+        (no_state, "state.json is no file here"),
+        (cut_state, "state.json cannot be read as JSON"),
+        (foreign_state, "state.json: its content: Input should be a valid dictionary"),
         (state_of_others, "state.json: KeyError"),
     ],
 )
