@@ -1,16 +1,19 @@
 """``mdrepro latency``: how long networks take, here or on a phone. Thin calls into `mdrepro.latency`."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from mdrepro.cli.options import Json, print_json
+from mdrepro.cli.options import Json, check_out, print_json
 from mdrepro.core.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     from mdrepro.latency.records import Record
+
+Result = TypeVar("Result")
 
 
 def latency(
@@ -48,6 +51,7 @@ def latency(
     named = list(files or [])
     if sum(value is not None for value in (bundle, collect, kind)) > 1:
         raise BadInput("--bundle, --collect and --import exclude each other: give one")
+    check_out(out)
     metadata = partial(file_metadata.read, model=model, component=component)
     if bundle is not None:
         from mdrepro.latency import bundle as packing
@@ -68,7 +72,8 @@ def latency(
         from mdrepro.latency import imports
 
         known = {"model": model, "component": component, "device": {"name": device} if device else None}
-        measured = [one for file in named for one in imports.read(kind, file, known)]
+        read, failed = _each(named, lambda file: imports.read(kind, file, known))
+        measured = [one for of_a_file in read for one in of_a_file]
     elif where == "android":
         from mdrepro.latency import adb, android
 
@@ -78,15 +83,17 @@ def latency(
         measure = partial(
             android.measure, tool=tool, phone=phone, accelerator=accelerator or "cpu", threads=threads or 4
         )
-        measured = [measure(file, metadata=metadata(file), runs=runs) for file in named]
+        measured, failed = _each(named, lambda file: measure(file, metadata=metadata(file), runs=runs))
     elif where == "apple":
         from mdrepro.latency import apple
 
-        measured = [apple.measure(file, accelerator or "all", metadata=metadata(file), runs=runs) for file in named]
+        units = accelerator or "all"
+        measured, failed = _each(named, lambda file: apple.measure(file, units, metadata=metadata(file), runs=runs))
     elif where == "host":
         from mdrepro.latency import host
 
-        pairs = [host.measure(file, threads or 1, metadata=metadata(file), runs=runs) for file in named]
+        host.cores(threads or 1)
+        pairs, failed = _each(named, lambda file: host.measure(file, threads or 1, metadata=metadata(file), runs=runs))
         measured, states = [record for record, _ in pairs], [state for _, state in pairs]
     else:
         raise unknown("value of --on", where, ("host", "android", "apple"))
@@ -101,6 +108,23 @@ def latency(
             print(f"no result: {name}: {why}")
     if failed:
         raise typer.Exit(1)
+
+
+def _each(files: Sequence[Path], work: Callable[[Path], Result]) -> tuple[list[Result], dict[str, str]]:
+    """``work`` of each file, and why those that could not be taken failed.
+
+    Raises BadInput where none could: what the first said.
+    """
+    results: list[Result] = []
+    failed: dict[str, str] = {}
+    for file in files:
+        try:
+            results.append(work(file))
+        except BadInput as error:
+            failed[str(file)] = str(error)
+    if failed and not results:
+        raise BadInput(next(iter(failed.values())))
+    return results, failed
 
 
 def _print(measured: "list[Record]", states: list[dict[str, float]]) -> None:

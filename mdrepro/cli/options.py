@@ -1,9 +1,13 @@
 """Options and output that several commands share."""
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from mdrepro.core.errors import BadInput
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TierOption = Annotated[str, typer.Option("--tier", help="quick, proxy or paper.")]
@@ -18,3 +22,19 @@ Snakemake = Annotated[str, typer.Option("--snakemake", help="Any other options f
 def print_json(value: Any) -> None:
     """Print a JSON document for programs."""
     print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def check_out(out: Path | None, suffixes: tuple[str, ...] = ()) -> None:
+    """Before the work: whether a file can be written to ``--out``; its folders may be missing.
+
+    Raises BadInput for a folder, another suffix than one of ``suffixes``, or a folder that takes no files.
+    """
+    if out is None:
+        return
+    if out.is_dir() or (suffixes and out.suffix not in suffixes):
+        ending = f" that ends in {' or '.join(suffixes)}" if suffixes else ", not a folder"
+        raise BadInput(f"--out {out}: expected a file{ending}")
+    there = next(folder for folder in out.absolute().parents if folder.exists() or folder.is_symlink())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "takes no files" if there.is_dir() else "is no folder"
+        raise BadInput(f"--out {out}: {there} {reason}")

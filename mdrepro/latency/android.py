@@ -47,12 +47,12 @@ def measure(
             phone.shell(["rm", "-f", *(f"{REMOTE}/{name}" for name in names)])
         except BadInput as error:
             print(f"left on the phone: {error}", file=sys.stderr)
-    refused = benchmark_model.refused(accelerator, report.delegated)
+    refused = benchmark_model.refused(accelerator, report.accelerator)
     return Record(
         origin="measured",
         device=phone.device(),
         runtime=f"LiteRT benchmark_model {sha256(tool)[:12]}",
-        accelerator="CPU" if refused else ACCELERATED[accelerator],
+        accelerator=benchmark_model.CPU if refused else ACCELERATED[accelerator],
         threads=threads,
         times=report.times,
         memory_mb=report.memory_mb,

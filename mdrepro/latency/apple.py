@@ -14,7 +14,7 @@ from mdrepro.core.files import sha256
 from mdrepro.latency import file_metadata
 from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.host import RUNS, SECONDS, WARM_UP, summary
-from mdrepro.latency.host_child import enough, timed
+from mdrepro.latency.host_child import repeated, timed
 from mdrepro.latency.records import Device, Record, today
 
 UNITS = {
@@ -40,7 +40,7 @@ def measure(
 ) -> Record:
     """Latency of an ``.mlpackage`` on this Mac, by a row of `UNITS`.
 
-    ``metadata``: of the package; None for what it says of itself. ``runs``, ``seconds``: lower bounds, both reached.
+    ``metadata``: of the package; None for what it says of itself. ``runs``, ``seconds``: as for `host.measure`.
     Raises BadInput for other units, or no such package, and NotAttempted where this is no Mac, or coremltools is not
     installed; the message has the commands.
     """
@@ -58,9 +58,7 @@ def measure(
     load = time.perf_counter() - began
     inputs = {feature.name: _values(feature) for feature in loaded.get_spec().description.input}
     first, *_ = [timed(lambda: loaded.predict(inputs)) for _ in range(WARM_UP)]
-    times: list[float] = []
-    while not enough(len(times), sum(times), runs, seconds):
-        times.append(timed(lambda: loaded.predict(inputs)))
+    times = repeated(lambda: loaded.predict(inputs), runs, seconds)
     weights = next((f"SHA-256 {sha256(file)}" for file in sorted(package.rglob("weight.bin"))), "in the program")
     return Record(
         origin="measured",

@@ -144,12 +144,14 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
                 continue
             known = {**fields, "device": device, "threads": threads, "model_sha256": digest}
             try:
-                (one,) = imports.read("benchmark-model", file, known)
+                found = imports.read("benchmark-model", file, known)
             except BadInput as error:
                 failed[f"{name} on {accelerator}"] = str(error)
                 continue
-            if benchmark_model.refused(accelerator, one.delegated):
-                failed[f"{name} on {accelerator}"] = benchmark_model.REFUSED
+            one = found[0]
+            if len(found) > 1 or benchmark_model.refused(accelerator, one.accelerator):
+                several = f"{file} holds {len(found)} runs: run.sh writes one"
+                failed[f"{name} on {accelerator}"] = several if len(found) > 1 else benchmark_model.REFUSED
                 continue
             collected.append(record({**one.model_dump(), "origin": "measured"}, str(file)))
     return collected, failed

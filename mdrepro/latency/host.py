@@ -1,8 +1,9 @@
 """Latency of a ``.tflite`` on this machine: LiteRT with XNNPACK, in a process of its own on pinned cores.
 
 One process per file, so that peak memory and caches are its own. It loads the file, runs it `WARM_UP` times, then until
-both `RUNS` runs and some seconds have passed. The rate of a matrix product (numpy, float32) on the same cores is taken
-in the same process before and after, and stands beside the rate that the network reached.
+both `RUNS` runs and some seconds have passed, or `host_child.ENOUGH` runs of a very small network. The rate of a matrix
+product (numpy, float32) on the same cores is taken in the same process before and after, and stands beside the rate
+that the network reached.
 """
 
 import json
@@ -61,7 +62,7 @@ def measure(
         threads: and cores that the process is pinned to.
         metadata: of the file; None for what it says of itself.
         macs: multiply-accumulates of one run, where known.
-        runs, seconds: lower bounds, both reached.
+        runs, seconds: lower bounds, both reached; seconds only up to `host_child.ENOUGH` runs.
 
     Raises BadInput for more threads than cores, or a file that LiteRT cannot run.
     """

@@ -23,6 +23,7 @@ Run = Callable[[], object]
 Prepare = Callable[[dict[str, Any]], tuple[Run, str]]
 """From a request to what is timed, and the name and version of the runtime."""
 LEAST = 3  # runs that count, however long they take
+ENOUGH = 10_000  # runs after which the seconds no longer count
 
 
 def main(request: dict[str, Any], prepare: Prepare | None = None) -> dict[str, Any]:
@@ -44,8 +45,7 @@ def main(request: dict[str, Any], prepare: Prepare | None = None) -> dict[str, A
             seconds.append(timed(run))
             print(json.dumps({"seconds": seconds[-1]}), flush=True)
     else:
-        while not enough(len(seconds), sum(seconds), request["runs"], request["seconds"], request.get("most")):
-            seconds.append(timed(run))
+        seconds += repeated(run, request["runs"], request["seconds"], request.get("most"))
     return {
         "load": load,
         "first": first,
@@ -96,9 +96,21 @@ def pytorch(request: dict[str, Any]) -> tuple[Run, str]:
 def enough(count: int, passed: float, runs: int, seconds: float, most: float | None = None) -> bool:
     """Whether ``count`` runs of ``passed`` seconds are enough.
 
-    That is ``runs`` and ``seconds`` are both reached, or ``most`` seconds (None: no upper bound) and `LEAST` runs.
+    That is ``runs`` and ``seconds`` (or `ENOUGH` runs) are both reached, or ``most`` seconds (None: no upper bound) and
+    `LEAST` runs.
     """
-    return (count >= runs and passed >= seconds) or (most is not None and count >= LEAST and passed >= most)
+    whole = count >= runs and (passed >= seconds or count >= ENOUGH)
+    return whole or (most is not None and count >= LEAST and passed >= most)
+
+
+def repeated(run: Run, runs: int, seconds: float, most: float | None = None) -> list[float]:
+    """Seconds of each run, until there are `enough`."""
+    times: list[float] = []
+    passed = 0.0
+    while not enough(len(times), passed, runs, seconds, most):
+        times.append(timed(run))
+        passed += times[-1]
+    return times
 
 
 def timed(run: Run) -> float:

@@ -2,7 +2,7 @@
 
 | kind | file |
 | --- | --- |
-| benchmark-model | what LiteRT's ``benchmark_model`` printed |
+| benchmark-model | what LiteRT's ``benchmark_model`` printed, one record a run |
 | ai-hub | Qualcomm AI Hub's profile (``job.download_profile()`` as JSON); times in microseconds, memory in bytes |
 | mlperf-mobile | a result of the MLPerf Mobile app, one record a benchmark; throughput of a single stream |
 | xcode | a form (YAML or JSON) with what Xcode's performance report shows: its own file has no published format |
@@ -55,10 +55,13 @@ def read(kind: str, file: Path, about: Fields) -> list[Record]:
 
 
 def _benchmark_model(content: str) -> list[Fields]:
-    report = benchmark_model.parse(content)
-    gpu = report.delegated is not None and "Gpu" in content
-    fields = {name: getattr(report, name) for name in ("times", "memory_mb", "delegated", "notes")}
-    return [fields | {"runtime": "LiteRT benchmark_model", "accelerator": "GPU delegate" if gpu else "CPU"}]
+    reports, parsed = benchmark_model.reports(content), []
+    for number, report in enumerate(reports, 1):
+        fields = {name: getattr(report, name) for name in ("times", "memory_mb", "accelerator", "delegated", "notes")}
+        if len(reports) > 1:
+            fields["notes"] = (*report.notes, f"run {number} of {len(reports)} in the file, of {report.graph or '?'}")
+        parsed.append(fields | {"runtime": "LiteRT benchmark_model"})
+    return parsed
 
 
 def _ai_hub(content: str) -> list[Fields]:

@@ -18,7 +18,7 @@ import pytest
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import sha256
 from mdrepro.export import flatbuffer
-from mdrepro.latency import adb, android, benchmark_model, bundle, file_metadata
+from mdrepro.latency import adb, android, benchmark_model, bundle, file_metadata, imports, records
 from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.records import Device
 from mdrepro.reproduce.tables import device_latency
@@ -324,6 +324,9 @@ def test_bundles_that_did_not_ask_are_read_too(
     (place / "results" / "device.txt").write_text("ro.product.model=Pixel 8\n")
     (place / "results" / "unet.cpu.txt").write_text(dialogue.CPU)
     (place / "results" / "unet.gpu.txt").write_text(dialogue.REFUSED)
+    (place / "results" / "unet.cpu.txt").write_text(dialogue.CPU + dialogue.CPU)
+    assert "holds 2 runs" in bundle.collect(place)[1]["unet on cpu"]
+    (place / "results" / "unet.cpu.txt").write_text(dialogue.CPU)
     found, failed = bundle.collect(place)
     assert [(one.model, one.component, one.accelerator) for one in found] == [("unet", "other", "CPU")]
     assert "took no node" in failed["unet on gpu"]
@@ -363,3 +366,26 @@ def test_the_command_line_without_a_phone(tmp_path: Path, files: tuple[Path, Pat
     assert done.returncode == 1
     assert "adb is not installed" in done.stderr.splitlines()[0]
     assert "Traceback" not in done.stderr
+
+
+def test_one_bad_file_of_several_leaves_the_others_results(tmp_path: Path, cli_run: Any) -> None:
+    good, bad, out = tmp_path / "good.txt", tmp_path / "bad.txt", tmp_path / "out" / "records.json"
+    good.write_text(dialogue.CPU)
+    bad.write_text("bye")
+    named = ["--import", "benchmark-model", "--model", "unet", "--device", "a phone", "--component", "unet"]
+    code, printed, _ = cli_run("latency", good, bad, *named, "--out", out)
+    assert code == 1
+    assert f"no result: {bad}: " in printed
+    assert [one.times.runs for one in records.load(out)] == [12]
+    assert cli_run("latency", bad, *named)[0] == 2
+
+
+def test_where_records_go_is_checked_before_anything_is_measured(
+    tmp_path: Path, cli_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "read", lambda *_: pytest.fail("measured first"))
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path, tmp_path / "file" / "a.json"):
+        code, _, error = cli_run("latency", "a.txt", "--import", "benchmark-model", "--out", out)
+        assert code == 2
+        assert f"--out {out}" in error

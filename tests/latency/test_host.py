@@ -59,6 +59,28 @@ def test_the_peak_is_the_best_rate_of_the_product(monkeypatch: pytest.MonkeyPatc
     assert host_child._peak(8) == 8**3 / 0.25 / 1e9
 
 
+class Counted(float):
+    """Seconds that count how often they are added up."""
+
+    added = 0
+
+    def __add__(self, other: float) -> float:
+        Counted.added += 1
+        return Counted(float(self) + float(other))
+
+    __radd__ = __add__
+
+
+def test_a_tiny_network_is_timed_for_so_many_runs_that_are_added_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_child, "timed", lambda run: Counted(1e-6))
+    monkeypatch.setattr(Counted, "added", 0)
+    assert len(host_child.repeated(lambda: None, runs=10, seconds=1e-3)) in (1000, 1001)
+    assert Counted.added <= 1001
+    assert len(host_child.repeated(lambda: None, runs=10, seconds=5.0)) == host_child.ENOUGH
+    assert len(host_child.repeated(lambda: None, runs=20_000, seconds=5.0)) == 20_000
+    assert len(host_child.repeated(lambda: None, runs=10, seconds=5.0, most=1e-5)) in (10, 11)
+
+
 @pytest.mark.slow
 def test_both_the_runs_and_the_seconds_are_reached(product: Path) -> None:
     record, _ = host.measure(product, 1, runs=1, seconds=1.0)

@@ -172,3 +172,68 @@ def test_unknown_kinds_and_what_is_not_told_are_refused(tmp_path: Path) -> None:
         imported("xcod", "", tmp_path, {})
     with pytest.raises(BadInput, match="record 1: model: Field required"):
         imported("benchmark-model", dialogue.CPU, tmp_path, {})
+
+
+HEAD = "INFO: Loaded model /data/local/tmp/{name}.tflite\n"
+TAIL = """INFO: count=3 first=41000 curr=40100 min=40000 max=41000 avg=40400 std=400
+INFO: count=25 first=40100 curr=40200 min=39000 max=42000 avg=40200 std=500 p5=39100 median=40150 p95=41800
+INFO: Inference timings in us: Init: 1800000, First inference: 41000, Warmup (avg): 40400, Inference (avg): 40200
+INFO: Memory footprint delta from the start of the tool (MB): init=100.5 overall=150.25
+"""
+XNNPACK = "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nVERBOSE: Replacing {} node(s) with delegate "
+XNNPACK += "(TfLiteXNNPackDelegate) node, yielding 12 partitions for subgraph 0.\n"
+ON_GPU = "VERBOSE: Replacing 30 out of 300 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding 3 partitions for "
+ON_GPU += "subgraph 0.\n"
+PARTLY = "INFO: Explicitly applied GPU delegate, and the model graph will be partially executed by the delegate w/ 1 "
+PARTLY += "delegate kernels.\n"
+IGNORED = "INFO: Though {} is explicitly applied, the model graph will not be executed by the delegate.\n"
+SECOND_SUBGRAPH = ON_GPU.replace("30 out of 300", "4 out of 10").replace("subgraph 0", "subgraph 1")
+
+
+@pytest.mark.parametrize(
+    ("delegates", "accelerator", "delegated"),
+    [
+        (ON_GPU + PARTLY + XNNPACK.format("250 out of 271"), "GPU delegate", (30, 300)),
+        (PARTLY + XNNPACK.format("250 out of 271"), "GPU delegate", None),
+        (ON_GPU + SECOND_SUBGRAPH + PARTLY, "GPU delegate", (34, 310)),
+        (IGNORED.format("GPU delegate") + XNNPACK.format("290 out of 300"), "CPU", None),
+        (IGNORED.format("x") + XNNPACK.format("290 out of 300"), "CPU", None),
+        (ON_GPU + IGNORED.format("GPU delegate") + XNNPACK.format("290 out of 300"), "CPU", None),
+        (ON_GPU.replace("30 out", "0 out") + XNNPACK.format("290 out of 300"), "CPU", None),
+        (PARTLY.replace("GPU", "XNNPACK") + XNNPACK.format("290 out of 300"), "CPU", None),
+        (ON_GPU.replace("GpuDelegateV2", "HexagonDelegate"), "Hexagon delegate", (30, 300)),
+        ("", "CPU", None),
+    ],
+)
+def test_each_line_counts_for_the_delegate_that_it_names(
+    delegates: str, accelerator: str, delegated: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    """As TFLite's benchmark tool prints them; "Gpu" in the network's name counts for nothing."""
+    (one,) = imported("benchmark-model", HEAD.format(name="unetGpuFriendly") + delegates + TAIL, tmp_path, ABOUT)
+    assert (one.accelerator, one.delegated) == (accelerator, delegated)
+
+
+def test_each_run_in_a_file_of_several_is_a_record_with_its_own_statistics(tmp_path: Path) -> None:
+    (first,) = imported("benchmark-model", dialogue.CPU, tmp_path, ABOUT)
+    (second,) = imported("benchmark-model", HEAD.format(name="b") + ON_GPU + TAIL, tmp_path, ABOUT)
+    for later in (HEAD.format(name="b") + ON_GPU + TAIL, "=== b\nSTARTING!\n" + HEAD.format(name="b") + ON_GPU + TAIL):
+        pair = imported("benchmark-model", dialogue.CPU + later, tmp_path, ABOUT)
+        assert [one.times for one in pair] == [first.times, second.times]
+        assert [one.memory_mb for one in pair] == [51.2, 150.25]
+        assert [one.accelerator for one in pair] == ["CPU", "GPU delegate"]
+        assert [one.notes[-1] for one in pair] == [
+            "run 1 of 2 in the file, of unet.tflite",
+            "run 2 of 2 in the file, of b.tflite",
+        ]
+    failed = "STARTING!\nERROR: Could not open 'x.tflite'.\n"
+    with pytest.raises(BadInput, match=r"run 2 of 3: .*Could not open"):
+        imported("benchmark-model", dialogue.CPU + failed + dialogue.CPU, tmp_path, ABOUT)
+
+
+@pytest.mark.parametrize("largest", [33150, 33700])
+def test_the_profilers_sums_are_not_the_runs(largest: int, tmp_path: Path) -> None:
+    profile = f"Timings (microseconds): count=50 first=32600 curr=33700 min=32300 max={largest} avg=32900 std=440\n"
+    before, _, after = dialogue.CPU.partition("Inference timings")
+    for content in (dialogue.CPU + profile, f"{before}{profile}Inference timings{after}"):
+        (one,) = imported("benchmark-model", content, tmp_path, ABOUT)
+        assert one.times == imported("benchmark-model", dialogue.CPU, tmp_path, ABOUT)[0].times
