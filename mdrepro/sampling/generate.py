@@ -72,7 +72,7 @@ def generate(
     batch: int = 8,
     shard: tuple[int, int] | None = None,
 ) -> Manifest:
-    """Write the missing images of a set, one PNG per prompt, and after the last one the manifest.
+    """Write the missing and damaged images of a set, one PNG per prompt, and after the last one the manifest.
 
     It may be interrupted anywhere, and called again with the same arguments, until the manifest is there.
 
@@ -101,7 +101,7 @@ def generate(
         settings = _settings(pipeline, prompts, options)
         manifest.begin(target, settings)
         mine = _batches(len(prompts), batch)[index::shards]
-        missing = [rows for rows in mine if not all((target / manifest.name(i)).is_file() for i in rows)]
+        missing = [rows for rows in mine if not all(manifest.whole(target / manifest.name(i)) for i in rows)]
         for rows in track(missing, "images", "batches"):
             pixels_bchw = _make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options)
             for row, pixels_chw in zip(rows, pixels_bchw, strict=True):
@@ -178,7 +178,15 @@ def _store(path: Path, pixels_chw: Tensor) -> None:
 
 @contextlib.contextmanager
 def prepared(pipeline: TextToImage, name: str | None) -> Iterator[None]:
-    """Inside the block the pipeline has the named sampler and no progress bar of its own."""
+    """Inside the block the pipeline has the named sampler and no progress bar of its own.
+
+    Raises BadInput for an unknown name, or a pipeline that puts black images in place of some.
+    """
+    if getattr(pipeline, "safety_checker", None) is not None:
+        raise BadInput(
+            "the pipeline's safety checker replaces images by black ones, which metrics would count: load it with "
+            'safety_checker=None, or write "safety_checker": [null, null] into its model_index.json'
+        )
     scheduler, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", {})
     pipeline.scheduler = scheduler if name is None else scheduler_for(name, scheduler)
     pipeline.set_progress_bar_config(**{**bar, "disable": True})

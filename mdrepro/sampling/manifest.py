@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from PIL import Image
+
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256, sweep, write_text
 
@@ -93,14 +95,15 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def end(folder: Path, settings: Mapping[str, Any], prompts: Sequence[str], seeds: Sequence[int]) -> Manifest:
-    """The images in the folder; writes ``manifest.json`` where none is missing.
+    """The whole images in the folder; writes ``manifest.json`` where none is missing.
 
     Raises BadInput where there is a manifest already, and an image differs from it.
     """
+    there = Path.is_file if (folder / MANIFEST).is_file() else whole  # with a manifest, hashes are compared
     entries = [
         Entry(index, prompt, seed, name(index), sha256(folder / name(index)))
         for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
-        if (folder / name(index)).is_file()
+        if there(folder / name(index))
     ]
     manifest = Manifest(folder, settings, tuple(entries))
     if not manifest.complete:
@@ -116,6 +119,16 @@ def end(folder: Path, settings: Mapping[str, Any], prompts: Sequence[str], seeds
     sweep(folder)
     write_text(folder / MANIFEST, manifest.text())
     return manifest
+
+
+def whole(file: Path) -> bool:
+    """Whether an image is there with all of its chunks, each as its own checksum says; an empty or cut one is not."""
+    try:
+        with Image.open(file, formats=["PNG"]) as picture:
+            picture.verify()
+    except Exception:  # whatever a damaged file makes Pillow raise
+        return False
+    return True
 
 
 def name(index: int) -> str:

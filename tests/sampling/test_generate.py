@@ -149,6 +149,25 @@ def test_only_batches_with_a_missing_image_are_made_again(pipe, whole, tmp_path,
     assert contents(folder) == contents(whole)
 
 
+@pytest.mark.parametrize("fault", ["empty", "cut", "flipped"])
+@pytest.mark.parametrize("shard", [None, (0, 2)])
+def test_an_unfinished_set_goes_on_without_its_damaged_images(pipe, whole, tmp_path, fault, shard):
+    """The damaged one is of the second shard: the first alone does not complete the set."""
+    folder = shutil.copytree(whole, tmp_path / "set")
+    for lacking in ("manifest.json", manifest.name(0)):
+        (folder / lacking).unlink()
+    file = folder / manifest.name(4)
+    content = file.read_bytes()
+    flipped = bytes([content[len(content) // 2] ^ 1])
+    half = content[: len(content) // 2]
+    file.write_bytes({"empty": b"", "cut": half, "flipped": half + flipped + content[len(half) + 1 :]}[fault])
+    made = generate(pipe, PROMPTS, folder, batch=3, shard=shard, **SHORT)
+    assert made.complete == (shard is None)
+    assert [entry.index for entry in made.images] == [i for i in range(12) if shard is None or i != 4]
+    assert generate(pipe, PROMPTS, folder, batch=3, shard=(1, 2), **SHORT).complete
+    assert contents(folder) == contents(whole)
+
+
 def test_an_altered_image_is_found(pipe, whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "set")
     shutil.copy(folder / manifest.name(1), folder / manifest.name(2))
@@ -336,6 +355,11 @@ def test_any_text_to_image_pipeline_of_diffusers_will_do(pipe, tmp_path):
         safety_checker=None,
         feature_extractor=None,
     )
+    theirs.safety_checker = torch.nn.Identity()
+    with pytest.raises(BadInput, match=r"safety_checker=None, or write .* into its model_index\.json"):
+        generate(theirs, PROMPTS[:3], tmp_path, steps=2, sampler="dpm++", batch=3)
+    assert not list(tmp_path.iterdir())
+    theirs.safety_checker = None
     made = generate(theirs, PROMPTS[:3], tmp_path, steps=2, sampler="dpm++", batch=3)
     assert (made.settings["guidance"], made.settings["pipeline"]) == (7.5, "StableDiffusionPipeline")
     theirs.scheduler = scheduler_for("dpm++", theirs.scheduler)

@@ -177,6 +177,22 @@ def test_after_kill_only_missing_shards_are_made(parts, tmp_path, dies_at, left)
     assert hashes_of(tmp_path / "killed") == hashes_of(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("how", ["a value", "a caption"])
+def test_a_build_that_goes_on_takes_no_damaged_shard(parts, tmp_path, how):
+    build(parts, tmp_path / "whole")
+    killed(parts, tmp_path / "killed", 6)
+    file = tmp_path / "killed" / "latents-00001.safetensors"
+    content = bytearray(file.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    caption = content.index(b"captions") + len(b"captions") + 10
+    content[8 + length + 3 if how == "a value" else caption] ^= 1
+    file.write_bytes(content)
+    counted = counting(parts[0])
+    build((counted, *parts[1:]), tmp_path / "killed")
+    assert counted.seen == 4
+    assert hashes_of(tmp_path / "killed") == hashes_of(tmp_path / "whole")
+
+
 def test_half_a_shard_never_has_its_name(parts, tmp_path):
     def half(tensors, file, metadata):
         Path(file).write_bytes(save(tensors, metadata)[:-9])
