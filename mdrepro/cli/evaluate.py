@@ -27,7 +27,9 @@ Weights = Annotated[str | None, typer.Option("--weights", help="The encoder's we
 Sha = Annotated[str | None, typer.Option("--sha256", help="Hash of weights that are not the published ones.")]
 Captions = Annotated[
     Path | None,
-    typer.Option("--captions", help="One caption a line in the images' order; or .jsonl with file_name and text."),
+    typer.Option(
+        "--captions", help="One caption a line in the order of the images' numbers; or .jsonl with file_name and text."
+    ),
 ]
 Clip = Annotated[str | None, typer.Option("--clip", help="The CLIP of the CLIP score: clip or open-clip.")]
 ClipWeights = Annotated[str | None, typer.Option("--clip-weights", help="As --weights, of --clip.")]
@@ -113,10 +115,10 @@ def image_sets(
     if scale not in clip_score.SCALES:
         raise BadInput(f"--scale {scale}: expected {', '.join(clip_score.SCALES)}")
     row, on = encoders.row(encoder), encoders.device(device)
-    texts = _captions(captions, generated)
     wanted = _names(metrics) or ["fid", "kid", *(["clip-score"] if captions or clip else [])]
     if unknown := [name for name in wanted if name not in sets.METRICS]:
         raise BadInput(f"unknown metric {unknown[0]}: expected {', '.join(sets.METRICS)}")
+    texts = _captions(captions, generated) if "clip-score" in wanted else None
     main = judge = None
     if set(wanted) - {"clip-score"}:
         main = _encoder(encoder, weights, sha256, download, on)
@@ -299,7 +301,7 @@ def _encoder(name: str, source: str | None, sha256: str | None, download: bool, 
 
 def _captions(file: Path | None, generated: Path) -> list[str] | None:
     """A caption for each generated image: from ``--captions``, or from the manifest that `mdrepro generate` wrote."""
-    from mdrepro.data.prompts import read
+    from mdrepro.data import image_captions
     from mdrepro.metrics.image import images
     from mdrepro.sampling.manifest import MANIFEST, Manifest
 
@@ -307,39 +309,8 @@ def _captions(file: Path | None, generated: Path) -> list[str] | None:
         if not (generated / MANIFEST).is_file():
             return None
         prompts = {entry.file: entry.prompt for entry in Manifest.read(generated).images}
-        return _by_name(prompts, generated / MANIFEST, images.files(generated))
-    files = images.files(generated)
-    if file.suffix.lower() == ".jsonl" and (named := _named(file)) is not None:
-        return _by_name(named, file, files)
-    texts = read(file)
-    if len(texts) != len(files):
-        counts = f"{generated} holds {len(files)} images, and {file} {len(texts)} captions"
-        raise BadInput(f"{counts}: one for each is needed")
-    return texts
-
-
-def _by_name(texts: dict[str, str], file: Path, images: list[Path]) -> list[str]:
-    if lacking := [image.name for image in images if image.name not in texts]:
-        raise BadInput(f"{file} has no caption for {lacking[0]}: one for each image is needed")
-    return [texts[image.name] for image in images]
-
-
-def _named(file: Path) -> dict[str, str] | None:
-    """Captions by file name, or None where lines have no file names."""
-    try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    except (OSError, ValueError) as error:
-        raise BadInput(f"--captions {file} cannot be read ({error}): one JSON object a line is needed") from error
-    if not lines or not all(isinstance(line, dict) and "file_name" in line for line in lines):
-        return None
-    named: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        name, text = line["file_name"], line.get("text")
-        if not isinstance(name, str) or not isinstance(text, str) or name in named:
-            expected = '{"file_name": "0.png", "text": "a cat"}, once for each image'
-            raise BadInput(f"--captions {file}, object {number}: expected {expected}")
-        named[name] = text
-    return named
+        return image_captions.by_name(prompts, generated / MANIFEST, images.files(generated))
+    return image_captions.read(file, images.files(generated))
 
 
 def _check_out(out: Path) -> None:

@@ -8,6 +8,7 @@ are only trained on. A folder is split by the SHA-256 of each file's name: sorte
 import functools
 import hashlib
 import importlib.util
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import digest, sha256
 from mdrepro.data.examples import Batch
-from mdrepro.data.pixels import FORMATS, rgb, tensor
+from mdrepro.data.pixels import FORMATS, rgb, tensor, unread
 
 PACKAGES = "packages"
 TILE = 256  # px; also the least height and width of a photograph
@@ -40,6 +41,8 @@ NATURAL_SCENES = {
 }
 _OTHERS = "brick.png coins.png grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png retina.jpg"
 OTHERS = tuple(f"{_SKIMAGE}/{name}" for name in _OTHERS.split(" "))
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Split:
 def split(photos: str = PACKAGES) -> Split:
     """The photographs of the "packages", or of a folder that is searched recursively for .png, .jpg, .jpeg and .webp.
 
-    Hidden files are left out; of files with equal content only the first counts. Raises BadInput where a photograph or
+    Hidden files are left out, and so are pictures of other formats and links that lead nowhere, which a warning counts;
+    of files with equal content only the first counts. Raises BadInput where a photograph or
     the folder is missing, unreadable, too small, or holds too few photographs.
     """
     parts = _packages() if photos == PACKAGES else _folder(Path(photos))
@@ -177,14 +181,21 @@ def _folder(folder: Path) -> Split:
     if not folder.is_dir():
         raise BadInput(f'photos: {folder} is neither "{PACKAGES}" nor a folder')
     by_content: dict[str, Photograph] = {}
+    passed: list[str] = []
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if path.suffix.lower() in FORMATS and path.is_file() and not any(p.startswith(".") for p in inside.parts):
+        if any(part.startswith(".") for part in inside.parts):
+            continue
+        if reason := unread(path):
+            passed.append(f"{inside} {reason}")
+        elif path.suffix.lower() in FORMATS and path.is_file():
             try:
                 content = sha256(path)
             except OSError as error:
                 raise BadInput(f"cannot read the photograph {path}: {error.strerror}") from error
             by_content.setdefault(content, Photograph(inside.as_posix(), paths.relative(path), path))
+    if passed:
+        logger.warning("%s: %d pictures are left out: %s", folder, len(passed), "; ".join(passed[:3]))
     if len(by_content) < LEAST:
         raise BadInput(
             f"photos: {folder} holds {len(by_content)} different photographs: at least {LEAST} are needed, "

@@ -7,14 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+OTHER_FORMATS = (
+    *(".apng", ".avif", ".bmp", ".cr2", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".jfif", ".jp2"),
+    *(".jpe", ".jxl", ".mpo", ".npy", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff"),
+)
+"""Suffixes of pictures that are not read, though they may lie in a folder of those that are."""
 FITS = ("center-crop", "resize")
 FILTER = Image.Resampling.LANCZOS
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
 
@@ -29,18 +43,37 @@ def rgb(source: Path | bytes, name: str) -> Image.Image:
     try:
         file = source if isinstance(source, Path) else io.BytesIO(source)
         with Image.open(file, formats=sorted(set(FORMATS.values()))) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            picture.load()
-        if picture.mode.startswith(("I", "F")):
-            raise BadInput(f"{name} has pixel mode {picture.mode}: {allowed}")
-        if picture.has_transparency_data:
-            over = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-        return picture.convert("RGB")
+            opened.load()
+            picture = _upright(opened)
+            if picture.mode.startswith(("I", "F")):
+                raise BadInput(f"{name} has pixel mode {picture.mode}: {allowed}")
+            if picture.has_transparency_data:
+                over = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+            return picture.convert("RGB")
     except BadInput:
         raise
     except (*_UNREADABLE, Image.DecompressionBombError) as error:
         raise BadInput(f"cannot read {name} ({type(error).__name__}): {allowed}") from error
+
+
+def unread(file: Path) -> str:
+    """Why a file of a folder is a picture that is not read: "is of another format", "leads nowhere"; or ""."""
+    suffix = file.suffix.lower()
+    if suffix not in (*FORMATS, *OTHER_FORMATS) or file.is_dir():
+        return ""
+    if not file.exists():
+        return "leads nowhere"
+    return "is of another format" if suffix in OTHER_FORMATS else ""
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as the EXIF tag of orientation says; no other tag is looked at, as any of them may be malformed."""
+    try:
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # metadata that cannot be parsed say nothing
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
 
 
 def square(picture: Image.Image, size: int, fit: str) -> Image.Image:

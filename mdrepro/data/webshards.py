@@ -41,8 +41,8 @@ def shards(urls: str | Sequence[str], preparation: Preparation, downloads: Path 
     ``urls`` are paths or addresses in webdataset's notation, such as ``data/{000..127}.tar``. Shards with an address
     are fetched to ``downloads``, each once.
 
-    Raises BadInput for no plain tar file, or a cut one; a shard or a sample's name twice; an address that cannot be
-    handled; see `CaptionedPictures`. Raises NotAttempted where a shard cannot be fetched.
+    Raises BadInput for no plain tar file, or a cut, damaged or joined one; a shard or a sample's name twice; an address
+    that cannot be handled; see `CaptionedPictures`. Raises NotAttempted where a shard cannot be fetched.
     """
     listed = _expand([urls] if isinstance(urls, str) else urls)
     files = [_local(url, downloads) for url in track(listed, "fetching", "shards")]
@@ -77,9 +77,26 @@ def _index(shard: Path, number: int) -> Iterator[Picture]:
                         raise BadInput(f"{shard}: the member {member.name} occurs twice")
                     members[suffix.lower()] = member
                 yield _picture(tar, shard, f"{number:05d}/{key}", members)
+            _check_end(shard, tar.offset)
     except (tarfile.TarError, OSError, EOFError) as error:
         needed = "a whole tar file, not compressed, is needed"
         raise BadInput(f"cannot read the shard {shard} ({error}): {needed}") from error
+
+
+def _check_end(shard: Path, end: int) -> None:
+    """Raises TarError where other things than the end of an archive, two blocks of zeros or more, follow its members.
+
+    tarfile takes a header that it cannot read for the end.
+    """
+    with open(shard, "rb") as file:
+        file.seek(end)
+        zeros = 0
+        while block := file.read(2**20):
+            if block.count(0) < len(block):
+                raise tarfile.ReadError(f"no member's header at byte {end}, and more behind it")
+            zeros += len(block)
+    if zeros < 2 * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"it breaks off at byte {end + zeros}, without the mark of its end")
 
 
 def _picture(tar: tarfile.TarFile, shard: Path, name: str, members: dict[str, tarfile.TarInfo]) -> Picture:
@@ -99,7 +116,7 @@ def _caption(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str:
         return file.read() if file else b""
 
     try:
-        if text := content("txt").decode().strip():
+        if (text := content("txt").decode().strip()) and "\0" not in text:
             return text
         fields = json.loads(content("json") or "{}")
     except (ValueError, RecursionError):

@@ -245,3 +245,9 @@ def test_encoders_are_listed(cli_run):
     assert "clean-fid's mode clean" in out
     rows = json.loads(cli_run("evaluate", "encoders", "--json")[1])
     assert {"tf-exact", "clean", "legacy-pytorch", "torchmetrics", "clip", "open-clip"} <= {row["name"] for row in rows}
+
+
+def test_captions_are_read_only_where_they_are_needed(evaluate, folders, tmp_path):
+    assert evaluate("--metrics", "fid", "--few", "--captions", tmp_path / "nowhere.txt")[0] == 0
+    (folders[1] / manifest.MANIFEST).write_text("no JSON")
+    assert evaluate("--metrics", "fid", "--few")[0] == 0

@@ -231,3 +231,13 @@ def test_pixels_come_back_and_are_rounded_not_truncated():
     assert torch.equal(photos.to_uint8(photos.to_network(pixels)), pixels)
     assert photos.to_network(pixels)[[0, -1]].tolist() == [-1, 1]
     assert photos.to_uint8(torch.tensor([0.9 / 127.5 - 1, -7.0, 7.0])).tolist() == [1, 0, 255]
+
+
+def test_what_a_folder_holds_and_is_not_read_is_counted_aloud(folder, caplog):
+    known = photos.split(str(folder))
+    (folder / "sub" / "x.heic").write_bytes(b"")
+    (folder / "y.jpg").symlink_to("gone.jpg")
+    (folder / "notes.txt").write_bytes(b"")
+    assert photos.split(str(folder)) == known
+    (record,) = caplog.records
+    assert record.getMessage().endswith("2 pictures are left out: sub/x.heic is of another format; y.jpg leads nowhere")

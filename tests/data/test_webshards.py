@@ -251,3 +251,34 @@ def test_other_schemes_go_through_webdataset(two, tmp_path, monkeypatch):
     with pytest.raises(NotAttempted, match="gsutil"):
         shards("gs://bucket/001.tar", HOW, tmp_path / "d")
     assert len(list((tmp_path / "d").iterdir())) == 1
+
+
+def damaged(whole: bytes) -> dict[str, bytes]:
+    """A shard of six members, a header and a block of content each, damaged in ways that tarfile takes for its end."""
+    block = tarfile.BLOCKSIZE
+    header = 4 * block  # of the third member
+    turned = bytearray(whole)
+    turned[header + 3] ^= 1
+    return {
+        "one byte of a header": bytes(turned),
+        "a lost header": whole[:header] + whole[header + block :],
+        "a lost block of content": whole[: header + block] + whole[header + 2 * block :],
+        "a header of zeros": whole[:header] + bytes(block) + whole[header + block :],
+        "cut between members": whole[:header],
+        "cut in the last mark": whole[: 12 * block + 100],
+        "two joined": whole + whole,
+    }
+
+
+@pytest.mark.parametrize("fault", damaged(bytes(12 * 512)))
+def test_a_shard_that_tarfile_reads_a_part_of_is_refused(tmp_path, fault):
+    files = [
+        (f"{i}.{kind}", encoded(10 * i) if kind == "png" else b"a star") for i in range(3) for kind in ("png", "txt")
+    ]
+    whole = members(tmp_path / "a.tar", *files).read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert [member.offset for member in tar] == [1024 * i for i in range(6)]
+    assert len(shards(str(tmp_path / "a.tar"), HOW)) == 3
+    (tmp_path / "a.tar").write_bytes(damaged(whole)[fault])
+    with pytest.raises(BadInput, match=r"cannot read the shard .*a\.tar .*: a whole tar file"):
+        shards(str(tmp_path / "a.tar"), HOW)

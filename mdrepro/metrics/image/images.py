@@ -20,10 +20,8 @@ from torch import Tensor
 
 from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
-from mdrepro.data.pixels import FORMATS
+from mdrepro.data.pixels import FORMATS, unread
 
-OTHERS = (".avif", ".bmp", ".gif", ".jp2", ".npy", ".pgm", ".ppm", ".tga", ".tif", ".tiff")
-"""Pictures that are no input here, though they may lie in a folder."""
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 READERS = min(8, machine.cores())
@@ -33,15 +31,18 @@ EXPECTED = "expected PNG, JPEG and WebP files with 8 bits a channel and no trans
 def files(folder: str | os.PathLike[str]) -> list[Path]:
     """The images of a folder, by name. Subfolders, hidden files and files that are no pictures are passed over.
 
-    Raises BadInput for no folder, no images, or pictures of other formats.
+    Raises BadInput for no folder, no images, pictures of other formats, or links to pictures that lead nowhere.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder: a folder of images is needed")
-    present = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    images, other = ([file for file in present if file.suffix.lower() in kinds] for kinds in (FORMATS, OTHERS))
-    if other:
+    present = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    images = [file for file in present if file.suffix.lower() in FORMATS and file.is_file()]
+    reasons = {file: unread(file) for file in present}
+    if other := [file for file, reason in reasons.items() if reason == "is of another format"]:
         raise BadInput(f"{folder} holds {len(other)} pictures of other formats, such as {other[0].name}: {EXPECTED}")
+    if broken := [file for file, reason in reasons.items() if reason]:
+        raise BadInput(f"{folder} holds {len(broken)} links that lead nowhere, such as {broken[0].name}: {EXPECTED}")
     if not images:
         inside = " (subfolders are not looked into)" if any(file.is_dir() for file in folder.iterdir()) else ""
         raise BadInput(f"{folder} holds no images{inside}: {EXPECTED}")
@@ -68,7 +69,7 @@ def _fault(picture: ImageFile.ImageFile) -> str:
     """What speaks against a picture that can be read."""
     if picture.mode.startswith(("I", "F")) or any("16" in str(tile[3]) for tile in picture.tile):
         return "has more than 8 bits a channel"
-    if getattr(picture, "is_animated", False):
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a camera's, whose first picture it is
         return "is animated"
     if picture.has_transparency_data:
         lowest, _ = picture.convert("RGBA").getchannel("A").getextrema()

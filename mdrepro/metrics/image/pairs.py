@@ -13,6 +13,8 @@ from mdrepro.metrics.image.scores import Score
 from mdrepro.metrics.jackknife import cluster_interval
 
 Metric = Callable[[Tensor, Tensor], Tensor]
+AHEAD = 2
+"""Pairs that wait decoded while one is measured, which takes longer than to read it."""
 
 PROTOCOLS = {
     "psnr": "mean over images of the PSNR of 8-bit RGB, data range 255",
@@ -90,9 +92,10 @@ def run(
 ) -> None:
     """Give all pairs, uint8 (1, 3, h, w), to metrics by name; of one that raises ValueError the reason is kept.
 
-    Raises BadInput where a metric cannot take a pair and ``strict`` is set, or a pair cannot be read.
+    However many there are, a few pairs are in memory at once. Raises BadInput where a metric cannot take a pair and
+    ``strict`` is set, or a pair cannot be read.
     """
-    for pair, (x, y) in zip(pairs, images.ahead(pairs, read), strict=True):
+    for pair, (x, y) in zip(pairs, images.ahead(pairs, read, readers=AHEAD, depth=AHEAD), strict=True):
         for name in [name for name in names if name not in reasons]:
             try:
                 measure(name, x[None], y[None])

@@ -17,6 +17,7 @@ from mdrepro.metrics.image.catalogue import BACKBONES
 DATA_RANGE = 255.0
 SIGMA, WINDOW = 1.5, 11
 K1, K2 = 0.01, 0.03
+LPIPS_LEAST = {"alex": 31, "vgg": 16}  # px, by the net: what its convolutions and poolings leave one feature of
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, five scales
 
 
@@ -101,7 +102,12 @@ class Lpips:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Distances of uint8 (n, 3, h, w) pairs, 0 for equal images. Returns float64 (n,)."""
+        """Distances of uint8 (n, 3, h, w) pairs, 0 for equal images. Returns float64 (n,).
+
+        Raises ValueError where an image is smaller than `LPIPS_LEAST`.
+        """
+        if min(x.shape[2:]) < (least := LPIPS_LEAST[self.net]):
+            raise ValueError(f"LPIPS ({self.net}) needs at least {least} px, got {x.shape[3]} x {x.shape[2]}")
         x, y = (image.float() / 127.5 - 1 for image in _pair(x, y))
         return torch.cat([self._model(a[None], b[None]).flatten() for a, b in zip(x, y, strict=True)]).double()
 

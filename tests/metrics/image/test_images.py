@@ -152,3 +152,30 @@ def test_reading_ahead_goes_no_further_than_asked():
         next(ready)
     ready.close()
     assert len(started) <= 8
+
+
+@pytest.mark.parametrize("suffix", ["heic", "jxl", "jfif", "avif", "SVG"])
+def test_pictures_that_cannot_be_read_are_never_passed_over(tmp_path, suffix):
+    for name in ("a.png", f"b.{suffix}"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(BadInput, match=f"1 pictures of other formats, such as b.{suffix}"):
+        images.files(tmp_path)
+
+
+def test_links_that_lead_nowhere_are_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "b.png").symlink_to("a.png")
+    (tmp_path / "notes").symlink_to("gone")
+    assert [file.name for file in images.files(tmp_path)] == ["a.png", "b.png"]
+    (tmp_path / "c.png").symlink_to("gone.png")
+    with pytest.raises(BadInput, match=r"1 links that lead nowhere, such as c\.png"):
+        images.files(tmp_path)
+
+
+def test_of_a_camera_s_file_of_several_pictures_the_first_is_read(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "one.jpg", quality=90)
+    further = [Image.fromarray(RGB[::-1])]
+    Image.fromarray(RGB).save(tmp_path / "many.jpg", "MPO", save_all=True, append_images=further, quality=90)
+    with Image.open(tmp_path / "many.jpg") as many:
+        assert (many.format, many.n_frames) == ("MPO", 2)
+    assert (images.read(tmp_path / "many.jpg") == images.read(tmp_path / "one.jpg")).all()

@@ -173,3 +173,48 @@ def test_the_first_metric_named_is_the_one_that_an_error_is_about(tmp_path):
     for metrics, said in ((["ssim", "ms-ssim"], "SSIM needs at least 11 px"), (["ms-ssim", "ssim"], "MS-SSIM needs")):
         with pytest.raises(BadInput, match=f"png: {said}"):
             pairs.evaluate(tmp_path / "x", tmp_path / "y", metrics)
+
+
+@pytest.mark.parametrize(("net", "least"), [("alex", 31), ("vgg", 16)])
+def test_lpips_of_images_that_are_too_small_is_absent_with_its_reason(tmp_path, cache, cli_run, net, least):
+    """The package itself fails at one pixel less, and gives a number at the least."""
+    import lpips
+
+    model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    with pytest.raises(RuntimeError), torch.no_grad():
+        model(*torch.zeros(2, 1, 3, least - 1, least + 9))
+    with torch.no_grad():
+        assert model(*torch.zeros(2, 1, 3, least, least + 9)).isfinite().all()
+    backbone(cache, net)
+    small = makers.photos(tmp_path / "small", n=2, sizes=[(least + 9, least - 1)] * 2)
+    scores = {score.metric: score for score in pairs.evaluate(*small)}
+    assert f"LPIPS ({net}) needs at least {least} px" in scores[f"lpips-{net}"].reason
+    assert scores["psnr"].value is not None
+    code, _, error = cli_run("evaluate", "reconstruction", *small, "--metrics", f"lpips-{net}")
+    assert (code, error.count("\n")) == (2, 1)
+    large = makers.photos(tmp_path / "large", n=2, sizes=[(least + 9, least)] * 2)
+    assert pairs.evaluate(*large, [f"lpips-{net}"])[0].value is not None
+
+
+def test_no_more_pairs_are_in_memory_of_many_than_of_few(tmp_path, monkeypatch):
+    """Counted where they are made and where they end, while readers are given all the time they want."""
+    import threading
+    import weakref
+
+    alive, most, read = set(), [0], pairs.read
+
+    def counted(pair):
+        x, y = read(pair)
+        alive.add(pair)
+        weakref.finalize(x, alive.discard, pair)
+        most[0] = max(most[0], len(alive))
+        return x, y
+
+    monkeypatch.setattr(pairs, "read", counted)
+    peaks = {}
+    for n in (2, 60):
+        most[0] = 0
+        folders = makers.photos(tmp_path / str(n), n=n, size=8)
+        pairs.run(pairs.paired(*folders), ["slow"], lambda *_: threading.Event().wait(0.005), {}, strict=True)
+        peaks[n] = most[0]
+    assert peaks[60] <= 5, peaks
