@@ -55,7 +55,8 @@ def read(kind: str, file: Path, about: Fields) -> list[Record]:
 
 
 def _benchmark_model(content: str) -> list[Fields]:
-    reports, parsed = benchmark_model.reports(content), []
+    reports = benchmark_model.reports(content)
+    parsed: list[Fields] = []
     for number, report in enumerate(reports, 1):
         fields = {name: getattr(report, name) for name in ("times", "memory_mb", "accelerator", "delegated", "notes")}
         if len(reports) > 1:

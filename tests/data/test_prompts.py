@@ -23,8 +23,31 @@ def test_json_lines_may_hold_an_empty_prompt(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        'image,prompt\r\nCOCO_1.jpg,"A red star, left"\r\n\r\nCOCO_2.jpg,"a ""quoted"" star"\r\n',
+        'file name,sentence\nCOCO_1.jpg,"A red star, left"\nCOCO_2.jpg,"a ""quoted"" star"\n',
+        ',image_id,id,text\n0,9,1,"A red star, left"\n1,8,2,"a ""quoted"" star"\n',
+        '\ufeffText,file\n"A red star, left",a.png\n"a ""quoted"" star",b.png\n',
+    ],
+)
+def test_a_table_gives_its_column_of_prompts_without_the_header(tmp_path, content):
+    """As BK-SDM's metadata.csv, and text2image-benchmark's captions."""
+    assert prompts.read(written(tmp_path, content, "m.csv")) == ["A red star, left", 'a "quoted" star']
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("p.csv", "a red star\na blue star\n", "begins with a red star: expected a header"),
+        ("p.csv", "a.jpg,a star\nb.jpg,a circle\n", "begins with a.jpg, a star: expected a header"),
+        ("p.csv", "name,score\na,1\n", "begins with name, score: expected a header"),
+        ("p.csv", "prompt\n", "holds no prompt"),
+        ("p.csv", "name,prompt\na.png,x,y\n", "row 1 of .* no prompt or other columns"),
+        ("p.csv", "name,prompt\na.png,\n", "row 1 of .* no prompt or other columns"),
+        ("p.csv", 'name,prompt\na.png,"x\n', "is no CSV"),
+        ("p.json", '["a star"]', "is no file of prompts"),
+        ("p.tsv", "a\tb", "is no file of prompts"),
         ("p.txt", "", "holds no prompt"),
         ("p.jsonl", " \n\n", "holds no prompt"),
         ("p.txt", b"a star\n\xe9toile\n", "line 2 of .* is not UTF-8"),

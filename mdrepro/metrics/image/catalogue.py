@@ -100,9 +100,9 @@ _ROWS = (
 ENCODERS = {row.name: row for row in _ROWS}
 DEFAULTS = {
     "clip": "openai/clip-vit-large-patch14",  # torchmetrics' default
-    "open-clip": "ViT-g-14/laion2b_s12b_b42k",  # the backbone of SnapFusion's and BK-SDM's CLIP score
+    "open-clip": "ViT-g-14/laion2b_s34b_b88k",  # of BK-SDM's CLIP score (its src/eval_clip_score.py)
     "dinov2": "facebook/dinov2-large",  # FD-DINOv2 of Stein et al. 2023
 }
 """What is taken without ``--weights``, by family."""
-VIT_G = ("laion/CLIP-ViT-g-14-laion2B-s12B-b42K", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
+VIT_G = ("laion/CLIP-ViT-g-14-laion2B-s34B-b88K", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
 """open_clip's ViT-g/14 on the hub, and what its file may be called there."""

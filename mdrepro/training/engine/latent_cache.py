@@ -276,7 +276,7 @@ def _content(tensors: Mapping[str, Tensor], captions: Sequence[str]) -> str:
     hashed = hashlib.sha256(json.dumps(captions).encode())
     for column, values in sorted(tensors.items()):
         hashed.update(f"{column} {values.dtype} {tuple(values.shape)}".encode())
-        hashed.update(values.contiguous().reshape(-1).view(torch.uint8).numpy())
+        hashed.update(values.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return hashed.hexdigest()
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput, NotAttempted
-from mdrepro.metrics.image import clip_score, encoders, images, resizing
+from mdrepro.metrics.image import catalogue, clip_score, encoders, images, resizing
 from mdrepro.metrics.image.features import extract
 from tests.support import weight_files as makers
 
@@ -198,5 +198,11 @@ def test_open_clip_from_a_file(tmp_path, pictures):
         encoders.load("open-clip", f"tinier={tmp_path / 'tiny.pt'}")
     with pytest.raises(BadInput, match="unknown tag of ViT-g-14"):
         encoders.load("open-clip", "ViT-g-14/laion")
-    with pytest.raises(NotAttempted, match=r"laion2b_s12b_b42k of open_clip are not here .*; get it with --download"):
+    with pytest.raises(NotAttempted, match=r"laion2b_s34b_b88k of open_clip are not here .*; get it with --download"):
         encoders.load("open-clip")
+
+
+def test_the_folder_of_weights_is_of_the_default_backbone():
+    """BK-SDM's: ViT-g-14 with pretrained laion2b_s34b_b88k, which the hub files under the same words."""
+    assert catalogue.DEFAULTS["open-clip"] == "ViT-g-14/laion2b_s34b_b88k"
+    assert catalogue.VIT_G[0].lower().replace("-", "_").endswith("vit_g_14_laion2b_s34b_b88k")
