@@ -20,9 +20,10 @@ from mdrepro.reproduce.tables import steps
 from mdrepro.reproduce.workflow.record import RUN, record
 from mdrepro.sampling import generate
 from tests.support.checkout import REPOSITORY
-from tests.support.experiments import experiment, plant, resolved
+from tests.support.experiments import VALUES, experiment, plant, resolved
 
 STEPS, CELL = "mobilediffusion-steps", ("1", "fid_shapes")
+VALUES_OF_ROWS = {"guidance": VALUES["guidance"]}
 LISTED = re.compile(r"^\d\. `([\w./-]+)`(?:, `(\w+)`)?:", re.MULTILINE)
 
 
@@ -59,7 +60,12 @@ def test_the_number_goes_through_the_listed_files_and_no_other(
     scored = made.evaluation("shapes", 20)
     folder = paths.run_dir("quick", STEPS)
     folder.mkdir(parents=True)
-    run = {"table": STEPS, "prefix": sys.prefix, "parameters": resolved(STEPS, "quick"), "fingerprint": {}}
+    run = {
+        "table": STEPS,
+        "prefix": sys.prefix,
+        "parameters": resolved(STEPS, "quick") | VALUES_OF_ROWS,
+        "fingerprint": {},
+    }
     state = {"commit": None, "dirty": False, "changed_files": []}
     monkeypatch.setenv(RUN, json.dumps(run | {"folder": str(folder), "state": state}))
     returned: list[tuple[str, str, Any]] = []

@@ -133,9 +133,9 @@ def _params(result: dict[str, Any]) -> dict[str, Any]:
         (lambda f: (f / "figures/cost.png").unlink(), "cost.png", "gone"),
         (lambda f: (f / "notebook.ipynb").write_text("[]"), "notebook.ipynb", "changed"),
         (lambda f: (f / "result.json").write_text("{"), "result.json", "not a readable"),
-        (lambda f: (f / "result.json").write_text("[]"), "result.json", "format"),
+        (lambda f: (f / "result.json").write_text("[]"), "result.json", "not a readable"),
         (lambda f: _edit(f / "result.json", lambda r: r.pop("rows")), "result.json", ""),
-        (lambda f: _reseal(f / "result.json", lambda r: r.pop("files")), "result.json", "missing"),
+        (lambda f: _reseal(f / "result.json", lambda r: r.pop("files")), "result.json", "files"),
     ],
 )
 def test_verify_names_the_file_that_was_touched(
