@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdrepro.core import plotting
+from mdrepro.core.console import Progress
 from mdrepro.core.errors import NotAttempted
 from mdrepro.data import photos
 from mdrepro.evaluation.rows import Row
@@ -74,12 +75,16 @@ def measure(runs: Mapping[str, Run], tiles: Sequence[Tensor]) -> dict[str, Measu
     metrics = {"psnr": reconstruction.psnr, "ssim": reconstruction.ssim, "ms_ssim": reconstruction.ms_ssim}
     definitions = DEFINITIONS | {name: metric.protocol for name, metric in perceptual.items()}
     measured = {}
-    for row, run in runs.items():
-        model = run.load("vae")
-        images = [_reconstructed(model, x) for x in tiles]
-        pairs = list(zip(tiles, images, strict=True))
-        scores = {name: [metric(x, y).numpy() for x, y in pairs] for name, metric in (metrics | perceptual).items()}
-        measured[row] = Measured(run.recipe, vae.decoder_parameters(model), images, scores, definitions, reasons)
+    with Progress("reconstruction", len(runs) * len(tiles), "photographs") as progress:
+        for row, run in runs.items():
+            model, images = run.load("vae"), []
+            scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in metrics | perceptual}
+            for x in tiles:
+                images.append(_reconstructed(model, x))
+                for name, metric in (metrics | perceptual).items():
+                    scores[name].append(metric(x, images[-1]).numpy())
+                progress.advance()
+            measured[row] = Measured(run.recipe, vae.decoder_parameters(model), images, scores, definitions, reasons)
     return measured
 
 
