@@ -24,16 +24,15 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def check_out(out: Path | None, suffixes: tuple[str, ...] = ()) -> None:
+def check_out(out: Path | None) -> None:
     """Before the work: whether a file can be written to ``--out``; its folders may be missing.
 
-    Raises BadInput for a folder, another suffix than one of ``suffixes``, or a folder that takes no files.
+    Raises BadInput for a folder, or one that takes no files.
     """
     if out is None:
         return
-    if out.is_dir() or (suffixes and out.suffix not in suffixes):
-        ending = f" that ends in {' or '.join(suffixes)}" if suffixes else ", not a folder"
-        raise BadInput(f"--out {out}: expected a file{ending}")
+    if out.is_dir():
+        raise BadInput(f"--out {out}: expected a file, not a folder")
     there = next(folder for folder in out.absolute().parents if folder.exists() or folder.is_symlink())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         reason = "takes no files" if there.is_dir() else "is no folder"

@@ -1,12 +1,12 @@
 """Captions of a folder's images from a file: by name, or one a line in the images' order. Imports no torch."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.reading import read_json_lines
 from mdrepro.data import prompts
 
 logger = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ def _in_order(images: Sequence[Path], captions: Path) -> list[Path]:
 def _named(file: Path) -> dict[str, str] | None:
     """Captions by file name, or None where lines have no file names."""
     try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    except (OSError, ValueError, RecursionError) as error:
+        lines = read_json_lines(file)
+    except BadInput as error:
         raise BadInput(f"--captions {file} cannot be read ({error}): one JSON object a line is needed") from error
     if not lines or not all(isinstance(line, dict) and "file_name" in line for line in lines):
         return None

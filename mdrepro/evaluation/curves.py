@@ -137,8 +137,8 @@ def compare(panel: Mapping[str, Levels]) -> dict[str, dict[str, Estimate]]:
     fid, clip = common_fid(panel.values()), common_clip(panel.values())
 
     def read(at: Callable[[Array, Array, Array], Array], one: Levels, bound: Array) -> Array:
-        flat = (values.reshape(-1, values.shape[-1]) for values in (one.fid, one.clip))
-        return at(next(flat), next(flat), bound.ravel()).reshape(bound.shape)
+        fid_rk, clip_rk = (values.reshape(-1, values.shape[-1]) for values in (one.fid, one.clip))
+        return at(fid_rk, clip_rk, bound.ravel()).reshape(bound.shape)
 
     return {
         row: {

@@ -154,11 +154,9 @@ class Experiment:
 
         Raises BadInput where a network is not of the run that the row declares.
         """
-        made = []
-        for number, setup in enumerate(self.replicas(row)):
-            used = setup if guidance is None else replace(setup, guidance=guidance)
-            made.append(scored.images(self._credited(row, scored, number), used, seed))
-        return tuple(made)
+        setups = [setup if guidance is None else replace(setup, guidance=guidance) for setup in self.replicas(row)]
+        pipelines = self._all_credited(row, scored)
+        return tuple(scored.images(*each, seed) for each in zip(pipelines, setups, strict=True))
 
     def measure(self, scored: Evaluation[Scored], *, seed: int, timed: bool = True) -> dict[str, Replicas[Scored]]:
         """Images of all rows from the same noise, and the reference images, by row; errors as for `images`.
@@ -211,8 +209,7 @@ class Experiment:
         by_row: dict[str, Curve[Scored]] = {}
         for row in [row for row, setup in self.setups.items() if setup.scales] if rows is None else rows:
             setup = self.setups[row]
-            for number in range(len(self.replicas(row))):
-                self._credited(row, scored, number)
+            self._all_credited(row, scored)
             if setup not in traced:
                 points = [self.images(row, scored, seed=seed, guidance=scale) for scale in setup.scales]
                 spent = sum(images.seconds or 0.0 for point in points for images in point)
@@ -233,10 +230,13 @@ class Experiment:
         setup = replace(self.setups[row], scales=())
         for other, curve in traced.items():
             if replace(self.setups[other], scales=(), guidance=setup.guidance) == setup:
-                for number in range(len(self.replicas(row))):
-                    self._credited(row, scored, number)
+                self._all_credited(row, scored)
                 return curve.point(setup.guidance)
         return self.images(row, scored, seed=seed)
+
+    def _all_credited(self, row: str, scored: Evaluation[Scored]) -> list[MobileDiffusionPipeline]:
+        """The row's pipelines, one of each training seed; see `_credited`."""
+        return [self._credited(row, scored, number) for number in range(len(self.replicas(row)))]
 
     def _credited(self, row: str, scored: Evaluation[Scored], replica: int = 0) -> MobileDiffusionPipeline:
         """The row's pipeline, after noting which runs its networks and the scorers were loaded from."""

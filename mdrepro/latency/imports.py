@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from mdrepro.core.errors import BadInput, check
 from mdrepro.core.files import sha256
+from mdrepro.core.reading import parse_yaml
 from mdrepro.latency import benchmark_model
 from mdrepro.latency.records import Record, record
 
@@ -45,7 +45,7 @@ def read(kind: str, file: Path, about: Fields) -> list[Record]:
         parsed = KINDS[kind](content)
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from error
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise BadInput(f"{file}: no {kind} report ({type(error).__name__}: {error})") from error
     if not parsed:
         raise BadInput(f"{file}: no {kind} report with a time")
@@ -131,7 +131,7 @@ def _mlperf(content: str) -> list[Fields]:
 
 
 def _xcode(content: str) -> list[Fields]:
-    report = yaml.safe_load(content)
+    report = parse_yaml(content, "the form")
     if not isinstance(report, dict):
         raise BadInput(f"a form with {', '.join(XCODE)} is needed")
     if missing := [name for name in XCODE if name not in report]:

@@ -70,7 +70,7 @@ def _components(folder: Path) -> Iterator[Path]:
     index = folder / INDEX
     if index.is_file():
         names = (name for name in read_json(index, dict[str, Any]) if not name.startswith("_"))
-        yield from (place for name in names if (place := inside(folder, name, index)).is_dir())
+        yield from (own for name in names if (own := inside(folder, name, index)).is_dir())
 
 
 def _converted(file: Path) -> Path:
@@ -103,8 +103,7 @@ def network(kind: Any, source: str | os.PathLike[str], *, unused: str | None = N
     a damaged file, a config beyond bounds, or a weight that is missing, unexpected, of another shape or not finite;
     NotAttempted where it is neither a local folder nor in the cache, and cannot be downloaded.
     """
-    if options.get("use_safetensors") is False:
-        raise BadInput("use_safetensors is False: it must be True; safetensors alone is read")
+    _only_safetensors(options)
     subfolder, variant = options.get("subfolder") or "", options.get("variant")
     refuse_pickles(source, subfolder, variant)
     folder = Path(source, subfolder)
@@ -124,6 +123,11 @@ def network(kind: Any, source: str | os.PathLike[str], *, unused: str | None = N
     check_names(info["missing_keys"], known, shapes, folder if local else source, files)
     check_finite(model.state_dict(), folder if local else source, files)
     return model.eval()
+
+
+def _only_safetensors(options: Mapping[str, Any]) -> None:
+    if options.get("use_safetensors") is False:
+        raise BadInput("use_safetensors is False: it must be True; safetensors alone is read")
 
 
 def check_names(
@@ -216,10 +220,15 @@ def _loader(kind: Any) -> Any:
 
 def part(kind: Any, folder: Path) -> Any:
     """A scheduler or tokenizer of a class ``kind`` from a local folder. Raises BadInput where there is none."""
-    if (config := folder / "scheduler_config.json").is_file():
-        check_config(config)
+    _check_scheduler(folder)
     with _readable(folder, True):
         return kind.from_pretrained(folder)
+
+
+def _check_scheduler(folder: Path) -> None:
+    """`check_config` of a scheduler, where the folder holds one."""
+    if (config := folder / "scheduler_config.json").is_file():
+        check_config(config)
 
 
 def parts(folder: Path, given: Iterable[str] = (), **options: Any) -> dict[str, Any]:
@@ -234,8 +243,8 @@ def parts(folder: Path, given: Iterable[str] = (), **options: Any) -> dict[str, 
             continue
         if len(entry) != 2 or not all(map(_text, entry)):
             raise BadInput(f"{index}: {name} is {entry}: expected a library and a class")
-        place = inside(folder, name, index)
-        if not place.is_dir():
+        own = inside(folder, name, index)
+        if not own.is_dir():
             raise BadInput(
                 f"{folder} has no folder {name}, which its {INDEX} names; get or save the whole folder again"
             )
@@ -244,9 +253,9 @@ def parts(folder: Path, given: Iterable[str] = (), **options: Any) -> dict[str, 
             dtype = options.get("dtype", options.get("torch_dtype"))
             if isinstance(dtype, dict):
                 dtype = dtype.get(name, dtype.get("default"))
-            found[name] = network(kind, place, dtype=dtype, variant=options.get("variant"))
-        elif (config := place / "scheduler_config.json").is_file():
-            check_config(config)
+            found[name] = network(kind, own, dtype=dtype, variant=options.get("variant"))
+        else:
+            _check_scheduler(own)
     return found
 
 
@@ -255,8 +264,7 @@ def pipeline(kind: Any, source: str | os.PathLike[str], **options: Any) -> Any:
 
     Arguments and errors as there; networks among the ``options`` are taken as they are.
     """
-    if options.get("use_safetensors") is False:
-        raise BadInput("use_safetensors is False: it must be True; safetensors alone is read")
+    _only_safetensors(options)
     refuse_pickles(source, None, options.get("variant"))
     local = Path(source).is_dir()
     if local:
@@ -267,13 +275,13 @@ def pipeline(kind: Any, source: str | os.PathLike[str], **options: Any) -> Any:
 
 def _class(library: str, name: str, source: str) -> type:
     """A class of diffusers, transformers or this package. Raises BadInput for any other."""
-    place: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
-    if place is None and library.startswith("mdrepro."):
+    module: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
+    if module is None and library.startswith("mdrepro."):
         with contextlib.suppress(ImportError):
-            place = importlib.import_module(library)
-    if place is None:
-        place = getattr(diffusers.pipelines, library, None)
-    kind = getattr(place, name, None)
+            module = importlib.import_module(library)
+    if module is None:
+        module = getattr(diffusers.pipelines, library, None)
+    kind = getattr(module, name, None)
     if not isinstance(kind, type):
         raise BadInput(f"{source} is {name} of {library}: expected a class of diffusers, transformers or mdrepro")
     return kind

@@ -131,9 +131,9 @@ def _judged(
         words.append(f"{condition}: {_words(numbers[condition.left])} against {_words(triple)}")
         seeds = [measured.seeds[key] for key in condition.cells() if key in measured.seeds]
         if seeds:
-            open_ = verdicts[-1] is ClaimVerdict.WITHIN_NOISE
-            difference = condition.difference(numbers[condition.left], triple) if open_ else None
-            words[-1] += f" ({_over(min(seeds), difference)})"
+            difference = condition.difference(numbers[condition.left], triple)
+            undecided = verdicts[-1] is ClaimVerdict.WITHIN_NOISE
+            words[-1] += f" ({_over(min(seeds), difference if undecided else None)})"
     return min(verdicts, key=_ORDER.index), "; ".join(words)
 
 

@@ -52,8 +52,8 @@ def measure(
     guidance is no scale of the curves.
     """
     shown = [row for row in SHOWN if row in experiment.setups]
-    made = {row: experiment.point(row, traced, scored, seed=seed) for row in shown}
-    untimed = {row: tuple(images.untimed() for images in replicas) for row, replicas in made.items()}
+    points = {row: experiment.point(row, traced, scored, seed=seed) for row in shown}
+    untimed = {row: tuple(images.untimed() for images in replicas) for row, replicas in points.items()}
     return untimed | experiment.references(scored)
 
 

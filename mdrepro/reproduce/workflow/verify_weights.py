@@ -1,12 +1,12 @@
 """Recomputes the hashes of trained runs, published and of this machine: each record followed to every file it names."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mdrepro.core.files import sha256
 from mdrepro.core.paths import published, relative, runs
+from mdrepro.core.reading import read_json
 from mdrepro.papers.schema import Tier
 from mdrepro.training.runs.model_folders import WEIGHTS
 from mdrepro.training.runs.session import RECORD
@@ -28,12 +28,12 @@ def _folders(home: Path) -> list[Path]:
 
 def _record(folder: Path, *, published: bool) -> Iterator[str]:
     file = folder / RECORD
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        own, shared, size = _own(folder, record), _shared(folder, record), int(record["bytes"])
-    except FileNotFoundError:
+    if not file.exists():
         yield f"{relative(file)}: is gone"
         return
+    try:
+        record = read_json(file, dict[str, Any])
+        own, shared, size = _own(folder, record), _shared(folder, record), int(record["bytes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         yield f"{relative(file)}: not a readable record ({error})"
         return

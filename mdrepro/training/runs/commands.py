@@ -106,15 +106,14 @@ def pipeline(checkpoint: str, decoder: str | None = None) -> Any:
         raise BadInput("--decoder needs a recipe, not a folder: leave it out")
     from diffusers import DiffusionPipeline
 
+    from mdrepro.models import safe
     from mdrepro.models.pipeline import MobileDiffusionPipeline
-    from mdrepro.models.safe import INDEX
-    from mdrepro.models.safe import pipeline as read
 
-    if not isinstance(name := read_json(folder / INDEX, dict[str, Any]).get("_class_name"), str):
-        raise BadInput(f"{folder} holds no diffusers pipeline: {INDEX} names no class")
+    if not isinstance(name := read_json(folder / safe.INDEX, dict[str, Any]).get("_class_name"), str):
+        raise BadInput(f"{folder} holds no diffusers pipeline: {safe.INDEX} names no class")
     if name == MobileDiffusionPipeline.__name__:
         return MobileDiffusionPipeline.from_pretrained(folder)
-    return read(DiffusionPipeline, folder)
+    return safe.pipeline(DiffusionPipeline, folder)
 
 
 def shard(text: str | None) -> tuple[int, int] | None:
