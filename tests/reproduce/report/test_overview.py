@@ -53,6 +53,6 @@ def test_the_trade_needs_its_table(seen: dict[str, RunView]) -> None:
 
 def test_full_size_networks_are_not_called_small(seen: dict[str, RunView]) -> None:
     small = {name for name, view in seen.items() if view.stamp.startswith("small networks; ")}
-    assert {"mobilediffusion-steps", "mobilediffusion-ablation-quality", "snapfusion-evolution"} <= small
+    assert {"mobilediffusion-steps", *(name for name in seen if ledger.find(name).networks("quick"))} <= small
     assert not {name for name in seen if "latency" in name} & small
     assert seen["mobilediffusion-device-latency"].stamp.startswith("not the paper's protocol. ")
