@@ -48,8 +48,11 @@ def show(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
     print(paragraph(f"{spec.published_as} of {ledger.paper_of(spec).title}", hanging=0))
     print(paragraph(spec.protocol, hanging=0) + "\n")
     if result := run or before:
+        here = "this machine's run" if run else "published; no run here"
+        if run and before and run["rows"] == before["rows"]:
+            here, before = "this machine's run; what is published has the same numbers", None
+        print(paragraph(here, hanging=0) + "\n")
         print(formatting.verdicts(spec, result, before if run else None, whole=True))
-        print("\n" + ("the numbers are this machine's run" if run else "no run here: these are the published numbers"))
         return
     lines = [("row", "column", "paper", "confidence", "source")]
     for cell in spec.cells:

@@ -25,7 +25,8 @@ MINUS, NONE = "−", "–"
 PROSE = 20  # columns with texts of several words give up width first, down to so many characters
 LINE_SECONDS = 15.0
 """Between two plain lines of progress where there is no terminal."""
-NUMBER = re.compile(r"[+−-]?[\d,]*\.?\d+(e[+−-]?\d+)?( \([\w :]+\))?")
+_DIGITS = r"[+−-]?[\d,]*\.?\d+(?:e[+−-]?\d+)?"
+NUMBER = re.compile(rf"{_DIGITS}( \([\w :]+\))?|\[{_DIGITS}, {_DIGITS}\]")  # or an interval
 PIECE = re.compile(r"[^/_-]*[/_-]+|[^/_-]+")  # what a long word may be broken after
 GREEN, YELLOW, RED, DIM, BOLD = 32, 33, 31, 2, 1
 STYLES = {
@@ -52,11 +53,6 @@ def styled(text: str, code: int | None = None) -> str:
     if code is None or os.environ.get("NO_COLOR") or not on_terminal(sys.stdout):
         return text
     return f"\x1b[{code}m{text}\x1b[0m"
-
-
-def minus(text: str) -> str:
-    """A text with the one kind of minus before its numbers."""
-    return re.sub(r"(?<!\w)-(?=\.?\d)", MINUS, text)
 
 
 def paragraph(text: str, indent: str = "", *, hanging: int = 4, mark: str = "") -> str:

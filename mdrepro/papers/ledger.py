@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -93,6 +94,34 @@ def _measured(rows: Iterable[Mapping[str, Any]]) -> _Measured:
     return _Measured(numbers, {key: row["seeds"] for key, row in known.items() if row.get("seeds")})
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What measured numbers say of one condition of a claim; ``part``: "" of the claim itself.
+
+    ``left``, ``right``: its sides with their intervals, None where a cell was not measured. ``seeds``: on how many
+    training seeds they rest, in words; "": on none.
+    """
+
+    condition: Condition
+    part: str
+    verdict: ClaimVerdict
+    left: Ends | None
+    right: Ends | None
+    seeds: str = ""
+
+    @property
+    def missing(self) -> list[str]:
+        """The cells that were not measured."""
+        sides = zip(self.condition.cells(), (self.left, self.right), strict=False)
+        return [key for key, side in sides if side is None]
+
+    def __str__(self) -> str:
+        if self.left is None or self.right is None:
+            return f"{self.condition}: not measured: {', '.join(self.missing)}"
+        words = f"{self.condition}: {_words(self.left)} against {_words(self.right)}"
+        return words + (f" ({self.seeds})" if self.seeds else "")
+
+
 def judge_claim(
     claim: Claim, rows: Iterable[Mapping[str, Any]], on_pictures: Mapping[str, str] | None = None
 ) -> tuple[ClaimVerdict, str]:
@@ -100,12 +129,14 @@ def judge_claim(
 
     ``on_pictures``: see `Table.on_pictures`. It holds where rows have its columns of pictures and none of scenes.
     """
-    measured = _measured(rows)
-    verdict, numbers = _judged(claim.conditions, measured, on_pictures or {})
-    for name, conditions in (("positive control", claim.control), ("baseline", claim.baseline)):
-        if conditions and verdict is not ClaimVerdict.NOT_ATTEMPTED:
-            shown, seen = _judged(conditions, measured, on_pictures or {})
-            numbers += f"; {name}: {seen}"
+    verdict, numbers = ClaimVerdict.NOT_ATTEMPTED, ""
+    for part, conditions in groupby(judge_conditions(claim, rows, on_pictures), lambda one: one.part):
+        judged = list(conditions)
+        shown, seen = min((one.verdict for one in judged), key=_ORDER.index), "; ".join(map(str, judged))
+        if not part:
+            verdict, numbers = shown, seen
+        elif verdict is not ClaimVerdict.NOT_ATTEMPTED:
+            numbers += f"; {part}: {seen}"
             if shown is not ClaimVerdict.HOLDS and verdict is not ClaimVerdict.FAILS:
                 verdict = ClaimVerdict.NOT_SENSITIVE
     if claim.constructed and verdict is ClaimVerdict.HOLDS:
@@ -115,26 +146,30 @@ def judge_claim(
     return verdict, numbers
 
 
-def _judged(
-    declared: Sequence[Condition], measured: _Measured, on_pictures: Mapping[str, str]
-) -> tuple[ClaimVerdict, str]:
-    """The verdict on conditions that must all hold, and the numbers behind it."""
-    verdicts, words, numbers = [], [], measured.numbers
-    for condition in _conditions(declared, {key.partition("/")[2] for key in numbers}, on_pictures):
-        if missing := [key for key in condition.cells() if key not in numbers]:
-            verdicts.append(ClaimVerdict.NOT_ATTEMPTED)
-            words.append(f"{condition}: not measured: {', '.join(missing)}")
-            continue
-        right = condition.right
-        triple = numbers[right] if isinstance(right, str) else (right, right, right)
-        verdicts.append(condition.judge(numbers[condition.left], triple))
-        words.append(f"{condition}: {_words(numbers[condition.left])} against {_words(triple)}")
-        seeds = [measured.seeds[key] for key in condition.cells() if key in measured.seeds]
-        if seeds:
-            difference = condition.difference(numbers[condition.left], triple)
-            undecided = verdicts[-1] is ClaimVerdict.WITHIN_NOISE
-            words[-1] += f" ({_over(min(seeds), difference if undecided else None)})"
-    return min(verdicts, key=_ORDER.index), "; ".join(words)
+def judge_conditions(
+    claim: Claim, rows: Iterable[Mapping[str, Any]], on_pictures: Mapping[str, str] | None = None
+) -> list[Judged]:
+    """Each condition of a claim on measured numbers, then those of its control and its baseline; as `judge_claim`."""
+    measured = _measured(rows)
+    columns = {key.partition("/")[2] for key in measured.numbers}
+    parts = (("", claim.conditions), ("positive control", claim.control), ("baseline", claim.baseline))
+    return [
+        _judge(condition, part, measured)
+        for part, declared in parts
+        for condition in _conditions(declared, columns, on_pictures or {})
+    ]
+
+
+def _judge(condition: Condition, part: str, measured: _Measured) -> Judged:
+    right = condition.right
+    ours = measured.numbers.get(condition.left)
+    theirs = measured.numbers.get(right) if isinstance(right, str) else (right, right, right)
+    if ours is None or theirs is None:
+        return Judged(condition, part, ClaimVerdict.NOT_ATTEMPTED, ours, theirs)
+    verdict = condition.judge(ours, theirs)
+    seeds = [measured.seeds[key] for key in condition.cells() if key in measured.seeds]
+    undecided = condition.difference(ours, theirs) if verdict is ClaimVerdict.WITHIN_NOISE else None
+    return Judged(condition, part, verdict, ours, theirs, _over(min(seeds), undecided) if seeds else "")
 
 
 def _over(seeds: int, undecided: Ends | None) -> str:

@@ -1,12 +1,15 @@
-"""Results and costs as text for a terminal."""
+"""Results and costs as text for a terminal, and claims' conditions as people read them, there and in the report."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mdrepro.core.console import MINUS, NONE, columns, minus, paragraph
+from mdrepro.core.console import MINUS, NONE, columns, paragraph
+from mdrepro.papers import ledger
 from mdrepro.papers.base import CONFIRMED
+from mdrepro.papers.claims import ClaimVerdict, Condition, Ends
+from mdrepro.papers.ledger import Judged
 from mdrepro.papers.schema import Table, Verdict
 from mdrepro.reproduce.workflow import results
 
@@ -14,6 +17,14 @@ if TYPE_CHECKING:
     from mdrepro.metrics.cost.measure import Details
     from mdrepro.metrics.cost.quantities import Cost
     from mdrepro.metrics.cost.systems import SystemCost
+
+
+TITLE, ROW = 80, 60  # characters of a column's and a row's title; what is longer ends with "…"
+NO_BREAK = "\xa0"
+LARGER = {"ms": "s", "MB": "GB"}
+"""The unit in which thousands of another are read."""
+OF_A_CELL = {"<": "less", "<=": "no more", ">": "more", ">=": "no less"}
+OF_A_NUMBER = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
 
 
 def number(value: float, digits: int) -> str:
@@ -36,11 +47,11 @@ def _size(value: float) -> int:
 
 def ours(table: Table, row: Mapping[str, Any]) -> str:
     """Our number with its interval and unit, or a dash."""
-    return " ".join(filter(None, _measured(table, row)))
+    return " ".join(filter(None, measured_cell(table, row)))
 
 
-def _measured(table: Table, row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Value, interval and unit."""
+def measured_cell(table: Table, row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Our number, its interval and its unit; a dash where it was not measured."""
     if row["value"] is None:
         return NONE, "", ""
     digits = table.columns[row["column"]].digits
@@ -55,39 +66,70 @@ def paper(table: Table, row: Mapping[str, Any]) -> str:
     cell = table.cell(row["row"], row["column"])
     doubt = "" if row["paper_confidence"] in CONFIRMED else row["paper_confidence"]
     more = "".join(f" ({text})" for text in (doubt, cell.conflict if cell else "") if text)
-    return f"{row['paper_value']:g}{more}"
+    return f"{row['paper_value']:g}{more}".replace("-", MINUS)
 
 
 def verdicts(table: Table, result: results.Result, published: results.Result | None, *, whole: bool = False) -> str:
-    """The table of verdicts: the paper's cells beside ours and the published ones, then the claims.
+    """What a result says of a table: its claims, measured cells beside the paper's and the published, and what is left.
 
     Cells for which the paper gives no figure are counted only, unless ``whole``.
     """
     rows = result["rows"]
     agreement = results.agreement(table, rows, published)
     before = {(row["row"], row["column"]): row["value"] for row in (published or {}).get("rows", [])}
-    shown = [row for row in rows if whole or row["paper_value"] is not None]
+    shown = [row for row in rows if row["value"] is not None and (whole or row["paper_value"] is not None)]
     lines = [("row", "column", "ours", "95 % interval", "unit", "paper", "verdict", "published", "")]
     for row in shown:
         key = (row["row"], row["column"])
         agrees, digits = agreement.get(key), table.columns[row["column"]].digits
         beside = ("", "") if agrees is None else (number(before[key], digits), "agrees" if agrees else "DIFFERS")
-        lines.append((*key, *_measured(table, row), paper(table, row), row["verdict"], *beside))
+        lines.append((*key, *measured_cell(table, row), paper(table, row), row["verdict"], *beside))
     counts = Counter(row["verdict"] for row in rows)
     summary = ", ".join(f"{counts[name]} {name}" for name in Verdict if counts[name])
     parts = [paragraph(f"{table.id} ({result['tier']}): {summary}"), columns(lines)]
-    if hidden := [row for row in rows if row not in shown]:
+    if hidden := [row for row in rows if row["value"] is not None and row not in shown]:
         good = sum(agreement.get((row["row"], row["column"])) is True for row in hidden)
         agreeing = f", {good} agree with the published" if published else ""
         parts.append(f"  and {len(hidden)} without a paper figure{agreeing}: mdrepro show {table.id}")
-    statements = {claim.id: claim.statement for claim in table.claims}
-    for claim in result["claims"]:
-        verdict = claim["verdict"]
-        parts.append(paragraph(f"claim {verdict}: {statements.get(claim['id'], claim['id'])}", "  ", mark=verdict))
-        parts.append(paragraph(minus(claim["numbers"]), "      "))
-    reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
-    parts += [paragraph(f"not attempted: {reason}", "  ", mark="not attempted") for reason in reasons]
+    parts[1:1] = _claims(table, result)
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row["reason"]:
+            printed = paper(table, row) if whole else NONE
+            cell = f"{row['row']}/{row['column']}" + (f" (paper: {printed})" if printed != NONE else "")
+            reasons.setdefault(row["reason"], []).append(cell)
+    if reasons:
+        parts.append("")
+    for reason, cells in reasons.items():
+        parts.append(paragraph(f"not attempted: {reason}", "  ", mark="not attempted"))
+        parts.append(paragraph(_some(cells, len(cells) if whole else 6), "      ", hanging=0))
     return "\n".join(parts)
+
+
+def _claims(table: Table, result: results.Result) -> list[str]:
+    """Each claim with its verdict, and below it what its conditions compare; an empty line at the end."""
+    known, rows = {claim.id: claim for claim in table.claims}, results.with_seeds(table, result["rows"])
+    parts = []
+    for one in result["claims"]:
+        claim, verdict = known.get(one["id"]), one["verdict"]
+        doubt = f" ({doubts(verdict, one['numbers'])})" if doubts(verdict, one["numbers"]) else ""
+        statement = claim.statement if claim else one["id"]
+        parts.append(paragraph(f"claim {verdict}{doubt}: {statement}", "  ", mark=verdict))
+        for judged in ledger.judge_conditions(claim, rows, table.on_pictures) if claim else ():
+            one = inequality(table, judged)
+            unbroken = one._replace(numbers=one.numbers.replace(" ", NO_BREAK))
+            parts.append(paragraph(str(unbroken), "      ").replace(NO_BREAK, " "))
+    return [*parts, ""] if parts else []
+
+
+def doubts(verdict: str, numbers: str) -> str:
+    """Why a claim is unconfirmed and what would be said of it as written, from its recorded words; "" of others."""
+    return numbers.partition(": ")[0] if verdict == ClaimVerdict.UNCONFIRMED else ""
+
+
+def _some(cells: Sequence[str], most: int) -> str:
+    """The first names of some, and how many more there are."""
+    return ", ".join(cells[:most]) + (f" and {len(cells) - most} more" if len(cells) > most else "")
 
 
 def costs(measured: "Sequence[Cost]") -> str:
@@ -125,3 +167,128 @@ def system_cost(measured: "SystemCost") -> str:
     lines.append(("together", f"{measured.params / 1e6:,.2f}", "", "", f"{measured.macs / 1e9:,.1f}"))
     image = f"one image of {measured.parts[-1].resolution} px"
     return paragraph(f"{measured.system}: {steps}, {guidance}, {image} ({plan.source})") + f"\n{columns(lines)}"
+
+
+class Inequality(NamedTuple):
+    """One condition with its numbers: what is compared, the two sides and what is asked of them, and the rest.
+
+    ``intervals`` are those of 95 %; "" where both sides are exact. ``missing``: what was not measured; there are no
+    numbers then.
+    """
+
+    what: str
+    numbers: str
+    intervals: str
+    seeds: str
+    missing: str
+    verdict: ClaimVerdict
+    part: str
+
+    def __str__(self) -> str:
+        part = f"{self.part}: " if self.part else ""
+        more = "; ".join(filter(None, (self.intervals, self.seeds)))
+        return f"{part}{self.what}: {self.numbers or self.missing}" + (f" ({more})" if more else "")
+
+
+def inequality(table: Table, judged: Judged) -> Inequality:
+    """A judged condition of one of the table's claims, in words."""
+    condition, left, right = judged.condition, judged.left, judged.right
+    what = subject(table, condition)
+    if left is None or right is None:
+        cells = (key.partition("/") for key in judged.missing)
+        names = ", ".join(f"{_column(table, column)} of {_row(table, row)}" for row, _, column in cells)
+        return Inequality(what, "", "", "", f"not measured: {names}", judged.verdict, judged.part)
+    column = table.columns.get(condition.left.partition("/")[2])
+    unit = column.unit if column else ""
+    exact = isinstance(condition.right, float)
+    size = min(abs(left[1]), abs(condition.margin + right[1] * condition.factor) if exact else abs(right[1]))
+    scale = 1000 if unit in LARGER and size >= 1000 else 1
+    unit = LARGER[unit] if scale > 1 else unit
+    ours, theirs = ([side / scale for side in ends] for ends in (left, right))
+    digits = _digits(condition, left, right, scale)
+    asked = demand(condition, unit, scale)
+    sides = [_of_unit(ours[1], digits, unit)] + ([] if exact else [_of_unit(theirs[1], digits, unit)])
+    ends = [_interval(side, digits) for side in ((ours,) if exact else (ours, theirs))]
+    known = " against ".join(end or "exact" for end in ends) if any(ends) else ""
+    intervals = f"95 %: {known}" if known else ""
+    numbers = " against ".join(sides) + f", {asked}"
+    return Inequality(what, numbers, intervals, judged.seeds, "", judged.verdict, judged.part)
+
+
+def subject(table: Table, condition: Condition) -> str:
+    """What a condition compares, by the titles of its cells' columns and rows."""
+    row, _, column = condition.left.partition("/")
+    if not isinstance(condition.right, str):
+        return f"{_column(table, column)}, {_row(table, row)}"
+    other, _, second = condition.right.partition("/")
+    if second == column:
+        return f"{_column(table, column)}, {_row(table, row)} against {_row(table, other)}"
+    return f"{_column(table, column)}, {_row(table, row)}, against {_column(table, second)}, {_row(table, other)}"
+
+
+def demand(condition: Condition, unit: str, scale: float = 1) -> str:
+    """What a condition asks of its left side: "at least 8 times", "at most 47.8 % of it", "below 2 s"."""
+    factor, margin = condition.factor, condition.margin / scale
+    if not isinstance(condition.right, str):
+        bound = condition.right * factor / scale + margin
+        return f"{OF_A_NUMBER[condition.op]} {_plain(bound)} {unit}".strip()
+    if factor == 1 and not margin:
+        return OF_A_CELL[condition.op]
+    times = f"{_plain(factor)} times" if abs(factor) >= 1 else f"{_plain(100 * factor)} % of it"
+    times = "it" if factor == 1 else times
+    sign = "" if not margin else f" {'+' if margin > 0 else MINUS} {f'{_plain(abs(margin))} {unit}'.strip()}"
+    return f"{OF_A_NUMBER[condition.op]} {times}{sign}"
+
+
+def _digits(condition: Condition, left: Ends, right: Ends, scale: float) -> int:
+    """The fewest significant digits, three or more, at which rounded numbers decide the condition as exact ones do.
+
+    Beside a bound they have as many decimals as it.
+    """
+
+    def said(digits: int | None) -> ClaimVerdict:
+        points = [side[1] / scale for side in (left, right)]
+        if digits is not None:
+            points = [round(point, decimals(point, digits)) for point in points]
+        sides = [(point * scale,) * 3 for point in points]
+        return condition.judge(sides[0], right if isinstance(condition.right, float) else sides[1])
+
+    exact, least = said(None), 0
+    if isinstance(condition.right, float):
+        least = len(_plain(right[1] * condition.factor / scale + condition.margin / scale).partition(".")[2])
+    enough = (n for n in range(3, 8) if said(n) is exact and decimals(left[1] / scale, n) >= least)
+    return next(enough, 8)
+
+
+def _of_unit(value: float, digits: int, unit: str) -> str:
+    return f"{number(value, digits)} {unit}".strip()
+
+
+def _interval(side: list[float], digits: int) -> str:
+    low, _, high = side
+    return "" if low == high else f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.6g}".replace("-", MINUS)
+
+
+def _column(table: Table, name: str) -> str:
+    return _cut(table.columns[name].title if name in table.columns else name, TITLE)
+
+
+def _row(table: Table, name: str) -> str:
+    return _cut(table.rows.get(name, name), ROW)
+
+
+def row_titles(table: Table) -> dict[str, str]:
+    """The rows' titles for figures and sentences, by row: without what stands in brackets or after a colon."""
+    return {row: _row(table, row) for row in table.rows}
+
+
+def _cut(text: str, most: int) -> str:
+    """A title up to its first bracket or colon where it is long, and never longer than ``most``."""
+    for end in (" (", ": "):
+        if len(text) > most:
+            text = text.partition(end)[0]
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"

@@ -66,7 +66,10 @@ def test_numbers_stand_to_the_right_with_one_kind_of_minus() -> None:
     }
     assert len(ends) == 1
     assert columns([("a", "b"), ("-", "–"), ("x", "-3.5")]).split("\n")[1:] == ["  -     –", "  x  −3.5"]
-    assert console.minus("[-0.5, .25] -.5 of 1-ddim/fid-50") == "[−0.5, .25] −.5 of 1-ddim/fid-50"
+    assert columns([("a", "b"), ("x", "[-0.5, 1.25]"), ("y", "[2, 3]")]).split("\n")[1:] == [
+        "  x  [−0.5, 1.25]",
+        "  y        [2, 3]",
+    ]
 
 
 @pytest.mark.parametrize("wide", [80, 120])

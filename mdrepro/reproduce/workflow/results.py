@@ -33,14 +33,16 @@ def judged(table: Table, tier: Tier, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def judged_claims(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Every claim of the table with its verdict on ``rows`` and the numbers behind it.
-
-    Rows of tables of quality that do not say how many training seeds they rest on rest on one.
-    """
-    trained = {"seeds": 1} if any(run.networks for run in table.tiers.values()) else {}
-    rows = [trained | row for row in rows]
+    """Every claim of the table with its verdict on ``rows`` and the numbers behind it."""
+    rows = with_seeds(table, rows)
     judged = ((claim.id, *ledger.judge_claim(claim, rows, table.on_pictures)) for claim in table.claims)
     return [{"id": name, "verdict": verdict.value, "numbers": numbers} for name, verdict, numbers in judged]
+
+
+def with_seeds(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows; those of tables of quality that do not say on how many training seeds they rest: on one."""
+    trained = {"seeds": 1} if any(run.networks for run in table.tiers.values()) else {}
+    return [trained | row for row in rows]
 
 
 def seal(result: Result) -> Result:
