@@ -3,6 +3,7 @@
 Matplotlib and seaborn are imported when a figure is drawn.
 """
 
+import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,11 @@ STYLE = {"grid.color": "0.92", "axes.edgecolor": "0.6", "figure.dpi": 100}
 LABEL_OFFSETS = (
     *((7, 0), (-7, 0), (0, 6), (0, -6), (6, 6), (6, -6), (-6, 6), (-6, -6)),
     *((6, 16), (6, -16), (-6, 16), (-6, -16), (0, 18), (0, -18)),
+    *((24, 18), (24, -18), (-24, 18), (-24, -18), (0, 30), (0, -30), (34, 30), (34, -30), (-34, 30), (-34, -30)),
+    *((0, 44), (0, -44), (52, 44), (52, -44), (-52, 44), (-52, -44)),
 )
-"""Where a point's name may stand, in points (1/72 inch) from it, the best first."""
+"""Where a point's name may stand, in points (1/72 inch) from it, the best first; beyond `FAR` on a thin line."""
+FAR = 20
 
 
 @contextmanager
@@ -72,16 +76,27 @@ def title(axis: "Axes", text: str) -> None:
 
 
 def estimate(
-    axis: "Axes", position: float, measured: Estimate, *, colour: Any, along: Along = "y", marker: str = "o"
+    axis: "Axes",
+    position: float,
+    measured: Estimate,
+    *,
+    colour: Any,
+    along: Along = "y",
+    marker: str = "o",
+    hollow: bool = False,
 ) -> None:
-    """A measured value at ``position`` of the other axis, with its interval where it has one; nothing for None."""
+    """A measured value at ``position`` of the other axis, with its interval where it has one; nothing for None.
+
+    ``hollow``: what rests on less than the others, such as fewer training seeds.
+    """
     value, low, high = measured
     if value is None:
         return
     spread = None if low is None or high is None else [[value - low], [high - value]]
     point = (position, value) if along == "y" else (value, position)
     error: dict[str, Any] = {f"{along}err": spread}
-    axis.errorbar(*point, **error, fmt=marker, color=colour, capsize=3, mec="white", mew=0.7, ms=7)
+    face: dict[str, Any] = {"mfc": "white", "mec": colour, "mew": 1.5} if hollow else {"mec": "white", "mew": 0.7}
+    axis.errorbar(*point, **error, fmt=marker, color=colour, capsize=3, ms=7, **face)
 
 
 def annotate(
@@ -102,28 +117,44 @@ def _alignment(right: float, up: float) -> dict[str, str]:
     }
 
 
-def label_points(axis: "Axes", labels: Sequence[tuple[str, tuple[float, float], Any]]) -> None:
+def label_points(
+    axis: "Axes",
+    labels: Sequence[tuple[str, tuple[float, float], Any]],
+    *,
+    avoid: Sequence[tuple[float, float]] = (),
+    **options: Any,
+) -> None:
     """Write each point's name beside it, at the first place where it meets no point, no name, no legend, no border.
 
     The axis is finished but for the names: its limits stay. ``labels``: name, point in data, and colour of each.
+    ``avoid``: further points, without names. ``options``: of matplotlib's ``Text``.
     """
     from matplotlib.patheffects import withStroke
+    from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
     axis.figure.canvas.draw()  # fixes the layout, so that labels can be placed in pixels
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in axis.transData.transform([at for _, at, _ in labels])]
+    points = axis.transData.transform([*(at for _, at, _ in labels), *avoid])
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in points]
     if legend := axis.get_legend():
         taken.append(legend.get_window_extent())
     for name, point, colour in labels:
-        text = annotate(axis, name, point, (0, 0), color=colour)
-        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
-        for offset in LABEL_OFFSETS:
+        text = annotate(axis, name, point, (0, 0), color=colour, **options)
+
+        def met(offset: tuple[int, int], text: "Annotation" = text) -> int:
             text.set(position=offset, **_alignment(*offset))
             box = text.get_window_extent()
-            inside = axis.bbox.containsx(box.x0) and axis.bbox.containsx(box.x1)
-            if inside and not box.padded(2).count_overlaps(taken):
-                break
-        taken.append(box)
+            inside = all(axis.bbox.contains(*corner) for corner in ((box.x0, box.y0), (box.x1, box.y1)))
+            return int(box.padded(2).count_overlaps(taken)) + 100 * (not inside)
+
+        best = next((offset for offset in LABEL_OFFSETS if not met(offset)), None) or min(LABEL_OFFSETS, key=met)
+        text.remove()
+        line = {"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
+        far = {"arrowprops": line} if math.hypot(*best) >= FAR else {}
+        text = annotate(axis, name, point, best, color=colour, **options, **far)
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+        text.get_window_extent()  # moves it to its place
+        taken.append(Text.get_window_extent(text))  # without its line
 
 
 def apart(positions: Sequence[float], gap: float) -> list[float]:
@@ -165,11 +196,12 @@ def image_grid(
                 axis.set(xticks=[], yticks=[])
                 axis.spines[:].set_visible(bool(framed and framed[name][column]))
                 axis.spines[:].set(color=ORANGE, linewidth=2.5)
-            there[0].set_ylabel(_wrapped(name), rotation=0, ha="right", va="center", fontsize=11)
+            there[0].set_ylabel(wrapped(name), rotation=0, ha="right", va="center", fontsize=11)
         for axis, caption in zip(axes, captions, strict=False):
-            axis.set_title(_wrapped(caption), fontsize=7)
+            axis.set_title(wrapped(caption), fontsize=7)
     return drawn
 
 
-def _wrapped(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, 22)).replace("$", r"\$")
+def wrapped(text: str, width: int = 22) -> str:
+    """A text in lines of so many characters, with nothing in it that matplotlib would read as a formula."""
+    return "\n".join(textwrap.wrap(text, width)).replace("$", r"\$")

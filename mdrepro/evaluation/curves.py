@@ -19,6 +19,7 @@ from mdrepro.evaluation.protocol import Evaluation, Replicas, Scored
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.image.statistics import Array
 from mdrepro.metrics.jackknife import Estimate
+from mdrepro.papers import ledger
 from mdrepro.papers.schema import Derived
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Curve(Generic[Scored]):
 class Levels:
     """FID and CLIP score of a curve's points on n captions, as measured and without each group: (seeds, 1 + G, scales).
 
-    ``protocol``: how FID was measured.
+    ``protocol``: how FID was measured; ``column``: the column that it is, as the tables name it.
     """
 
     description: str
@@ -74,6 +75,7 @@ class Levels:
     fid: Array
     clip: Array
     protocol: str = ""
+    column: str = "fid"
 
 
 def levels(curves: Mapping[Key, Curve[Scored]], scored: Evaluation[Scored]) -> dict[Key, Levels]:
@@ -96,7 +98,8 @@ def levels(curves: Mapping[Key, Curve[Scored]], scored: Evaluation[Scored]) -> d
                 np.stack([estimators.estimate(one, point).values for point in curve.points], axis=-1)
                 for one in (fid, clip)
             ]
-            measured[id(curve)] = Levels(curve.description, curve.scales, n, both[0], both[1], fid.protocol)
+            more = fid.protocol, scored.distance
+            measured[id(curve)] = Levels(curve.description, curve.scales, n, both[0], both[1], *more)
     return {name: measured[id(curve)] for name, curve in curves.items()}
 
 
@@ -181,21 +184,38 @@ def rows(panel: Mapping[str, Levels], scored: Evaluation[Scored], controls: Mapp
     return cells
 
 
-def draw(axis: "Axes", panel: Mapping[str, Levels], title: str, label: str = "[shapes]") -> None:
-    """The curves of a panel as in the paper: FID over CLIP score, one point per guidance scale."""
+def draw(
+    axis: "Axes",
+    panel: Mapping[str, Levels],
+    title: str,
+    label: str = "[shapes]",
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """The curves of a panel as in the paper: distance over CLIP score, one point per guidance scale.
+
+    Curves of fewer training seeds than the others' are dashed and say so. ``names``: of the curves, by row.
+    """
     import seaborn as sns
 
     colours = sns.color_palette("colorblind", len(panel))
+    fewer, labels, points = estimators.fewer_seeds({row: len(one.fid) for row, one in panel.items()}), [], []
     for colour, (row, one) in zip(colours, panel.items(), strict=True):
         clip, fid = (values[:, 0].mean(axis=0) for values in (one.clip, one.fid))
-        axis.plot(clip, fid, marker="o", markersize=3.5, linewidth=1.4, color=colour, label=row)
-        for index in (0, -1):
-            point = (clip[index], fid[index])
-            plotting.annotate(axis, f"{one.scales[index]:g}", point, (3, 3), fontsize=7, color=colour)
+        style = {"linestyle": "--" if fewer[row] else "-", "label": (names or {}).get(row, row) + fewer[row]}
+        axis.plot(clip, fid, marker="o", markersize=3.5, linewidth=1.4, color=colour, **style)
+        points += list(zip(clip, fid, strict=True))
+        labels += [(f"{one.scales[index]:g}", (clip[index], fid[index]), colour) for index in (0, -1)]
     plotting.title(axis, title)
     axis.locator_params(axis="x", nbins=5)
-    axis.set(xlabel=f"CLIP score{label}", ylabel=f"FID{label}")
+    distance = _title(next(iter(panel.values())).column)
+    axis.set(xlabel=f"CLIP score{label}, higher is better", ylabel=f"{distance}, lower is better")
     axis.legend(fontsize=7, frameon=False)
+    plotting.label_points(axis, labels, avoid=points, fontsize=7)
+
+
+def _title(column: str) -> str:
+    """The title that the papers' tables give a column."""
+    return next(table.columns[column].title for table in ledger.tables().values() if column in table.columns)
 
 
 def _listed(scales: Sequence[float]) -> str:

@@ -30,6 +30,15 @@ def over(seeds: int) -> str:
     return f"95 % interval over {named.get(seeds, f'{seeds} training seeds and captions')}"
 
 
+def fewer_seeds(counts: Mapping[str, int]) -> dict[str, str]:
+    """What follows the names in figures, by row: of how many training seeds, where others rest on more; else "".
+
+    ``counts``: training seeds by row; 0 where no network was trained.
+    """
+    most = max(counts.values(), default=0)
+    return {row: f" ({n} training seed{'s' * (n > 1)})" if 0 < n < most else "" for row, n in counts.items()}
+
+
 def rows(table: Table, measured: Mapping[str, Replicas[Scored]], scored: Evaluation[Scored]) -> list[Row]:
     """All cells of a table that follow from images alone: of each row, and derived ones of two rows.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from mdrepro.core import plotting
 
@@ -34,6 +35,22 @@ def test_labels_meet_neither_each_other_nor_points_nor_the_legend():
     assert not [box for box in boxes if box.overlaps(axis.get_legend().get_window_extent())]
 
 
+def test_names_in_a_crowd_meet_nothing_and_stay_inside():
+    points = [(1 + 0.004 * i, 1 + 0.003 * (i % 3)) for i in range(10)]
+    with plotting.figure(size=(6, 4)) as (drawn, (axis,)):
+        axis.plot(*zip(*points, (0, 0), (2, 2), strict=True), "o")
+        labels = [(f"network {i}", point, "black") for i, point in enumerate(points)]
+        plotting.label_points(axis, labels, avoid=[(0, 0), (2, 2)], fontsize=7)
+        drawn.canvas.draw()
+        boxes = [Text.get_window_extent(text) for text in axis.texts]
+        assert [text.get_text() for text in axis.texts] == [name for name, *_ in labels]
+        assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+        assert all(axis.bbox.contains(box.x0, box.y0) and axis.bbox.contains(box.x1, box.y1) for box in boxes)
+        far = [text for text in axis.texts if np.hypot(*text.get_position()) >= plotting.FAR]
+        assert far
+        assert all((text.arrow_patch is not None) == (text in far) for text in axis.texts)
+
+
 def test_figures_are_closed_also_after_an_error():
     before = plt.get_fignums()
     scattered()
@@ -56,6 +73,14 @@ def test_an_estimate_has_the_ends_that_it_was_given():
     (bar,) = axis.collections
     np.testing.assert_allclose(bar.get_segments(), [[[1.5, 3.0], [4.0, 3.0]]])
     assert len(axis.containers) == 2
+
+
+def test_a_hollow_estimate_has_a_white_face():
+    with plotting.figure(size=(2, 2)) as (_, (axis,)):
+        for place, hollow in enumerate((False, True)):
+            plotting.estimate(axis, place, (2.0, 1.5, 4.0), colour="black", hollow=hollow)
+    faces = [container[0].get_markerfacecolor() for container in axis.containers]
+    assert faces == ["black", "white"]
 
 
 def test_a_grid_shows_each_image_at_its_row_and_caption():

@@ -1,5 +1,7 @@
 """FID-CLIP curves: values at a common point against curves drawn by hand and a dense walk along them, and pairing."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mdrepro.core import plotting
 from mdrepro.core.errors import BadInput
 from mdrepro.data.shapes import Shapes, render
 from mdrepro.evaluation import curves
@@ -210,3 +213,24 @@ def test_all_points_of_a_curve_begin_with_the_same_noise(monkeypatch: pytest.Mon
         (3.0, 7, 4, "ddim"),
     ]
     assert calls[0] == calls[1]
+
+
+def test_a_panel_names_its_distance_as_the_tables_do_and_marks_fewer_seeds() -> None:
+    fids = {"fig6a-direct": [3.0, 2.0, 2.5], "fig6a-progressive": [3.05, 2.02, 2.55]}
+    panel = {row: replace(drawn(fid, [0.2, 0.3, 0.4]), column="distance_shapes") for row, fid in fids.items()}
+    three = panel["fig6a-direct"]
+    panel["fig6a-direct"] = replace(three, fid=np.repeat(three.fid, 3, axis=0), clip=np.repeat(three.clip, 3, axis=0))
+    names = {"fig6a-direct": "16 to 8 steps", "fig6a-progressive": "a chain"}
+    with plotting.figure(size=(4, 3.5)) as (figure, (axis,)):
+        curves.draw(axis, panel, "Fig. 6a", names=names)
+        figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in axis.texts]
+    assert axis.get_ylabel() == "Paired distance[shapes], lower is better"
+    assert axis.get_xlabel() == "CLIP score[shapes], higher is better"
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["16 to 8 steps", "a chain (1 training seed)"]
+    assert [line.get_linestyle() for line in axis.lines] == ["-", "--"]
+    assert [text.get_text() for text in axis.texts] == ["1", "3", "1", "3"]
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    with plotting.figure(size=(4, 3.5)) as (_, (axis,)):
+        curves.draw(axis, {"a": replace(three, column="fid"), "b": replace(three, column="fid")}, "Fig. 4", "")
+    assert axis.get_ylabel() == "FID, lower is better"

@@ -147,8 +147,8 @@ def figure(changes: Sequence[Change]) -> Figure:
     names = [f"{change.rule.upper()[:2]}  {RULES[change.rule].title}" for change in changes]
     colours = [plotting.RED if RULES[change.rule].adopted else plotting.GREY for change in changes]
     panels = {
-        "params_change": ("Parameters", [change.params for change in changes]),
-        "compute_change": ("Multiply-accumulates", [change.macs for change in changes]),
+        "params_change": ("Parameters: left saves", [change.params for change in changes]),
+        "compute_change": ("Multiply-accumulates: left saves", [change.macs for change in changes]),
     }
     with plotting.figure(1, 2, size=(9, 1.3 + 0.36 * len(changes)), grid="x", sharey=True) as (drawn, axes):
         for axis, (column, (title, values)) in zip(axes, panels.items(), strict=True):

@@ -34,7 +34,7 @@ LEFT_OUT: Mapping[str, str] = {
     "c1-large-kernels": "nothing to act on at this size: the levels with separable convolutions have 4 x 4 and "
     "2 x 2 latent pixels, and a kernel of 7 or 9 covers all of them"
 }
-SHOWN = (("fid_shapes", "FID[shapes], lower is better"), ("clip_shapes", "CLIP score[shapes]"))
+SHOWN = (("fid_shapes", "FID[shapes], lower is better"), ("clip_shapes", "CLIP score[shapes], higher is better"))
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,17 @@ def figure(cells: Sequence[Row]) -> Figure:
             points = {cell.row: cell for cell in cells if cell.column == column and cell.row in cost}
             ordered = sorted(points.values(), key=lambda cell: cell.value or 0.0)
             ends = [end for cell in ordered for end in (cell.ci_low, cell.ci_high) if end is not None]
+            fewer = estimators.fewer_seeds({cell.row: len(cell.by_seed) for cell in ordered})
             gap = (max(ends) - min(ends)) / 16
             for cell, label in zip(ordered, plotting.apart([cell.value or 0.0 for cell in ordered], gap), strict=True):
                 row, x = cell.row, cost[cell.row]
                 colour = plotting.BLUE if row == BASE else plotting.ORANGE if row in NOT_ADOPTED else "0.35"
-                plotting.estimate(axis, x, (cell.value, cell.ci_low, cell.ci_high), colour=colour)
+                spread, hollow = (cell.value, cell.ci_low, cell.ci_high), bool(fewer[row])
+                plotting.estimate(axis, x, spread, colour=colour, hollow=hollow)
                 line = {"arrowstyle": "-", "color": "0.75", "lw": 0.6, "relpos": (0, 0.5), "shrinkA": 2}
                 point = (x, cell.value or 0.0)
-                axis.annotate(TITLES[row], point, (edge, label), color=colour, va="center", arrowprops=line)
+                name = TITLES[row] + fewer[row]
+                axis.annotate(name, point, (edge, label), color=colour, va="center", arrowprops=line)
             axis.axhline(points[BASE].value or 0.0, color=plotting.BLUE, lw=0.8, alpha=0.4)
             axis.set_xlim(left - 0.06 * (right - left), edge + 0.75 * (right - left))
             axis.set_xticks([tick for tick in axis.get_xticks() if left <= tick <= right])

@@ -104,12 +104,13 @@ def curves(measured: Mapping[float, Mapping[str, Replicas[Scored]]], scored: Eva
 
 def curve_figure(curve: Curve, label: str = "[shapes]") -> Figure:
     """FID over CLIP score; each point is a guidance scale. ``label`` follows the scores' names."""
+    labels: list[tuple[str, tuple[float, float], str]] = []
     with plotting.figure(size=(6, 4.2)) as (figure, (axis,)):
         for (row, points), colour in zip(curve.items(), (plotting.BLUE, plotting.ORANGE), strict=True):
             _, clip, fid = zip(*points, strict=True)
             axis.plot(clip, fid, "o-", color=colour, label=f"{row} decoder", mec="white", ms=7)
-            for w, x, y in points:
-                plotting.annotate(axis, f"{w:g}", (x, y), (0, 6), color=colour)
-        axis.set(xlabel=f"CLIP score{label}", ylabel=f"FID{label}")
+            labels += [(f"{w:g}", (x, y), colour) for w, x, y in points]
+        axis.set(xlabel=f"CLIP score{label}, higher is better", ylabel=f"FID{label}, lower is better")
         axis.legend(frameon=False)
+        plotting.label_points(axis, labels)
     return figure

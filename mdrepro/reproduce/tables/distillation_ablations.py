@@ -11,6 +11,7 @@ from mdrepro.evaluation.experiment import Experiment
 from mdrepro.evaluation.protocol import Evaluation, Scored
 from mdrepro.evaluation.rows import Row
 from mdrepro.papers import ledger
+from mdrepro.reproduce.formatting import row_titles
 
 ANOTHER_BASE = ("fig7d-sd2-8", "fig7d-sd2-50")
 NO_BASE = "needs another base model, of another text encoder, and its students: there are no recipes of them yet"
@@ -44,10 +45,10 @@ def rows(
 
 def figure(levels: Mapping[str, Levels]) -> Figure:
     """The curves of all panels."""
-    shown = panels(levels)
+    shown, names = panels(levels), row_titles(ledger.find("snapfusion-distillation-ablations"))
     with plotting.figure(2, 4, size=(15, 7)) as (drawn, axes):
         for axis, (title, panel) in zip(axes, shown.items(), strict=False):
-            curves.draw(axis, panel, title)
+            curves.draw(axis, panel, title, names=names)
         for axis in axes[len(shown) :]:
             axis.set_visible(False)
     return drawn

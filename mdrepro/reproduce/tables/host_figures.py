@@ -51,7 +51,7 @@ def against_work(measurements: Measurements) -> Figure:
         axis.legend(loc="upper left", frameon=True, framealpha=0.9, edgecolor="0.9")
         plotting.plain_log(axis.xaxis)
         plotting.plain_log(axis.yaxis)
-        plotting.title(axis, "Time against work")
+        plotting.title(axis, "Time against work: lower is better")
         plotting.label_points(axis, labels)
     return drawn
 
@@ -83,7 +83,7 @@ def of_an_image(images: Mapping[str, Image], measurements: Measurements) -> Figu
         left.set(xlim=(0, 100), xlabel="% of one image's time")
         left.set_yticks(range(len(shown)), [image.title for image, *_ in shown])
         left.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2)
-        right.set(xscale="log", xlabel="seconds for one image")
+        right.set(xscale="log", xlabel="seconds for one image, lower is better")
         if shown:
             right.set_xlim(shown[0][2] / 1000 / 3, shown[-1][2] / 1000 * 4)
             left.invert_yaxis()

@@ -12,6 +12,7 @@ from mdrepro.evaluation.protocol import Evaluation, Replicas, Scored, caption_co
 from mdrepro.evaluation.rows import Row
 from mdrepro.metrics.jackknife import Estimate
 from mdrepro.papers import ledger
+from mdrepro.reproduce.formatting import row_titles
 
 SHOWN = (
     *("ddim-50", "ddim-8", "table2-dpm", "table2-dpm++", "table2-meng", "table2-ours", "progressive-8", "lcm-8"),
@@ -104,8 +105,8 @@ def single_points(
 
 def curves_figure(experiment: Experiment, levels: Mapping[str, Levels], label: str = "[shapes]") -> Figure:
     """The curves of each panel, side by side; ``label`` follows the scores' names."""
-    shown = panels(experiment)
+    shown, names = panels(experiment), row_titles(ledger.find(experiment.table))
     with plotting.figure(1, len(shown), size=(4.2 * len(shown), 3.6)) as (figure, axes):
         for axis, (title, panel) in zip(axes, shown.items(), strict=True):
-            curves.draw(axis, {row: levels[row] for row in panel}, title, label)
+            curves.draw(axis, {row: levels[row] for row in panel}, title, label, names)
     return figure

@@ -10,6 +10,7 @@ from mdrepro.evaluation.experiment import Experiment
 from mdrepro.evaluation.protocol import Evaluation, Replicas, Scored
 from mdrepro.evaluation.rows import Row
 from mdrepro.papers import ledger
+from mdrepro.reproduce.formatting import row_titles
 
 
 def rows(experiment: Experiment, measured: Mapping[str, Replicas[Scored]], scored: Evaluation[Scored]) -> list[Row]:
@@ -32,21 +33,24 @@ def compute(experiment: Experiment) -> list[Row]:
 
 def quality_figure(cells: Sequence[Row]) -> Figure:
     """Attribute accuracy and paired distance of each row, or CLIP score and FID, with intervals."""
-    on_scenes = (
-        ("attribute_accuracy", "attribute accuracy"),
-        ("distance_shapes", "distance to the captions' own renders"),
-    )
-    on_images = (("clip", "CLIP score"), ("fid", "FID"))
-    panels = on_scenes if any(row.column == "distance_shapes" for row in cells) else on_images
-    with plotting.figure(1, 2, size=(9, 3.2)) as (figure, axes):
-        for axis, (column, title) in zip(axes, panels, strict=True):
-            shown = [row for row in cells if row.column == column and row.value is not None]
-            for line, row in enumerate(shown):
+    table = ledger.find("mobilediffusion-steps")
+    on_scenes = any(row.column == "distance_shapes" for row in cells)
+    panels = ("attribute_accuracy", "distance_shapes") if on_scenes else ("clip", "fid")
+    names, seeds = row_titles(table), {row.row: len(row.by_seed) for row in cells if row.column == panels[1]}
+    fewer = estimators.fewer_seeds(seeds)
+    with plotting.figure(1, 2, size=(11, 4.6), sharey=True) as (figure, axes):
+        measured = [row for row in cells if row.column in panels and row.value is not None]
+        lines = {name: line for line, name in enumerate(dict.fromkeys(row.row for row in measured))}
+        for axis, column in zip(axes, panels, strict=True):
+            for row in (row for row in measured if row.column == column):
                 colour = plotting.BLUE if row.row in ("50", "8", "1") else plotting.GREY
-                plotting.estimate(axis, line, (row.value, row.ci_low, row.ci_high), colour=colour, along="x")
-            axis.set_yticks(range(len(shown)), [row.row for row in shown])
-            axis.set_xlabel(title)
-            axis.invert_yaxis()
+                spread, hollow = (row.value, row.ci_low, row.ci_high), bool(fewer.get(row.row))
+                plotting.estimate(axis, lines[row.row], spread, colour=colour, along="x", hollow=hollow)
+            spec = table.columns[column]
+            plotting.title(axis, f"{spec.title}: {spec.better} is better")
+        texts = [plotting.wrapped(names[row] + fewer.get(row, ""), 40) for row in lines]
+        axes[0].set_yticks(list(lines.values()), texts)
+        axes[0].invert_yaxis()
         axes[1].set_xscale("log")
         plotting.plain_log(axes[1].xaxis)
     return figure

@@ -68,7 +68,7 @@ def protocol(preset: Preset, resolution: int) -> str:
 
 def figure(costs: Sequence[Cost]) -> Figure:
     """MACs against parameters: denoisers left, image decoders right, the two papers' networks in colour."""
-    panels = {"denoiser": "Denoiser, one evaluation", "decoder": "Image decoder, one image"}
+    panels = {"denoiser": "Denoiser, one evaluation: lower is better", "decoder": "Image decoder: lower is better"}
     with plotting.figure(1, 2, size=(9, 4.6), width_ratios=[4, 3]) as (drawn, axes):
         for axis, (kind, title) in zip(axes, panels.items(), strict=True):
             shown = [cost for cost in costs if presets.get(cost.model).kind == kind]

@@ -85,7 +85,20 @@ def test_the_grid_frames_what_is_wrong(measured: dict[str, tuple[SceneImages]], 
     figure = scored(scenes=scenes).grid(measured, 4)
     framed = [[axis.spines["left"].get_visible() for axis in figure.axes[i * 4 : i * 4 + 4]] for i in range(4)]
     assert framed == [[False] * 4, [True, False, False, False], [True, True, False, False], [True, True, True, False]]
-    assert len(steps.quality_figure(rows).axes) == 2
+
+
+def test_the_figure_names_its_rows_and_the_better_direction_and_marks_fewer_seeds(rows: list[Row]) -> None:
+    seeds = {"50": 3, "8": 3, "1": 3, "8-ddim": 1}
+    cells = [replace(row, by_seed=(row.value or 0.0,) * seeds.get(row.row, 3)) for row in rows]
+    left, right = steps.quality_figure(cells).axes
+    titles = [axis.get_title("left") for axis in (left, right)]
+    assert titles == ["Attribute accuracy: higher is better", "Paired distance[shapes]: lower is better"]
+    names = [label.get_text().replace("\n", " ") for label in left.get_yticklabels()]
+    assert "the undistilled model at 8 DDIM steps (1 training seed)" in names
+    assert "MobileDiffusion, 50 DDIM steps" in names
+    assert not set(names) & set(ledger.find(NAME).rows)
+    white = [container[0].get_markerfacecolor() == "white" for container in left.containers]
+    assert sum(white) == 1
 
 
 def test_compute_is_evaluations_times_branches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
