@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mdrepro.cli import audit, cost, evaluate, export, latency, tables, training
+from mdrepro.cli import audit, cost, evaluate, export, export_table, latency, tables, training
 from mdrepro.core import faults
 from mdrepro.core.errors import BadInput, NotAttempted
 
@@ -24,6 +24,7 @@ app.command("list")(tables.list_tables)
 app.command("show")(tables.show)
 app.command("reproduce")(tables.reproduce)
 app.command("report")(tables.build_report)
+app.command("export-table")(export_table.export_table)
 app.command("publish")(tables.publish)
 app.command("verify")(tables.verify)
 app.command("doctor")(tables.doctor)

@@ -19,7 +19,7 @@ table's name and a colon before it."""
 
 
 class ClaimVerdict(enum.StrEnum):
-    """What measured numbers say about a claim; `mdrepro.reproduce.report.views.CLAIM_VERDICTS` explains each."""
+    """What measured numbers say about a claim; `mdrepro.reproduce.report.legend.CLAIM_VERDICTS` explains each."""
 
     HOLDS = "holds"
     BY_CONSTRUCTION = "by construction"

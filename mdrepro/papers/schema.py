@@ -24,7 +24,7 @@ PUBLISHED = "sd15"
 
 
 class Verdict(enum.StrEnum):
-    """What a measured number says about the paper's cell; `mdrepro.reproduce.report.views.VERDICTS` explains each."""
+    """What a measured number says about the paper's cell; `mdrepro.reproduce.report.legend.VERDICTS` explains each."""
 
     REPRODUCED = "reproduced"
     BY_CONSTRUCTION = "by construction"

@@ -13,15 +13,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, write_json
 from mdrepro.core.paths import published, relative, runs
 from mdrepro.core.provenance import installed
 from mdrepro.papers import ledger, underspecified, unmeasured
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
-from mdrepro.reproduce import audit
-from mdrepro.reproduce.report import api, views
-from mdrepro.reproduce.report.render import SITE, sphinx
+from mdrepro.reproduce import audit, export_table
+from mdrepro.reproduce.formatting import demand, subject
+from mdrepro.reproduce.report import api, legend, views
+from mdrepro.reproduce.report.captions import caption
+from mdrepro.reproduce.report.render import SITE, bibtex, plain, prose, sphinx
 from mdrepro.reproduce.report.views import RunView
 from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes
 
@@ -29,6 +33,10 @@ STAMP = "report.json"  # inside a built report: the hashes of everything that it
 NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb"}
 RULES = "=-^"
 UNDERSPECIFIED, AUDIT, UNMEASURED = "underspecified", "audit", "unmeasured"
+READING, CITING = "reading", "citing"
+CITATION = Path(__file__).resolve().parents[3] / "CITATION.cff"  # of a checkout; packages lack it
+FIGURES = re.compile(r"figures=\{(.*?)\}")  # recorded ones, by their names, in a notebook's code
+CONTENTS = 3  # headings from which a page begins with a list of them
 
 
 def build(out: Path | None = None, *, tier: str | None = None, strict: bool = False) -> Path:
@@ -81,11 +89,13 @@ def _inputs(tiers: tuple[Tier, ...]) -> Fingerprint:
     shown = [folder / name for folder in complete for name in ("result.json", "result.csv", "notebook.ipynb")]
     shown += [path for folder in complete for path in folder.glob("figures/*")]
     shown += [path for tier in tiers for path in published(tier).rglob("*") if path.suffix != ".safetensors"]
-    code = [*SITE.rglob("*.*"), *home.glob("*.py"), home.parent / "workflow" / "results.py"]
-    papers = [path for path in home.parents[1].glob("papers/*") if path.suffix in (".py", ".yaml")]
+    code = [*SITE.rglob("*.*"), *home.glob("*.py"), home.parent / "formatting.py", home.parent / "export_table.py"]
+    code.append(home.parent / "workflow" / "results.py")
+    papers = sorted(path for path in home.parents[1].glob("papers/*") if path.suffix in (".py", ".yaml"))
+    papers += [path for path in (underspecified.FILE, CITATION) if path.is_file()]
     return {
         "result": {relative(path): sha256(path) for path in sorted(shown) if path.is_file()},
-        "papers": {path.name: sha256(path) for path in (*sorted(papers), underspecified.FILE)},
+        "papers": {path.name: sha256(path) for path in papers},
         "report code": {path.name: sha256(path) for path in sorted(code) if path.is_file()},
         "package code": {"api": api.code_hash()},
         "version": dict.fromkeys(NEEDS.values()) | installed(NEEDS.values()),
@@ -125,9 +135,12 @@ class _Sources:
         self.templates = jinja2.Environment(
             loader=loader, undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
-        self.templates.filters |= {"portable": views.portable, "tolerance": views.tolerance}
-        self.templates.globals |= {"glyphs": views.GLYPHS, "tags": views.TAGS}
-        self.templates.globals |= {"verdicts": views.VERDICTS, "claim_verdicts": views.CLAIM_VERDICTS}
+        filters = {"portable": views.portable, "tolerance": views.tolerance, "prose": prose, "plain": plain}
+        filters |= {"caption": caption, "subject": lambda condition, table: subject(table, condition)}
+        filters |= {"demand": lambda condition, table: demand(condition, views.unit(table, condition.left))}
+        self.templates.filters |= filters
+        self.templates.globals |= {"glyphs": legend.GLYPHS, "tags": legend.TAGS}
+        self.templates.globals |= {"verdicts": legend.VERDICTS, "claim_verdicts": legend.CLAIM_VERDICTS}
         tables = {table.id: table for paper in self.papers.values() for table in paper.tables}
         self.seen = {
             name: [view for tier in tiers if (view := views.run_view(table, tier))] for name, table in tables.items()
@@ -144,6 +157,8 @@ class _Sources:
         self._underspecified()
         self._audit()
         self._unmeasured()
+        self._reading()
+        self._citing()
         self._overview()
 
     def _part(self, heading: str, level: int, template: str, **values: object) -> Part:
@@ -152,10 +167,19 @@ class _Sources:
     def _page(self, name: str, title: str, parts: list[Part], tail: str = "") -> None:
         """Write one page: real headings (for search and navigation) around HTML that the templates made."""
         lines = [":hide-toc:", "", _rst(title), RULES[0] * 2 * (len(title) + 9), ""]
+        entries: list[tuple[str, str, list[tuple[str, str]]]] = []
+        for index, (heading, level, _) in enumerate(parts):
+            if heading and level > 1 and entries:
+                entries[-1][2].append((f"part-{index}", heading))
+            elif heading:
+                entries.append((f"part-{index}", heading, []))
+        long = len(entries) + sum(len(below) for *_, below in entries) >= CONTENTS
+        contents = self._part("", 1, "contents", entries=entries)[2] if long else ""
         for index, (heading, level, body) in enumerate(parts):
             fragment = f"fragments/{name.replace('/', '-')}-{index}.html"
-            self.texts[fragment] = body
+            self.texts[fragment] = body + contents if index == 0 else body
             if heading:
+                lines += [".. raw:: html", "", f'   <span id="part-{index}"></span>', ""]
                 lines += [_rst(heading), RULES[level] * 2 * (len(heading) + 9), ""]
             lines += [".. raw:: html", f"   :file: {'../' * name.count('/')}{fragment}", ""]
         self.texts[f"{name}.rst"] = "\n".join([*lines, tail])
@@ -185,11 +209,31 @@ class _Sources:
                 parts.append(self._part(table.title, 1, "unmeasured", table=table.id, gaps=gaps))
         self._page(UNMEASURED, "What is measured at no tier", parts)
 
+    def _reading(self) -> None:
+        """How verdicts are to be read, by the first reproduced cell and the first claim that holds."""
+        every = [view for each in self.seen.values() for view in each]
+        cells = (
+            {"view": cell, "row": view.table.rows[row], "column": view.table.columns[name]}
+            for view in every
+            for row, line in view.cells.items()
+            for name, cell in line.items()
+            if cell.verdict == "reproduced"
+        )
+        claims = (claim for view in every for claim in view.claims if claim.verdict == "holds")
+        values = {"cell": next(cells, None), "claim": next(claims, None)}
+        parts = [self._part("", 1, "reading", **values), self._part("All verdicts and marks", 1, "legend", up="")]
+        self._page(READING, "How to read a verdict", parts)
+
+    def _citing(self) -> None:
+        if CITATION.is_file():
+            citation = yaml.safe_load(CITATION.read_text(encoding="utf-8"))
+            self._page(CITING, "How to cite", [self._part("", 1, "citing", bibtex=bibtex(citation))])
+
     def _overview(self) -> None:
         every = [view for each in self.seen.values() for view in each]
         totals = sum((Counter(view.counts) for view in every), Counter[str]())
         claims = Counter(claim.verdict for view in every for claim in view.claims)
-        values = {"papers": self.papers, "up": ""}
+        values = {"papers": self.papers, "up": "", "citing": f"{CITING}.rst" in self.texts}
         planned: dict[str, list[Table]] = {}
         parts = [self._part("", 1, "overview", every=every, totals=totals, claims=claims, **values)]
         for paper in self.papers.values():
@@ -197,12 +241,13 @@ class _Sources:
             planned[paper.id] = [table for table in paper.tables if table.id not in self.shown]
             parts.append(self._part(_short(paper), 1, "cards", paper=paper, tables=mine, seen=self.seen, up=""))
         parts.append(self._part("Planned", 1, "planned", planned=planned, **values))
-        parts.append(self._part("How to read this", 1, "legend", up=""))
         data = {f"papers/{name}": _short(paper) for name, paper in self.papers.items()}
         executed = [view for view in every if _notebook(view)]
         notebooks = {f"notebooks/{each.tier}/{each.table.id}": f"{each.table.title} ({each.tier})" for each in executed}
         tail = _toctree("Tables", {f"tables/{name}": table.title for name, table in self.shown.items()})
         data |= {UNDERSPECIFIED: "What the papers leave out", AUDIT: "The claims, audited"}
+        about = {READING: "How to read a verdict", CITING: "How to cite"}
+        tail = _toctree("About", {name: text for name, text in about.items() if f"{name}.rst" in self.texts}) + tail
         tail += _toctree("The papers as data", data | {UNMEASURED: "What is measured at no tier"})
         tail += _toctree("Executed notebooks", notebooks)
         self._page("index", "mdrepro: the tables of MobileDiffusion and SnapFusion, reproduced", parts, tail)
@@ -223,7 +268,15 @@ class _Sources:
         self._page(f"tables/{table.id}", table.title, parts)
 
     def _copy(self, view: RunView) -> None:
-        """Copy a run's files into the site, and its notebook, with a banner that leads back, among the sources."""
+        """Copy a run's files into the site, and its notebook, with a banner that leads back, among the sources.
+
+        Beside them the table as LaTeX and Markdown.
+        """
+        for form, ending in export_table.ENDINGS.items():
+            if form != "csv":
+                place = self.site / "files" / view.slug / view.table.id / f"table.{ending}"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_text(export_table.export(view.table, view.result, form), encoding="utf-8")
         for place, path in _raw(view).items():
             target = self.site / "files" / view.slug / view.table.id / place
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -265,6 +318,13 @@ def _rendered(notebook: dict[str, Any], view: RunView) -> dict[str, Any]:
     if cells and cells[0]["cell_type"] == "markdown" and "".join(cells[0]["source"]).startswith("# "):
         head = cells.pop(0)
     notebook["cells"] = [head, below, *cells]
+    sources = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    stems = {variable: stem for stem, variable in re.findall(r'"(\w+)": (\w+)', "".join(FIGURES.findall(sources)))}
     for index, cell in enumerate(notebook["cells"]):
         cell.setdefault("id", f"cell-{index}")
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", ())):
+            last = "".join(cell["source"]).strip().rpartition("\n")[2]
+            words = caption(view.table, stems.get(last, f"output of cell {index}"))
+            alternative = {"image": {"alt": words.alternative}, "figure": {"caption": words.text}}
+            cell["metadata"]["mystnb"] = alternative
     return notebook

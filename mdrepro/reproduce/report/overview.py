@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from mdrepro.core import plotting
 from mdrepro.core.errors import BadInput
 from mdrepro.papers import ledger
-from mdrepro.reproduce.report.views import CLAIM_VERDICTS, GLYPHS, VERDICTS, RunView, run_view
+from mdrepro.reproduce.report.legend import CLAIM_VERDICTS, GLYPHS, VERDICTS
+from mdrepro.reproduce.report.views import RunView, run_view
 
 STEPS = "mobilediffusion-steps"
 COLOURS = {
@@ -58,8 +59,9 @@ def claims(seen: Mapping[str, RunView]) -> pd.DataFrame:
     lines = []
     for name, view in seen.items():
         paper = ledger.paper_of(view.table).id
-        for claim, verdict, numbers in view.claims:
-            lines.append((paper, name, claim.statement, f"{GLYPHS[verdict]} {verdict}", "; ".join(numbers)))
+        for claim, verdict, conditions, _ in view.claims:
+            numbers = "; ".join(map(str, conditions))
+            lines.append((paper, name, claim.statement, f"{GLYPHS[verdict]} {verdict}", numbers))
     return pd.DataFrame(lines, columns=["paper", "table", "claim", "verdict", "numbers"])
 
 

@@ -5,6 +5,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -13,59 +14,24 @@ from mdrepro.core.console import MINUS
 from mdrepro.core.files import sha256
 from mdrepro.core.paths import published as published_in
 from mdrepro.core.paths import root, run_dir
+from mdrepro.papers import ledger
 from mdrepro.papers.base import CONFIRMED
 from mdrepro.papers.claims import Claim
 from mdrepro.papers.schema import Column, Table, Tier, Tolerance, Verdict
-from mdrepro.reproduce.formatting import decimals, number
+from mdrepro.reproduce.formatting import Inequality, decimals, doubts, inequality, number
+from mdrepro.reproduce.report.legend import VERDICTS
 from mdrepro.reproduce.workflow import results
 
 T = TypeVar("T", bound=Hashable)
+FOLD = 6  # columns of a table that need not be folded
+ALIKE = 0.6  # of the columns of two rows, the share that both have, from which they stand in one table
 COMPARED = {Verdict.REPRODUCED, Verdict.BY_CONSTRUCTION, Verdict.WITHIN_NOISE, Verdict.DIFFERS, Verdict.UNCONFIRMED}
-VERDICTS = {
-    "reproduced": "Our number lies within the tolerance that was declared for the cell before anything was measured.",
-    "by construction": (
-        "Within the tolerance, because this project put the figure in or chose its network to fit: not reproduced."
-    ),
-    "within noise": "Outside the tolerance, but our 95 % interval holds the paper's figure.",
-    "differs": "Outside the tolerance, and our 95 % interval does not hold the paper's figure.",
-    "unconfirmed": "The paper's figure is only recalled or inferred: it is shown, and nothing is claimed about it.",
-    "not comparable": (
-        "This tier measures smaller networks or other data than the paper did: claims are tested, cells are not."
-    ),
-    "not attempted": "Not measured here; the page says why and how to get what is missing.",
-    "no paper figure": "Neither paper gives a figure for this cell.",
-}
-CLAIM_VERDICTS = {
-    "holds": "Every inequality is true even at the unfavourable ends of the 95 % intervals.",
-    "by construction": "It holds because this project put its figures in or chose the networks to fit them.",
-    "within noise": "The 95 % intervals do not decide.",
-    "bed not sensitive": (
-        "Nothing was seen to be lost, but the positive control, which must lose, was not seen to lose either."
-    ),
-    "does not hold": "At least one inequality is false even at the favourable ends of the 95 % intervals.",
-    "unconfirmed": "The claim itself is only recalled or inferred: its numbers are shown, and nothing is claimed.",
-    "not attempted": "A number that the claim needs was not measured.",
-}
-TAGS = {
-    "read-P": "Seen in the paper's own text, the authors' repository or an authors' figure.",
-    "read-S": "Seen in a secondary source that was opened (a reading note, a digest, another paper's table).",
-    "inferred": "Worked out by us (arithmetic, parameter count, plot digitising). Never counts as reproduced.",
-    "recalled": "Remembered and seen in no source. Never counts as reproduced.",
-    "not found": "Looked for and not seen.",
-}
-GLYPHS = {
-    "reproduced": "✓",
-    "holds": "✓",
-    "by construction": "=",
-    "bed not sensitive": "∅",
-    "within noise": "≈",
-    "differs": "≠",
-    "does not hold": "✗",
-    "unconfirmed": "?",
-    "not comparable": "∥",
-    "not attempted": "○",
-    "no paper figure": "–",
-}
+
+
+def unit(table: Table, cell: str) -> str:
+    """The unit of a cell's column, by the cell's key."""
+    column = table.columns.get(cell.partition("/")[2])
+    return column.unit if column else ""
 
 
 def tolerance(value: Tolerance, unit: str = "") -> str:
@@ -131,17 +97,35 @@ class CellView:
     agrees: bool | None = None
 
     @property
+    def counted(self) -> str:
+        """How many images and training seeds the number rests on; "" where that is not counted."""
+        seeds = f"{self.seeds} training seed{'s' * (self.seeds > 1)}" if self.seeds else ""
+        return ", ".join(filter(None, (f"n = {self.n}" if self.n else "", seeds)))
+
+    @property
     def doubtful(self) -> bool:
         """Whether the paper's figure may not be called the paper's."""
         return bool(self.confidence) and self.confidence not in CONFIRMED
 
 
 class ClaimView(NamedTuple):
-    """One claim, its verdict and the numbers behind it."""
+    """One claim, its verdict, what its conditions compare, and how doubtful a claim is that nobody could confirm."""
 
     claim: Claim
     verdict: str
-    numbers: list[str]
+    conditions: list[Inequality]
+    doubt: str = ""
+
+
+class Block(NamedTuple):
+    """A part of a page's table: rows and columns that were measured together.
+
+    ``counted``: how many images and training seeds a column's numbers rest on, where all rest on as many.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    counted: dict[str, str]
 
 
 @dataclass
@@ -187,6 +171,43 @@ class RunView:
         """How many cells a reason stands for, in words."""
         count = sum(map(len, self.where_reasons[mark].values()))
         return f"{count} cell" + ("s" if count != 1 else "")
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """What was measured: one table, or where it is wide one for each kind of row, and for what rows differ by."""
+        known = {row: [name for name, cell in line.items() if cell.value] for row, line in self.cells.items()}
+        groups: list[tuple[list[str], set[str]]] = []
+        derived = {name for name, column in self.table.columns.items() if column.derived}
+        wide = len(set().union(*known.values())) > FOLD
+        for row, names in known.items():
+            own = set(names) - derived or set(names)
+            if own:
+                alike = (group for group in groups if not wide or len(own & group[1]) >= ALIKE * len(own | group[1]))
+                rows, every = next(alike, ([], set()))
+                if not rows:
+                    groups.append((rows, every))
+                rows.append(row)
+                every |= own
+        blocks = []
+        for rows, _ in groups:
+            names = [name for name in self.table.columns if any(name in known[row] for row in rows)]
+            apart = [name for name in names if name in derived] if len(names) > FOLD else []
+            for part in ([name for name in names if name not in apart], apart):
+                shown = [row for row in rows if set(part) & set(known[row])]
+                if shown:
+                    blocks.append(Block(shown, part, {name: self._counted(shown, name) for name in part}))
+        return blocks
+
+    def _counted(self, rows: list[str], column: str) -> str:
+        every = {self.cells[row][column].counted for row in rows if self.cells[row][column].value}
+        return next(iter(every)) if len(every) == 1 else ""
+
+    @cached_property
+    def unmeasured(self) -> list[tuple[str, str, CellView]]:
+        """Row, column and cell of what the paper gives or the notebook names and no block shows."""
+        shown = {(row, name) for block in self.blocks for row in block.rows for name in block.columns}
+        every = ((row, name, cell) for row, line in self.cells.items() for name, cell in line.items())
+        return [each for each in every if each[:2] not in shown and (each[2].paper or each[2].verdict)]
 
     @property
     def is_published(self) -> bool:
@@ -286,6 +307,11 @@ def _warnings(table: Table, result: results.Result, rows: list[dict[str, Any]], 
     return words
 
 
+def _claim(table: Table, claim: Claim, verdict: str, numbers: str, rows: list[dict[str, Any]]) -> ClaimView:
+    conditions = ledger.judge_conditions(claim, rows, table.on_pictures)
+    return ClaimView(claim, verdict, [inequality(table, one) for one in conditions], doubts(verdict, numbers))
+
+
 def run_view(table: Table, tier: Tier) -> RunView | None:
     """What is known about ``table`` at ``tier``, or None. Raises BadInput for an unreadable result file."""
     local, published = results.run_result(tier, table.id), results.published_result(tier, table.id)
@@ -300,8 +326,9 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
     origin, folder = ("local", run_dir(tier, table.id)) if local else ("published", published_in(tier))
     warnings = _warnings(table, result, rows, folder)
     shown = {name: counts[name] for name in VERDICTS if counts[name]}
-    judged = results.judged_claims(table, rows)
-    claims = [ClaimView(c, j["verdict"], j["numbers"].split("; ")) for c, j in zip(table.claims, judged, strict=True)]
+    seeded = results.with_seeds(table, rows)
+    judged = zip(table.claims, results.judged_claims(table, rows), strict=True)
+    claims = [_claim(table, claim, one["verdict"], one["numbers"], seeded) for claim, one in judged]
     view = RunView(table, tier, origin, folder, result, published, warnings, sorted(figures), shown, claims)
     by_key = {(row["row"], row["column"]): row for row in rows}
     how = shared_clauses(row["protocol"] for row in rows)

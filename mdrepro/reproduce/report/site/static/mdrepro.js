@@ -39,3 +39,30 @@ for (const input of document.querySelectorAll("input.md-filter")) {
     count.textContent = words.length ? `${matches} of ${items.length}` : "";
   });
 }
+
+// Tables: in a narrow window each row folds into a block, where each cell says its column; what is still wider says so.
+for (const table of document.querySelectorAll(".md-scroll > table")) {
+  const heads = [...table.querySelectorAll("thead tr > *")].map((head) =>
+    [".md-column", ".md-unit"].map((part) => head.querySelector(part)?.textContent ?? "").join(" ").trim() || head.textContent.trim(),
+  );
+  for (const row of table.querySelectorAll("tbody tr")) {
+    for (const cell of row.querySelectorAll("td")) cell.dataset.label = heads[cell.cellIndex] ?? "";
+  }
+  table.classList.add("md-folds");
+}
+const signs = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const wider = target.scrollWidth > target.clientWidth + 1;
+    target.classList.toggle("md-wider", wider);
+    const sign = target.previousElementSibling;
+    if (wider && !sign?.classList.contains("md-scroll-sign")) {
+      const text = document.createElement("p");
+      text.className = "md-scroll-sign";
+      text.textContent = "wider than the page: scroll sideways →";
+      target.before(text);
+    } else if (!wider && sign?.classList.contains("md-scroll-sign")) {
+      sign.remove();
+    }
+  }
+});
+for (const box of document.querySelectorAll(".md-scroll, .cell_output")) signs.observe(box);

@@ -1,0 +1,20 @@
+"""``mdrepro export-table``: one table as text for a paper."""
+
+from typing import Annotated
+
+import typer
+
+from mdrepro.cli.options import TierOption
+
+
+def export_table(
+    table: str,
+    form: Annotated[str, typer.Option("--format", help="latex (booktabs), markdown or csv.")] = "markdown",
+    tier: TierOption = "quick",
+) -> None:
+    """Print one table's measured numbers beside the paper's, to be pasted into a text."""
+    from mdrepro.papers import ledger
+    from mdrepro.reproduce import export_table as tables
+
+    spec = ledger.find(table)
+    print(tables.export(spec, tables.find(spec, ledger.check_tier(tier)), form), end="")
