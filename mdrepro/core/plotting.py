@@ -95,8 +95,8 @@ def estimate(
     spread = None if low is None or high is None else [[value - low], [high - value]]
     point = (position, value) if along == "y" else (value, position)
     error: dict[str, Any] = {f"{along}err": spread}
-    face: dict[str, Any] = {"mfc": "white", "mec": colour, "mew": 1.5} if hollow else {"mec": "white", "mew": 0.7}
-    axis.errorbar(*point, **error, fmt=marker, color=colour, capsize=3, ms=7, **face)
+    error |= {"mfc": "white", "mec": colour, "mew": 1.5} if hollow else {"mec": "white", "mew": 0.7}
+    axis.errorbar(*point, **error, fmt=marker, color=colour, capsize=3, ms=7)
 
 
 def annotate(

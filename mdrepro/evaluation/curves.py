@@ -201,8 +201,8 @@ def draw(
     fewer, labels, points = estimators.fewer_seeds({row: len(one.fid) for row, one in panel.items()}), [], []
     for colour, (row, one) in zip(colours, panel.items(), strict=True):
         clip, fid = (values[:, 0].mean(axis=0) for values in (one.clip, one.fid))
-        style = {"linestyle": "--" if fewer[row] else "-", "label": (names or {}).get(row, row) + fewer[row]}
-        axis.plot(clip, fid, marker="o", markersize=3.5, linewidth=1.4, color=colour, **style)
+        name, line = (names or {}).get(row, row) + fewer[row], "--" if fewer[row] else "-"
+        axis.plot(clip, fid, marker="o", markersize=3.5, linewidth=1.4, linestyle=line, color=colour, label=name)
         points += list(zip(clip, fid, strict=True))
         labels += [(f"{one.scales[index]:g}", (clip[index], fid[index]), colour) for index in (0, -1)]
     plotting.title(axis, title)

@@ -135,8 +135,8 @@ class _Sources:
         self.templates = jinja2.Environment(
             loader=loader, undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
-        filters = {"portable": views.portable, "tolerance": views.tolerance, "prose": prose, "plain": plain}
-        filters |= {"caption": caption, "subject": lambda condition, table: subject(table, condition)}
+        filters: dict[str, Any] = {"portable": views.portable, "tolerance": views.tolerance, "caption": caption}
+        filters |= {"prose": prose, "plain": plain, "subject": lambda condition, table: subject(table, condition)}
         filters |= {"demand": lambda condition, table: demand(condition, views.unit(table, condition.left))}
         self.templates.filters |= filters
         self.templates.globals |= {"glyphs": legend.GLYPHS, "tags": legend.TAGS}
@@ -274,9 +274,9 @@ class _Sources:
         """
         for form, ending in export_table.ENDINGS.items():
             if form != "csv":
-                place = self.site / "files" / view.slug / view.table.id / f"table.{ending}"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_text(export_table.export(view.table, view.result, form), encoding="utf-8")
+                file = self.site / "files" / view.slug / view.table.id / f"table.{ending}"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(export_table.export(view.table, view.result, form), encoding="utf-8")
         for place, path in _raw(view).items():
             target = self.site / "files" / view.slug / view.table.id / place
             target.parent.mkdir(parents=True, exist_ok=True)

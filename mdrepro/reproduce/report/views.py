@@ -97,10 +97,14 @@ class CellView:
     agrees: bool | None = None
 
     @property
-    def counted(self) -> str:
-        """How many images and training seeds the number rests on; "" where that is not counted."""
-        seeds = f"{self.seeds} training seed{'s' * (self.seeds > 1)}" if self.seeds else ""
-        return ", ".join(filter(None, (f"n = {self.n}" if self.n else "", seeds)))
+    def images(self) -> str:
+        """How many images the number rests on; "" where that is not counted."""
+        return f"n = {self.n}" if self.n else ""
+
+    @property
+    def trainings(self) -> str:
+        """How many training seeds the number rests on; "" where no network was trained for it."""
+        return f"{self.seeds} training seed{'s' * (self.seeds > 1)}" if self.seeds else ""
 
     @property
     def doubtful(self) -> bool:
@@ -120,7 +124,8 @@ class ClaimView(NamedTuple):
 class Block(NamedTuple):
     """A part of a page's table: rows and columns that were measured together.
 
-    ``counted``: how many images and training seeds a column's numbers rest on, where all rest on as many.
+    ``counted``: how many images a column's numbers rest on, and how many training seeds a row's, where all rest on as
+    many: by the name of column or row.
     """
 
     rows: list[str]
@@ -195,12 +200,19 @@ class RunView:
             for part in ([name for name in names if name not in apart], apart):
                 shown = [row for row in rows if set(part) & set(known[row])]
                 if shown:
-                    blocks.append(Block(shown, part, {name: self._counted(shown, name) for name in part}))
+                    blocks.append(Block(shown, part, self._counted(shown, part)))
         return blocks
 
-    def _counted(self, rows: list[str], column: str) -> str:
-        every = {self.cells[row][column].counted for row in rows if self.cells[row][column].value}
-        return next(iter(every)) if len(every) == 1 else ""
+    def _counted(self, rows: list[str], columns: list[str]) -> dict[str, str]:
+        counted = dict.fromkeys((*rows, *columns), "")
+        for name in columns:
+            images = {self.cells[row][name].images for row in rows if self.cells[row][name].value}
+            counted[name] = images.pop() if len(images) == 1 else ""
+        for row in rows:
+            cells = (self.cells[row][name] for name in columns)
+            trainings = {cell.trainings for cell in cells if cell.interval or cell.trainings}
+            counted[row] = trainings.pop() if len(trainings) == 1 else ""
+        return counted
 
     @cached_property
     def unmeasured(self) -> list[tuple[str, str, CellView]]:

@@ -63,7 +63,11 @@ def test_wide_tables_are_folded_by_kind_of_row_and_by_comparison() -> None:
     derived = {name for name, column in ledger.find("mobilediffusion-steps").columns.items() if column.derived}
     assert not derived & set(steps.columns)
     assert all(set(block.columns) <= derived for block in compared)
-    assert steps.counted["clip_shapes"] == "" or "n = " in steps.counted["clip_shapes"]
+    known = {(row["row"], row["column"]): row for row in view("mobilediffusion-steps").result["rows"]}
+    assert steps.counted["clip_shapes"] == f"n = {known['50', 'clip_shapes']['n']}"
+    assert [steps.counted[row].partition(" ")[0] for row in ("50", "1-ddim", "real")] == [
+        str(known[row, "clip_shapes"]["seeds"] or "") for row in ("50", "1-ddim", "real")
+    ]
     unets, decoders, *_ = view("mobilediffusion-unet-cost").blocks
     assert "conv_blocks" in unets.columns
     assert "conv_blocks" not in decoders.columns
