@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("list")(tables.list_tables)
 app.command("show")(tables.show)
+app.command("runs")(tables.list_runs)
 app.command("reproduce")(tables.reproduce)
 app.command("report")(tables.build_report)
 app.command("export-table")(export_table.export_table)

@@ -32,21 +32,32 @@ def list_tables(
     print(columns(lines, indent=""))
 
 
-def show(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
-    """Show one table: the paper's cells, our latest run and what we published."""
+def show(
+    table: str,
+    tier: TierOption = "quick",
+    as_json: Json = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--run", metavar="RUN", help="A run as runs lists it, or latest; else that of the defaults."),
+    ] = None,
+) -> None:
+    """Show one table: the paper's cells, our run with the default parameters and what we published."""
     from mdrepro.core.console import NONE, columns, paragraph
     from mdrepro.papers import ledger
     from mdrepro.reproduce import formatting
-    from mdrepro.reproduce.workflow import results
+    from mdrepro.reproduce.workflow import folders, results
 
     spec, checked = ledger.find(table, planned=True), ledger.check_tier(tier)
-    run, before = results.run_result(checked, table), results.published_result(checked, table)
+    chosen = folders.named(checked, table, name) if name else None
+    run, before = results.run_result(checked, table, chosen), results.published_result(checked, table)
     if as_json:
         print_json({"table": spec.model_dump(mode="json"), "run": run, "published": before})
         return
     print(spec.title)
     print(paragraph(f"{spec.published_as} of {ledger.paper_of(spec).title}", hanging=0))
     print(paragraph(spec.protocol, hanging=0) + "\n")
+    if not run and any(folders.every(checked, table)):
+        print(f"there are runs with other parameters: mdrepro runs {table}\n")
     if result := run or before:
         here = "this machine's run" if run else "published; no run here"
         if run and before and run["rows"] == before["rows"]:
@@ -62,6 +73,25 @@ def show(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
     print(
         f"\nno run at tier {tier}" + (f": mdrepro reproduce {table}" if spec.notebook else ": its notebook is planned")
     )
+
+
+def list_runs(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
+    """List a table's runs on this machine: the parameters that are not the defaults, state, seconds, when made."""
+    from mdrepro.core.console import NONE, columns
+    from mdrepro.papers import ledger
+    from mdrepro.reproduce.workflow import batches
+    from mdrepro.reproduce.workflow.parameters import setting_text
+
+    found = batches.listed(ledger.check_tier(tier), table)
+    if as_json:
+        print_json(found)
+        return
+    lines = [("run", "parameters", "state", "seconds", "made", "")]
+    for each in found:
+        seconds = NONE if each["seconds"] is None else f"{each['seconds']:.0f}"
+        settings = setting_text(each["parameters"]) or "defaults"
+        lines.append((each["run"], settings, each["state"], seconds, each["made"] or NONE, each["why"]))
+    print(columns(lines, indent="") if found else f"no run at tier {tier}: mdrepro reproduce {table}")
 
 
 def reproduce(
@@ -116,9 +146,10 @@ def reproduce(
     if dry_run:
         raise typer.Exit(1 if failed else 0)
     for job in jobs:
-        if job.table not in failed and (result := results.run_result(tier, job.table)):
-            print("\n" + formatting.verdicts(ledger.find(job.table), result, results.published_result(tier, job.table)))
-    errors = [execute.failure(tier, name) for name in failed]
+        if job not in failed and (result := results.run_result(checked, job.table, job.folder)):
+            before = results.published_result(checked, job.table)
+            print("\n" + formatting.verdicts(ledger.find(job.table), result, before))
+    errors = [execute.failure(job) for job in failed]
     if report and len(failed) < len(jobs):
         build_report()
     for trouble in errors:
@@ -186,9 +217,10 @@ def verify(
         print_json(checked)
     else:
         for name, entry in checked["tables"].items():
-            for kind in ("published", "run"):
-                if kind in entry:
-                    _print_check(name, kind, entry[kind])
+            parts = {kind: entry[kind] for kind in ("published", "run") if kind in entry}
+            parts |= {f"run {key}": other for key, other in entry.get("other runs", {}).items()}
+            for kind, part in parts.items():
+                _print_check(name, kind, part)
         for problem in checked["problems"]:
             print(problem, file=sys.stderr)
         verdict = styled("all verified", GREEN) if checked["ok"] else styled("NOT verified")

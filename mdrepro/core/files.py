@@ -150,6 +150,15 @@ def sweep(folder: Path, name: str = "*") -> None:
             _erase(left)
 
 
+def at_work(final: Path) -> bool:
+    """Whether a process that lives, or one of another host, is writing ``final`` aside."""
+    import psutil
+
+    aside = re.compile(rf"\.{re.escape(final.name)}\.([0-9a-f]{{8}})\.(\d+)\.[0-9a-f]{{8}}")
+    found = (aside.fullmatch(path.name) for path in final.parent.glob(".*"))
+    return any(match and (match[1] != HOST or psutil.pid_exists(int(match[2]))) for match in found)
+
+
 def _erase(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

@@ -28,8 +28,8 @@ def runs() -> Path:
     return root() / "papermill_runs"
 
 
-def run_dir(tier: str, table: str) -> Path:
-    """``papermill_runs/<tier>/<table>/``: one table's latest complete run."""
+def runs_of(tier: str, table: str) -> Path:
+    """``papermill_runs/<tier>/<table>/``: the runs of one table, by their parameters."""
     return runs() / tier / table
 
 

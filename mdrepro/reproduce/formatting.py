@@ -12,6 +12,8 @@ from mdrepro.papers.claims import ClaimVerdict, Condition, Ends
 from mdrepro.papers.ledger import Judged
 from mdrepro.papers.schema import Table, Verdict
 from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow.folders import changed
+from mdrepro.reproduce.workflow.parameters import setting_text
 
 if TYPE_CHECKING:
     from mdrepro.metrics.cost.measure import Details
@@ -72,9 +74,11 @@ def paper(table: Table, row: Mapping[str, Any]) -> str:
 def verdicts(table: Table, result: results.Result, published: results.Result | None, *, whole: bool = False) -> str:
     """What a result says of a table: its claims, measured cells beside the paper's and the published, and what is left.
 
-    Cells for which the paper gives no figure are counted only, unless ``whole``.
+    Cells for which the paper gives no figure are counted only, unless ``whole``. Numbers published with other
+    parameters are left out.
     """
-    rows = result["rows"]
+    rows, other = result["rows"], published is not None and results.comparable(result, published) is None
+    published = None if other else published
     agreement = results.agreement(table, rows, published)
     before = {(row["row"], row["column"]): row["value"] for row in (published or {}).get("rows", [])}
     shown = [row for row in rows if row["value"] is not None and (whole or row["paper_value"] is not None)]
@@ -86,7 +90,11 @@ def verdicts(table: Table, result: results.Result, published: results.Result | N
         lines.append((*key, *measured_cell(table, row), paper(table, row), row["verdict"], *beside))
     counts = Counter(row["verdict"] for row in rows)
     summary = ", ".join(f"{counts[name]} {name}" for name in Verdict if counts[name])
-    parts = [paragraph(f"{table.id} ({result['tier']}): {summary}"), columns(lines)]
+    settings = setting_text(changed(result["tier"], table.id, result["provenance"]["parameters"]))
+    title = ", ".join(filter(None, [result["tier"], settings]))
+    parts = [paragraph(f"{table.id} ({title}): {summary}"), columns(lines)]
+    if other:
+        parts.append(paragraph("other parameters, not compared with the published numbers", "  "))
     if hidden := [row for row in rows if row["value"] is not None and row not in shown]:
         good = sum(agreement.get((row["row"], row["column"])) is True for row in hidden)
         agreeing = f", {good} agree with the published" if published else ""

@@ -157,10 +157,10 @@ def test_verify_says_which_file_was_edited(workspace: Path, monkeypatch: pytest.
     for command in (["show", TABLE], ["report"]):
         refused = here(*command, cwd=workspace)
         assert refused.returncode == 2
-        assert f"papermill_runs/quick/{TABLE}/result.json" in refused.stderr
+        assert f"papermill_runs/quick/{TABLE}/{folder.name}/result.json" in refused.stderr
         assert "Traceback" not in refused.stderr
     assert bad.returncode == 1
-    assert f"papermill_runs/quick/{TABLE}/result.json" in bad.stderr
+    assert f"papermill_runs/quick/{TABLE}/{folder.name}/result.json" in bad.stderr
     assert "Traceback" not in bad.stderr
 
 

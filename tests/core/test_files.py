@@ -89,6 +89,21 @@ def test_a_kill_anywhere_leaves_the_old_or_the_new_whole(
     assert is_file or after in seen
 
 
+def test_who_is_at_work_is_known_by_process_and_host(tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    assert not files.at_work(final)
+    with replacing(final) as aside:
+        aside.touch()
+        assert files.at_work(final)
+        assert not files.at_work(tmp_path / "fin")
+        assert not files.at_work(tmp_path / "final.failed")
+    assert not files.at_work(final)
+    (tmp_path / f".final.{HOST}.4194305.01234567").touch()  # beyond the highest number of a process
+    assert not files.at_work(final)
+    (tmp_path / ".final.0123abcd.7.01234567").touch()
+    assert files.at_work(final), "of another host nobody knows"
+
+
 def test_what_was_moved_away_to_make_room_comes_back_also_where_that_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from mdrepro.evaluation.rows import Row
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import PUBLISHED
 from mdrepro.reproduce.workflow import results, verify
+from mdrepro.reproduce.workflow.folders import run_folder
 from mdrepro.reproduce.workflow.parameters import declared
 from mdrepro.reproduce.workflow.record import record
 from mdrepro.training.recipes import registry
@@ -217,7 +218,7 @@ def test_images_say_which_network_made_them_and_what_was_removed(
 
 def test_verify_finds_rows_by_other_networks(measured: Experiment) -> None:
     whole = record(STEPS, cells("50", LATENT), experiment=measured, parameters=parameters()).result
-    path = paths.run_dir("quick", STEPS) / "result.json"
+    path = run_folder("quick", STEPS, whole["provenance"]["parameters"]) / "result.json"
     shutil.copytree(paths.runs() / "interactive" / STEPS, path.parent)
     recorded = whole["provenance"]["checkpoints"]
     whole["provenance"]["fingerprint"]["recipes"] = dict.fromkeys(recorded, "of the two rows that there are")

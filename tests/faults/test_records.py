@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.paths import published, run_dir
+from mdrepro.core.paths import published
 from mdrepro.reproduce.workflow import publish, results
+from mdrepro.reproduce.workflow.folders import default_run
 from mdrepro.training.engine import checkpoint, curve
 from mdrepro.training.recipes import registry
 from mdrepro.training.runs import session, store
@@ -58,9 +59,9 @@ def test_publish_deletes_and_writes_nothing_outside(workspace: Path, monkeypatch
     with pytest.raises(BadInput, match=r"\.\./\.\./victim"):
         publish.publish([TABLE], "quick")
     assert victim.read_text() == "kept"
-    result = results.read(run_dir("quick", TABLE) / "result.json")
+    result = results.read(default_run("quick", TABLE) / "result.json")
     result["files"] |= {"figures/../../../../victim": "0" * 64}
-    (run_dir("quick", TABLE) / "result.json").write_text(json.dumps(results.seal(result)))
+    (default_run("quick", TABLE) / "result.json").write_text(json.dumps(results.seal(result)))
     with pytest.raises(BadInput, match="victim"):
         publish.publish([TABLE], "quick")
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -11,18 +12,19 @@ from typing import Any
 import pytest
 import torch
 
-from mdrepro.core import paths
 from mdrepro.evaluation import networks
 from mdrepro.papers import ledger
 from mdrepro.reproduce import formatting
 from mdrepro.reproduce.report import views
 from mdrepro.reproduce.tables import steps
+from mdrepro.reproduce.workflow.folders import default_run
 from mdrepro.reproduce.workflow.record import RUN, record
 from mdrepro.sampling import generate
 from tests.support.checkout import REPOSITORY
 from tests.support.experiments import VALUES, experiment, plant, resolved
 
 STEPS, CELL = "mobilediffusion-steps", ("1", "fid_shapes")
+BOOK = "notebooks/mobilediffusion/steps.ipynb"
 VALUES_OF_ROWS = {"guidance": VALUES["guidance"]}
 LISTED = re.compile(r"^\d\. `([\w./-]+)`(?:, `(\w+)`)?:", re.MULTILINE)
 
@@ -58,7 +60,8 @@ def test_the_number_goes_through_the_listed_files_and_no_other(
     monkeypatch.setattr(networks, "denoiser_gmacs", lambda _: 0.25)
     made = experiment(STEPS)
     scored = made.evaluation("shapes", 20)
-    folder = paths.run_dir("quick", STEPS)
+    shutil.copy(REPOSITORY / BOOK, workspace / BOOK)
+    folder = default_run("quick", STEPS)
     folder.mkdir(parents=True)
     run = {
         "table": STEPS,

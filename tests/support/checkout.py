@@ -12,12 +12,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from mdrepro.core.files import file_hashes, replacing_folder, write_json
-from mdrepro.core.paths import run_dir
 from mdrepro.core.provenance import state
 from mdrepro.evaluation.rows import Row
 from mdrepro.papers import ledger
 from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.fingerprint import fingerprint
+from mdrepro.reproduce.workflow.folders import run_folder
 from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.reproduce.workflow.record import RUN, record
 
@@ -85,7 +85,7 @@ def make_run(
     """A batch run as the runner makes one, without a kernel; ``more`` goes to `record`. Returns its folder."""
     table = ledger.find(TABLE)
     values = resolve(table, "quick", settings)
-    folder = run_dir("quick", TABLE)
+    folder = run_folder("quick", TABLE, values)
     with replacing_folder(folder) as aside:
         run = {"table": TABLE, "parameters": values, "fingerprint": fingerprint(table, values), "folder": str(aside)}
         run |= {"prefix": sys.prefix, "state": state()}

@@ -16,8 +16,9 @@ from mdrepro.core.files import file_hashes, replacing_folder, write_json
 from mdrepro.evaluation.rows import Row
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Paper
-from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow import folders, results
 from mdrepro.reproduce.workflow.record import RUN, record
+from tests.support.checkout import notebook
 
 COST, VAE, UNRUN, LATER = (f"mobilediffusion-{name}" for name in ("cost", "vae", "unrun", "later"))
 HOSTILE_REASON = "<script>alert('reason')</script> needs \"weights\" & </td></table> `get them` **now**"
@@ -128,9 +129,10 @@ def run(table: str, measured: list[Row], *, figure: bool = True) -> Path:
     if figure:
         figures["cost"] = Figure()
         figures["cost"].subplots().plot([1, 2])
-    final = paths.run_dir("quick", table)
+    values = {"tier": "quick", "seed": 0}
+    final = folders.run_folder("quick", table, values)
     with replacing_folder(final) as folder, pytest.MonkeyPatch.context() as patch:
-        told = {"folder": str(folder), "table": table, "parameters": {"tier": "quick", "seed": 0}, "fingerprint": {}}
+        told = {"folder": str(folder), "table": table, "parameters": values, "fingerprint": {}}
         told |= {"prefix": sys.prefix, "state": provenance.state()}
         patch.setenv(RUN, json.dumps(told))
         record(table, measured, figures=figures)
@@ -143,7 +145,7 @@ def run(table: str, measured: list[Row], *, figure: bool = True) -> Path:
 
 def publish(table: str) -> None:
     """The local run of ``table`` as a published result."""
-    folder, final = paths.run_dir("quick", table), paths.published("quick")
+    folder, final = folders.default_run("quick", table), paths.published("quick")
     result = results.read(folder / "result.json")
     (final / "figures").mkdir(parents=True, exist_ok=True)
     results.write_csv(final / f"{table}.csv", result["rows"])
@@ -160,7 +162,10 @@ def publish(table: str) -> None:
 def home(folder: Path) -> Iterator[Path]:
     """An empty checkout in ``folder`` with the small paper, a clean commit and no heavy imports."""
     with pytest.MonkeyPatch.context() as patch:
-        (folder / "notebooks").mkdir(parents=True)
+        for table in paper().tables:
+            file = folder / _path(table.id)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            nbformat.write(notebook('tier: str = "quick"\nseed: int = 0'), file)
         patch.setenv("MDREPRO_ROOT", str(folder))
         paths.root.cache_clear()
         patch.setattr(ledger, "papers", lambda: {"mobilediffusion": paper()})

@@ -28,6 +28,7 @@ from mdrepro.reproduce.report.captions import caption
 from mdrepro.reproduce.report.render import SITE, bibtex, plain, prose, sphinx
 from mdrepro.reproduce.report.views import RunView
 from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes
+from mdrepro.reproduce.workflow.folders import default_run
 
 STAMP = "report.json"  # inside a built report: the hashes of everything that it was made from
 NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb"}
@@ -85,7 +86,7 @@ def _tiers(tier: str | None) -> tuple[Tier, ...]:
 def _inputs(tiers: tuple[Tier, ...]) -> Fingerprint:
     """Hashes of results, runs, papers, code and templates, and the versions that render them."""
     home = Path(__file__).parent
-    complete = [path.parent for tier in tiers for path in (runs() / tier).glob("[!.]*/result.json")]
+    complete = [default_run(tier, name) for tier in tiers for name in ledger.tables()]
     shown = [folder / name for folder in complete for name in ("result.json", "result.csv", "notebook.ipynb")]
     shown += [path for folder in complete for path in folder.glob("figures/*")]
     shown += [path for tier in tiers for path in published(tier).rglob("*") if path.suffix != ".safetensors"]

@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from mdrepro.core.console import MINUS
 from mdrepro.core.files import sha256
 from mdrepro.core.paths import published as published_in
-from mdrepro.core.paths import root, run_dir
+from mdrepro.core.paths import root
 from mdrepro.papers import ledger
 from mdrepro.papers.base import CONFIRMED
 from mdrepro.papers.claims import Claim
@@ -21,6 +21,7 @@ from mdrepro.papers.schema import Column, Table, Tier, Tolerance, Verdict
 from mdrepro.reproduce.formatting import Inequality, decimals, doubts, inequality, number
 from mdrepro.reproduce.report.legend import VERDICTS
 from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow.folders import default_run
 
 T = TypeVar("T", bound=Hashable)
 FOLD = 6  # columns of a table that need not be folded
@@ -335,7 +336,7 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
     counts = Counter(row["verdict"] for row in rows)
     prefix = "" if local else f"{table.id}-"
     figures = {Path(name).stem.removeprefix(prefix) for name in result.get("files", {}) if name.startswith("figures/")}
-    origin, folder = ("local", run_dir(tier, table.id)) if local else ("published", published_in(tier))
+    origin, folder = ("local", default_run(tier, table.id)) if local else ("published", published_in(tier))
     warnings = _warnings(table, result, rows, folder)
     shown = {name: counts[name] for name in VERDICTS if counts[name]}
     seeded = results.with_seeds(table, rows)
@@ -346,7 +347,7 @@ def run_view(table: Table, tier: Tier) -> RunView | None:
     how = shared_clauses(row["protocol"] for row in rows)
     for row in table.rows:
         view.cells[row] = {name: _cell(view, row, name, by_key.get((row, name)), how) for name in table.columns}
-    agreement = results.agreement(table, rows, published if local else None)
+    agreement = results.agreement(table, rows, results.comparable(result, published) if local else None)
     for earlier in published["rows"] if published else ():
         key = row, name = earlier["row"], earlier["column"]
         if key in agreement and earlier["value"] is not None:

@@ -4,6 +4,8 @@ An image costs ``branches`` runs of the text encoder, ``steps`` times ``branches
 run of the decoder, as in `mdrepro.models.systems`. Every part is measured alone; an image's time is the sum.
 """
 
+import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -24,6 +26,8 @@ from mdrepro.metrics.jackknife import Interval
 from mdrepro.models import presets, systems
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Kept, Piece
+from mdrepro.reproduce.workflow.folders import changed, key
+from mdrepro.reproduce.workflow.record import RUN
 
 
 @dataclass(frozen=True)
@@ -153,8 +157,14 @@ def record_of(
 
 
 def keep(table: str, measurements: Measurements) -> None:
-    """Write the records to ``papermill_runs/latency/<table>.json``, where ``mdrepro latency`` and others read them."""
-    records.save(runs_folder() / "latency" / f"{table}.json", [one.record for one in measurements.values()])
+    """Write the records to ``papermill_runs/latency/<table>.json``, for ``--set records=FILE`` and others to read.
+
+    Those of a run with other parameters than its tier's defaults go to ``<table>-<key>.json``.
+    """
+    values = json.loads(os.environ.get(RUN, "{}")).get("parameters", {})
+    other = values and changed(values["tier"], table, values)
+    name = f"{table}-{key(values)}" if other else table
+    records.save(runs_folder() / "latency" / f"{name}.json", [one.record for one in measurements.values()])
 
 
 @dataclass(frozen=True)

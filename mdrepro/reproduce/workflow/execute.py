@@ -19,10 +19,12 @@ from typing import Any, TextIO
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256, write_json
 from mdrepro.core.locks import hold
-from mdrepro.core.paths import relative, root, run_dir, runs
+from mdrepro.core.paths import relative, root, runs
 from mdrepro.core.watchdog import lead
 from mdrepro.reproduce.workflow import slurm
-from mdrepro.reproduce.workflow.notebook import ERROR, NOTEBOOK, RESULT, failed_dir, failure_record
+from mdrepro.reproduce.workflow.folders import ERROR, NOTEBOOK, PARAMETERS, RESULT
+from mdrepro.reproduce.workflow.folders import failed as failed_folder
+from mdrepro.reproduce.workflow.notebook import failure_record
 from mdrepro.reproduce.workflow.plan import Checkpoint, Job, ended, mark, reasons_to_run
 
 LOG = "snakemake.log"
@@ -48,8 +50,8 @@ def execute(
     dry_run: bool = False,
     verbose: bool = False,
     extra: Sequence[str] = (),
-) -> list[str]:
-    """Run the jobs that have reasons to, and before them ``train``; return the tables that failed.
+) -> list[Job]:
+    """Run the jobs that have reasons to, and before them ``train``; return those that failed.
 
     ``jobs``, ``train``: what `plan.plan` and `plan.checkpoints` returned. ``cores``, ``extra``: for Snakemake: how
     many, and further options. ``dry_run``, ``verbose``: print Snakemake's own output too; with ``dry_run`` nothing else
@@ -59,11 +61,11 @@ def execute(
     if not due:
         return []
     started, message = call(train, due, cores=cores, dry_run=dry_run, show=verbose or dry_run, extra=extra)
-    failed = []
+    failed = list[Job]()
     if not dry_run:
         _record_untrained(due, train)
-        failed = [job.table for job in due if not _ended_well(job)]
-    explained = any((failed_dir(due[0].tier, name) / ERROR).is_file() for name in failed)
+        failed = [job for job in due if not _ended_well(job)]
+    explained = any((failed_folder(job.folder) / ERROR).is_file() for job in failed)
     if message and (dry_run or not started) and not explained:
         raise BadInput(message)
     return failed
@@ -71,7 +73,7 @@ def execute(
 
 def _ended_well(job: Job) -> bool:
     """Whether the run of this call ended, and its result is what is there now and good: an older one does not count."""
-    witness, result = ended(log(job.tier).parent, job.table), run_dir(job.tier, job.table) / RESULT
+    witness, result = ended(log(job.tier).parent, job.name), job.folder / RESULT
     if not (witness.is_file() and result.is_file() and witness.read_text() == sha256(result)):
         return False
     return not reasons_to_run(job.table, job.tier, job.fingerprint)[0]
@@ -99,7 +101,7 @@ def call(
 
     Returns whether any job has written a line, and a message with Snakemake's last lines (empty if all went well).
     """
-    names = [*(job.table for job in jobs), *(each.recipe for each in train)]
+    names = [*(job.name for job in jobs), *(each.recipe for each in train)]
     tier = jobs[0].tier if jobs else train[0].tier
     scratch = tempfile.TemporaryDirectory(prefix="mdrepro-plan-") if dry_run else None
     slurm_here = [*extra[:2]] == ["--executor", "slurm"] and not dry_run
@@ -108,8 +110,8 @@ def call(
     with scratch or hold(runs() / ".lock", refuse=BUSY):
         folder = Path(scratch.name) if scratch else log(tier).parent
         for job in () if dry_run else jobs:
-            shutil.rmtree(failed_dir(job.tier, job.table), ignore_errors=True)
-            ended(folder, job.table).unlink(missing_ok=True)
+            shutil.rmtree(failed_folder(job.folder), ignore_errors=True)
+            ended(folder, job.name).unlink(missing_ok=True)
         shutil.rmtree(folder / "marks", ignore_errors=True)
         plan = write_plan(jobs, train, folder)
         targets = [mark(folder, name) for name in names]
@@ -154,7 +156,7 @@ def write_plan(jobs: Sequence[Job], train: Sequence[Checkpoint], folder: Path) -
     """Write ``plan.json``, the workflow's configuration, and one file per job into ``folder``."""
     rules = []
     for job in jobs:
-        file = folder / f"{job.table}.json"
+        file = folder / f"{job.name}.json"
         write_json(file, job.as_dict())
         rules.append(job.rule(_needs(job, train), file))
     rules += [each.rule(folder) for each in train]
@@ -175,23 +177,24 @@ def _record_untrained(due: Sequence[Job], train: Sequence[Checkpoint]) -> None:
     """Write ``error.json`` for each table that was not started because a checkpoint could not be trained."""
     for job in due:
         missing = _needs(job, train)
-        if missing and not (path := failed_dir(job.tier, job.table) / ERROR).is_file():
+        if missing and not (path := failed_folder(job.folder) / ERROR).is_file():
             message = f"its checkpoint {missing[0]} was not trained; whole log: {relative(log(job.tier))}"
             write_json(path, failure_record("NotTrained", message))
+            write_json(path.with_name(PARAMETERS), job.parameters)
 
 
-def failure(tier: str, table: str) -> dict[str, Any]:
+def failure(job: Job) -> dict[str, Any]:
     """What is known of a failed run: ``bad_input``, and ``message`` with the failing cell, the error and the copy."""
-    folder = failed_dir(tier, table)
+    folder, name = failed_folder(job.folder), job.name
     if not (folder / ERROR).is_file():
-        return {"bad_input": False, "message": f"{table}: did not run to its end; whole log: {relative(log(tier))}"}
+        return {"bad_input": False, "message": f"{name}: did not run to its end; whole log: {relative(log(job.tier))}"}
     error = json.loads((folder / ERROR).read_text(encoding="utf-8"))
     if error["bad_input"]:
-        return error | {"message": f"{table}: {error['message']}"}
+        return error | {"message": f"{name}: {error['message']}"}
     source = _excerpt(error["source"], re.search(r"Cell In\[\d+\], line (\d+)", error["traceback"]))
     cell = f"cell [{error['cell']}] failed:\n{source}\n    " if error["cell"] is not None else ""
     kept = f"\n    partial notebook: {relative(folder / NOTEBOOK)}" if (folder / NOTEBOOK).is_file() else ""
-    return error | {"message": f"{table}: {cell}{error['error']}: {error['message']}{kept}"}
+    return error | {"message": f"{name}: {cell}{error['error']}: {error['message']}{kept}"}
 
 
 def _excerpt(source: str, failing: re.Match[str] | None, context: int = 5) -> str:

@@ -1,7 +1,7 @@
 """Runs one table's notebook through papermill: the job ``python -m mdrepro.reproduce.workflow.notebook JOB.json``.
 
-A run appears whole in ``papermill_runs/<tier>/<table>/`` or not at all; a failed notebook keeps its partial copy, with
-``error.json``, in ``papermill_runs/<tier>/<table>.failed/``.
+A run appears whole in its folder (`folders.run_folder`) or not at all; a failed notebook keeps its partial copy, with
+``error.json``, in ``<key>.failed/`` beside it.
 """
 
 import json
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from mdrepro.core.console import Prefixed
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, swap, write_json, write_text
-from mdrepro.core.paths import root, run_dir
+from mdrepro.core.paths import root
 from mdrepro.core.provenance import state
 from mdrepro.core.watchdog import follow
 from mdrepro.papers import ledger
 from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.fingerprint import changes, fingerprint
+from mdrepro.reproduce.workflow.folders import ERROR, NOTEBOOK, PARAMETERS, RESULT, failed, link_latest, run_folder
 from mdrepro.reproduce.workflow.record import RUN
 from mdrepro.training.runs import scratch
 
@@ -31,13 +32,7 @@ if TYPE_CHECKING:
     from papermill import PapermillExecutionError
     from papermill.engines import NotebookExecutionManager
 
-NOTEBOOK, RESULT, ERROR = "notebook.ipynb", "result.json", "error.json"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def failed_dir(tier: str, table: str) -> Path:
-    """Where a failed run keeps its partial notebook."""
-    return run_dir(tier, f"{table}.failed")
 
 
 def failure_record(error: str, message: str, **more: Any) -> dict[str, Any]:
@@ -68,12 +63,12 @@ def _engine(progress: Prefixed) -> str:
     return "mdrepro"
 
 
-def _keep_partial(folder: Path, job: dict[str, Any], error: dict[str, Any]) -> None:
+def _keep_partial(folder: Path, kept: Path, error: dict[str, Any]) -> None:
     write_json(folder / ERROR, error)
     for name in (RESULT, "result.csv"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "figures", ignore_errors=True)
-    swap(folder, failed_dir(job["tier"], job["table"]))
+    swap(folder, kept)
 
 
 def _describe(error: "PapermillExecutionError | RuntimeError") -> dict[str, Any]:
@@ -94,12 +89,14 @@ def run(job: dict[str, Any]) -> None:
     """
     import papermill
 
-    tier, table = job["tier"], job["table"]
-    progress = Prefixed(table, sys.stderr)
+    table, final = job["table"], run_folder(job["tier"], job["table"], job["parameters"])
+    progress = Prefixed(job["name"], sys.stderr)
     message = "the process exited without an error message (killed, or out of memory?); the same command resumes"
-    shutil.rmtree(failed_dir(tier, table), ignore_errors=True)
-    write_json(failed_dir(tier, table) / ERROR, failure_record("Killed", message))
-    with replacing_folder(run_dir(tier, table)) as folder:
+    shutil.rmtree(failed(final), ignore_errors=True)
+    write_json(failed(final) / ERROR, failure_record("Killed", message))
+    write_json(failed(final) / PARAMETERS, job["parameters"])
+    with replacing_folder(final) as folder:
+        write_json(folder / PARAMETERS, job["parameters"])
         _set_environment(job, folder)
         try:
             papermill.execute_notebook(
@@ -119,15 +116,16 @@ def run(job: dict[str, Any]) -> None:
             if since := "; ".join(changes(job["fingerprint"], fingerprint(ledger.find(table), job["parameters"]))[:3]):
                 raise RuntimeError(f"changed while it ran, so the numbers belong to no one state: {since}")
         except (papermill.PapermillExecutionError, RuntimeError) as error:
-            _keep_partial(folder, job, _describe(error))
+            _keep_partial(folder, failed(final), _describe(error))
             raise
         # This machine's paths are taken out of the executed notebook, which is then sealed into the result.
         notebook = json.loads((folder / NOTEBOOK).read_text(encoding="utf-8"))
         notebook["metadata"].get("papermill", {}).update(input_path=job["notebook"], output_path=NOTEBOOK)
         write_json(folder / NOTEBOOK, notebook)
         result = results.read(folder / RESULT)
-        results.write(folder / RESULT, result, folder, [*result["files"], NOTEBOOK])
-    shutil.rmtree(failed_dir(tier, table), ignore_errors=True)
+        results.write(folder / RESULT, result, folder, [*result["files"], NOTEBOOK, PARAMETERS])
+    link_latest(final)
+    shutil.rmtree(failed(final), ignore_errors=True)
 
 
 def _set_environment(job: dict[str, Any], folder: Path) -> None:
@@ -150,11 +148,12 @@ def main(arguments: list[str]) -> int:
     follow()
     file = Path(arguments[0])
     job = json.loads(file.read_text(encoding="utf-8"))
+    final = run_folder(job["tier"], job["table"], job["parameters"])
     try:
         run(job)
-        write_text(file.with_suffix(".ended"), sha256(run_dir(job["tier"], job["table"]) / RESULT))
+        write_text(file.with_suffix(".ended"), sha256(final / RESULT))
     except Exception:
-        kept = failed_dir(job["tier"], job["table"]) / ERROR
+        kept = failed(final) / ERROR
         with suppress(FileNotFoundError):
             return 2 if json.loads(kept.read_text(encoding="utf-8"))["bad_input"] else 1
         raise

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,12 @@ def declared(notebook: Path) -> dict[str, Parameter]:
     except (SyntaxError, ValueError, tokenize.TokenError) as error:
         raise BadInput(f"{notebook}: parameters cell: {error}") from None
     return {parameter.name: parameter for parameter in parameters}
+
+
+def setting_text(values: Mapping[str, Any]) -> str:
+    """Parameters as they are set on the command line: ``steps=4, models=sd15,sd21``."""
+    shown = {name: ",".join(value) if isinstance(value, list) else value for name, value in values.items()}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str, Any]:

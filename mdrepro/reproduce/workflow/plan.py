@@ -10,17 +10,18 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mdrepro.core.files import sweep
-from mdrepro.core.paths import relative, root, run_dir
+from mdrepro.core.paths import relative, root
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
 from mdrepro.reproduce.workflow import parameters, results
 from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes, fingerprint, first_three
-from mdrepro.reproduce.workflow.notebook import ERROR, RESULT, failed_dir
+from mdrepro.reproduce.workflow.folders import ERROR, RESULT, changed, failed, run_folder
+from mdrepro.reproduce.workflow.parameters import setting_text
 from mdrepro.reproduce.workflow.verify import problems
 from mdrepro.training.runs.scratch import from_scratch
 
@@ -30,9 +31,9 @@ def mark(folder: Path, name: str) -> str:
     return relative(folder / "marks" / name)
 
 
-def ended(folder: Path, table: str) -> Path:
-    """Where a table's job writes the SHA-256 of the result that it put in place; its plan is in ``folder``."""
-    return folder / f"{table}.ended"
+def ended(folder: Path, name: str) -> Path:
+    """Where a job called ``name`` writes the SHA-256 of the result that it put in place; its plan is in ``folder``."""
+    return folder / f"{name}.ended"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _rule(name: str, after: Sequence[str], folder: Path, need: Need, program: st
 
 @dataclass(frozen=True)
 class Job:
-    """One table's run, why it is due (``reasons``), or when and from which commit the last good one was made."""
+    """One run of a table, why it is due (``reasons``), or when and from which commit the last good one was made."""
 
     table: str
     tier: Tier
@@ -66,23 +67,36 @@ class Job:
     need: Need
     reasons: tuple[str, ...]
     origin: str = ""
+    changed: dict[str, Any] = field(default_factory=dict)
+    """The parameters that are not the tier's defaults."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its run is, or will be."""
+        return run_folder(self.tier, self.table, self.parameters)
+
+    @property
+    def name(self) -> str:
+        """Its table's; with the key of its parameters where they are not the defaults."""
+        return f"{self.table}-{self.folder.name}" if self.changed else self.table
 
     def explain(self) -> str:
         """Why it runs or is skipped, in one line."""
+        name = self.name + (f" ({setting_text(self.changed)})" if self.changed else "")
         if self.reasons:
-            return f"{self.table}: runs: {first_three(self.reasons)}"
-        return f"{self.table}: skipped: up to date, {self.origin}"
+            return f"{name}: runs: {first_three(self.reasons)}"
+        return f"{name}: skipped: up to date, {self.origin}"
 
     def as_dict(self) -> dict[str, Any]:
         """What the job's program reads (`mdrepro.reproduce.workflow.notebook`)."""
-        fields = ("table", "tier", "notebook", "parameters", "fingerprint")
+        fields = ("name", "table", "tier", "notebook", "parameters", "fingerprint")
         return {name: getattr(self, name) for name in fields} | {"from_scratch": from_scratch()}
 
     def rule(self, after: Sequence[str], file: Path) -> dict[str, Any]:
         """The Snakemake rule: it runs after the recipes ``after``, and reads the job from ``file``."""
         hashes = {kind: value for kind, value in self.fingerprint.items() if kind != "parameters"}
         params = {"parameters": json.dumps(self.parameters, sort_keys=True), "code": json.dumps(hashes, sort_keys=True)}
-        job = _rule(self.table, after, file.parent, self.need, "notebook", relative(file))
+        job = _rule(self.name, after, file.parent, self.need, "notebook", relative(file))
         return job | {"params": params | job["params"]}
 
 
@@ -126,11 +140,11 @@ def checkpoints(names: Sequence[str], *, locally: bool = False) -> list[Checkpoi
 
 
 def reasons_to_run(table: str, tier: Tier, now: Fingerprint) -> tuple[list[str], str]:
-    """Why a table's last run is not good for the fingerprint ``now`` (empty where it is), and the run's origin."""
-    path = run_dir(tier, table) / RESULT
+    """Why a table's run with the parameters of the fingerprint ``now`` has to run (empty where not), and its origin."""
+    path = run_folder(tier, table, now["parameters"]) / RESULT
     if not path.is_file():
-        failed = (failed_dir(tier, table) / ERROR).is_file()
-        return ["its last run did not finish" if failed else "it has no run yet"], ""
+        unfinished = (failed(path.parent) / ERROR).is_file()
+        return ["its last run did not finish" if unfinished else "it has no run yet"], ""
     if damage := problems(path):
         return [f"its run is damaged: {damage[0]}"], ""
     origin = results.read(path)["provenance"]
@@ -161,14 +175,16 @@ def plan(
         over = seeds is not None and (names or "seeds" in parameters.declared(root() / table.notebook))
         values = parameters.resolve(table, tier, [*settings, *([f"seeds={seeds}"] if over else [])])
         now = fingerprint(table, values)
-        sweep(run_dir(tier, table.id).parent, table.id)  # a run that a kill left under another name comes back
+        folder = run_folder(tier, table.id, values)
+        sweep(folder.parent, folder.name)  # a run that a kill left under another name comes back
         results.published_result(tier, table.id)  # an edited one is an error now, not after the run
         reasons, origin = reasons_to_run(table.id, tier, now)
         if from_scratch() and now["recipes"] and not reasons:
-            last = results.read(run_dir(tier, table.id) / RESULT)
+            last = results.read(folder / RESULT)
             if not last["provenance"].get("from_scratch"):
                 reasons = ["--from-scratch was given, and its run may have taken published checkpoints"]
         reasons = ["--force was given", *reasons] if force else reasons
         need = Need(table.threads, table.memory_gb, table.hours)
-        jobs.append(Job(table.id, tier, table.notebook, values, now, need, tuple(reasons), origin))
+        other = changed(tier, table.id, values)
+        jobs.append(Job(table.id, tier, table.notebook, values, now, need, tuple(reasons), origin, other))
     return jobs

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing
-from mdrepro.core.paths import published, root, run_dir, runs
+from mdrepro.core.paths import published, root, runs
 from mdrepro.core.provenance import commit, dirty
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tier
 from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.fingerprint import changes, fingerprint
+from mdrepro.reproduce.workflow.folders import RESULT, default_run
 from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.reproduce.workflow.verify import problems
 
@@ -19,10 +20,10 @@ from mdrepro.reproduce.workflow.verify import problems
 def _check(name: str, tier: Tier) -> results.Result:
     """The run's result, if it may be published. Raises BadInput that says why it may not."""
     table = ledger.find(name)
-    path = run_dir(tier, name) / "result.json"
+    path = default_run(tier, name) / RESULT
     again = f"run: mdrepro reproduce {name} --tier {tier} --force"
     if not path.is_file():
-        raise BadInput(f"{name} has no run at tier {tier}; {again}")
+        raise BadInput(f"{name} has no run with the default parameters at tier {tier}; {again}")
     if found := problems(path):
         raise BadInput(f"{name}: its run does not verify: {found[0]}")
     result = results.read(path)
@@ -47,7 +48,7 @@ def publish(names: Sequence[str], tier: Tier) -> list[Path]:
     folder, written = published(tier), list[Path]()
     for name, result in {name: _check(name, tier) for name in names}.items():
         files = [file for file in result["files"] if file.startswith("figures/")]
-        run = run_dir(tier, name)
+        run = default_run(tier, name)
         targets = {run / "result.csv": f"{name}.csv"}
         targets |= {run / file: f"figures/{name}-{Path(file).name}" for file in files}
         targets |= _training_records(result)

@@ -8,10 +8,11 @@ from typing import Any
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import digest, file_hashes, write_json
-from mdrepro.core.paths import published, relative, run_dir
+from mdrepro.core.paths import published, relative
 from mdrepro.core.reading import checked, inside, read_json
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Table, Tier
+from mdrepro.reproduce.workflow.folders import RESULT, changed, default_run
 
 FORMAT = 1
 FIELDS = ("row", "column", "value", "unit", "n", "seeds", "ci_low", "ci_high", "protocol", "paper_value", "verdict")
@@ -108,9 +109,9 @@ def training_record(entry: Mapping[str, str]) -> str:
     return f"records/{Path(entry['path']).parent.name}-{entry['sha256'][:12]}.json"
 
 
-def run_result(tier: str, table: str) -> Result | None:
-    """The local run's result, or None where there is none."""
-    path = run_dir(tier, table) / "result.json"
+def run_result(tier: Tier, table: str, folder: Path | None = None) -> Result | None:
+    """The result of a local run, by default the one with the default parameters, or None where there is none."""
+    path = (folder or default_run(tier, table)) / RESULT
     return read(path) if path.is_file() else None
 
 
@@ -118,6 +119,15 @@ def published_result(tier: str, table: str) -> Result | None:
     """The published result, or None where there is none."""
     path = published(tier) / f"{table}.json"
     return read(path) if path.is_file() else None
+
+
+def comparable(result: Result, published: Result | None) -> Result | None:
+    """The published result, or None where it was made with other parameters: their numbers are not compared."""
+    if published is None:
+        return None
+    tier, table = ledger.check_tier(result["tier"]), result["table"]
+    ours, theirs = (changed(tier, table, one["provenance"]["parameters"]) for one in (result, published))
+    return published if ours == theirs else None
 
 
 def agreement(table: Table, rows: list[dict[str, Any]], earlier: Result | None) -> dict[tuple[str, str], bool | None]:

@@ -12,13 +12,14 @@ from typing import Any
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
-from mdrepro.core.paths import published, relative, root, run_dir, runs
+from mdrepro.core.paths import published, relative, root, runs
 from mdrepro.core.provenance import locate
 from mdrepro.evaluation.rows import Row
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import TIERS, Table, Tier, network_name
 from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.fingerprint import changes, fingerprint, first_three
+from mdrepro.reproduce.workflow.folders import RESULT, default_run, every, run_folder
 
 SECTIONS = {"format", "table", "tier", "rows", "claims", "provenance", "files", "sha256"}
 ORIGIN = {
@@ -32,8 +33,8 @@ def problems(path: Path) -> list[str]:
     try:
         result = results.read(path)
         table, tier = ledger.find(result["table"]), ledger.check_tier(result["tier"])
-        place = run_dir(tier, table.id) / "result.json", published(tier) / f"{table.id}.json"
-        if path not in place:
+        run = run_folder(tier, table.id, result["provenance"]["parameters"])
+        if path not in (run / RESULT, published(tier) / f"{table.id}.json"):
             return [f"{relative(path)}: is a result of {table.id} at tier {tier} and does not belong here"]
         own = chain(
             _cells(result, table),
@@ -219,15 +220,18 @@ def _one(path: Path) -> dict[str, Any]:
 
 
 def _files(tier: Tier) -> Iterator[tuple[str, str, Path]]:
-    """(table, "published" or "run", path) of every result at ``tier``."""
+    """(table, "published", "run" or the key of a run with other parameters, path) of every result at ``tier``."""
     yield from ((path.stem, "published", path) for path in sorted(published(tier).glob("*.json")))
-    yield from ((path.parent.name, "run", path) for path in sorted((runs() / tier).glob("[!.]*/result.json")))
+    for folder in every(tier):
+        table = folder.parent.name
+        yield table, "run" if folder == default_run(tier, table) else folder.name, folder / RESULT
 
 
 def verify(tier: Tier | None = None) -> dict[str, Any]:
     """Check every published result and local run at ``tier`` (all tiers when None).
 
-    Returns ``{"ok", "tables": {table: {"tier", "verdicts", "claims", "published": {...}, "run": {...}}}, "problems"}``;
+    Returns ``{"ok", "tables": {table: {"tier", "verdicts", "claims", "published": {...}, "run": {...},
+    "other runs": {key: {...}}}}, "problems"}``, each part where there is one: "run" has the default parameters;
     the table's own counts are the published result's where there is one, else the run's; the problems are those of
     trained runs, and files in ``results/`` that no result names.
     """
@@ -241,7 +245,11 @@ def verify(tier: Tier | None = None) -> dict[str, Any]:
             ok = ok and entry["ok"]
             key = name if tier else f"{each}/{name}"
             counts = {name: entry.get(name, {}) for name in ("verdicts", "claims")}
-            tables.setdefault(key, {"tier": each} | counts)[kind] = entry
+            found = tables.setdefault(key, {"tier": each} | counts)
+            if kind in ("published", "run"):
+                found[kind] = entry
+            else:
+                found.setdefault("other runs", {})[kind] = entry
         others += [*verify_weights.problems(each), *_unnamed(each)]
     return {"ok": ok and not others, "tables": tables, "problems": others}
 

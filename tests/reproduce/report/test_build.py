@@ -16,13 +16,14 @@ import pytest
 from mdrepro.core import provenance
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import write_json
-from mdrepro.core.paths import run_dir
+from mdrepro.core.paths import relative
 from mdrepro.papers import ledger, underspecified, unmeasured
 from mdrepro.papers.claims import ClaimVerdict
 from mdrepro.papers.schema import Tolerance, Verdict
 from mdrepro.reproduce.report import api, build, legend, views
 from mdrepro.reproduce.report.mathml import render
 from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow.folders import default_run
 from tests.support import browser
 from tests.support import small_paper as fixture
 from tests.support import toy_package as toys
@@ -73,7 +74,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         vae = [row for row in fixture.rows() if row.column == "psnr"]
         fixture.run(fixture.VAE, vae)
         fixture.publish(fixture.VAE)
-        shutil.rmtree(run_dir("quick", fixture.VAE))
+        shutil.rmtree(default_run("quick", fixture.VAE))
         patch.setattr(provenance, "dirty", lambda: ["mdrepro/changed.py"])
         patch.setattr(api, "PACKAGE", toys.package(root / "toy"))
         fixture.run(fixture.COST, fixture.rows())
@@ -262,7 +263,7 @@ def test_formulas_need_no_script(site: Path) -> None:
 
 
 def test_raw_files_are_copied_unchanged(site: Path) -> None:
-    here, there = site / f"files/quick/{fixture.COST}", site.parent / f"papermill_runs/quick/{fixture.COST}"
+    here, there = site / f"files/quick/{fixture.COST}", default_run("quick", fixture.COST)
     for name in ("result.json", "result.csv", "figures/cost.png", "figures/cost.svg"):
         assert (here / name).read_bytes() == (there / name).read_bytes()
     published = site / f"files/quick-published/{fixture.VAE}"
@@ -306,7 +307,7 @@ def test_a_build_happens_when_a_result_a_notebook_or_a_published_result_changes(
     folder = fixture.run(fixture.COST, fixture.rows(), figure=False)
     build.build()
     fixture.run(fixture.COST, fixture.rows(params=861.0), figure=False)
-    where = f"papermill_runs/quick/{fixture.COST}"
+    where = relative(folder)
     assert f"result changed: {where}/result.json" in build.stale()
     build.build()
     with open(folder / "notebook.ipynb", "a", encoding="utf-8") as file:

@@ -1,5 +1,6 @@
 """Images composed of parts against sums by hand, claims, phones' records, figures and notebook."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,9 @@ from mdrepro.papers import ledger
 from mdrepro.reproduce.tables import device_latency, host_figures, host_latency, phones
 from mdrepro.reproduce.tables.device_latency import IMAGES, TABLE
 from mdrepro.reproduce.tables.host_latency import Image
-from mdrepro.reproduce.workflow import exported
+from mdrepro.reproduce.workflow import exported, folders
 from mdrepro.reproduce.workflow.exported import Piece
-from mdrepro.reproduce.workflow.record import complete
+from mdrepro.reproduce.workflow.record import RUN, complete
 from tests.support.latencies import PEAK, by_work, claims, constant, measured, of_a_phone, stubbed, told, values
 from tests.support.notebooks import recorded
 
@@ -38,6 +39,18 @@ def test_images_are_sums_of_their_parts_by_hand() -> None:
     assert found["host-sd15-50", "text_encoder_ms"] == 10
     assert found["host-mobilediffusion-full-decoder-1", "decoder_ms"] == 50
     assert [found[row, "steps"] for row in IMAGES] == [1, 8, 1, 8, 50]
+
+
+def test_records_of_other_parameters_do_not_replace_those_of_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_latency, "runs_folder", lambda: tmp_path)
+    usual = folders.defaults("quick", TABLE)
+    for run in ({"parameters": usual}, {"parameters": usual | {"threads": 1}}, {}):
+        monkeypatch.setenv(RUN, json.dumps(run))
+        host_latency.keep(TABLE, TEN)
+    other = folders.key(usual | {"threads": 1})
+    assert {file.name for file in (tmp_path / "latency").iterdir()} == {f"{TABLE}.json", f"{TABLE}-{other}.json"}
 
 
 def test_both_branches_at_once_are_counted_once() -> None:

@@ -12,13 +12,14 @@ import pytest
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, write_json
-from mdrepro.core.paths import published, run_dir, runs
+from mdrepro.core.paths import published, runs, runs_of
 from mdrepro.core.provenance import state
 from mdrepro.evaluation.rows import Row
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Tolerance
 from mdrepro.reproduce.workflow import publish as publishing
 from mdrepro.reproduce.workflow import results
+from mdrepro.reproduce.workflow.folders import default_run
 from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.reproduce.workflow.plan import plan
 from mdrepro.reproduce.workflow.publish import publish
@@ -85,8 +86,8 @@ def test_record_refuses_what_the_table_does_not_declare(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         make_run(monkeypatch, rows)
-    assert not run_dir("quick", TABLE).exists()
-    assert list(run_dir("quick", TABLE).parent.iterdir()) == []
+    assert not default_run("quick", TABLE).exists()
+    assert list(runs_of("quick", TABLE).iterdir()) == []
 
 
 def test_a_row_has_a_value_or_a_reason() -> None:
@@ -99,7 +100,7 @@ def test_record_in_jupyter_goes_elsewhere(workspace: Path) -> None:
     shown = record(TABLE, [row()], parameters=resolve(ledger.find(TABLE), "quick"))
     assert shown.folder == runs() / "interactive" / TABLE
     assert "reproduced" in shown._repr_html_()
-    assert not run_dir("quick", TABLE).exists()
+    assert not default_run("quick", TABLE).exists()
 
 
 def _edit(path: Path, change: Any) -> None:
@@ -165,8 +166,9 @@ def test_verify_misses_gone_inputs(workspace: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_run_in_the_wrong_place_is_found(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(monkeypatch)
-    shutil.copytree(folder, run_dir("paper", TABLE))
-    assert "does not belong here" in problems(run_dir("paper", TABLE) / "result.json")[0]
+    for place in (runs_of("paper", TABLE) / folder.name, folder.with_name("0123456789ab")):
+        shutil.copytree(folder, place)
+        assert "does not belong here" in problems(place / "result.json")[0]
 
 
 def test_edited_results_are_refused_wherever_they_are_read(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +226,7 @@ def test_publish_refuses_what_cannot_be_traced(workspace: Path, monkeypatch: pyt
     with pytest.raises(BadInput, match="has no run"):
         publish([TABLE], "quick")
     make_run(monkeypatch, settings=("steps=5",))
-    with pytest.raises(BadInput, match="parameter steps"):
+    with pytest.raises(BadInput, match="has no run with the default parameters"):
         publish([TABLE], "quick")
     (workspace / "requirements.lock").write_text("toy==2.0\n")
     make_run(monkeypatch)

@@ -10,12 +10,13 @@ import pytest
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import file_hashes, sha256, write_json
-from mdrepro.core.paths import published, run_dir, runs
+from mdrepro.core.paths import published, runs
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import PUBLISHED, DeclaredSetup, Table, TierRun
 from mdrepro.reproduce import doctor
 from mdrepro.reproduce.workflow import execute, plan, publish, results, verify
 from mdrepro.reproduce.workflow.fingerprint import changes, fingerprint
+from mdrepro.reproduce.workflow.folders import default_run
 from mdrepro.reproduce.workflow.parameters import resolve
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import scratch, store
@@ -133,7 +134,7 @@ def test_verify_asks_for_the_checkpoints_of_all_seeds(toy: Table) -> None:
 
 def _with_checkpoints(records: dict[str, Path]) -> None:
     """The toy's run rests on these."""
-    place = run_dir("quick", TABLE) / "result.json"
+    place = default_run("quick", TABLE) / "result.json"
     result = results.read(place)
     entries = {name: {"path": str(p.relative_to(runs().parent)), "sha256": sha256(p)} for name, p in records.items()}
     origin = result["provenance"] | {"checkpoints": entries}

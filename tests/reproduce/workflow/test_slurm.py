@@ -7,8 +7,8 @@ import pytest
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
-from mdrepro.core.paths import run_dir
 from mdrepro.reproduce.workflow import plan, slurm
+from mdrepro.reproduce.workflow.folders import default_run
 from tests.support import fake_slurm
 from tests.support.checkout import TABLE, Cli, make_run
 
@@ -85,10 +85,10 @@ def test_a_cluster_without_accounts(workspace: Path, cli: Cli, monkeypatch: pyte
     assert failed.returncode == 1, failed.stderr
     assert "RuntimeError: the toy broke" in failed.stderr
     assert not {"Traceback", "WorkflowError", "sbatch"} & set(failed.stderr.replace(":", " ").split())
-    assert sha256(run_dir("quick", TABLE) / "result.json") == older
+    assert sha256(default_run("quick", TABLE) / "result.json") == older
     done = cli("reproduce", TABLE, "--no-report", *SOON, "--force")
     assert done.returncode == 0, done.stderr
-    assert sha256(run_dir("quick", TABLE) / "result.json") != older
+    assert sha256(default_run("quick", TABLE) / "result.json") != older
     assert "--mem 8000" in (home / "asked").read_text()
     assert " -t 720 " in (home / "asked").read_text()
     (home / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: Invalid qos' >&2; exit 1\n")
