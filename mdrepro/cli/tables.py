@@ -1,6 +1,7 @@
 """Commands on the papers' tables, from ``list`` to ``doctor``: thin calls into the package."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -98,7 +99,18 @@ def reproduce(
     tables: Tables = None,
     tier: TierOption = "quick",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A notebook parameter; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A notebook parameter; repeatable. seed=0..4 and steps=100,200 ask for a run with each value.",
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Parameters from a YAML file; --set overrides them.")
+    ] = None,
+    sweep: Annotated[
+        Path | None, typer.Option("--sweep", help="A YAML list of runs, each a mapping of parameters, added to -f's.")
     ] = None,
     cores: Annotated[
         int, typer.Option("--cores", min=1, help="Cores that Snakemake may use; with --executor, jobs at once.")
@@ -121,7 +133,7 @@ def reproduce(
     from mdrepro.core.console import paragraph
     from mdrepro.papers import ledger
     from mdrepro.reproduce import formatting
-    from mdrepro.reproduce.workflow import execute, plan, results
+    from mdrepro.reproduce.workflow import batches, execute, parameters, plan, results
     from mdrepro.training.runs import scratch
 
     if from_scratch:
@@ -133,7 +145,9 @@ def reproduce(
                 print(paragraph(f"{spec.id}: skipped: does not run at tier {tier}: {spec.not_at.get(checked, '')}"))
             elif (why := spec.by_name_only(checked)) and not every:
                 print(paragraph(f"{spec.id}: skipped: runs only by name or with --all: {why}"))
-    jobs = plan.plan(tables or [], checked, settings or [], force, every, seeds)
+    base = parameters.from_file(file, several=False)[0] if file else {}
+    given = [base | run for run in (parameters.from_file(sweep, several=True) if sweep else [{}])]
+    jobs = plan.plan(tables or [], checked, settings or [], force, every, seeds, given)
     checkpoints = plan.checkpoints(plan.recipes(jobs))
     for line in [each.explain() for each in checkpoints] + [job.explain() for job in jobs]:
         print(paragraph(line), flush=True)
@@ -145,10 +159,12 @@ def reproduce(
         raise typer.Exit(130) from None
     if dry_run:
         raise typer.Exit(1 if failed else 0)
-    for job in jobs:
-        if job not in failed and (result := results.run_result(checked, job.table, job.folder)):
-            before = results.published_result(checked, job.table)
-            print("\n" + formatting.verdicts(ledger.find(job.table), result, before))
+    for name in dict.fromkeys(job.table for job in jobs):
+        mine = [job for job in jobs if job.table == name]
+        if len(mine) > 1:
+            print("\n" + batches.summary(mine, [job for job in mine if job in failed]))
+        elif mine[0] not in failed and (result := results.run_result(checked, name, mine[0].folder)):
+            print("\n" + formatting.verdicts(ledger.find(name), result, results.published_result(checked, name)))
     errors = [execute.failure(job) for job in failed]
     if report and len(failed) < len(jobs):
         build_report()

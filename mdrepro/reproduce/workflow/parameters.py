@@ -8,21 +8,28 @@ stands for the name of every preset), or ``path or {packages}`` for a file or fo
 
 import ast
 import io
+import itertools
 import json
+import math
 import re
 import tokenize
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mdrepro.core.errors import BadInput, unknown
 from mdrepro.core.paths import root
+from mdrepro.core.reading import read_yaml
 from mdrepro.models import presets
 from mdrepro.papers.schema import Table, Tier
 
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "list[str]": list}
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+MOST = 1000
+"""Runs in one batch."""
+_RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})")
 _COMMENT = re.compile(r"^in (?P<path>path(?: or )?)?(?P<allowed>\[[^\]]*\]|\{[^}]*\})?:\s*(?P<help>.*)$")
 
 
@@ -66,6 +73,29 @@ class Parameter:
         if not right:
             raise BadInput(f"parameter {self.name} = {value!r}: expected {self.expected}")
         return value
+
+    def values(self, given: Any) -> list[Any]:
+        """The values that are asked for, checked: one, or several for as many runs.
+
+        Several are ``0..4`` (integers, both ends counted) or values between commas in a text, and a list from a file;
+        of a parameter that is a list itself a list of lists. Raises BadInput.
+        """
+        if isinstance(given, list) and (self.type != "list[str]" or any(isinstance(item, list) for item in given)):
+            return [value for item in given for value in self.values(item)] or [self.check(given)]
+        if not isinstance(given, str):
+            return [self.check(given)]
+        if self.type == "int" and (ends := _RANGE.fullmatch(given.strip())):
+            first, last = self.check(int(ends[1])), self.check(int(ends[2]))
+            if not 0 <= last - first < MOST:
+                raise BadInput(f"parameter {self.name} = {given}: expected a range of 1 to {MOST} values, rising")
+            return list(range(first, last + 1))
+        if "," in given and self.type != "list[str]":
+            if self.type == "str":
+                with suppress(BadInput):
+                    return [self.parse(given)]
+            if items := _items(given):
+                return [value for item in items for value in self.values(item)]
+        return [self.parse(given)]
 
     def parse(self, text: str) -> Any:
         """The value written as ``text`` on the command line. Raises BadInput."""
@@ -124,14 +154,25 @@ def declared(notebook: Path) -> dict[str, Parameter]:
 
 def setting_text(values: Mapping[str, Any]) -> str:
     """Parameters as they are set on the command line: ``steps=4, models=sd15,sd21``."""
-    shown = {name: ",".join(value) if isinstance(value, list) else value for name, value in values.items()}
-    return ", ".join(f"{name}={value}" for name, value in shown.items())
+    return ", ".join(f"{name}={value_text(value)}" for name, value in values.items())
 
 
-def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """Every parameter of a table's notebook at ``tier``, with ``name=value`` settings applied.
+def value_text(value: Any) -> str:
+    """A parameter's value as it is given on the command line."""
+    return ",".join(value) if isinstance(value, list) else str(value)
 
-    Raises BadInput: the table does not run at this tier, or a setting has an unknown name, a wrong type or value.
+
+def batch(
+    table: Table, tier: Tier, settings: Sequence[str] = (), given: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """Every parameter of a table's notebook at ``tier``, for each run that is asked for, each once.
+
+    ``given``: parameters from files, of one run or several (none: the tier's defaults). ``settings``: ``name=value``,
+    which override those. A parameter that is given several values (`Parameter.values`) stands for a run with each, and
+    several such for all combinations.
+
+    Raises BadInput: the table does not run at this tier, a parameter has an unknown name, a wrong type or value, or
+    more than `MOST` runs are asked for.
     """
     if not table.notebook or tier not in table.tiers:
         needs = table.not_at.get(tier) or "its notebook is not built yet"
@@ -139,26 +180,61 @@ def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str,
         raise BadInput(f"{table.id} does not run at tier {tier}{where}. It needs: {needs}")
     known = declared(root() / table.notebook)
     run = table.tiers[tier]
-    given: dict[str, Any] = {"tier": tier, **run.parameters}
+    usual: dict[str, Any] = {"tier": tier, **run.parameters}
     if "seeds" in known or run.seeds > 1:
-        given["seeds"] = run.seeds
+        usual["seeds"] = run.seeds
+    if strange := set(usual) - set(known):
+        raise BadInput(f"{table.id}: tier {tier} sets unknown parameters: {', '.join(sorted(strange))}")
+    usual = {name: known[name].check(usual.get(name, parameter.default)) for name, parameter in known.items()}
+    set_here = {}
     for setting in settings:
         name, sign, text = setting.partition("=")
         if not sign or not name:
             raise BadInput(f"--set {setting}: expected name=value")
-        if name == "tier":
-            raise BadInput("--set tier=...: use --tier")
-        if name not in known:
-            if name == "recipes" and table.networks(tier):
-                rows = "; ".join(f"{row}: {declared.network}" for row, declared in table.networks(tier).items())
-                raise BadInput(
-                    f"--set recipes=...: {table.id} measures the networks that mdrepro/papers/*.yaml declares for its "
-                    f"rows at tier {tier}: expected {rows}; scored by "
-                    f"{' and '.join(table.tiers[tier].scorers) or 'published weights'}"
-                )
-            raise unknown(f"parameter of {table.id}", name, (item for item in known if item != "tier"))
-        given[name] = known[name].parse(text)
-    if strange := set(given) - set(known):
-        raise BadInput(f"{table.id}: tier {tier} sets unknown parameters: {', '.join(sorted(strange))}")
-    defaults = {name: parameter.default for name, parameter in known.items()}
-    return defaults | {name: known[name].check(value) for name, value in given.items()}
+        set_here[name] = text
+    found: dict[str, dict[str, Any]] = {}
+    for each in given or ({},):
+        asked = {name: _known(known, name, table, tier).values(value) for name, value in {**each, **set_here}.items()}
+        if len(found) + math.prod(map(len, asked.values())) > MOST:
+            raise BadInput(f"{table.id}: more than {MOST} runs are asked for; expected at most {MOST} in one batch")
+        for values in itertools.product(*asked.values()):
+            one = usual | dict(zip(asked, values, strict=True))
+            found.setdefault(json.dumps(one), one)
+    return list(found.values())
+
+
+def _known(known: Mapping[str, Parameter], name: str, table: Table, tier: Tier) -> Parameter:
+    """The parameter called ``name``. Raises BadInput where it cannot be set."""
+    if name == "tier":
+        raise BadInput("--set tier=...: use --tier")
+    if name in known:
+        return known[name]
+    if name == "recipes" and table.networks(tier):
+        rows = "; ".join(f"{row}: {declared.network}" for row, declared in table.networks(tier).items())
+        raise BadInput(
+            f"--set recipes=...: {table.id} measures the networks that mdrepro/papers/*.yaml declares for its "
+            f"rows at tier {tier}: expected {rows}; scored by "
+            f"{' and '.join(table.tiers[tier].scorers) or 'published weights'}"
+        )
+    raise unknown(f"parameter of {table.id}", name, (item for item in known if item != "tier"))
+
+
+def resolve(table: Table, tier: Tier, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """Every parameter of one run: `batch`, with its errors, where no setting gives several values."""
+    values, *more = batch(table, tier, settings)
+    if more:
+        raise BadInput(f"{', '.join(settings)}: expected one value of each parameter")
+    return values
+
+
+def from_file(file: Path, *, several: bool) -> list[dict[str, Any]]:
+    """The parameters in a YAML file: a mapping, or with ``several`` a list of some, one for each run.
+
+    Raises BadInput: it cannot be read, or holds something else.
+    """
+    content = read_yaml(file)
+    runs = content if several and isinstance(content, list) else [content]
+    if not runs or not all(isinstance(run, dict) and run and {*map(type, run)} == {str} for run in runs):
+        expected = "a list of mappings from parameters to values, one for each run" if several else "a mapping"
+        raise BadInput(f"{file}: expected {expected}, such as seed: 1")
+    return runs

@@ -9,7 +9,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from mdrepro.core.files import sweep
 from mdrepro.core.paths import relative, root
 from mdrepro.papers import ledger
-from mdrepro.papers.schema import Tier
+from mdrepro.papers.schema import Table, Tier
 from mdrepro.reproduce.workflow import parameters, results
 from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes, fingerprint, first_three
 from mdrepro.reproduce.workflow.folders import ERROR, RESULT, changed, failed, run_folder
@@ -159,12 +159,13 @@ def plan(
     force: bool = False,
     every: bool = False,
     seeds: int | None = None,
+    given: Sequence[Mapping[str, Any]] = (),
 ) -> list[Job]:
-    """A job for each table: those named, or all that run at ``tier``, those on request only with ``every``.
+    """A job for each run of each table: those named, or all that run at ``tier``, those on request only with ``every``.
 
-    ``seeds``: by how many training seeds each row is measured (None: as declared); where no table is named, of those
-    whose notebooks take it. Raises BadInput: an unknown table, one that does not run at this tier, a setting that its
-    notebook does not take, or a published result that was edited by hand.
+    ``settings``, ``given``: as of `parameters.batch`. ``seeds``: by how many training seeds each row is measured (None:
+    as declared); where no table is named, of those whose notebooks take it. Raises BadInput: an unknown table, one that
+    does not run at this tier, a setting that its notebook does not take, or a published result that was edited by hand.
     """
     tables = [ledger.find(name) for name in dict.fromkeys(names)] or [
         table for table in ledger.tables().values() if tier in table.tiers and (every or not table.by_name_only(tier))
@@ -173,18 +174,22 @@ def plan(
     for table in tables:
         assert table.notebook
         over = seeds is not None and (names or "seeds" in parameters.declared(root() / table.notebook))
-        values = parameters.resolve(table, tier, [*settings, *([f"seeds={seeds}"] if over else [])])
-        now = fingerprint(table, values)
-        folder = run_folder(tier, table.id, values)
-        sweep(folder.parent, folder.name)  # a run that a kill left under another name comes back
+        runs = parameters.batch(table, tier, [*settings, *([f"seeds={seeds}"] if over else [])], given)
         results.published_result(tier, table.id)  # an edited one is an error now, not after the run
-        reasons, origin = reasons_to_run(table.id, tier, now)
-        if from_scratch() and now["recipes"] and not reasons:
-            last = results.read(folder / RESULT)
-            if not last["provenance"].get("from_scratch"):
-                reasons = ["--from-scratch was given, and its run may have taken published checkpoints"]
-        reasons = ["--force was given", *reasons] if force else reasons
-        need = Need(table.threads, table.memory_gb, table.hours)
-        other = changed(tier, table.id, values)
-        jobs.append(Job(table.id, tier, table.notebook, values, now, need, tuple(reasons), origin, other))
+        jobs += [_job(table, tier, values, force) for values in runs]
     return jobs
+
+
+def _job(table: Table, tier: Tier, values: dict[str, Any], force: bool) -> Job:
+    """A run of a table with these parameters."""
+    now, folder = fingerprint(table, values), run_folder(tier, table.id, values)
+    sweep(folder.parent, folder.name)  # a run that a kill left under another name comes back
+    reasons, origin = reasons_to_run(table.id, tier, now)
+    if from_scratch() and now["recipes"] and not reasons:
+        last = results.read(folder / RESULT)
+        if not last["provenance"].get("from_scratch"):
+            reasons = ["--from-scratch was given, and its run may have taken published checkpoints"]
+    reasons = ["--force was given", *reasons] if force else reasons
+    assert table.notebook
+    need, other = Need(table.threads, table.memory_gb, table.hours), changed(tier, table.id, values)
+    return Job(table.id, tier, table.notebook, values, now, need, tuple(reasons), origin, other)
