@@ -32,6 +32,7 @@ def test_a_notebook_is_clean(path: Path) -> None:
     assert book.cells[0].cell_type == "markdown"
     assert book.cells[0].source.startswith("# ")
     assert book.metadata.kernelspec.name == "python3"
+    assert declared(path), "each is read by the other cells"
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     for cell in code:
         assert cell.outputs == []

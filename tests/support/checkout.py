@@ -43,6 +43,7 @@ from mdrepro.core.errors import BadInput
 from mdrepro.reproduce.workflow.record import record
 from mdrepro.evaluation.rows import Row
 
+print("photographs from", photos)
 chance = random.Random(steps)
 total = 0.0
 for step in range(steps):

@@ -165,7 +165,7 @@ def home(folder: Path) -> Iterator[Path]:
         for table in paper().tables:
             file = folder / _path(table.id)
             file.parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(notebook('tier: str = "quick"\nseed: int = 0'), file)
+            nbformat.write(notebook('tier: str = "quick"\nseed: int = 0', "print(seed)"), file)
         patch.setenv("MDREPRO_ROOT", str(folder))
         paths.root.cache_clear()
         patch.setattr(ledger, "papers", lambda: {"mobilediffusion": paper()})

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +130,22 @@ def _parameter(statement: ast.stmt, comment: str) -> Parameter:
     return parameter
 
 
+def _unread(names: Iterable[str], sources: Iterable[str]) -> list[str]:
+    """Parameters that no cell reads, or that a cell gives another value: setting them would change nothing.
+
+    ``tier`` is read by `record` from the running notebook.
+    """
+    found = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    read = {"tier", *(node.id for node in found if isinstance(node.ctx, ast.Load))}
+    given = {node.id for node in found if not isinstance(node.ctx, ast.Load)}
+    return [name for name in names if name not in read or name in given]
+
+
 def declared(notebook: Path) -> dict[str, Parameter]:
     """The typed parameters of a notebook, in order.
 
-    Raises BadInput: it cannot be read, has not exactly one cell tagged ``parameters``, or that is not of this form.
+    Raises BadInput: it cannot be read, has not exactly one cell tagged ``parameters``, that is not of this form, or a
+    parameter is not read by the other cells.
     """
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -147,8 +159,12 @@ def declared(notebook: Path) -> dict[str, Parameter]:
         tokens = tokenize.generate_tokens(io.StringIO(source).readline)
         comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
         parameters = [_parameter(node, comments.get(node.end_lineno or 0, "")) for node in ast.parse(source).body]
+        others = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code" and cell is not tagged[0]]
+        unread = _unread([parameter.name for parameter in parameters], others)
     except (SyntaxError, ValueError, tokenize.TokenError) as error:
         raise BadInput(f"{notebook}: parameters cell: {error}") from None
+    if unread:
+        raise BadInput(f"{notebook}: parameters that its cells do not read, or give another value: {', '.join(unread)}")
     return {parameter.name: parameter for parameter in parameters}
 
 

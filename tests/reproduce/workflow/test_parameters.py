@@ -87,6 +87,28 @@ def test_a_malformed_parameters_cell_is_one_clear_error(tmp_path: Path, cell: st
         declared(tmp_path / "bad.ipynb")
 
 
+@pytest.mark.parametrize(
+    ("cells", "unread"),
+    [
+        (["print(steps)"], []),
+        (["work(of=steps)", "def later():\n    return steps"], []),
+        ([], ["steps"]),
+        (["print(step)  # steps"], ["steps"]),
+        (["steps = 4", "print(steps)"], ["steps"]),
+        (["print([steps for steps in range(3)])"], ["steps"]),
+    ],
+)
+def test_a_parameter_that_no_cell_reads_is_an_error_of_the_notebook(
+    tmp_path: Path, cells: list[str], unread: list[str]
+) -> None:
+    nbformat.write(notebook('tier: str = "quick"\nsteps: int = 3', *cells), tmp_path / "book.ipynb")
+    if not unread:
+        assert list(declared(tmp_path / "book.ipynb")) == ["tier", "steps"]
+        return
+    with pytest.raises(BadInput, match=f"do not read, or give another value: {', '.join(unread)}$"):
+        declared(tmp_path / "book.ipynb")
+
+
 def test_exactly_one_parameters_cell(tmp_path: Path) -> None:
     two = notebook(PARAMETERS, PARAMETERS)
     two.cells[1].metadata["tags"] = ["parameters"]

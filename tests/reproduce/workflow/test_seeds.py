@@ -39,7 +39,7 @@ def toy(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
     """The toy table alone, over three seeds; its notebook takes the parameter ``seeds``."""
     monkeypatch.setenv(scratch.VARIABLE, "")
     put(tiny(), monkeypatch)
-    nbformat.write(notebook(PARAMETERS + SEEDS, WORK), workspace / NOTEBOOK)
+    nbformat.write(notebook(PARAMETERS + SEEDS, WORK, "print(seeds)"), workspace / NOTEBOOK)
     _commit(workspace)
     table = ledger.find(TABLE)
     table = table.model_copy(update={"tiers": table.tiers | {"quick": declared()}})
