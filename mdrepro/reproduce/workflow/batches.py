@@ -1,6 +1,7 @@
 """The runs of a table side by side: all that there are, and what a batch of them measured."""
 
 import csv
+import math
 import statistics
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -110,7 +111,7 @@ def _claims(measured: Sequence[results.Result], table: Table) -> list[str]:
     for claim in table.claims:
         found = Counter(one["verdict"] for result in measured for one in result["claims"] if one["id"] == claim.id)
         counts = ", ".join(f"{verdict} in {count}" for verdict, count in found.most_common())
-        texts += [paragraph(f"claim {counts}: {claim.statement}", "  ")] if counts else []
+        texts += [paragraph(f"claim {counts} of {len(measured)}: {claim.statement}", "  ")] if counts else []
     return texts
 
 
@@ -136,24 +137,35 @@ def _spread(table: Table, lines: Sequence[dict[str, Any]]) -> list[tuple[str, ..
 
 def _draw(table: Table, names: Sequence[str], lines: Sequence[dict[str, Any]], stem: Path) -> bool:
     """A panel for each column that differs between runs, a line for each of its rows; whether there is one."""
+    import seaborn as sns
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
     cells = list(_cells(table, lines))
     panels = list(dict.fromkeys(column for _, column in cells))[:PANELS]
     if not panels:
         return False
-    order = list(dict.fromkeys(line["run"] for line in lines))
+    runs, rows = list(dict.fromkeys(line["run"] for line in lines)), list(dict.fromkeys(row for row, _ in cells))
+    colours = dict(zip(rows, sns.color_palette("deep" if len(rows) <= 10 else "husl", len(rows)), strict=True))
     scale = len(names) == 1 and all(type(line[names[0]]) in (int, float) for line in lines)
-    with plotting.figure(len(panels), 1, size=(7, 0.5 + 2.6 * len(panels)), sharex=True) as (figure, axes):
-        for axis, column in zip(axes, panels, strict=True):
+    high, wide = math.ceil(len(panels) / 2), min(len(panels), 2)
+    with plotting.figure(high, wide, size=(4.6 * wide, 2.7 * high + 0.2 * len(rows))) as (figure, axes):
+        for axis, column in zip(axes, panels, strict=False):
             for row in (row for row, other in cells if other == column):
                 mine = [line for line in lines if (line["row"], line["column"]) == (row, column)]
-                places = [line[names[0]] if scale else order.index(line["run"]) + 1 for line in mine]
+                places = [line[names[0]] if scale else runs.index(line["run"]) + 1 for line in mine]
                 points = sorted(zip(places, (line["value"] for line in mine), strict=True))
-                axis.plot(*zip(*points, strict=True), "o-", ms=4, label=table.rows[row])
+                axis.plot(*zip(*points, strict=True), "o-", ms=4, color=colours[row])
             spec = table.columns[column]
-            better = "" if spec.better == "neither" else f" ({spec.better} is better)"
-            plotting.title(axis, f"{spec.title}{better}")
+            plotting.title(axis, spec.title + ("" if spec.better == "neither" else f" ({spec.better} is better)"))
             axis.set_ylabel(spec.unit)
-            axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-        axes[-1].set_xlabel(names[0] if scale else f"run, in the order of {', '.join(names)}")
+            axis.set_xlabel(names[0] if scale else f"run, in the order of {', '.join(names)}")
+            if all(isinstance(place, int) for place in places):
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+        keys = [Line2D([], [], marker="o", ms=4, color=colour) for colour in colours.values()]
+        titles = [table.rows[row] for row in colours]
+        figure.legend(keys, titles, loc="outside lower left", fontsize="small", frameon=False)
         plotting.save(figure, stem)
     return True
