@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
@@ -157,7 +158,13 @@ def _name(kind: str, model: AutoencoderKL) -> str:
 
 
 def _tiles_of(photograph: Photograph) -> Callable[[int], Tensor]:
-    return lambda size: photos.tiles(photograph.pixels(), size)
+    def tiles(size: int) -> Tensor:
+        """Smaller ones are of the same area as those of 256 px, so that sizes differ in nothing else."""
+        if size >= photos.TILE:
+            return photos.tiles(photograph.pixels(), size)
+        return torch.cat([photos.tiles(tile, size) for tile in photos.tiles(photograph.pixels())])
+
+    return tiles
 
 
 def _square_of(file: Path) -> Callable[[int], Tensor]:

@@ -102,43 +102,32 @@ def measure(networks: Mapping[str, Network], pictures: Pictures, sizes: Sequence
         {row: Measured(network) for row, network in networks.items()}, pictures, tuple(sizes), reasons, protocols
     )
     encoder = None if tier == "quick" else _encoder(found)
-    with Progress("reconstruction", len(pictures.pictures) * len(sizes) * len(networks), "pictures") as progress:
+    with Progress("reconstruction", len(pictures.pictures) * len(sizes), "pictures") as progress:
         for picture, size in itertools.product(pictures.pictures, sizes):
             x = picture.tiles(size)
+            progress.advance()
             if not len(x):
-                progress.advance(len(networks))
                 continue
             found.tiles[size] += len(x)
             if size == SIZE and len(found.originals) < SHOWN:
                 found.originals.append(x)
             if size == SIZE and encoder and found.fid is not None:
                 found.fid.add(_features(encoder, x))
-            for one in found.measured.values():
-                _score(one, picture.scene, size, x, metrics, encoder, len(found.originals))
-                progress.advance()
+            again = [reconstructed(one.network.model, x) for one in found.measured.values()]
+            quality = metrics if size == SIZE else {f"psnr_{size}": reconstruction.psnr}
+            for name, metric in quality.items():
+                for one, values in zip(found.measured.values(), _each(metric, x, again), strict=True):
+                    one.scores[name][picture.scene] += values.tolist()
+            for one, y in zip(found.measured.values(), again, strict=True):
+                if size == SIZE and len(one.images) < len(found.originals):
+                    one.images.append(y)
+                if size == SIZE and one.fid is not None and encoder:
+                    one.fid.add(_features(encoder, y))
     return found
 
 
-def _score(
-    one: Measured,
-    scene: str,
-    size: int,
-    x: Tensor,
-    metrics: Mapping[str, pairs.Metric],
-    encoder: Encoder | None,
-    shown: int,
-) -> None:
-    """Add one autoencoder's scores of the tiles ``x`` of a picture; its image, while it has fewer than ``shown``."""
-    y = reconstructed(one.network.model, x)
-    if size != SIZE:
-        one.scores[f"psnr_{size}"][scene] += reconstruction.psnr(x, y).tolist()
-        return
-    for name, metric in metrics.items():
-        one.scores[name][scene] += metric(x, y).tolist()
-    if len(one.images) < shown:
-        one.images.append(y)
-    if one.fid is not None and encoder:
-        one.fid.add(_features(encoder, y))
+def _each(metric: pairs.Metric, x: Tensor, again: Sequence[Tensor]) -> list[Tensor]:
+    return metric.of_several(x, again) if isinstance(metric, reconstruction.Lpips) else [metric(x, y) for y in again]
 
 
 def reconstructed(model: AutoencoderKL, tiles: Tensor) -> Tensor:

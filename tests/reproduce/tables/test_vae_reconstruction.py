@@ -113,6 +113,13 @@ def test_other_sizes_are_compared_on_the_same_scenes(cells, found, pictures):
         assert "tiles of 128 px" in cells[row, "psnr_128"].protocol
 
 
+def test_tiles_of_128_px_cover_those_of_256_px():
+    for picture in vae_networks.pictures("quick").pictures[2:4]:
+        small, large = picture.tiles(128), picture.tiles(256)
+        assert len(small) == 4 * len(large)
+        assert torch.equal(small[:4].sum(dim=(0, 2, 3)), large[0].sum(dim=(1, 2)))
+
+
 def test_gains_are_paired_differences(cells):
     for row, other in table.GAINS:
         for column in ("psnr", "ssim"):
@@ -148,6 +155,9 @@ def test_lpips_with_weights_is_measured(monkeypatch, networks, pictures):
 
         def __call__(self, x, y):
             return (x.double() - y.double()).abs().mean(dim=(1, 2, 3))
+
+        def of_several(self, x, ys):
+            return [self(x, y) for y in ys]
 
     monkeypatch.setattr(reconstruction, "Lpips", ToyLpips)
     two = replace(pictures, pictures=pictures.pictures[:2])
