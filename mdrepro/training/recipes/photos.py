@@ -76,7 +76,7 @@ def autoencoders(
     steps: int = 3200,
     mixed: int = 1200,
     perceptual: int = 300,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1.5e-3,
     seed: int = 0,
     threads: int = 1,
     precision: str = "fp32",
