@@ -56,8 +56,8 @@ def stages(
         log_every=max(1, steps // CURVE_ROWS),
     )
     sizes = tuple(size for size in SIZES if size > crop)
-    adamw = replace(muon, batch=MIXED_BATCH, optimiser="adamw", learning_rate=learning_rate / 3)
-    tuning = replace(adamw, learning_rate=learning_rate / 10, betas=(0.5, 0.9))
+    adamw = replace(muon, batch=MIXED_BATCH, optimiser="adamw", learning_rate=learning_rate / 10)
+    tuning = replace(adamw, betas=(0.5, 0.9))
     found = [
         Stage("-start", (crop,), muon, SQUARED_ERROR),
         Stage("", (crop, *sizes), _of_steps(adamw, mixed), SQUARED_ERROR),
@@ -74,7 +74,7 @@ def autoencoders(
     crop: int = 64,
     batch: int = 8,
     steps: int = 3200,
-    mixed: int = 1200,
+    mixed: int = 600,
     perceptual: int = 300,
     learning_rate: float = 1.5e-3,
     seed: int = 0,
@@ -90,7 +90,7 @@ def autoencoders(
         width: channels of the encoder's finest level, a multiple of 8.
         crop, batch: of the first stage: height and width in px, a multiple of 8, and number of crops a step.
         steps, mixed, perceptual: optimiser steps of the three stages.
-        learning_rate: highest rate of Muon; a third of it is AdamW's, and a tenth where the loss is perceptual.
+        learning_rate: highest rate of Muon; a tenth of it is AdamW's.
         seed, threads, precision: as in `LoopConfig`.
 
     Raises BadInput for a value that `LoopConfig` refuses. ``width``, ``crop`` and ``photos`` are checked when a recipe
