@@ -6,7 +6,7 @@ CORES ?= 2
 STAMP := $(VENV)/.mdrepro-ready
 LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/codespell
 
-.PHONY: reproduce test test-slow lint bench setup report publish lock clean
+.PHONY: reproduce test test-slow lint bench setup photos report publish lock clean
 .DEFAULT_GOAL := reproduce
 
 reproduce: setup
@@ -27,6 +27,10 @@ lint: setup
 # Timed comparisons with other packages; ARGS="startup fid" for some of them.
 bench: setup
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Photographs to train autoencoders on, extracted from Debian packages; nothing is installed.
+photos: setup
+	@$(BIN)/python -m tools.photographs
 
 report: setup
 	@$(BIN)/mdrepro report

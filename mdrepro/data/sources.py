@@ -20,7 +20,7 @@ _PREPARATION = {"size": 256, "fit": "center-crop", "captions": "all", "broken": 
 _COCO = {"annotations": "annotations/captions_train2014.json", "images": "train2014"}
 SOURCES: Mapping[str, Mapping[str, Any]] = {
     "shapes": {"split": "train", "count": 40_000, "first": 0},
-    "photos": {"path": "packages", "size": 64, "count": 1_000_000, "seed": 0},
+    "photos": {"path": "packages", "sizes": (64,), "sides": (), "count": 1_000_000, "seed": 0},
     "coco": {"path": "", **_COCO, **_PREPARATION},
     "folder": {"path": "", **_PREPARATION},
     "captions": {"path": "", **_PREPARATION},
@@ -28,8 +28,9 @@ SOURCES: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings of each source with their defaults. ``path``: COCO's folder, with ``annotations`` and ``images`` inside; a
 folder with metadata.jsonl; shards in webdataset's notation; of ``captions``, a folder that is one of these three
-(shards: all its .tar files), by default `folders.pictures`; of ``photos``, which are ``count`` random crops of the
-training part of the split without captions, ``packages`` (those that packages ship) or a folder."""
+(shards: all its .tar files), by default `folders.pictures`; of ``photos``, which are random crops without captions of
+the training part of a split (`mdrepro.data.photos.Crops` has ``sizes``, ``sides``, ``count``), ``packages`` or a
+folder."""
 CAPTIONLESS = ("photos",)
 COMMON: Mapping[str, Any] = {"cache": True}
 """Of all sources. ``cache``: latents and text features are made once, not at every step."""
@@ -71,7 +72,8 @@ def _examples(text: str) -> Examples:
     if source == "photos":
         from mdrepro.data.photos import Crops
 
-        return Crops(_split(values["path"]).train, values["size"], values["count"], values["seed"])
+        train = _split(values["path"]).train
+        return Crops(train, values["sizes"], values["count"], values["seed"], values["sides"])
     from mdrepro.data import captions, webshards
 
     if not values["path"]:

@@ -8,8 +8,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from mdrepro.core.errors import BadInput
-from mdrepro.core.files import sha256
+from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.data import photos, sources
 
 
@@ -27,23 +26,61 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_the_packages_split_is_the_published_one():
+NATURAL = ["astronaut", "camera", "chelsea", "china", "coffee", "flower", "grace_hopper", "motorcycle_left"]
+NATURAL += ["motorcycle_right", "rocket"]
+
+
+def test_all_natural_scenes_of_packages_are_held_out():
     split = photos.split()
-    assert [p.name for p in split.held_out] == ["astronaut", "chelsea", "coffee", "grace_hopper", "rocket"]
-    natural = {"camera", "china", "flower", "motorcycle_left", "motorcycle_right"}
-    assert natural <= {p.name for p in split.train}
-    assert len(split.train) == 13
+    assert [p.name for p in split.held_out] == NATURAL
+    assert len({p.scene for p in split.held_out}) == 9
+    assert len(split.train) == 8 + 29
+    assert len(split.validation) == 8
     assert split.train == tuple(sorted(split.train, key=lambda p: p.name))
 
 
-def test_no_scene_and_no_content_is_on_both_sides():
+def test_nothing_is_in_two_parts():
     split = photos.split()
-    contents = [sha256(p.path) for p in (*split.train, *split.held_out)]
-    assert len(set(contents)) == len(contents)
-    held_out = {p.name for p in split.held_out}
-    for names in photos.NATURAL_SCENES.values():
-        sides = {name.rsplit("/", 1)[1].split(".")[0] in held_out for name in names}
-        assert len(sides) == 1
+    contents = [p.sha256 for p in (*split.train, *split.validation, *split.held_out)]
+    assert len(set(contents)) == len(contents) == 10 + 8 + 37
+
+
+def test_listed_photographs_are_known_without_their_files_and_say_how_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(photos, "folder", lambda: tmp_path)
+    train = photos.split().train
+    absent = next(p for p in train if p.listed)
+    with pytest.raises(NotAttempted, match=r"get it with: make photos"):
+        absent.pixels()
+    crops = photos.Crops(train, [64], 10)
+    assert len(crops.fingerprint) == 64
+    with pytest.raises(NotAttempted, match="make photos"):
+        crops.require()
+    absent.path.write_bytes(b"another")
+    with pytest.raises(BadInput, match="not the listed photograph"):
+        crops.require()
+
+
+def test_a_recipe_on_listed_photographs_has_its_key_without_them_and_is_not_trained(monkeypatch, tmp_path):
+    from mdrepro.training.objectives.inputs import Inputs
+    from mdrepro.training.recipes import registry
+    from mdrepro.training.runs import store
+
+    monkeypatch.setattr(photos, "folder", lambda: tmp_path)
+    sources._examples.cache_clear()
+    sources._split.cache_clear()
+    row = registry.get("photos-sd-start")
+    assert len(store.key(row)) == 12
+    with pytest.raises(NotAttempted, match="make photos"):
+        Inputs(row, {}, tmp_path).examples()
+    sources._examples.cache_clear()
+    sources._split.cache_clear()
+
+
+def test_the_list_names_each_photograph_once_with_a_licence():
+    rows = list(photos.listed())
+    assert len({row["name"] for row in rows}) == len({row["sha256"] for row in rows}) == len(rows) == 37
+    assert {row["licence"] for row in rows} <= {"CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC0-1.0", "GPL-2+"}
+    assert all(len(row["sha256"]) == 64 and row["file"].startswith("usr/share/") for row in rows)
 
 
 def test_origin_path_and_pixels_belong_together():
@@ -61,13 +98,13 @@ def test_a_photograph_that_no_package_ships_is_named(monkeypatch):
 
 def test_a_folder_splits_by_name_alone(folder, tmp_path_factory):
     first = photos.split(str(folder))
-    assert len(first.held_out) == 3
-    assert len(first.train) == 7
+    assert (len(first.held_out), len(first.validation), len(first.train)) == (3, 2, 5)
     moved = tmp_path_factory.mktemp("moved")
-    for seed, photograph in enumerate((*first.train, *first.held_out), start=1000):
+    for seed, photograph in enumerate((*first.train, *first.validation, *first.held_out), start=1000):
         save(moved / photograph.name, seed=seed)
     again = photos.split(str(moved))
-    assert [p.name for p in again.held_out] == [p.name for p in first.held_out]
+    for part in ("train", "validation", "held_out"):
+        assert [p.name for p in getattr(again, part)] == [p.name for p in getattr(first, part)]
 
 
 def test_a_folder_takes_its_formats_once_each(tmp_path):
@@ -77,7 +114,7 @@ def test_a_folder_takes_its_formats_once_each(tmp_path):
     (tmp_path / ".hidden.png").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("not a photograph")
     split = photos.split(str(tmp_path))
-    assert sorted(p.name for p in (*split.train, *split.held_out)) == [
+    assert sorted(p.name for p in (*split.train, *split.validation, *split.held_out)) == [
         "a.png",
         "b.JPG",
         "d.jpeg",
@@ -181,7 +218,7 @@ def test_crops_follow_the_generator_alone():
 
 def test_crops_of_a_source_are_those_of_the_photographs_and_a_function_of_index_size_and_seed(folder):
     train = photos.split(str(folder)).train[:2]
-    crops = photos.Crops(train, 248, 500, seed=3)
+    crops = photos.Crops(train, [248], 500, seed=3)
     taken = crops.batch(range(0, 500, 2))["pixels"]
     assert taken.shape == (250, 3, 248, 248)
     assert torch.equal(crops.batch([14, 400])["pixels"], taken[[7, 200]])
@@ -194,25 +231,71 @@ def test_crops_of_a_source_are_those_of_the_photographs_and_a_function_of_index_
     seen = {crop[:, :2].contiguous().numpy().tobytes() for crop in taken}
     assert seen <= windows
     assert len(seen) > 240  # of 2 x 2 x 33 x 53
-    assert not torch.equal(photos.Crops(train, 248, 500, seed=4).batch([0])["pixels"], taken[:1])
-    others = ((train, 248, 500, 4), (train, 240, 500, 3), (train[:1], 248, 500, 3), (train[::-1], 248, 500, 3))
-    assert len({crops.fingerprint, *(photos.Crops(*other).fingerprint for other in others)}) == 5
-    assert photos.Crops(train, 248, 500, 3).fingerprint == crops.fingerprint
+    assert not torch.equal(photos.Crops(train, [248], 500, seed=4).batch([0])["pixels"], taken[:1])
+    others = (
+        (train, [248], 500, 4),
+        (train, [240], 500, 3),
+        (train, [248, 240], 500, 3),
+        (train[:1], [248], 500, 3),
+        (train[::-1], [248], 500, 3),
+        (train, [248], 500, 3, [264]),
+    )
+    assert len({crops.fingerprint, *(photos.Crops(*other).fingerprint for other in others)}) == 7
+    assert photos.Crops(train, [248], 500, 3).fingerprint == crops.fingerprint
     assert len(crops) == 500
+
+
+def test_steps_have_crops_of_one_size_and_all_sizes_the_same_area(folder):
+    crops = photos.Crops(photos.split(str(folder)).train, [64, 128, 256], 100, seed=1)
+    shapes = [crops.of_step(step).batch([0, 7])["pixels"].shape for step in range(300)]
+    assert {shape[-1] for shape in shapes} == {64, 128, 256}
+    assert {shape[0] * shape[2] * shape[3] for shape in shapes} == {2 * 256 * 256}
+    for size in (64, 128, 256):  # binomial, four standard deviations
+        assert abs(sum(shape[-1] == size for shape in shapes) - 100) < 33
+    again = photos.Crops(photos.split(str(folder)).train, [64, 128, 256], 100, seed=1)
+    for step in (2, 9):
+        assert torch.equal(*(one.of_step(step).batch([5])["pixels"] for one in (again, crops)))
+    other = photos.Crops(photos.split(str(folder)).train, [64, 128, 256], 100, seed=2)
+    assert [other.of_step(k).size for k in range(20)] != [crops.of_step(k).size for k in range(20)]
+    assert crops.batch([3])["pixels"].shape == (16, 3, 64, 64)
+    small = crops.of_step(next(k for k in range(300) if shapes[k][-1] == 64))
+    one, two, both = (small.batch(indices)["pixels"] for indices in ([3], [4], [3, 4]))
+    assert torch.equal(both, torch.cat([one, two]))
+    assert len({crop.numpy().tobytes() for crop in both}) == 32
+
+
+def test_large_photographs_are_reduced_to_each_side(tmp_path):
+    for number in range(4):
+        save(tmp_path / f"{number}.png", size=(900, 600), seed=number)
+    photograph = photos.split(str(tmp_path)).held_out[0]
+    assert photograph.pixels(300).shape == (3, 300, 450)
+    assert photograph.pixels(700).shape == photograph.pixels().shape == (3, 600, 900)
+    with Image.open(photograph.path) as image:
+        expected = np.asarray(image.resize((450, 300), Image.Resampling.LANCZOS))
+    assert np.array_equal(photograph.pixels(300).permute(1, 2, 0).numpy(), expected)
+    images = photos.Crops([photograph], [64], 5, sides=[300, 400])._images()
+    assert [tuple(image.shape) for image in images] == [(3, 300, 450), (3, 400, 600)]
+    with pytest.raises(BadInput, match="up to 128"):
+        photos.Crops([photograph], [256], 5, sides=[128, 300])
 
 
 @pytest.mark.parametrize(
     ("size", "count", "message"),
-    [(12, 5, "crops of 12 px"), (0, 5, "multiple of 8"), (288, 5, "up to 280"), (64, 0, "0 crops")],
+    [
+        (12, 5, "crops of 12 px"),
+        (0, 5, "crops of 0 px"),
+        (288, 5, "up to 280"),
+        (64, 0, "0 crops"),
+    ],
 )
 def test_crops_that_cannot_be_cut(folder, size, count, message):
     with pytest.raises(BadInput, match=message):
-        photos.Crops(photos.split(str(folder)).train, size, count)
+        photos.Crops(photos.split(str(folder)).train, [size], count)
 
 
 def test_a_recipes_photographs_count_by_content_not_by_place(folder, tmp_path_factory):
     def fingerprint(path, **more):
-        return sources.examples({"source": "photos", "path": str(path), "size": 64, **more}).fingerprint
+        return sources.examples({"source": "photos", "path": str(path), **more}).fingerprint
 
     before = fingerprint(folder)
     moved = tmp_path_factory.mktemp("other") / "moved"

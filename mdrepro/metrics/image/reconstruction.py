@@ -5,6 +5,8 @@ SSIM is the published one (Wang et al. 2004): Gaussian window, sigma 1.5, 11 x 1
 mean over RGB channels and over all windows that lie inside the image.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -110,6 +112,13 @@ class Lpips:
             raise ValueError(f"LPIPS ({self.net}) needs at least {least} px, got {x.shape[3]} x {x.shape[2]}")
         x, y = (image.float() / 127.5 - 1 for image in _pair(x, y))
         return torch.cat([self._model(a[None], b[None]).flatten() for a, b in zip(x, y, strict=True)]).double()
+
+    @torch.inference_mode()
+    def of_several(self, x: Tensor, ys: Sequence[Tensor]) -> list[Tensor]:
+        """As calling it with each of ``ys``, up to rounding; the features of ``x`` are computed once."""
+        original, *images = (_pair(x, y)[1].float() / 127.5 - 1 for y in (x, *ys))
+        each = [self._model(original[i : i + 1], torch.stack([y[i] for y in images])) for i in range(len(original))]
+        return list(torch.stack([one.flatten() for one in each], dim=1).double())
 
 
 def load_backbone(network: nn.Module, net: str) -> None:

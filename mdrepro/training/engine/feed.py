@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mdrepro.data.examples import Batch, Examples
+from mdrepro.data.examples import Batch, Examples, Stepwise
 
 AHEAD = 2  # steps whose batches are prepared while one is trained on
 
@@ -51,7 +51,8 @@ def feed(
 
     def batches_of(step: int) -> list[Batch]:
         first = step * batch
-        return [examples.batch(order.indices(range(first + rows.start, first + rows.stop))) for rows in micro]
+        seen = examples.of_step(step) if isinstance(examples, Stepwise) else examples
+        return [seen.batch(order.indices(range(first + rows.start, first + rows.stop))) for rows in micro]
 
     pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
     try:

@@ -159,7 +159,9 @@ class _Run:
         self._require_gradients(phase)
         for rows, batch in zip(self.micro, batches, strict=True):
             seed_generators(f"{config.seed} {step} {phase.name} {rows.start}", self.device)
-            draws = Draws(config.seed, step, rows.start, len(rows), self.device, stream=phase.name)
+            samples = len(next(iter(batch.values())))  # several for each index, where crops are small: data.examples
+            first = rows.start * (samples // len(rows))
+            draws = Draws(config.seed, step, first, samples, self.device, stream=phase.name)
             with ExitStack() as unsynchronised:
                 for name, network in networks.items():
                     if name not in phase.trains or rows is not self.micro[-1]:

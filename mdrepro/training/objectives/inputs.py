@@ -15,6 +15,7 @@ from transformers import CLIPTextModel, PreTrainedModel, PreTrainedTokenizerBase
 from mdrepro.core.errors import BadInput
 from mdrepro.data import sources
 from mdrepro.data.examples import Batch, Examples
+from mdrepro.data.photos import Crops
 from mdrepro.models import denoiser, latents, text
 from mdrepro.training.engine import latent_cache, loop, processes
 from mdrepro.training.engine.config import LoopConfig
@@ -129,8 +130,11 @@ class Inputs:
         return {name: value for name, value in self.recipe.options.items() if name in argument_types(declared)}
 
     def examples(self) -> Examples:
-        """Pictures and captions."""
-        return sources.examples(self.recipe.data)
+        """Pictures and captions. Raises NotAttempted where photographs are not on this machine."""
+        examples = sources.examples(self.recipe.data)
+        if isinstance(examples, Crops):
+            examples.require()
+        return examples
 
     def denoiser(self) -> ModelMixin:
         """The network to train: the parent ``unet``, or a new one of the class that ``network`` names.

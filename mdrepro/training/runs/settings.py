@@ -25,7 +25,7 @@ def allowed(recipe: Recipe) -> dict[str, Mapping[str, object]]:
     kind = kinds.kind_of(recipe)
     return {
         "loop": kinds.argument_types(LoopConfig),
-        "data": {name: type(value) for name, value in sources.settings(recipe.data).items()},
+        "data": {name: _type(value) for name, value in sources.settings(recipe.data).items()},
         "network": _network(recipe, kind),
         "noise": kinds.argument_types(DDIMScheduler, every=True) if "text" in kind.needs else {},
         "options": kinds.option_types(kind),
@@ -72,6 +72,11 @@ def _value(name: str, text: str, kind: Any) -> Any:
         except ValidationError:
             continue
     raise BadInput(f"{name}={text}: it must be {kind if typing.get_args(kind) else kind.__name__}")
+
+
+def _type(value: object) -> object:
+    """That of a setting's default; sequences are of numbers."""
+    return tuple[int, ...] if isinstance(value, (list, tuple)) else type(value)
 
 
 def _network(recipe: Recipe, kind: kinds.Kind) -> Mapping[str, object]:

@@ -143,6 +143,8 @@ def test_lpips_equals_the_package_with_the_same_file(cache, net, pairs):
         theirs = direct(x.float() / 127.5 - 1, y.float() / 127.5 - 1).flatten()
     assert ours(x, y).numpy() == pytest.approx(theirs.numpy(), abs=1e-6)
     assert ours(x, x).numpy() == pytest.approx(0, abs=1e-7)
+    several = torch.stack(ours.of_several(x, [y, x])).numpy()
+    assert several == pytest.approx(np.stack([theirs.numpy(), np.zeros(3)]), abs=1e-6)
     assert (ours(x, y) > 1e-3).all()
     assert hashlib.sha256(file.read_bytes()).hexdigest() in ours.protocol
     assert "NOT torchvision's published file" in ours.protocol

@@ -66,8 +66,8 @@ def test_good_settings_are_typed(workspace: Path) -> None:
 
 
 def test_an_unavailable_tier_says_what_it_needs(workspace: Path) -> None:
-    with pytest.raises(BadInput, match="does not run at tier paper"):
-        resolve(ledger.find("mobilediffusion-vae-reconstruction"), "paper")
+    with pytest.raises(BadInput, match="does not run at tier proxy"):
+        resolve(ledger.find("mobilediffusion-ablation-quality"), "proxy")
 
 
 @pytest.mark.parametrize(

@@ -448,6 +448,56 @@ def test_feed_gives_batches_in_turn_and_passes_errors_on():
         list(steps)
 
 
+class Stepping(Numbers):
+    """In odd steps each index stands for two samples, of half the area."""
+
+    def __init__(self, step: int = 0) -> None:
+        super().__init__()
+        self.step = step
+
+    def of_step(self, step):
+        return Stepping(step)
+
+    def batch(self, indices):
+        latent = super().batch(indices)["latent"]
+        if self.step % 2:
+            latent = torch.cat([latent[..., :2], latent[..., 2:]], dim=1).reshape(-1, *latent.shape[1:3], 2)
+        return {"latent": latent}
+
+
+class Watching(Denoiser):
+    """Keeps each step's samples and the noise that is drawn for them."""
+
+    def __init__(self):
+        super().__init__(dropout=0.0)
+        self.seen = []
+
+    def losses(self, phase, batch, draws):
+        self.seen.append((draws.step, batch["latent"].shape, draws.uniform()))
+        x = batch["latent"]
+        return {"loss": (self.networks["unet"](x) - draws.normal(*x.shape[1:])).square().mean()}
+
+
+def test_examples_of_each_step_with_a_draw_for_every_sample(tmp_path):
+    one, two = Watching(), Watching()
+    outcomes = [
+        train(toy, Stepping(), config(accumulation=k, steps=4), tmp_path / str(k)) for k, toy in ((1, one), (2, two))
+    ]
+    assert [(step, shape[0], shape[-1]) for step, shape, _ in one.seen] == [
+        (step, 8 * (1 + step % 2), 4 // (1 + step % 2)) for step in range(4)
+    ]
+    assert all(len(values.unique()) == shape[0] == len(values) for _, shape, values in one.seen)
+    for step in range(4):
+        parts = [values for at, _, values in two.seen if at == step]
+        assert torch.equal(torch.cat(parts), one.seen[step][2])
+    assert close(*(outcome.networks for outcome in outcomes))
+    again = Watching()
+    for _ in range(4):
+        outcome = train(again, Stepping(), config(steps=4), tmp_path / "parts", max_seconds=0)
+    assert [step for step, _, _ in again.seen] == [0, 1, 2, 3]
+    assert torch.equal(weights(outcome.networks), weights(outcomes[0].networks))
+
+
 def test_the_next_batch_is_made_while_this_one_is_trained_on(tmp_path):
     class Waited(Numbers):
         def __init__(self):

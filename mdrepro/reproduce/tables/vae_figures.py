@@ -1,0 +1,127 @@
+"""Figures of table ``mobilediffusion-vae-reconstruction``: training, reconstructions, quality against size."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from mdrepro.core import plotting
+from mdrepro.metrics import jackknife
+from mdrepro.metrics.image import reconstruction
+from mdrepro.reproduce.tables.vae_networks import Network, in_turn
+from mdrepro.reproduce.tables.vae_reconstruction import GAINS, Reconstruction
+from mdrepro.training.recipes.photos import PERCEPTUAL
+from mdrepro.training.runs import store
+
+COLOURS = {"sd": plotting.GREY, "ours": plotting.BLUE, "ours-lite": plotting.ORANGE}
+"""By row; of rows that end in "-perceptual", those of the row without."""
+ZOOM = (96, 48)
+"""Width and height of the enlarged part, px."""
+
+
+def loss_figure(networks: Mapping[str, Network]) -> Figure | None:
+    """Training error of each autoencoder over all of its runs that are on this machine; None where none is trained."""
+    runs = {row: network.run for row, network in networks.items() if network.run}
+    if not runs:
+        return None
+    with plotting.figure(size=(6, 3)) as (figure, (axis,)):
+        for row, run in runs.items():
+            points, first = [], 0
+            for recipe in in_turn(run.recipe):
+                part = run if recipe is run.recipe else store.find(recipe)
+                for point in part.record["curve"] if part else ():
+                    points.append((first + point["step"], point[f"{recipe.kind}/reconstruction"]))
+                first += recipe.loop.steps
+            steps, losses = zip(*points, strict=True)
+            window = min(10, len(losses))
+            smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+            axis.plot(steps[window - 1 :], smooth, color=_colour(row), ls=_style(row), label=networks[row].name)
+        axis.set(xlabel="step", ylabel="reconstruction error", yscale="log")
+        axis.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def reconstructions_figure(found: Reconstruction) -> Figure:
+    """Originals beside reconstructions, and below each the part with the most contrast, enlarged.
+
+    Of each picture the tile with the most contrast is shown, with its own PSNR.
+    """
+    count = len(found.originals)
+    columns = ["original", *found.measured]
+    heights, width = [1, ZOOM[1] / ZOOM[0]] * count, 3.0 * len(columns)
+    size = (width, width / len(columns) * (sum(heights) + 0.16 * count))
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0.005)
+    figures = plotting.figure(2 * count, len(columns), size=size, grid="none", layout=layout, height_ratios=heights)
+    with figures as (figure, axes):
+        for number, tiles in enumerate(found.originals):
+            tile = int(tiles.double().var(dim=(1, 2, 3)).argmax())
+            left, top = _busiest(tiles[tile])
+            for place, column in enumerate(columns):
+                images = tiles if column == "original" else found.measured[column].images[number]
+                image = images[tile].permute(1, 2, 0).numpy()
+                whole = axes[2 * number * len(columns) + place]
+                part = axes[(2 * number + 1) * len(columns) + place]
+                whole.imshow(image, interpolation="lanczos")
+                part.imshow(image[top : top + ZOOM[1], left : left + ZOOM[0]], interpolation="nearest")
+                if column == "original":
+                    whole.add_patch(Rectangle((left, top), *ZOOM, fill=False, color="white", linewidth=1.2))
+                    caption = f"original: {found.pictures.pictures[number].name}"
+                else:
+                    decibels = reconstruction.psnr(tiles[tile : tile + 1], images[tile : tile + 1]).item()
+                    caption = f"{found.measured[column].network.name}, {decibels:.1f} dB"
+                whole.set_title(caption, fontsize=7.5, color=_colour(column), pad=3)
+                for axis in (whole, part):
+                    axis.set_axis_off()
+    return figure
+
+
+def quality_figure(found: Reconstruction) -> Figure:
+    """PSNR against decoder parameters with 95 % intervals, and the gains scene by scene."""
+    with plotting.figure(1, 2, size=(9, 3.8), width_ratios=[1, 1.25]) as (figure, (left, right)):
+        for row, one in found.measured.items():
+            psnr, params = jackknife.cluster_interval(one.clusters("psnr")), one.network.params / 1e6
+            plotting.estimate(left, params, (psnr.value, psnr.low, psnr.high), colour=_colour(row))
+            name = f"{one.network.name}\n{psnr.value:.2f} dB"
+            plotting.annotate(
+                left, name, (params, psnr.value), (7, -12 if row.endswith(PERCEPTUAL) else 4), color=_colour(row)
+            )
+        left.set(xscale="log", xlabel="decoder parameters (million)", ylabel="PSNR (dB)")
+        plotting.title(left, "Quality against size")
+        left.margins(x=0.45, y=0.12)
+        plotting.plain_log(left.xaxis)
+        for place, (row, other) in enumerate(GAINS):
+            first, second = (found.measured[each].clusters("psnr") for each in (row, other))
+            each = [float(np.mean(a - b)) for a, b in zip(first, second, strict=True)]
+            gain, colour = jackknife.paired_interval(first, second), _colour(row)
+            right.scatter(each, [place + 0.16] * len(each), s=22, color=colour, alpha=0.45, linewidth=0)
+            measures = gain.value, gain.low, gain.high
+            plotting.estimate(right, place - 0.08, measures, colour=colour, along="x", marker="D")
+            plotting.annotate(right, f"{gain.value:+.2f} dB", (gain.value, place - 0.08), (0, 7), color=colour)
+        right.axvline(0, color="black", linewidth=0.8)
+        names = {row: one.network.name.partition(", ")[0] for row, one in found.measured.items()}
+        names["ours-lite"] += ", lite" if names["ours-lite"] == names["ours"] else ""
+        labels = [f"{names[row]} − {names[other]}" for row, other in GAINS]
+        right.set_yticks(range(len(GAINS)), labels=labels)
+        right.set_ylim(len(GAINS) - 0.5, -0.6)
+        right.set_xlabel(f"PSNR gain (dB): {len(first)} scenes (dots), mean and 95 % interval")
+        plotting.title(right, "On the same tiles")
+    return figure
+
+
+def _colour(row: str) -> str:
+    return COLOURS.get(row.removesuffix(PERCEPTUAL), "black")
+
+
+def _style(row: str) -> str:
+    return "--" if row.endswith(PERCEPTUAL) else "-"
+
+
+def _busiest(image: Tensor) -> tuple[int, int]:
+    """Left and top of the ``ZOOM`` window with the greatest variance, on a grid of 16 px; image (3, h, w)."""
+    width, height = ZOOM
+    windows = image.double().mean(dim=0).unfold(0, height, 16).unfold(1, width, 16)
+    best = int(windows.var(dim=(2, 3)).argmax())
+    return best % windows.shape[1] * 16, best // windows.shape[1] * 16
