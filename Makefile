@@ -6,7 +6,7 @@ CORES ?= 2
 STAMP := $(VENV)/.mdrepro-ready
 LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/codespell
 
-.PHONY: reproduce test test-slow lint bench setup photos report publish lock clean
+.PHONY: reproduce test test-slow faults lint bench setup photos report publish lock clean
 .DEFAULT_GOAL := reproduce
 
 reproduce: setup
@@ -20,6 +20,14 @@ test: setup
 
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+# CASES damaged files over all readers, and every writer ended at each of its file operations; the counts come last.
+CASES ?= 20000
+faults: setup
+	@log=$$(mktemp); MDREPRO_FAULTS=$(CASES) MDREPRO_FAULTS_LOG=$$log \
+	  $(BIN)/python -m pytest tests/faults --dist load $(ARGS); code=$$?; sort $$log; \
+	  awk -F'\t' '{n[$$1 ~ /^fuzz/] += $$2} END {printf "%d damaged files, %d kills\n", n[1], n[0]}' $$log; \
+	  rm -f $$log; exit $$code
 
 lint: setup
 	@$(LINT)

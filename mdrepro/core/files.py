@@ -1,7 +1,8 @@
 """Files and folders that appear whole or not at all: written aside, flushed to disk, renamed into place.
 
 Aside is a hidden name beside the final one, ``.NAME.HOST.PROCESS.RANDOM``. What a killed process of this host left is
-known by its process number, and removed by `sweep`; what is of another host is left alone: it may be at work.
+known by its process number, and removed by `sweep`, at the latest when a process first writes into the same folder;
+what is of another host is left alone: it may be at work.
 """
 
 import ctypes
@@ -23,6 +24,7 @@ HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 ASIDE = re.compile(rf"\.(?P<name>.+)\.{HOST}\.(?P<process>\d+)\.[0-9a-f]{{8}}(?P<old>\.old)?")
 OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
 """Why a rename cannot replace what is there: it is a folder that is not empty, or one of the two is a folder."""
+_SWEPT = set[str]()  # folders that this process has swept before it wrote into them
 UNKNOWN_CALL = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
 """How a system says that it, this file system or this container does not exchange names in one step."""
 
@@ -63,6 +65,9 @@ def flush(path: Path) -> None:
 def unfinished(final: Path) -> Iterator[Path]:
     """An unused hidden path beside ``final``, on the same file system; what is there when the block ends is removed."""
     final.parent.mkdir(parents=True, exist_ok=True)
+    if (here := os.path.abspath(final.parent)) not in _SWEPT:
+        _SWEPT.add(here)
+        sweep(final.parent)
     aside = final.with_name(f".{final.name}.{HOST}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         yield aside
@@ -137,11 +142,9 @@ def sweep(folder: Path, name: str = "*") -> None:
 
     What one of them had moved away to make room, and could not replace, gets its name back.
     """
-    import psutil
-
     for left in folder.glob(".*"):
         match = ASIDE.fullmatch(left.name)
-        if match is None or name not in ("*", match["name"]) or psutil.pid_exists(int(match["process"])):
+        if match is None or name not in ("*", match["name"]) or _runs(int(match["process"])):
             continue
         if match["old"] and not (final := folder / match["name"]).exists():
             with suppress(FileNotFoundError):  # another process was first
@@ -152,11 +155,15 @@ def sweep(folder: Path, name: str = "*") -> None:
 
 def at_work(final: Path) -> bool:
     """Whether a process that lives, or one of another host, is writing ``final`` aside."""
-    import psutil
-
     aside = re.compile(rf"\.{re.escape(final.name)}\.([0-9a-f]{{8}})\.(\d+)\.[0-9a-f]{{8}}")
     found = (aside.fullmatch(path.name) for path in final.parent.glob(".*"))
-    return any(match and (match[1] != HOST or psutil.pid_exists(int(match[2]))) for match in found)
+    return any(match and (match[1] != HOST or _runs(int(match[2]))) for match in found)
+
+
+def _runs(process: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(process)
 
 
 def _erase(path: Path) -> None:

@@ -5,6 +5,7 @@ UTF-8, a Git LFS pointer, more than `LARGEST` bytes, nesting below `DEEPEST` lev
 numbers, half a surrogate pair, other types or fields than expected.
 """
 
+import functools
 import itertools
 import json
 import math
@@ -154,8 +155,10 @@ def _content(path: Path, largest: int) -> bytes:
             raise BadInput(f"{path} is {'a folder: expected a file' if path.is_dir() else 'no file here'}")
         with open(path, "rb") as file:
             content = file.read(largest + 1)
+    except BadInput:
+        raise
     except (OSError, ValueError) as error:
-        raise error if isinstance(error, BadInput) else BadInput(f"{path} cannot be read ({error})") from None
+        raise BadInput(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if len(content) > largest:
         raise BadInput(f"{path} is too large: expected at most {largest} bytes")
     if content.startswith(LFS):
@@ -167,7 +170,8 @@ def _decoded(content: bytes, source: object) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{source} is no text in UTF-8 ({error})") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"{source}, line {line}, is no text in UTF-8 ({error.reason}); save it as UTF-8") from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -209,18 +213,28 @@ def _leaves(value: Any) -> Iterable[Any]:
         yield value
 
 
-def checked(value: Any, kind: Any, source: object) -> Any:
-    """``value`` if it is a ``kind``, strictly. Raises BadInput, which names the ``source`` and the first field."""
+def checked(value: Any, kind: Any, source: object, *, strict: bool | None = True) -> Any:
+    """``value`` if it is a ``kind``, strictly. Raises BadInput, which names the ``source`` and the first field.
+
+    ``strict``: None for models of pydantic that say themselves what they convert, such as lists to tuples.
+    """
     if kind is Any:
         return value
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(value, strict=True)
+        return _adapter(kind).validate_python(value, strict=strict)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "its content"
         raise BadInput(f"{source}: {where}: {first['msg']}") from None
+
+
+@functools.cache  # files of many lines have the same kind in each
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _unreadable(source: object, kind: str, error: Exception) -> BadInput:

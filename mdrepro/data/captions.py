@@ -13,17 +13,20 @@ import hashlib
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from mdrepro.core import machine
 from mdrepro.core.errors import BadInput, check
+from mdrepro.core.reading import inside, read_json, read_json_lines
 from mdrepro.data import pixels
 
 CHOICES = ("all", "first")
@@ -85,6 +88,30 @@ class Picture:
         except OSError as error:
             raise BadInput(f"cannot read the picture ({error.strerror})") from error
         return pixels.tensor(pixels.square(pixels.rgb(content, "the picture"), preparation.size, preparation.fit))
+
+
+class _Image(BaseModel):
+    id: int | str
+    file_name: str
+
+
+class _Caption(BaseModel):
+    image_id: int | str
+    caption: str
+
+
+class _Annotations(BaseModel):
+    """COCO's captions_train2017.json; other fields are passed over."""
+
+    images: list[_Image]
+    annotations: list[_Caption]
+
+
+class _Line(BaseModel):
+    """A line of metadata.jsonl."""
+
+    file_name: str
+    text: str
 
 
 class CaptionedPictures:
@@ -189,22 +216,20 @@ def listed(annotations: Path) -> list[tuple[str, tuple[str, ...]]]:
 
     Raises BadInput for another file, or an image id twice or unknown.
     """
-    shape = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}, as in captions_train2017.json'
-    content = _json(_text(annotations), str(annotations), shape)
+    content: _Annotations = read_json(annotations, _Annotations)
     names: dict[int | str, str] = {}
-    for number, entry in enumerate(_field(content, "images", list, str(annotations), shape)):
-        where = f"{annotations}, images[{number}]"
-        key = _field(entry, "id", (int, str), where, shape)
-        if key in names:
-            raise BadInput(f"{where}: the id {key!r} occurs twice: every image needs its own")
-        names[key] = _field(entry, "file_name", str, where, shape)
+    for number, image in enumerate(content.images):
+        if image.id in names:
+            raise BadInput(
+                f"{annotations}, images[{number}]: the id {image.id!r} occurs twice: every image needs its own"
+            )
+        names[image.id] = image.file_name
     texts: dict[int | str, list[str]] = {key: [] for key in names}
-    for number, entry in enumerate(_field(content, "annotations", list, str(annotations), shape)):
-        where = f"{annotations}, annotations[{number}]"
-        key = _field(entry, "image_id", (int, str), where, shape)
-        if key not in texts:
-            raise BadInput(f"{where}: image_id {key!r} is not among the images of the file")
-        texts[key].append(_field(entry, "caption", str, where, shape))
+    for number, entry in enumerate(content.annotations):
+        if entry.image_id not in texts:
+            where = f"{annotations}, annotations[{number}]"
+            raise BadInput(f"{where}: image_id {entry.image_id!r} is not among the images of the file")
+        texts[entry.image_id].append(entry.caption)
     return [(names[key], tuple(texts[key])) for key in names]
 
 
@@ -216,16 +241,11 @@ def folder(root: Path, preparation: Preparation) -> CaptionedPictures:
     `CaptionedPictures`.
     """
     metadata = root / METADATA
-    shape = 'a line {"file_name": "cat.png", "text": "a cat"} for each picture'
-    pairs: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(_text(metadata).split("\n"), start=1):
-        if line.strip():
-            where = f"{metadata}, line {number}"
-            entry = _json(line, where, shape)
-            name = _field(entry, "file_name", str, where, shape)
-            if name in pairs:
-                raise BadInput(f"{where}: {name!r} occurs twice: expected {shape}")
-            pairs[name] = (_field(entry, "text", str, where, shape),)
+    lines: list[_Line] = read_json_lines(metadata, _Line)
+    pairs = {line.file_name: (line.text,) for line in lines}
+    if len(pairs) < len(lines):
+        name = next(name for name, count in Counter(line.file_name for line in lines).items() if count > 1)
+        raise BadInput(f"{metadata}: {name!r} occurs twice: expected one line for each picture")
     return CaptionedPictures(_pictures(pairs.items(), root, str(metadata)), preparation, str(metadata))
 
 
@@ -233,34 +253,9 @@ def _pictures(pairs: Iterable[tuple[str, tuple[str, ...]]], root: Path, where: s
     if not root.is_dir():
         raise BadInput(f"{root} is no folder: the folder of the pictures that {where} names is needed")
     for name, captions in pairs:
-        inside = PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts:
-            raise BadInput(f"{where}: the file name {name!r} leads out of {root}: must be a path inside")
-        file = root / inside
+        file = inside(root, name, where)
         try:
             size, fault = file.stat().st_size, ""
-        except (OSError, ValueError):
+        except OSError:
             size, fault = 0, "missing"
         yield Picture(name, file, captions, size=size, fault=fault)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise BadInput(f"cannot read {file} ({reason}): a file of captions is needed") from error
-
-
-def _json(text: str, where: str, shape: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where} is not JSON ({error}): expected {shape}") from error
-
-
-def _field(entry: Any, name: str, kind: type | tuple[type, ...], where: str, shape: str) -> Any:
-    value = entry.get(name) if isinstance(entry, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise BadInput(f"{where}: {name!r} is {'missing' if value is None else 'of a wrong kind'}: expected {shape}")
-    return value

@@ -1,13 +1,11 @@
 """From a picture file to pixels: one reader for photographs and captioned pictures, and how it is made square."""
 
 import io
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput
@@ -29,7 +27,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
 
 def rgb(source: Path | bytes, name: str) -> Image.Image:
@@ -41,10 +38,9 @@ def rgb(source: Path | bytes, name: str) -> Image.Image:
     """
     allowed = "a readable PNG, JPEG or WebP file with 8 bits a channel is needed"
     try:
-        file = source if isinstance(source, Path) else io.BytesIO(source)
-        with Image.open(file, formats=sorted(set(FORMATS.values()))) as opened:
-            opened.load()
-            picture = _upright(opened)
+        with opened(source) as given:
+            given.load()
+            picture = _upright(given)
             if picture.mode.startswith(("I", "F")):
                 raise BadInput(f"{name} has pixel mode {picture.mode}: {allowed}")
             if picture.has_transparency_data:
@@ -53,8 +49,23 @@ def rgb(source: Path | bytes, name: str) -> Image.Image:
             return picture.convert("RGB")
     except BadInput:
         raise
-    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders of damaged files raise anything
         raise BadInput(f"cannot read {name} ({type(error).__name__}): {allowed}") from error
+
+
+def opened(source: Path | bytes) -> ImageFile.ImageFile:
+    """A PNG, JPEG or WebP, not decoded yet; of a PNG the checksum of each chunk was checked, as decoding does not.
+
+    Raises whatever Pillow raises for any other file, or a damaged one.
+    """
+    for check in (True, False):
+        file = source if isinstance(source, Path) else io.BytesIO(source)
+        picture = Image.open(file, formats=sorted(set(FORMATS.values())))
+        if not check or picture.format != "PNG":
+            break
+        with picture:
+            picture.verify()
+    return picture
 
 
 def unread(file: Path) -> str:

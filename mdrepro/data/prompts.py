@@ -2,12 +2,13 @@
 
 import csv
 import io
-import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.reading import checked, read_json_lines, read_text
 
 COLUMNS = ("prompt", "caption", "text")
 """What the column of prompts in a .csv is called; where several are there, the first of these."""
@@ -29,21 +30,18 @@ def read(path: str | os.PathLike[str]) -> list[str]:
     suffix = file.suffix.lower()
     if suffix in OTHERS:
         raise BadInput(f"prompts: {file} is no file of prompts: expected plain text, one a line, .jsonl or .csv")
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise BadInput(f"prompts: {file} cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise BadInput(f"prompts: line {line} of {file} is not UTF-8; save the file as UTF-8") from error
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
+    if suffix == ".jsonl":
+        objects = read_json_lines(file, dict[str, Any])
+        found: list[str] = [checked(one.get("prompt"), str, f"{file}, object {n}") for n, one in enumerate(objects, 1)]
+    elif not (text := read_text(file)).strip():
+        found = []
+    elif suffix == ".csv":
+        found = _column(file, text)
+    else:
+        found = [line.strip() for line in text.split("\n") if line.strip()]
+    if not found:
         raise BadInput(f"prompts: {file} holds no prompt; needed is one a line")
-    if suffix == ".csv":
-        return _column(file, text)
-    if suffix != ".jsonl":
-        return [line for _, line in lines]
-    return [_prompt(file, number, line) for number, line in lines]
+    return found
 
 
 def _column(file: Path, text: str) -> list[str]:
@@ -53,6 +51,8 @@ def _column(file: Path, text: str) -> list[str]:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if any(map(str.strip, row))]
     except csv.Error as error:
         raise BadInput(f"prompts: {file} is no CSV ({error}): {expected}") from error
+    if not rows:
+        return []
     names, *rows = [[cell.strip() for cell in row] for row in rows]
     lower = [name.lower() for name in names]
     column = next((lower.index(name) for name in COLUMNS if name in lower), None)
@@ -65,16 +65,4 @@ def _column(file: Path, text: str) -> list[str]:
             raise BadInput(
                 f"prompts: row {number} of {file} after its header has no prompt or other columns: {expected}"
             )
-    if not rows:
-        raise BadInput(f"prompts: {file} holds no prompt; needed is one a row, after a header")
     return [row[column] for row in rows]
-
-
-def _prompt(file: Path, number: int, line: str) -> str:
-    try:
-        prompt = json.loads(line)["prompt"]
-    except (ValueError, KeyError, TypeError):
-        prompt = None
-    if not isinstance(prompt, str):
-        raise BadInput(f'prompts: line {number} of {file} is not a JSON object like {{"prompt": "a red star"}}')
-    return prompt

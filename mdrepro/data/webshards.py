@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import itertools
-import json
 import logging
 import shutil
 import tarfile
@@ -21,6 +20,7 @@ from webdataset.tariterators import base_plus_ext  # type: ignore[import-untyped
 from mdrepro.core.console import track
 from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.core.files import replacing
+from mdrepro.core.reading import parse_json
 from mdrepro.data import pixels
 from mdrepro.data.captions import CaptionedPictures, Picture, Preparation
 
@@ -103,12 +103,12 @@ def _picture(tar: tarfile.TarFile, shard: Path, name: str, members: dict[str, ta
     image = next((member for suffix, member in members.items() if suffix in _PICTURES), None)
     if image is None:
         return Picture(name, shard, (), fault=f"no picture among {', '.join(members)}")
-    caption = _caption(tar, members)
+    caption = _caption(tar, shard, members)
     fault = "" if caption else "no caption in .txt or .json"
     return Picture(name, shard, (caption,), offset=image.offset_data, size=image.size, fault=fault)
 
 
-def _caption(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str:
+def _caption(tar: tarfile.TarFile, shard: Path, members: dict[str, tarfile.TarInfo]) -> str:
     """ "" where there is none, or it cannot be read."""
 
     def content(suffix: str) -> bytes:
@@ -118,8 +118,8 @@ def _caption(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str:
     try:
         if (text := content("txt").decode().strip()) and "\0" not in text:
             return text
-        fields = json.loads(content("json") or "{}")
-    except (ValueError, RecursionError):
+        fields = parse_json(content("json") or "{}", shard)
+    except ValueError:
         return ""
     texts = [fields.get(name) for name in CAPTION_FIELDS] if isinstance(fields, dict) else []
     return next((text for text in texts if isinstance(text, str) and text.strip()), "")

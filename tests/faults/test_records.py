@@ -111,6 +111,8 @@ def test_a_checkpoint_names_no_file_outside(tmp_path: Path, field: str, value: A
     assert saved is not None
     assert saved.state == {"a": 1}
     file = saved.folder / checkpoint.STATE
-    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    record = json.loads(file.read_text()) | {field: value}
+    del record[checkpoint.SEAL]
+    file.write_text(json.dumps(record))
     with pytest.raises(BadInput, match="no whole checkpoint"):
         checkpoint.latest(tmp_path)

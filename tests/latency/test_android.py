@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped]
 import pytest
 
 from mdrepro.core.errors import BadInput, NotAttempted
@@ -23,6 +22,7 @@ from mdrepro.latency.file_metadata import FileMetadata
 from mdrepro.latency.records import Device
 from mdrepro.reproduce.tables import device_latency
 from tests.support import dialogue
+from tests.support.tflite_files import exported
 
 
 def test_times_are_those_after_the_warm_up() -> None:
@@ -209,30 +209,6 @@ def test_a_bundle_is_run_by_sh_and_read_back(
     (Path(away) / "models" / "unet.tflite").write_bytes(b"another")
     with pytest.raises(BadInput, match="not the file that was packed"):
         bundle.collect(Path(away))
-
-
-def exported(folder: Path, **says: Any) -> Path:
-    """A file that says of itself what one of ``mdrepro export`` does."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    bare = folder / "bare.tflite"
-    folder.mkdir(exist_ok=True)
-    tensor = schema.TensorT(shape=[1], name=b"x")
-    signature = schema.SignatureDefT(
-        inputs=[schema.TensorMapT(name=b"x", tensorIndex=0)],
-        outputs=[schema.TensorMapT(name=b"x", tensorIndex=0)],
-        signatureKey=b"serving_default",
-    )
-    graph = schema.SubGraphT(tensors=[tensor], inputs=[0], outputs=[0], operators=[])
-    buffers = [schema.BufferT()]
-    model = schema.ModelT(version=3, subgraphs=[graph], buffers=buffers, signatureDefs=[signature], operatorCodes=[])
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    bare.write_bytes(builder.Output())
-    file = folder / f"{says['component']}-{says['precision']}.tflite"
-    flatbuffer.rewrite(bare, file, says)
-    bare.unlink()
-    return file
 
 
 def test_records_of_our_files_say_which_network_ran_and_fill_the_row_of_their_phone(tmp_path: Path) -> None:

@@ -21,13 +21,14 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import write_text
+from mdrepro.core.reading import checked, read_json
 from mdrepro.models.snapfusion.blocks import SHORTCUT, Block, Layout
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 
@@ -141,16 +142,8 @@ class LatencyTable(_Data):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote. Raises BadInput where there is no such file, or it is not a whole latency table."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise BadInput(f"{path}: no latency table can be read there ({error.strerror})") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"])) or "file"
-            raise BadInput(
-                f"{path} is no latency table ({name}: {first['msg']}): expected a file that LatencyTable.save wrote"
-            ) from error
+        table: Self = checked(read_json(path), cls, f"{path}, a latency table", strict=None)
+        return table
 
 
 def measure(

@@ -15,12 +15,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile
+from PIL import ImageFile
 from torch import Tensor
 
 from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
-from mdrepro.data.pixels import FORMATS, unread
+from mdrepro.data.pixels import FORMATS, opened, unread
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -55,7 +55,7 @@ def read(file: Path) -> Tensor:
     Raises BadInput where it is unreadable, cut short, of another format, of more than 8 bits, or somewhere transparent.
     """
     try:
-        with Image.open(file, formats=sorted(set(FORMATS.values()))) as picture:
+        with opened(file) as picture:
             fault = _fault(picture)
             pixels = np.array(picture.convert("RGB"))
     except Exception as error:  # decoders of damaged files raise anything

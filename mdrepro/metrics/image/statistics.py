@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing
+from mdrepro.core.reading import read_header
 
 Array = NDArray[np.float64]
 Features: TypeAlias = "ArrayLike | Tensor"
@@ -134,19 +135,20 @@ class Statistics:
         """Read what `save` wrote. Raises BadInput for a file that is missing, damaged or of another kind."""
         from safetensors import SafetensorError, safe_open
 
+        shapes = read_header(Path(path))
         try:
             with safe_open(path, framework="numpy") as file:
                 written = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
+                n, mean, scatter = (file.get_tensor(name) for name in ("n", "mean", "scatter"))
+        except (OSError, SafetensorError, TypeError) as error:  # TypeError: a type that numpy does not have
             raise BadInput(f"{path} cannot be read as feature statistics ({error})") from error
-        kind = written.pop("format", "of no format")
-        if kind != FORMAT or set(tensors) != {"n", "mean", "scatter"}:
+        width, kind = mean.size, written.pop("format", "of no format")
+        if kind != FORMAT or written.keys() != asdict(Convention()).keys():
             raise BadInput(f"{path} is {kind}: expected a file of {FORMAT!r}, as Statistics.save writes it")
-        n, mean, scatter = int(tensors["n"][0]), tensors["mean"], tensors["scatter"]
-        if scatter.shape != (*mean.shape, *mean.shape) or not np.isfinite(scatter).all() or not np.isfinite(mean).all():
+        whole = shapes == {"n": (1,), "mean": (width,), "scatter": (width, width)} and n.dtype.kind == "i" and n[0] >= 0
+        if not whole or not np.isfinite(scatter).all() or not np.isfinite(mean).all() or (scatter.diagonal() < 0).any():
             raise BadInput(f"{path} is damaged: mean {mean.shape} and scatter {scatter.shape} do not fit or not finite")
-        return cls(Convention(**written), n, mean, scatter)
+        return cls(Convention(**written), int(n[0]), mean, scatter)
 
 
 def as_features(features: Features) -> Array:

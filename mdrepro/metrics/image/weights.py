@@ -90,8 +90,8 @@ def state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         content = content.get("state_dict", content)
-        if not all(isinstance(value, Tensor) for value in content.values()):
-            raise ValueError("it holds more than tensors")
+        if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
+            raise ValueError("it holds more than named tensors")
     except Exception as error:  # whatever a damaged or hostile file makes torch raise
         reason = str(error).strip().partition("\n")[0][:200]
         raise BadInput(

@@ -1,9 +1,10 @@
 """Checkpoints of a run: folders of safetensors and one JSON, which appear whole or not at all; the last two are kept.
 
 <root>/step-00000500/<name>.safetensors ...   tensors
-                     state.json               step, hashes of the files, and whatever else is no tensor
+                     state.json               step, hashes of the files, whatever else is no tensor, and its own hash
 """
 
+import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -17,11 +18,11 @@ from torch import Tensor
 
 from mdrepro.core import files
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import remove, replacing_folder, sha256, write_json
+from mdrepro.core.files import digest, remove, replacing_folder, sha256, write_json
 from mdrepro.core.reading import checked, inside, read_json
 
 KEPT = 2
-STATE = "state.json"
+STATE, SEAL = "state.json", "seal"
 PLACE = re.compile(r"step-(\d{8,})")
 
 
@@ -56,7 +57,8 @@ def save(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], sta
         for name, named in tensors.items():
             save_file(_apart(named), aside / f"{name}.safetensors", metadata={"format": "pt"})
         hashes = {file.name: sha256(file) for file in sorted(aside.iterdir())}
-        write_json(aside / STATE, {"step": step, "sha256": hashes, "state": state})
+        record = json.loads(json.dumps({"step": step, "sha256": hashes, "state": state}))
+        write_json(aside / STATE, record | {SEAL: digest(record)})
     for old in _folders(root)[:-KEPT]:
         remove(old)
 
@@ -69,14 +71,15 @@ def latest(root: Path) -> Checkpoint | None:
     folder = folders[-1]
     try:
         record = read_json(folder / STATE, dict[str, Any])
+        seal = record.pop(SEAL, None)  # those of older versions have none
+        if record.keys() != {"step", "sha256", "state"} or seal not in (None, digest(record)):
+            raise BadInput(f"{STATE} is not what was written")
         saved = Checkpoint(folder, checked(record["step"], int, STATE), checked(record["state"], dict[str, Any], STATE))
         hashes = checked(record["sha256"], dict[str, str], STATE)
         for name in hashes:
             inside(folder, name, STATE)
     except BadInput as error:
         raise _damaged(folder, str(error)) from error
-    except KeyError as error:
-        raise _damaged(folder, f"{STATE}: KeyError: {error}") from error
     for name, written in hashes.items():
         if not (folder / name).is_file():
             raise _damaged(folder, f"{name} is missing")

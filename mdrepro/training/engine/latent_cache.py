@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
+from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -39,14 +40,27 @@ RECORD, CAPTIONS, INDEX = "cache.json", "captions.json", "index.safetensors"
 logger = logging.getLogger(__name__)
 
 
+class _File(BaseModel):
+    bytes: int
+    sha256: str
+
+
+class _Record(BaseModel):
+    """What makes a cache complete."""
+
+    key: str
+    parts: dict[str, Any]
+    files: dict[str, _File]
+
+
 class CachedExamples:
     """Samples of a cache, by number. Made by `build` and `load`.
 
     ``fingerprint`` is the cache's key, ``null_text`` are the features of the empty text, float32 (tokens, width).
     """
 
-    def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
-        self.fingerprint: str = record["key"]
+    def __init__(self, folder: Path, record: _Record) -> None:
+        self.fingerprint = record.key
         self._latents = _Rows(folder, "latents", record)
         self._texts = _Rows(folder, "texts", record)
         index = _opened(folder, INDEX, record)
@@ -134,9 +148,9 @@ def load(folder: Path) -> CachedExamples:
 class _Rows:
     """A table in files of equally many rows, each checked and mapped into memory when it is first needed."""
 
-    def __init__(self, folder: Path, name: str, record: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, name: str, record: _Record) -> None:
         self._folder, self._name, self._record = folder, name, record
-        self._shard: int = record["parts"]["shard"]
+        self._shard: int = record.parts["shard"]
         self._open: dict[int, dict[str, Tensor]] = {}
 
     def take(self, column: str, rows: Tensor) -> Tensor:
@@ -285,32 +299,33 @@ def _complete(folder: Path, parts: Mapping[str, Any]) -> bool:
     record = _record(folder)
     if record is None:
         return False
-    if record["key"] == digest(parts, compact=False):
+    if record.key == digest(parts, compact=False):
         if not _of_other_size(folder, record):
             return True
     else:
-        changed = [name for name, value in parts.items() if record["parts"].get(name) != value]
+        changed = [name for name, value in parts.items() if record.parts.get(name) != value]
         logger.info("%s: rebuilt, because %s changed", folder, ", ".join(changed))
     (folder / RECORD).unlink()
     return False
 
 
-def _of_other_size(folder: Path, record: Mapping[str, Any]) -> Path | None:
+def _of_other_size(folder: Path, record: _Record) -> Path | None:
     """The first file that is missing or not as long as it was written."""
-    sizes = {folder / name: entry["bytes"] for name, entry in record["files"].items()}
+    sizes = {folder / name: entry.bytes for name, entry in record.files.items()}
     return next((file for file, size in sizes.items() if not file.is_file() or file.stat().st_size != size), None)
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
+def _record(folder: Path) -> _Record | None:
     """What makes a cache complete; None where there is none, or one of another version."""
     try:
-        record: dict[str, Any] = read_json(folder / RECORD, dict[str, Any])
-        return record if record["parts"]["format"] == FORMAT else None
-    except (BadInput, LookupError, TypeError):
+        record: _Record = read_json(folder / RECORD, _Record)
+    except BadInput:
         return None
+    same = record.parts.get("format") == FORMAT and record.key == digest(record.parts, compact=False)
+    return record if same else None
 
 
-def _opened(folder: Path, name: str, record: Mapping[str, Any]) -> dict[str, Tensor]:
+def _opened(folder: Path, name: str, record: _Record) -> dict[str, Tensor]:
     """The tensors of a file, mapped."""
     _intact(folder, name, record)
     with safe_open(folder / name, "pt") as file:
@@ -323,10 +338,10 @@ def _header(file: Any) -> dict[str, Any]:
     return header
 
 
-def _intact(folder: Path, name: str, record: Mapping[str, Any]) -> None:
+def _intact(folder: Path, name: str, record: _Record) -> None:
     try:
-        whole = sha256(folder / name) == record["files"][name]["sha256"]
-    except OSError:
+        whole = sha256(folder / name) == record.files[name].sha256
+    except (OSError, KeyError):
         whole = False
     if not whole:
         raise _damaged(folder / name)

@@ -1,12 +1,11 @@
 """The action log of SnapFusion's Algorithm 1: what each round measured and did, as a run stores it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from mdrepro.core.errors import BadInput
-from mdrepro.core.reading import read_json_lines
+from mdrepro.core.reading import checked, read_json_lines
 
 LOG = "evolution.jsonl"
 LATENCY = "latency.json"
@@ -51,17 +50,12 @@ class Round:
     candidates: tuple[Candidate, ...]
     blocks: dict[str, int]
 
-    @classmethod
-    def read(cls, row: Mapping[str, Any]) -> Self:
-        """From its JSON."""
-        candidates = tuple(Candidate(**candidate) for candidate in row["candidates"])
-        return cls(**{**row, "actions": tuple(row["actions"]), "candidates": candidates})
+
+def rounds(lines: Iterable[Any], source: object) -> list[Round]:
+    """The rounds of an action log from their JSON. Raises BadInput, which names the ``source``, for anything else."""
+    return [checked(line, Round, f"{source}, round {n}", strict=None) for n, line in enumerate(lines, 1)]
 
 
 def read_log(folder: Path) -> list[Round]:
     """The action log of a run's folder. Raises BadInput where there is none, or it is damaged."""
-    path = folder / LOG
-    try:
-        return [Round.read(row) for row in read_json_lines(path, dict[str, Any])]
-    except (BadInput, ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{path} is no action log ({type(error).__name__}: {error})") from error
+    return rounds(read_json_lines(folder / LOG), folder / LOG)

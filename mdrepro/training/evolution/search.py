@@ -43,7 +43,7 @@ from mdrepro.metrics.cost.block_latency import LatencyTable
 from mdrepro.models.snapfusion.blocks import Layout
 from mdrepro.models.snapfusion.evolvable import EvolvableUNet
 from mdrepro.training.engine import checkpoint, loop, processes
-from mdrepro.training.evolution.action_log import LOG, Candidate, Round
+from mdrepro.training.evolution.action_log import LOG, Candidate, Round, rounds
 
 Quality = Callable[[EvolvableUNet], float]
 """How good the images of a network are, more is better. The network is in eval mode, without gradients, some block
@@ -274,7 +274,7 @@ class _Run:
                     f"{name} is {value}, and {self.folder} holds an evolution with {before}: set it back, or take "
                     "another folder"
                 )
-        self.log = [Round.read(row) for row in last.state["log"]]
+        self.log = rounds(last.state["log"], last.folder)
         self.idle = not self.log[-1].actions
         with torch.device("meta"):
             self.unet = EvolvableUNet.from_config(last.state["unet"])

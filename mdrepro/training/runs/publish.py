@@ -4,18 +4,16 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256, swap, sweep, unfinished
-from mdrepro.core.reading import read_json
 from mdrepro.core.replicas import split
 from mdrepro.papers import ledger
 from mdrepro.training.recipes import registry
 from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import model_folders, session, store
-from mdrepro.training.runs.session import RECORD
 from mdrepro.training.runs.store import SHARED, Run
 
 if TYPE_CHECKING:
@@ -66,8 +64,8 @@ def _publishable(row: Recipe) -> Run:
         raise BadInput(f"{row.name} has no finished run of the recipe as it stands; run: {again}")
     if bad := store.altered(run):
         raise BadInput(f"{paths.relative(run.folder / bad[0])} is not what was written; run: {again} --no-resume")
-    if run.record["dirty"] or not run.record["commit"]:
-        changed = ", ".join(run.record["changed_files"][:3]) or "no git commit"
+    if run.record.get("dirty") is not False or not run.record.get("commit"):
+        changed = ", ".join(run.record.get("changed_files", ())[:3]) or "no git commit"
         raise BadInput(
             f"{row.name} was not trained from a clean commit ({changed}); commit, then run: {again} --no-resume"
         )
@@ -123,8 +121,7 @@ def _published_parent(recipe: Recipe, part: str, copies: Mapping[Path, Path]) ->
 def _check_shared(folders: Mapping[str, Path], new: Collection[str]) -> None:
     """Raises BadInput where a published run would lose weights that it shares with one of the ``new`` ones."""
     for name, folder in folders.items():
-        record = read_json(folder / RECORD, dict[str, Any]) if (folder / RECORD).is_file() else {}
-        for part, shared in record.get(SHARED, {}).items():
+        for part, shared in (store.record(folder) or {}).get(SHARED, {}).items():
             parent = shared["recipe"]
             if parent in new and sha256(folders[parent] / part / model_folders.WEIGHTS) != shared["sha256"]:
                 raise BadInput(f"{name} shares weights with the published {parent}, which would change: publish both")

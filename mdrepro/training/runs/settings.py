@@ -1,6 +1,5 @@
 """``--set section.name=value`` on a recipe, checked against what its network and objective take."""
 
-import json
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from diffusers import DDIMScheduler
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mdrepro.core.errors import BadInput, check
+from mdrepro.core.reading import parse_json
 from mdrepro.data import sources
 from mdrepro.models.denoiser import class_named
 from mdrepro.training.engine.config import LoopConfig
@@ -62,10 +62,10 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 def _value(name: str, text: str, kind: Any) -> Any:
     try:
-        values = [json.loads(text), text]
-    except ValueError:
+        values = [parse_json(text, name), text]
+    except BadInput:
         values = [text]
-    adapter = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
+    adapter = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
     for value in values:
         try:
             return adapter.validate_python(value)

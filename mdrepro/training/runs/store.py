@@ -139,13 +139,19 @@ def published(recipe: Recipe) -> Run | None:
 
 
 def read(recipe: Recipe, place: Path) -> Run | None:
-    """The run in a folder. Raises BadInput where its record cannot be read, or names what lies outside."""
+    """The run in a folder; errors are those of `record`."""
+    known = record(place)
+    return None if known is None else Run(recipe, place, known)
+
+
+def record(place: Path) -> dict[str, Any] | None:
+    """The record in a run's folder. Raises BadInput where it cannot be read, or names what lies outside."""
     file = place / RECORD
     if not file.exists():
         return None
     try:
-        record = read_json(file, dict[str, Any])
-        named, shared = record.get("files"), record.get(SHARED, {})
+        known: dict[str, Any] = read_json(file, dict[str, Any])
+        named, shared = known.get("files"), known.get(SHARED, {})
         for name in checked(named, dict[str, str], f"{file}, files"):
             inside(place, name, file)
         for part, entry in checked(shared, dict[str, dict[str, str]], f"{file}, {SHARED}").items():
@@ -155,7 +161,7 @@ def read(recipe: Recipe, place: Path) -> Run | None:
             inside(place.parent, entry["recipe"], file)
     except BadInput as error:
         raise BadInput(f"{error}; remove that folder") from error
-    return Run(recipe, place, record)
+    return known
 
 
 def altered(run: Run) -> list[str]:

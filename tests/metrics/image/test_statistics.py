@@ -117,15 +117,26 @@ def test_files_of_another_kind_are_refused(tmp_path):
     with pytest.raises(BadInput, match="cannot be read"):
         Statistics.load(place)
     place.write_bytes(b"not it")
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="no whole safetensors file"):
         Statistics.load(place)
     save_file({"mean": np.zeros(3)}, place)
+    with pytest.raises(BadInput, match="as feature statistics"):
+        Statistics.load(place)
+    whole = {"n": np.array([3]), "mean": np.zeros(3), "scatter": np.eye(3)}
+    save_file(whole, place)
     with pytest.raises(BadInput, match="of no format: expected"):
         Statistics.load(place)
     Statistics.of(features()).save(place)
     place.write_bytes(place.read_bytes()[:-8])
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="no whole safetensors file"):
         Statistics.load(place)
-    Statistics(None, 3, np.zeros(2), np.full((2, 2), np.nan)).save(place)
-    with pytest.raises(BadInput, match="damaged"):
-        Statistics.load(place)
+    for n, mean, scatter in (
+        (3, np.zeros(2), np.full((2, 2), np.nan)),
+        (3, np.zeros(2), -np.eye(2)),
+        (-3, np.zeros(2), np.eye(2)),
+        (3, np.zeros(2), np.eye(3)),
+        (3, np.zeros(()), np.eye(2)),
+    ):
+        Statistics(None, n, mean, scatter).save(place)
+        with pytest.raises(BadInput, match="damaged"):
+            Statistics.load(place)
