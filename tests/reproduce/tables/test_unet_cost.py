@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 
 from mdrepro.core.errors import BadInput
 from mdrepro.metrics.cost.quantities import Cost
@@ -98,7 +98,7 @@ def test_figure_shows_every_network_and_no_label_overlaps():
     figure.canvas.draw()
     shown = 0
     for axes in figure.axes:
-        boxes = [text.get_window_extent() for text in axes.texts if isinstance(text, Annotation)]
+        boxes = [Text.get_window_extent(text) for text in axes.texts if isinstance(text, Annotation)]
         assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
         assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
         shown += len(boxes)
