@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if line is None:
             raise
         if isinstance(error, BadInput) and (cause := faults.in_text(line)):
-            line = f"{cause}\n{line}"
+            line = f"{cause} ({line.partition(chr(10))[0].rstrip(':')})"
         _say(f"error: {line}", error, debug=kept != given)
         sys.exit(1 if kept[:1] == ["verify"] and not isinstance(error, BadInput) else 2)
 

@@ -33,6 +33,8 @@ TEXTS = (
     (re.compile(r"read-only file system|os error 30\b|errno 30\b", re.IGNORECASE), errno.EROFS),
 )
 """What other libraries, notebooks and Snakemake make of an error of the system."""
+QUOTED = re.compile(r"^(?:\w+)?Error: \[Errno (\d+)\] [^\n]*?: '([^'\n]+)'", re.MULTILINE)
+"""The last line of a traceback that such a program prints, about a path: its number and the path."""
 DAMAGED = (
     "SafetensorError",
     "JSONDecodeError",
@@ -61,7 +63,9 @@ def explain(error: BaseException) -> str | None:
 
 
 def in_text(text: str) -> str | None:
-    """What to do about a full or read-only disk, where a text of another program reports one; None elsewhere."""
+    """What to do about a disk or a path, where a text of another program reports an error of it; None elsewhere."""
+    if quoted := QUOTED.search(text):
+        return _joined(quoted[2], REMEDIES[int(quoted[1])]) if int(quoted[1]) in REMEDIES else None
     return next((REMEDIES[code] for pattern, code in TEXTS if pattern.search(text)), None)
 
 

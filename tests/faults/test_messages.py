@@ -115,6 +115,34 @@ def test_a_full_disk_is_said_also_from_notebooks_and_snakemake(
     assert faults.in_text("all went well") is None
 
 
+def test_a_home_that_cannot_be_written_is_one_line_of_snakemake(
+    workspace: Path, cli_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = "Snakemake ended with code 1 (whole log: a.log):\n  File os, line 225, in makedirs\n\n"
+    log += "NotADirectoryError: [Errno 20] Not a directory: '/a/home'"
+    monkeypatch.setattr(execute, "execute", raising(BadInput(log)))
+    line = refused(cli_run, "reproduce", TABLE, "--no-report")
+    assert "/a/home: a file is where a folder is expected; check the path (Snakemake ended" in line
+    assert "makedirs" not in cli_run("reproduce", TABLE, "--no-report")[2]
+    assert "a.log" in line
+
+
+@pytest.mark.parametrize("command", ["doctor", pytest.param("generate", marks=pytest.mark.slow)])
+def test_a_home_that_cannot_be_written_stops_nothing_that_needs_none(
+    command: str, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.pipeline().save_pretrained(tmp_path / "pipeline")
+    (tmp_path / "prompts.txt").write_text("a red star\n")
+    (tmp_path / "file").touch()
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "file" / "home"))
+    for name in ("HF_HOME", "TORCH_HOME", "MPLCONFIGDIR"):
+        monkeypatch.delenv(name, raising=False)
+    ended = cli(*map(str, generate(tmp_path))) if command == "generate" else cli(command)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 COMMANDS: dict[str, Callable[[Path], tuple[object, ...]]] = {
     "statistics": lambda place: ("evaluate", "statistics", place / "file", "--encoder", "scenes", "--out", place / "x"),
     "no prompts": lambda place: generate(place, place / "file" / "below"),
