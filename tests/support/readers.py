@@ -342,6 +342,9 @@ YAML = "a: [1, 2.5, true]\nb: {c: text, d: 2026-01-01}\n"
 NOTEBOOK = json.dumps(notebook(PARAMETERS, "print(1)"))
 
 OPEN = {
+    "text encoder": "mdrepro/models/text.py: a tokenizer without a token to pad with",
+    "tokenizer": "mdrepro/models/safe.py: a tokenizer without a token to pad with",
+    "pipeline": "mdrepro/models/pipeline.py: a tokenizer without a token to pad with",
     "image set": "mdrepro/sampling/manifest.py: fields of the manifest have no types, RecursionError",
     "latency records": "mdrepro/latency/records.py: RecursionError",
     "ai hub": "mdrepro/latency/imports.py: RecursionError",
@@ -421,7 +424,7 @@ READERS: dict[str, Reader] = {
         file_of("r.txt", dialogue.GPU), of_file(lambda f: benchmark_model.reports(f.read_text(errors="replace")))
     ),
     "bundle": Reader(bundled, lambda folder: bundle.collect(folder / "out"), (), "out/*"),
-    "tflite": Reader(tflite, of_file(flatbuffer.read), ("cut",)),
+    "tflite": Reader(tflite, of_file(lambda f: dataclasses.replace(flatbuffer.read(f), size=0)), ("cut",)),
     "exported bundle": Reader(exported_bundle, lambda folder: runner._read(folder / runner.bundle_name("fp32")), FORM),
     "result": Reader(result, lambda folder: results.read(folder / "result.json"), EVERY, "result.json"),
     "parameters": Reader(file_of("n.ipynb", NOTEBOOK), of_file(parameters.declared), FORM),
