@@ -29,6 +29,16 @@ DEFINITIONS = {
     "ms_ssim": "MS-SSIM of uint8 RGB, 5 scales, windows inside the image",
 }
 GAINS = (("ours", "sd"), ("ours-lite", "sd"), ("ours-lite", "ours"))
+DIFFERENCES = {
+    "sd": {
+        "psnr": "psnr_gain_over_sd",
+        "ssim": "ssim_gain_over_sd",
+        "lpips_alex": "lpips_alex_minus_sd",
+        "lpips_vgg": "lpips_vgg_minus_sd",
+    },
+    "ours": {"psnr": "psnr_gain_over_ours", "ssim": "ssim_gain_over_ours"},
+}
+"""By the row that is taken away, and the metric: the column of the paired difference."""
 QUALITY = ("psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")
 SIZE = photos.TILE
 """px, of all columns that name no size."""
@@ -152,10 +162,13 @@ def rows(found: Reconstruction) -> list[Row]:
         cells += _fid(found, row)
     for row, other in GAINS:
         first, second = found.measured[row], found.measured[other]
-        for column in ("psnr", "ssim"):
+        for column, name in DIFFERENCES[other].items():
+            if column in found.reasons:
+                cells.append(Row.absent(row, name, found.reasons[column]))
+                continue
             gain = jackknife.paired_interval(first.clusters(column), second.clusters(column))
             what = f"{column.upper()} of row {row} minus that of row {other} on the same tiles, paired"
-            cells.append(_cell(found, row, column, gain, f"{column}_gain_over_{other}", f"{what}; "))
+            cells.append(_cell(found, row, column, gain, name, f"{what}; "))
     return cells
 
 

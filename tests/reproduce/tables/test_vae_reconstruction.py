@@ -123,10 +123,30 @@ def test_tiles_of_128_px_cover_those_of_256_px():
 def test_gains_are_paired_differences(cells):
     for row, other in table.GAINS:
         for column in ("psnr", "ssim"):
+            assert table.DIFFERENCES[other][column] == f"{column}_gain_over_{other}"
             gain = cells[row, f"{column}_gain_over_{other}"]
             assert gain.value == pytest.approx(cells[row, column].value - cells[other, column].value, abs=1e-9)
             assert gain.ci_low <= gain.value <= gain.ci_high
             assert "minus" in gain.protocol
+
+
+def test_lpips_is_compared_on_the_same_tiles(cells, found):
+    assert "lpips" in cells["ours", "lpips_alex_minus_sd"].reason
+    rng, measured = np.random.default_rng(0), {}
+    for row, shift in (("sd", 0.1), ("ours", 0.0), ("ours-lite", 0.0)):
+        scores = {**found.measured[row].scores}
+        for column in ("lpips_alex", "lpips_vgg"):  # scenes differ by far more than rows do
+            hardness = np.random.default_rng(1).uniform(0, 1, len(scores["psnr"]))
+            scores[column] = {
+                scene: (base + shift + 0.01 * rng.standard_normal(len(tiles))).tolist()
+                for base, (scene, tiles) in zip(hardness, scores["psnr"].items(), strict=True)
+            }
+        measured[row] = replace(found.measured[row], scores=scores)
+    again = {(row.row, row.column): row for row in table.rows(replace(found, measured=measured, reasons={}))}
+    one, own = again["ours", "lpips_vgg_minus_sd"], again["ours", "lpips_vgg"]
+    assert one.value == pytest.approx(own.value - again["sd", "lpips_vgg"].value, abs=1e-9)
+    assert one.ci_low < one.value < one.ci_high < 0
+    assert own.ci_high > again["sd", "lpips_vgg"].value
 
 
 def test_parameters_and_names_are_those_of_the_measured_decoder(cells, networks):
