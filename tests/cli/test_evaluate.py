@@ -118,7 +118,7 @@ def test_captions_by_line_by_name_and_from_the_manifest_are_one_score(cli_run, f
         ([], "manifest.json has no caption for extra.png"),
         (["--captions", lines], f"{NUMBER + 1} images, and {lines} {NUMBER} captions"),
         (["--captions", named], "captions.jsonl has no caption for extra.png"),
-        (["--captions", tmp_path / "nowhere.txt"], "cannot be read"),
+        (["--captions", tmp_path / "nowhere.txt"], "is no file here"),
     ):
         code, _, error = cli_run(*base, *options)
         assert (code, says in error, error.count("\n")) == (2, True, 1), error

@@ -100,7 +100,7 @@ def _generate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("t-1", *prompts, "--out", "x", "--shard", "1of2"), "expected I/N"),
         (("t-1", *prompts, "--out", "x", "--shard", "2/2"), "shard 2 of 2"),
         (("t-1", *prompts, "--out", "x", "--sampler", "dim"), "did you mean ddim"),
-        (("t-1", "--prompts", str(folder / "none.txt"), "--out", "x"), "cannot be read"),
+        (("t-1", "--prompts", str(folder / "none.txt"), "--out", "x"), "is no file here"),
     ):
         assert run("generate", *wrong) == 2
         assert says in capsys.readouterr().err

@@ -23,7 +23,7 @@ from mdrepro.sampling import generate
 from tests.support.checkout import REPOSITORY
 from tests.support.experiments import VALUES, experiment, plant, resolved
 
-STEPS, CELL = "mobilediffusion-steps", ("1", "fid_shapes")
+STEPS, CELL = "mobilediffusion-steps", ("1-latent-gan", "fid_shapes")
 BOOK = "notebooks/mobilediffusion/steps.ipynb"
 VALUES_OF_ROWS = {"guidance": VALUES["guidance"]}
 LISTED = re.compile(r"^\d\. `([\w./-]+)`(?:, `(\w+)`)?:", re.MULTILINE)
