@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from mdrepro.core import plotting
+from mdrepro.core.console import MINUS
 from mdrepro.metrics import jackknife
 from mdrepro.metrics.image import reconstruction
 from mdrepro.reproduce.tables.vae_networks import Network, in_turn
@@ -79,19 +80,16 @@ def reconstructions_figure(found: Reconstruction) -> Figure:
 
 
 def quality_figure(found: Reconstruction) -> Figure:
-    """PSNR against decoder parameters with 95 % intervals, and the gains scene by scene."""
-    with plotting.figure(1, 2, size=(9, 3.8), width_ratios=[1, 1.25]) as (figure, (left, right)):
-        for row, one in found.measured.items():
-            psnr, params = jackknife.cluster_interval(one.clusters("psnr")), one.network.params / 1e6
-            plotting.estimate(left, params, (psnr.value, psnr.low, psnr.high), colour=_colour(row))
-            name = f"{one.network.name}\n{psnr.value:.2f} dB"
-            plotting.annotate(
-                left, name, (params, psnr.value), (7, -12 if row.endswith(PERCEPTUAL) else 4), color=_colour(row)
-            )
-        left.set(xscale="log", xlabel="decoder parameters (million)", ylabel="PSNR (dB)")
-        plotting.title(left, "Quality against size")
-        left.margins(x=0.45, y=0.12)
-        plotting.plain_log(left.xaxis)
+    """PSNR with 95 % intervals by network and decoder parameters, and the gains scene by scene."""
+    with plotting.figure(1, 2, size=(11, 3.2)) as (figure, (left, right)):
+        for place, (row, one) in enumerate(found.measured.items()):
+            psnr, colour = jackknife.cluster_interval(one.clusters("psnr")), _colour(row)
+            plotting.estimate(left, place, (psnr.value, psnr.low, psnr.high), colour=colour, along="x")
+            plotting.annotate(left, f"{psnr.value:.2f} dB", (psnr.value, place), (0, 7), color=colour)
+        left.set_yticks(range(len(found.measured)), labels=[one.network.name for one in found.measured.values()])
+        left.set_ylim(len(found.measured) - 0.5, -0.6)
+        left.set_xlabel("PSNR (dB): mean over scenes and 95 % interval")
+        plotting.title(left, "Quality: higher is better")
         for place, (row, other) in enumerate(GAINS):
             first, second = (found.measured[each].clusters("psnr") for each in (row, other))
             each = [float(np.mean(a - b)) for a, b in zip(first, second, strict=True)]
@@ -99,7 +97,9 @@ def quality_figure(found: Reconstruction) -> Figure:
             right.scatter(each, [place + 0.16] * len(each), s=22, color=colour, alpha=0.45, linewidth=0)
             measures = gain.value, gain.low, gain.high
             plotting.estimate(right, place - 0.08, measures, colour=colour, along="x", marker="D")
-            plotting.annotate(right, f"{gain.value:+.2f} dB", (gain.value, place - 0.08), (0, 7), color=colour)
+            plotting.annotate(
+                right, f"{gain.value:+.2f} dB".replace("-", MINUS), (gain.value, place - 0.08), (0, 7), color=colour
+            )
         right.axvline(0, color="black", linewidth=0.8)
         names = {row: one.network.name.partition(", ")[0] for row, one in found.measured.items()}
         names["ours-lite"] += ", lite" if names["ours-lite"] == names["ours"] else ""
