@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
@@ -159,10 +158,7 @@ def _name(kind: str, model: AutoencoderKL) -> str:
 
 def _tiles_of(photograph: Photograph) -> Callable[[int], Tensor]:
     def tiles(size: int) -> Tensor:
-        """Smaller ones are of the same area as those of 256 px, so that sizes differ in nothing else."""
-        if size >= photos.TILE:
-            return photos.tiles(photograph.pixels(), size)
-        return torch.cat([photos.tiles(tile, size) for tile in photos.tiles(photograph.pixels())])
+        return photos.tiles(photograph.pixels(), size)
 
     return tiles
 

@@ -114,26 +114,50 @@ def measure(networks: Mapping[str, Network], pictures: Pictures, sizes: Sequence
     encoder = None if tier == "quick" else _encoder(found)
     with Progress("reconstruction", len(pictures.pictures) * len(sizes), "pictures") as progress:
         for picture, size in itertools.product(pictures.pictures, sizes):
-            x = picture.tiles(size)
+            x = picture.tiles(max(size, SIZE))
             progress.advance()
             if not len(x):
                 continue
-            found.tiles[size] += len(x)
-            if size == SIZE and len(found.originals) < SHOWN:
+            found.tiles[size] += len(x) * (x.shape[-1] // size) ** 2
+            if size != SIZE:
+                for one in found.measured.values():
+                    for column, side in _cuts(size).items():
+                        y = pasted(one.network.model, x, side)
+                        one.scores[column][picture.scene] += reconstruction.psnr(x, y).tolist()
+                continue
+            if len(found.originals) < SHOWN:
                 found.originals.append(x)
-            if size == SIZE and encoder and found.fid is not None:
+            if encoder and found.fid is not None:
                 found.fid.add(_features(encoder, x))
             again = [reconstructed(one.network.model, x) for one in found.measured.values()]
-            quality = metrics if size == SIZE else {f"psnr_{size}": reconstruction.psnr}
-            for name, metric in quality.items():
+            for name, metric in metrics.items():
                 for one, values in zip(found.measured.values(), _each(metric, x, again), strict=True):
                     one.scores[name][picture.scene] += values.tolist()
             for one, y in zip(found.measured.values(), again, strict=True):
-                if size == SIZE and len(one.images) < len(found.originals):
+                if len(one.images) < len(found.originals):
                     one.images.append(y)
-                if size == SIZE and one.fid is not None and encoder:
+                if one.fid is not None and encoder:
                     one.fid.add(_features(encoder, y))
     return found
+
+
+def _cuts(size: int) -> dict[str, int]:
+    """Columns of another size, and the tiles, px, that the areas are cut into.
+
+    Errors of two sizes are averaged over the same areas before the logarithm: over smaller ones the mean of PSNR is
+    higher, whatever the network.
+    """
+    return {f"psnr_{size}": size} if size < SIZE else {f"psnr_{size}": size, f"psnr_{size}_cut": SIZE}
+
+
+def pasted(model: AutoencoderKL, areas: Tensor, side: int) -> Tensor:
+    """Reconstructed in tiles of ``side`` px that are put together again: uint8 (n, 3, k side, k side) to the same."""
+    n, channels, height, _ = areas.shape
+    k = height // side
+    cut = areas.view(n, channels, k, side, k, side).permute(0, 2, 4, 1, 3, 5)
+    again = reconstructed(model, cut.reshape(n * k * k, channels, side, side))
+    whole = again.view(n, k, k, channels, side, side).permute(0, 3, 1, 4, 2, 5)
+    return whole.reshape(areas.shape)
 
 
 def _each(metric: pairs.Metric, x: Tensor, again: Sequence[Tensor]) -> list[Tensor]:
@@ -173,14 +197,14 @@ def rows(found: Reconstruction) -> list[Row]:
 
 
 def _of_size(found: Reconstruction, row: str, size: int) -> list[Row]:
-    """PSNR at another size, and its difference to that at 256 px on the same scenes."""
+    """PSNR at another size, and its difference to that at 256 px over the same areas."""
     one, column = found.measured[row], f"psnr_{size}"
     if len(one.scores[column]) < 2:
         return [Row.absent(row, column, f"fewer than 2 scenes are {size} px high and wide")]
     cells = [_cell(found, row, column, jackknife.cluster_interval(one.clusters(column)))]
-    means = [[float(np.mean(tiles)) for tiles in one.clusters(name, column)] for name in (column, "psnr")]
-    change = jackknife.paired_interval([[value] for value in means[0]], [[value] for value in means[1]])
-    what = f"PSNR at {size} px minus that at {SIZE} px, of the same scenes, paired; "
+    base = one.clusters("psnr" if size < SIZE else f"{column}_cut", column)
+    change = jackknife.paired_interval(one.clusters(column), base)
+    what = f"PSNR at {size} px minus that at {SIZE} px, over the same areas, paired; "
     return [*cells, _cell(found, row, column, change, f"psnr_{size}_minus_{SIZE}", what)]
 
 
@@ -205,6 +229,8 @@ def _cell(
 def _protocol(found: Reconstruction, column: str, one: Measured) -> str:
     size = int(column.removeprefix("psnr_")) if column.startswith("psnr_") else SIZE
     metric = found.protocols.get("psnr" if column.startswith("psnr") else column, column)
+    if size < SIZE:
+        metric += f", errors averaged over areas of {SIZE} px"
     return (
         f"{metric}; mean over each scene's tiles, then over {len(one.scores[column])} scenes: {found.tiles[size]} "
         f"tiles of {size} px from {found.pictures.description}; 95 % interval of Student over scenes; "

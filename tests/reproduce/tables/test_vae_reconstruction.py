@@ -101,23 +101,42 @@ def test_other_sizes_are_compared_on_the_same_scenes(cells, found, pictures):
     large = [p for p in pictures.pictures if len(p.tiles(512))]
     assert {p.scene for p in large} == {"astronaut", "camera"}
     for row, one in found.measured.items():
-        at_512, at_256 = (
-            np.mean([float(reconstruction.psnr(x, table.reconstructed(one.network.model, x)).mean()) for x in tiles])
-            for tiles in ([p.tiles(size) for p in large] for size in (512, 256))
-        )
-        assert cells[row, "psnr_512"].value == pytest.approx(at_512, abs=1e-9)
-        change = at_512 - at_256
-        assert cells[row, "psnr_512_minus_256"].value == pytest.approx(change, abs=1e-9)
+        at_512, cut, at_128 = [], [], []
+        for p in large:
+            for whole in p.tiles(512):
+                again = table.reconstructed(one.network.model, whole[None])[0]
+                quarters = [whole[:, y : y + 256, x : x + 256] for y in (0, 256) for x in (0, 256)]
+                errors = [squared(one, quarter) for quarter in quarters]
+                at_512.append(metrics.peak_signal_noise_ratio(whole.numpy(), again.numpy(), data_range=255))
+                cut.append(10 * np.log10(255**2 / np.mean(errors)))
+        for p in pictures.pictures[:1]:
+            for whole in p.tiles(256):
+                quarters = [whole[:, y : y + 128, x : x + 128] for y in (0, 128) for x in (0, 128)]
+                at_128.append(10 * np.log10(255**2 / np.mean([squared(one, quarter) for quarter in quarters])))
+        assert cells[row, "psnr_512"].value == pytest.approx(np.mean(at_512), abs=1e-9)
+        assert cells[row, "psnr_512_minus_256"].value == pytest.approx(np.mean(at_512) - np.mean(cut), abs=1e-9)
+        assert one.scores["psnr_128"][pictures.pictures[0].scene] == pytest.approx(at_128, abs=1e-9)
+        change = cells[row, "psnr_128"].value - cells[row, "psnr"].value
+        assert cells[row, "psnr_128_minus_256"].value == pytest.approx(change, abs=1e-9)
         assert cells[row, "psnr_512"].n == 2
         assert cells[row, "psnr_128"].n == 4
         assert "tiles of 128 px" in cells[row, "psnr_128"].protocol
 
 
-def test_tiles_of_128_px_cover_those_of_256_px():
-    for picture in vae_networks.pictures("quick").pictures[2:4]:
-        small, large = picture.tiles(128), picture.tiles(256)
-        assert len(small) == 4 * len(large)
-        assert torch.equal(small[:4].sum(dim=(0, 2, 3)), large[0].sum(dim=(1, 2)))
+def squared(one: table.Measured, tile: torch.Tensor) -> float:
+    again = table.reconstructed(one.network.model, tile[None])[0]
+    return float((again.double() - tile.double()).square().mean())
+
+
+def test_a_network_that_ignores_size_is_as_good_at_all(pictures, monkeypatch):
+    """Rounding to eight levels, pixel by pixel: quiet and busy tiles have errors that differ by far."""
+    monkeypatch.setattr(table, "reconstructed", lambda model, tiles: tiles // 32 * 32)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "nowhere")
+    makers.no_package(monkeypatch, Path("nowhere"))
+    one = vae_networks.Network("rounds", None, "not trained")
+    found = table.measure({"ours": one}, pictures, (128, 256, 512), "quick")
+    for size in (128, 512):
+        assert table._of_size(found, "ours", size)[1].value == pytest.approx(0, abs=1e-9)
 
 
 def test_gains_are_paired_differences(cells):
