@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-ASIDE = re.compile(rf"\.(?P<name>.+)\.{HOST}\.(?P<process>\d+)\.[0-9a-f]{{8}}(?P<old>\.old)?")
+ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})\.(?P<process>\d+)\.[0-9a-f]{8}(?P<old>\.old)?")
 OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
 """Why a rename cannot replace what is there: it is a folder that is not empty, or one of the two is a folder."""
 _SWEPT = set[str]()  # folders that this process has swept before it wrote into them
@@ -144,7 +144,7 @@ def sweep(folder: Path, name: str = "*") -> None:
     """
     for left in folder.glob(".*"):
         match = ASIDE.fullmatch(left.name)
-        if match is None or name not in ("*", match["name"]) or _runs(int(match["process"])):
+        if match is None or name not in ("*", match["name"]) or _alive(match):
             continue
         if match["old"] and not (final := folder / match["name"]).exists():
             with suppress(FileNotFoundError):  # another process was first
@@ -155,15 +155,15 @@ def sweep(folder: Path, name: str = "*") -> None:
 
 def at_work(final: Path) -> bool:
     """Whether a process that lives, or one of another host, is writing ``final`` aside."""
-    aside = re.compile(rf"\.{re.escape(final.name)}\.([0-9a-f]{{8}})\.(\d+)\.[0-9a-f]{{8}}")
-    found = (aside.fullmatch(path.name) for path in final.parent.glob(".*"))
-    return any(match and (match[1] != HOST or _runs(int(match[2]))) for match in found)
+    found = (ASIDE.fullmatch(path.name) for path in final.parent.glob(".*"))
+    return any(match and match["name"] == final.name and not match["old"] and _alive(match) for match in found)
 
 
-def _runs(process: int) -> bool:
+def _alive(aside: re.Match[str]) -> bool:
+    """Whether the process of a name aside lives, or is one of another host, of which nothing is known."""
     import psutil
 
-    return psutil.pid_exists(process)
+    return aside["host"] != HOST or psutil.pid_exists(int(aside["process"]))
 
 
 def _erase(path: Path) -> None:

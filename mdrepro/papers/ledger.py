@@ -118,8 +118,8 @@ class Judged:
     def __str__(self) -> str:
         if self.left is None or self.right is None:
             return f"{self.condition}: not measured: {', '.join(self.missing)}"
-        words = f"{self.condition}: {_words(self.left)} against {_words(self.right)}"
-        return words + (f" ({self.seeds})" if self.seeds else "")
+        text = f"{self.condition}: {_interval_text(self.left)} against {_interval_text(self.right)}"
+        return text + (f" ({self.seeds})" if self.seeds else "")
 
 
 def judge_claim(
@@ -193,6 +193,6 @@ def _conditions(
     return [condition for condition in renamed if condition] or declared
 
 
-def _words(interval: Ends) -> str:
+def _interval_text(interval: Ends) -> str:
     low, value, high = interval
     return f"{value:.4g}" if low == high else f"{value:.4g} [{low:.4g}, {high:.4g}]"

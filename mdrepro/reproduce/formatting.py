@@ -120,12 +120,12 @@ def _claims(table: Table, result: results.Result) -> list[str]:
     parts = []
     for one in result["claims"]:
         claim, verdict = known.get(one["id"]), one["verdict"]
-        doubt = f" ({doubts(verdict, one['numbers'])})" if doubts(verdict, one["numbers"]) else ""
-        statement = claim.statement if claim else one["id"]
-        parts.append(paragraph(f"claim {verdict}{doubt}: {statement}", "  ", mark=verdict))
+        doubt, statement = doubts(verdict, one["numbers"]), claim.statement if claim else one["id"]
+        title = f"claim {verdict}" + (f" ({doubt})" if doubt else "")
+        parts.append(paragraph(f"{title}: {statement}", "  ", mark=verdict))
         for judged in ledger.judge_conditions(claim, rows, table.on_pictures) if claim else ():
-            one = inequality(table, judged)
-            unbroken = one._replace(numbers=one.numbers.replace(" ", NO_BREAK))
+            compared = inequality(table, judged)
+            unbroken = compared._replace(numbers=compared.numbers.replace(" ", NO_BREAK))
             parts.append(paragraph(str(unbroken), "      ").replace(NO_BREAK, " "))
     return [*parts, ""] if parts else []
 
@@ -206,8 +206,7 @@ def inequality(table: Table, judged: Judged) -> Inequality:
         cells = (key.partition("/") for key in judged.missing)
         names = ", ".join(f"{_column(table, column)} of {_row(table, row)}" for row, _, column in cells)
         return Inequality(what, "", "", "", f"not measured: {names}", judged.verdict, judged.part)
-    column = table.columns.get(condition.left.partition("/")[2])
-    unit = column.unit if column else ""
+    unit = unit_of(table, condition.left)
     exact = isinstance(condition.right, float)
     size = min(abs(left[1]), abs(condition.margin + right[1] * condition.factor) if exact else abs(right[1]))
     scale = 1000 if unit in LARGER and size >= 1000 else 1
@@ -221,6 +220,12 @@ def inequality(table: Table, judged: Judged) -> Inequality:
     intervals = f"95 %: {known}" if known else ""
     numbers = " against ".join(sides) + f", {asked}"
     return Inequality(what, numbers, intervals, judged.seeds, "", judged.verdict, judged.part)
+
+
+def unit_of(table: Table, cell: str) -> str:
+    """The unit of a cell's column, by the cell's key."""
+    column = table.columns.get(cell.partition("/")[2])
+    return column.unit if column else ""
 
 
 def subject(table: Table, condition: Condition) -> str:
@@ -254,17 +259,17 @@ def _digits(condition: Condition, left: Ends, right: Ends, scale: float) -> int:
     Beside a bound they have as many decimals as it.
     """
 
-    def said(digits: int | None) -> ClaimVerdict:
+    def rounded_verdict(digits: int | None) -> ClaimVerdict:
         points = [side[1] / scale for side in (left, right)]
         if digits is not None:
             points = [round(point, decimals(point, digits)) for point in points]
         sides = [(point * scale,) * 3 for point in points]
         return condition.judge(sides[0], right if isinstance(condition.right, float) else sides[1])
 
-    exact, least = said(None), 0
+    exact, least = rounded_verdict(None), 0
     if isinstance(condition.right, float):
         least = len(_plain(right[1] * condition.factor / scale + condition.margin / scale).partition(".")[2])
-    enough = (n for n in range(3, 8) if said(n) is exact and decimals(left[1] / scale, n) >= least)
+    enough = (n for n in range(3, 8) if rounded_verdict(n) is exact and decimals(left[1] / scale, n) >= least)
     return next(enough, 8)
 
 

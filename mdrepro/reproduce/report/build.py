@@ -22,7 +22,7 @@ from mdrepro.core.provenance import installed
 from mdrepro.papers import ledger, underspecified, unmeasured
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
 from mdrepro.reproduce import audit, export_table
-from mdrepro.reproduce.formatting import demand, subject
+from mdrepro.reproduce.formatting import demand, subject, unit_of
 from mdrepro.reproduce.report import api, legend, views
 from mdrepro.reproduce.report.captions import caption
 from mdrepro.reproduce.report.render import SITE, bibtex, plain, prose, sphinx
@@ -138,7 +138,7 @@ class _Sources:
         )
         filters: dict[str, Any] = {"portable": views.portable, "tolerance": views.tolerance, "caption": caption}
         filters |= {"prose": prose, "plain": plain, "subject": lambda condition, table: subject(table, condition)}
-        filters |= {"demand": lambda condition, table: demand(condition, views.unit(table, condition.left))}
+        filters |= {"demand": lambda condition, table: demand(condition, unit_of(table, condition.left))}
         self.templates.filters |= filters
         self.templates.globals |= {"glyphs": legend.GLYPHS, "tags": legend.TAGS}
         self.templates.globals |= {"verdicts": legend.VERDICTS, "claim_verdicts": legend.CLAIM_VERDICTS}
@@ -325,7 +325,7 @@ def _rendered(notebook: dict[str, Any], view: RunView) -> dict[str, Any]:
         cell.setdefault("id", f"cell-{index}")
         if any("image/png" in output.get("data", {}) for output in cell.get("outputs", ())):
             last = "".join(cell["source"]).strip().rpartition("\n")[2]
-            words = caption(view.table, stems.get(last, f"output of cell {index}"))
-            alternative = {"image": {"alt": words.alternative}, "figure": {"caption": words.text}}
+            shown = caption(view.table, stems.get(last, f"output of cell {index}"))
+            alternative = {"image": {"alt": shown.alternative}, "figure": {"caption": shown.text}}
             cell["metadata"]["mystnb"] = alternative
     return notebook

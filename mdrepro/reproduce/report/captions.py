@@ -49,10 +49,10 @@ _CAPTIONS = {
         "Two dot plots, a line per row of the table: accuracy and distance with horizontal intervals.",
     ),
     "mobilediffusion-vae-reconstruction-quality": Caption(
-        "PSNR against the decoder's size (left), and what the 8-channel autoencoders gain over the 4-channel one on "
-        "the same tiles (right). Higher is better in both.",
-        "Left: a point with its interval for each of three decoders. Right: gains in dB with intervals, a small "
-        "dot per photograph.",
+        "PSNR of each autoencoder, named by its decoder's parameters (left), and what the 8-channel autoencoders gain "
+        "over the 4-channel one on the same tiles (right). Higher is better in both.",
+        "Left: a line for each of three autoencoders, with a point and its interval. Right: gains in dB with intervals, "
+        "a small dot per photograph.",
     ),
     "reconstructions": Caption(
         "Held-out tiles and their reconstructions; below each the framed part, enlarged without smoothing.",
@@ -88,6 +88,6 @@ _CAPTIONS = {
 
 def caption(table: Table, figure: str) -> Caption:
     """The caption of a table's figure, by its recorded name; of one that is not known, the table's title."""
-    words = figure.replace("_", " ").replace("-", " ")
-    unknown = Caption(f"{table.title}: {words}.", f"Figure of the table “{table.title}”: {words}.")
+    name = figure.replace("_", " ").replace("-", " ")
+    unknown = Caption(f"{table.title}: {name}.", f"Figure of the table “{table.title}”: {name}.")
     return _CAPTIONS.get(f"{table.id}-{figure}") or _CAPTIONS.get(figure) or unknown

@@ -25,7 +25,7 @@ def prose(text: str) -> "Markup":
 
 
 def plain(value: object) -> str:
-    """A parameter's value in words: lists without brackets, "yes" and "no"."""
+    """A parameter's value as text: lists without brackets, "yes" and "no"."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return ", ".join(map(plain, value)) if isinstance(value, list | tuple) else str(value)
@@ -63,17 +63,15 @@ def sphinx(texts: Mapping[str, str], out: Path, *, strict: bool = False, tags: S
             *("-d", f"{scratch}/trees", *(["-W", "--keep-going"] if strict else []), *(f"-t{tag}" for tag in tags)),
             *(str(source), str(built)),
         ]
-        title, pages = (
-            "API reference" if "api" in tags else "report",
-            sum(not name.startswith("fragments/") for name in texts),
-        )
+        title = "API reference" if "api" in tags else "report"
+        pages = sum(not name.startswith("fragments/") for name in texts)
         print(f"{title}: {pages} pages", file=sys.stderr, flush=True)
-        code, said = _run(command, source, Path(scratch) / "warnings", title)
-        said = said.replace(f"{source}/", "").strip()
+        code, warned = _run(command, source, Path(scratch) / "warnings", title)
+        warned = warned.replace(f"{source}/", "").strip()
         if code:
-            raise RuntimeError(f"the report could not be built:\n{said}")
-        if said:
-            print(said, file=sys.stderr)
+            raise RuntimeError(f"the report could not be built:\n{warned}")
+        if warned:
+            print(warned, file=sys.stderr)
         shutil.copytree(built, out, dirs_exist_ok=True)
     for name in (".buildinfo", "objects.inv"):
         (out / name).unlink(missing_ok=True)

@@ -29,12 +29,6 @@ ALIKE = 0.6  # of the columns of two rows, the share that both have, from which 
 COMPARED = {Verdict.REPRODUCED, Verdict.BY_CONSTRUCTION, Verdict.WITHIN_NOISE, Verdict.DIFFERS, Verdict.UNCONFIRMED}
 
 
-def unit(table: Table, cell: str) -> str:
-    """The unit of a cell's column, by the cell's key."""
-    column = table.columns.get(cell.partition("/")[2])
-    return column.unit if column else ""
-
-
 def tolerance(value: Tolerance, unit: str = "") -> str:
     """A tolerance in words, for example "±1 %" or "±0.5 dB"."""
     if not value.absolute and (value.relative or 0) < 1e-7:
