@@ -51,8 +51,8 @@ _CAPTIONS = {
     "mobilediffusion-vae-reconstruction-quality": Caption(
         "PSNR of each autoencoder, named by its decoder's parameters (left), and what the 8-channel autoencoders gain "
         "over the 4-channel one on the same tiles (right). Higher is better in both.",
-        "Left: a line for each of three autoencoders, with a point and its interval. Right: gains in dB with intervals, "
-        "a small dot per photograph.",
+        "Left: a line for each of three autoencoders, with a point and its interval. Right: gains in dB with "
+        "intervals, a small dot per photograph.",
     ),
     "reconstructions": Caption(
         "Held-out tiles and their reconstructions; below each the framed part, enlarged without smoothing.",
