@@ -4,8 +4,6 @@ An image costs ``branches`` runs of the text encoder, ``steps`` times ``branches
 run of the decoder, as in `mdrepro.models.systems`. Every part is measured alone; an image's time is the sum.
 """
 
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -27,7 +25,7 @@ from mdrepro.models import presets, systems
 from mdrepro.reproduce.workflow import exported
 from mdrepro.reproduce.workflow.exported import Kept, Piece
 from mdrepro.reproduce.workflow.folders import changed, key
-from mdrepro.reproduce.workflow.record import RUN
+from mdrepro.reproduce.workflow.record import job
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def keep(table: str, measurements: Measurements) -> None:
 
     Those of a run with other parameters than its tier's defaults go to ``<table>-<key>.json``.
     """
-    values = json.loads(os.environ.get(RUN, "{}")).get("parameters", {})
+    values = job().get("parameters", {})
     other = values and changed(values["tier"], table, values)
     name = f"{table}-{key(values)}" if other else table
     records.save(runs_folder() / "latency" / f"{name}.json", [one.record for one in measurements.values()])

@@ -30,6 +30,12 @@ RUN = "MDREPRO_RUN"
 """Environment variable in which the batch runner hands a kernel its folder, table, parameters and fingerprint."""
 
 
+def job() -> dict[str, Any]:
+    """The run of the batch that this process belongs to, as its job set it; empty in a notebook run by hand."""
+    found: dict[str, Any] = json.loads(os.environ.get(RUN, "{}"))
+    return found
+
+
 class RowMaker(Protocol):
     """What made a table's rows: `mdrepro.evaluation.experiment.Experiment`, by its interface alone, so that tables
     without networks do not rest on the code that trains them."""
@@ -136,7 +142,7 @@ def record(
     the network declared for it did not make.
     """
     spec = ledger.find(table)
-    run = json.loads(os.environ.get(RUN, "{}"))
+    run = job()
     if run and run["table"] != table:
         raise ValueError(f"this run is of table {run['table']}, not {table}")
     if run and run["prefix"] != sys.prefix:
