@@ -24,7 +24,7 @@ from mdrepro.training.evolution.action_log import LATENCY, Round, read_log
 from mdrepro.training.runs.store import Run
 
 ROBUST, EVOLVED = "robust", "evolved-untrained"
-WITHOUT_ROBUST = "fid_shapes_minus_without_robust"
+WITHOUT_ROBUST = "distance_shapes_minus_without_robust"
 """Column whose controls came about in the same way without robust training."""
 
 

@@ -109,11 +109,11 @@ def quality_cells() -> list[Row]:
     cells = []
     for place, row in enumerate([*table.TITLES, "real"]):
         cells.append(Row(row, "attribute_accuracy", 0.7, ""))
-        for column, value in (("fid_shapes", 1 + place / 8), ("clip_shapes", 0.5 - place / 100)):
+        for column, value in (("distance_shapes", 1 + place / 8), ("clip_shapes", 0.5 - place / 100)):
             ends = {"ci_low": value - 0.01, "ci_high": value + 0.01}
             cells.append(Row(row, column, value, "", n=9, **ends))
             if row not in ("base", "real") and column != "attribute_accuracy":
-                away = value - (1 if column == "fid_shapes" else 0.5)
+                away = value - (1 if column == "distance_shapes" else 0.5)
                 cells.append(Row(row, f"{column}_minus_base", away, ""))
     return cells
 

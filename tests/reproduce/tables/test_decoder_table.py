@@ -81,7 +81,7 @@ def test_rows_that_share_latents_have_one_sampler_and_differ_in_their_decoder_al
     evaluation = made.evaluation("shapes", 3)
     made.setups = {row: replace(setup, sampler="euler") for row, setup in made.setups.items()}
     made.decoded(evaluation, seed=4, guidance=3.0)
-    assert samplers == ["euler"]
+    assert samplers == ["euler"] * made.seeds  # once for both rows
     for change in ({"sampler": "ddim"}, {"steps": 8}, {"removed": list(networks.REMOVALS)[1]}):
         last = made.setups["half-width"]
         made.setups["half-width"] = replace(last, **change)
@@ -179,7 +179,7 @@ def test_rows_are_the_declared_ones(
     wanted = np.mean([peak_signal_noise_ratio(y, x, data_range=255) for x, y in pairs])
     assert of["half-width", "psnr_to_original"].value == pytest.approx(wanted)
     assert ("original", "psnr_to_original") not in of
-    assert of["half-width", "fid_shapes_minus_original"].value == pytest.approx(4 * (1.21 - 1))
+    assert of["half-width", "distance_shapes_minus_original"].value == pytest.approx(4 * (1.21 - 1))
     assert of["half-width", "clip_shapes_minus_original"].value == pytest.approx(0.39 - 0.4)
     assert of["half-width", "latency_ms"].value == 1.0
     assert of["half-width", "params"].value / of["original", "params"].value < 0.28
