@@ -34,7 +34,10 @@ LEFT_OUT: Mapping[str, str] = {
     "c1-large-kernels": "nothing to act on at this size: the levels with separable convolutions have 4 x 4 and "
     "2 x 2 latent pixels, and a kernel of 7 or 9 covers all of them"
 }
-SHOWN = (("distance_shapes", "paired distance[shapes], lower is better"), ("clip_shapes", "CLIP score[shapes], higher is better"))
+SHOWN = (
+    ("distance_shapes", "paired distance[shapes], lower is better"),
+    ("clip_shapes", "CLIP score[shapes], higher is better"),
+)
 
 
 @dataclass(frozen=True)

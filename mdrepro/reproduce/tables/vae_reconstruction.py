@@ -22,6 +22,7 @@ from mdrepro.metrics.image.encoders import Encoder
 from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.models.mobilediffusion import vae
 from mdrepro.reproduce.tables.vae_networks import Network, Pictures
+from mdrepro.training.recipes.photos import PERCEPTUAL
 
 DEFINITIONS = {
     "psnr": "PSNR of uint8 RGB, range 255",
@@ -40,6 +41,8 @@ DIFFERENCES = {
 }
 """By the row that is taken away, and the metric: the column of the paired difference."""
 QUALITY = ("psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg")
+SLOW = "lpips_vgg"
+"""Measured on the first tile of each picture: on all tiles it would cost as much as everything else together."""
 SIZE = photos.TILE
 """px, of all columns that name no size."""
 SHOWN = 3
@@ -112,6 +115,7 @@ def measure(networks: Mapping[str, Network], pictures: Pictures, sizes: Sequence
         {row: Measured(network) for row, network in networks.items()}, pictures, tuple(sizes), reasons, protocols
     )
     encoder = None if tier == "quick" else _encoder(found)
+    plain = [one for row, one in found.measured.items() if not row.endswith(PERCEPTUAL)]
     with Progress("reconstruction", len(pictures.pictures) * len(sizes), "pictures") as progress:
         for picture, size in itertools.product(pictures.pictures, sizes):
             x = picture.tiles(max(size, SIZE))
@@ -120,10 +124,9 @@ def measure(networks: Mapping[str, Network], pictures: Pictures, sizes: Sequence
                 continue
             found.tiles[size] += len(x) * (x.shape[-1] // size) ** 2
             if size != SIZE:
-                for one in found.measured.values():
-                    for column, side in _cuts(size).items():
-                        y = pasted(one.network.model, x, side)
-                        one.scores[column][picture.scene] += reconstruction.psnr(x, y).tolist()
+                for one, (column, side) in itertools.product(plain, _cuts(size).items()):
+                    y = pasted(one.network.model, x, side)
+                    one.scores[column][picture.scene] += reconstruction.psnr(x, y).tolist()
                 continue
             if len(found.originals) < SHOWN:
                 found.originals.append(x)
@@ -131,7 +134,10 @@ def measure(networks: Mapping[str, Network], pictures: Pictures, sizes: Sequence
                 found.fid.add(_features(encoder, x))
             again = [reconstructed(one.network.model, x) for one in found.measured.values()]
             for name, metric in metrics.items():
-                for one, values in zip(found.measured.values(), _each(metric, x, again), strict=True):
+                n = 1 if name == SLOW else len(x)
+                for one, values in zip(
+                    found.measured.values(), _each(metric, x[:n], [y[:n] for y in again]), strict=True
+                ):
                     one.scores[name][picture.scene] += values.tolist()
             for one, y in zip(found.measured.values(), again, strict=True):
                 if len(one.images) < len(found.originals):
@@ -231,9 +237,12 @@ def _protocol(found: Reconstruction, column: str, one: Measured) -> str:
     metric = found.protocols.get("psnr" if column.startswith("psnr") else column, column)
     if size < SIZE:
         metric += f", errors averaged over areas of {SIZE} px"
+    scenes = one.scores[column]
+    tiles = found.tiles[size] if size != SIZE else sum(map(len, scenes.values()))
+    which = ", the first of each picture," if column == SLOW else ""
     return (
-        f"{metric}; mean over each scene's tiles, then over {len(one.scores[column])} scenes: {found.tiles[size]} "
-        f"tiles of {size} px from {found.pictures.description}; 95 % interval of Student over scenes; "
+        f"{metric}; mean over each scene's tiles, then over {len(scenes)} scenes: {tiles} tiles{which} of "
+        f"{size} px from {found.pictures.description}; 95 % interval of Student over scenes; "
         f"{one.network.name}: {one.network.training}"
     )
 

@@ -31,6 +31,7 @@ from mdrepro.training.objectives.inputs import Inputs, Training
 from mdrepro.training.objectives.kinds import Kind, register
 
 BALANCES = ("adaptive", "constant")
+LPIPS_BACKBONES = ("alex", "vgg", "alex+vgg")
 SCALE_IMAGES = 256
 
 
@@ -41,7 +42,7 @@ class Terms:
     Args:
         power: 1 for absolute, 2 for squared error, averaged over all values of pixels in [-1, 1].
         perceptual: weight of LPIPS.
-        backbone: of LPIPS, "alex" or "vgg".
+        backbone: of LPIPS: "alex", "vgg", or "alex+vgg" for the mean of both.
         adversarial: weight of the patch discriminator's term.
         kind: its loss, "hinge" or "bce".
         balance: "adaptive": times latent diffusion's `adaptive_weight`, a ratio over a micro-batch, so that a batch in
@@ -65,6 +66,7 @@ class Terms:
             raise BadInput(f"power {self.power}: 1 (absolute) or 2 (squared)")
         if min(self.perceptual, self.adversarial, self.start) < 0:
             raise BadInput("perceptual, adversarial and start: from 0")
+        check("LPIPS backbone", self.backbone, LPIPS_BACKBONES)
         check("adversarial kind", self.kind, KINDS)
         check("adversarial balance", self.balance, BALANCES)
 
@@ -83,17 +85,17 @@ def kl_loss(mean: Tensor, logvar: Tensor, pixel_values: int) -> Tensor:
 class PerceptualLoss(nn.Module):
     """LPIPS 0.1 (arXiv 1801.03924, eq. 1) with gradients: `mdrepro.metrics.image.reconstruction.Lpips`'s network.
 
-    Images (b, 3, h, w) in [-1, 1] to distances (b,), 0 for equal ones. Raises NotAttempted where the weights of the
-    backbone, "alex" or "vgg", are not on this machine; the message says how to get them.
+    Images (b, 3, h, w) in [-1, 1] to distances (b,), 0 for equal ones; of several backbones, as of "alex+vgg", their
+    mean. Raises NotAttempted where weights of a backbone are not on this machine; the message says how to get them.
     """
 
     def __init__(self, backbone: str = "vgg") -> None:
         super().__init__()
-        self.lpips = Lpips(backbone)._model.requires_grad_(False)
+        self.lpips = nn.ModuleList(Lpips(net)._model.requires_grad_(False) for net in backbone.split("+"))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        distances: Tensor = self.lpips(x.float(), y.float())
-        return distances.flatten()
+        distances = torch.stack([lpips(x.float(), y.float()).flatten() for lpips in self.lpips])
+        return distances.mean(dim=0)
 
 
 class EncoderHalf(nn.Module):

@@ -1,6 +1,7 @@
 """The autoencoder's objective: each term by another source, the discriminator's phase, the latent's scale."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,6 +128,21 @@ def test_perceptual_loss_is_the_lpips_package(backbone):
     assert torch.allclose(gradients[0][1], gradients[1][1], atol=1e-7)
     assert gradients[0][1].abs().max() > 1e-5
     assert not any(p.requires_grad for p in PerceptualLoss("alex").parameters())
+
+
+def test_of_two_backbones_it_is_the_mean(backbone):
+    torch.manual_seed(7)
+    vgg = torchvision.models.vgg16(weights=None).features.state_dict()
+    file = _file(Path(torch.hub.get_dir())).with_name(BACKBONES["vgg"].file)
+    torch.save({f"features.{k}": v for k, v in vgg.items()}, file)
+    x, y = torch.rand(2, 2, 3, 64, 64) * 2 - 1
+    alone = [PerceptualLoss(net)(x, y) for net in ("alex", "vgg")]
+    both = PerceptualLoss("alex+vgg")(x, y)
+    assert both.shape == (2,)
+    assert torch.allclose(both, (alone[0] + alone[1]) / 2, atol=1e-6)
+    assert not torch.allclose(alone[0], alone[1], rtol=0.1)
+    with pytest.raises(BadInput, match=r"LPIPS backbone.*alex\+vgg"):
+        Terms(backbone="vgg+squeeze")
 
 
 def test_perceptual_gradient_is_finite_where_all_features_are_zero(backbone, tmp_path):

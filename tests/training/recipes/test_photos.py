@@ -50,7 +50,8 @@ def test_stages_differ_in_sizes_optimiser_and_loss() -> None:
     lite, full = runs("ours-lite-perceptual"), runs("ours-perceptual")
     assert lite[-1].parents["vae"] == full[-1]
     assert lite[0].parents["vae"] == lite[1].parents["vae"] == full[1]
-    assert full[-1].options.get("perceptual") is None  # the objective's own: LPIPS, VGG
+    assert full[-1].options["perceptual"] > 0 < full[-1].options["adversarial"]
+    assert [run.loop.precision for run in full] == ["fp32", "fp32", "bf16"]
     assert [run.options["perceptual"] for run in full[:-1]] == [0, 0]
 
 
