@@ -205,6 +205,8 @@ def rows(found: Reconstruction) -> list[Row]:
 def _of_size(found: Reconstruction, row: str, size: int) -> list[Row]:
     """PSNR at another size, and its difference to that at 256 px over the same areas."""
     one, column = found.measured[row], f"psnr_{size}"
+    if row.endswith(PERCEPTUAL):
+        return [Row.absent(row, column, "other sizes are measured of the networks before LPIPS and the patch-GAN")]
     if len(one.scores[column]) < 2:
         return [Row.absent(row, column, f"fewer than 2 scenes are {size} px high and wide")]
     cells = [_cell(found, row, column, jackknife.cluster_interval(one.clusters(column)))]

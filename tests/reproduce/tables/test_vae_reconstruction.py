@@ -100,8 +100,9 @@ def test_quality_is_scikit_images_averaged_over_scenes(cells, found, pictures):
 def test_other_sizes_are_compared_on_the_same_scenes(cells, found, pictures):
     large = [p for p in pictures.pictures if len(p.tiles(512))]
     assert {p.scene for p in large} == {"astronaut", "camera"}
-    for row, one in found.measured.items():
-        at_512, cut, at_128 = [], [], []
+    assert "before LPIPS" in cells["ours-perceptual", "psnr_512"].reason
+    for row in ("sd", "ours", "ours-lite"):
+        one, at_512, cut, at_128 = found.measured[row], [], [], []
         for p in large:
             for whole in p.tiles(512):
                 again = table.reconstructed(one.network.model, whole[None])[0]
@@ -199,10 +200,20 @@ def test_lpips_with_weights_is_measured(monkeypatch, networks, pictures):
             return [self(x, y) for y in ys]
 
     monkeypatch.setattr(reconstruction, "Lpips", ToyLpips)
-    two = replace(pictures, pictures=pictures.pictures[:2])
+    two = replace(pictures, pictures=vae_networks.pictures("quick").pictures[:2])
     three = {row: networks[row] for row in ("sd", "ours", "ours-lite")}
-    rows = {(r.row, r.column): r for r in table.rows(table.measure(three, two, (256,), "quick"))}
-    assert rows["sd", "lpips_vgg"].value > 0
+    found = table.measure(three, two, (256,), "quick")
+    rows = {(r.row, r.column): r for r in table.rows(found)}
+    toy = ToyLpips("alex")
+    for column, of in (("lpips_alex", slice(None)), ("lpips_vgg", slice(1))):
+        of_pictures = []
+        for picture in two.pictures:
+            tiles = picture.tiles(256)[of]
+            of_pictures.append(float(toy(tiles, table.reconstructed(networks["sd"].model, tiles)).mean()))
+        assert rows["sd", column].value == pytest.approx(np.mean(of_pictures))
+    assert rows["sd", "lpips_alex"].value != pytest.approx(rows["sd", "lpips_vgg"].value)
+    assert "8 tiles of" in rows["sd", "lpips_alex"].protocol
+    assert "2 tiles, the first of each picture, of" in rows["sd", "lpips_vgg"].protocol
     assert "toy LPIPS" in rows["sd", "lpips_vgg"].protocol
 
 
