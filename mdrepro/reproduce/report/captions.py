@@ -49,14 +49,15 @@ _CAPTIONS = {
         "Two dot plots, a line per row of the table: accuracy and distance with horizontal intervals.",
     ),
     "mobilediffusion-vae-reconstruction-quality": Caption(
-        "PSNR of each autoencoder, named by its decoder's parameters (left), and what the 8-channel autoencoders gain "
-        "over the 4-channel one on the same tiles (right). Higher is better in both.",
-        "Left: a line for each of three autoencoders, with a point and its interval. Right: gains in dB with "
+        "PSNR (higher is better) and LPIPS (lower is better) of each autoencoder, named by its decoder's parameters, "
+        "and what the 8-channel ones gain over the 4-channel one on the same tiles (right). Hollow: trained on with "
+        "LPIPS and a patch-GAN.",
+        "Left and middle: a line for each autoencoder, with a point and its interval. Right: gains in dB with "
         "intervals, a small dot per photograph.",
     ),
     "reconstructions": Caption(
         "Held-out tiles and their reconstructions; below each the framed part, enlarged without smoothing.",
-        "Grid of photographs: the original and the output of each of three autoencoders, with enlarged details below.",
+        "Grid of photographs: the original and the output of each autoencoder, with enlarged details below.",
     ),
     "mobilediffusion-unet-cost-cost": Caption(
         "Multiply-accumulates against parameters, both logarithmic; lower and further left is cheaper. Red: the two "

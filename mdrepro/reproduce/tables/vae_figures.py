@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
@@ -24,8 +25,11 @@ ZOOM = (96, 48)
 
 
 def loss_figure(networks: Mapping[str, Network]) -> Figure | None:
-    """Training error of each autoencoder over all of its runs that are on this machine; None where none is trained."""
-    runs = {row: network.run for row, network in networks.items() if network.run}
+    """Training error of each autoencoder over all of its runs that are on this machine; None where none is trained.
+
+    Rows with LPIPS and a patch-GAN are left out: their error is absolute, not squared.
+    """
+    runs = {row: network.run for row, network in networks.items() if network.run and not row.endswith(PERCEPTUAL)}
     if not runs:
         return None
     with plotting.figure(size=(6, 3)) as (figure, (axis,)):
@@ -39,7 +43,7 @@ def loss_figure(networks: Mapping[str, Network]) -> Figure | None:
             steps, losses = zip(*points, strict=True)
             window = min(10, len(losses))
             smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-            axis.plot(steps[window - 1 :], smooth, color=_colour(row), ls=_style(row), label=networks[row].name)
+            axis.plot(steps[window - 1 :], smooth, color=_colour(row), label=networks[row].name)
         axis.set(xlabel="step", ylabel="reconstruction error", yscale="log")
         axis.legend(frameon=False, fontsize=7)
     return figure
@@ -48,10 +52,12 @@ def loss_figure(networks: Mapping[str, Network]) -> Figure | None:
 def reconstructions_figure(found: Reconstruction) -> Figure:
     """Originals beside reconstructions, and below each the part with the most contrast, enlarged.
 
-    Of each picture the tile with the most contrast is shown, with its own PSNR.
+    Of each picture the tile with the most contrast is shown, with its own PSNR. Of the rows with LPIPS and a patch-GAN
+    one is shown, that of the 8-channel autoencoder.
     """
     count = len(found.originals)
-    columns = ["original", *found.measured]
+    shown = [row for row in found.measured if row.removesuffix(PERCEPTUAL) in (row, "ours")]
+    columns = ["original", *shown]
     heights, width = [1, ZOOM[1] / ZOOM[0]] * count, 3.0 * len(columns)
     size = (width, width / len(columns) * (sum(heights) + 0.16 * count))
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0.005)
@@ -80,16 +86,13 @@ def reconstructions_figure(found: Reconstruction) -> Figure:
 
 
 def quality_figure(found: Reconstruction) -> Figure:
-    """PSNR with 95 % intervals by network and decoder parameters, and the gains scene by scene."""
-    with plotting.figure(1, 2, size=(11, 3.2)) as (figure, (left, right)):
-        for place, (row, one) in enumerate(found.measured.items()):
-            psnr, colour = jackknife.cluster_interval(one.clusters("psnr")), _colour(row)
-            plotting.estimate(left, place, (psnr.value, psnr.low, psnr.high), colour=colour, along="x")
-            plotting.annotate(left, f"{psnr.value:.2f} dB", (psnr.value, place), (0, 7), color=colour)
-        left.set_yticks(range(len(found.measured)), labels=[one.network.name for one in found.measured.values()])
-        left.set_ylim(len(found.measured) - 0.5, -0.6)
-        left.set_xlabel("PSNR (dB): mean over scenes and 95 % interval")
-        plotting.title(left, "Quality: higher is better")
+    """PSNR and LPIPS with 95 % intervals by network, and the gains in PSNR scene by scene."""
+    columns = ("psnr",) if "lpips_alex" in found.reasons else ("psnr", "lpips_alex")
+    panels = len(columns) + 1
+    with plotting.figure(1, panels, size=(1.5 + 4.75 * panels, 1.4 + 0.42 * len(found.measured))) as (figure, axes):
+        for axis, column in zip(axes, columns, strict=False):
+            _by_network(axis, found, column)
+        right = axes[-1]
         for place, (row, other) in enumerate(GAINS):
             first, second = (found.measured[each].clusters("psnr") for each in (row, other))
             each = [float(np.mean(a - b)) for a, b in zip(first, second, strict=True)]
@@ -111,12 +114,22 @@ def quality_figure(found: Reconstruction) -> Figure:
     return figure
 
 
+def _by_network(axis: Axes, found: Reconstruction, column: str) -> None:
+    name, unit, digits, way = {"psnr": ("PSNR", " dB", 2, "higher")}.get(column, ("LPIPS (alex)", "", 3, "lower"))
+    for place, (row, one) in enumerate(found.measured.items()):
+        mean, colour = jackknife.cluster_interval(one.clusters(column)), _colour(row)
+        hollow = row.endswith(PERCEPTUAL)
+        plotting.estimate(axis, place, (mean.value, mean.low, mean.high), colour=colour, along="x", hollow=hollow)
+        plotting.annotate(axis, f"{mean.value:.{digits}f}{unit}", (mean.value, place), (0, 7), color=colour)
+    shown = [one.network.name for one in found.measured.values()] if column == "psnr" else []
+    axis.set_yticks(range(len(found.measured)) if shown else [], labels=shown)
+    axis.set_ylim(len(found.measured) - 0.5, -0.6)
+    axis.set_xlabel(f"{name}{f' ({unit.strip()})' if unit else ''}: mean over scenes and 95 % interval")
+    plotting.title(axis, f"{name}: {way} is better")
+
+
 def _colour(row: str) -> str:
     return COLOURS.get(row.removesuffix(PERCEPTUAL), "black")
-
-
-def _style(row: str) -> str:
-    return "--" if row.endswith(PERCEPTUAL) else "-"
 
 
 def _busiest(image: Tensor) -> tuple[int, int]:
