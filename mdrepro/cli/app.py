@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mdrepro.cli import audit, cost, evaluate, export, export_table, latency, tables, training
+from mdrepro.cli import audit, cost, evaluate, export, export_table, latency, models, tables, training
 from mdrepro.core import faults
 from mdrepro.core.errors import BadInput, NotAttempted
 
@@ -33,6 +33,7 @@ app.command("cost")(cost.cost)
 app.command("train")(training.train)
 app.command("generate")(training.generate)
 app.command("export")(export.export)
+app.command("publish-model")(models.publish_model)
 app.command("latency")(latency.latency)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(audit.app, name="audit")
