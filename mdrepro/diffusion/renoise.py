@@ -3,11 +3,13 @@
 MobileDiffusion's one-step model is the case of one step: the clean latent out of pure noise at t = T - 1.
 """
 
+from typing import ClassVar
+
 import torch
 from diffusers import DDIMScheduler
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -31,6 +33,7 @@ class RenoisingScheduler(SchedulerMixin, ConfigMixin):
 
     order = 1
     init_noise_sigma = 1.0
+    _compatibles: ClassVar = [each.name for each in KarrasDiffusionSchedulers]  # their fields are no surprise
 
     @register_to_config
     def __init__(
