@@ -6,8 +6,16 @@ CORES ?= 2
 STAMP := $(VENV)/.mdrepro-ready
 LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/codespell
 
-.PHONY: reproduce test test-slow faults lint bench setup photos report publish lock clean
-.DEFAULT_GOAL := reproduce
+.PHONY: help reproduce test test-slow faults lint bench setup photos report publish lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make reproduce   run the tables' notebooks, print the verdicts, build the report; ARGS=\"TABLE --set steps=100\""
+	@echo "make test        lint, types and the fast tests; ARGS=tests/cli for some of them"
+	@echo "make report      build the report anew"
+	@echo "make setup       .venv with the locked packages; the other targets do it on their own"
+	@echo "make photos      photographs to train autoencoders on"
+	@echo "make lint, test-slow, faults, bench, lock, clean: see CONTRIBUTING.md"
 
 reproduce: setup
 	@$(BIN)/mdrepro reproduce --cores $(CORES) $(ARGS)

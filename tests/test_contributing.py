@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mdrepro.cli import options
 from mdrepro.export import commands
 from mdrepro.metrics.image import pairs, reconstruction
 from mdrepro.models import systems
@@ -117,12 +118,14 @@ def test_an_objective(workspace: Path, monkeypatch: pytest.MonkeyPatch, cli_run:
 
 
 def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_run: Any) -> None:
-    function, rows, test, shell = blocks("Add a metric")
+    function, rows, name, test, shell = blocks("Add a metric")
     for name in ("SIMPLE", "NAMES", "PROTOCOLS"):
         monkeypatch.setattr(pairs, name, dict(getattr(pairs, name)))
     monkeypatch.setattr(reconstruction, "mae", None, raising=False)
     put(function, reconstruction)
     put(rows, pairs)
+    monkeypatch.setattr(options, "PAIR_METRICS", [*options.PAIR_METRICS])
+    put(name, options)
     monkeypatch.setattr(pairs, "METRICS", tuple(pairs.NAMES))
     test_block(test)
     monkeypatch.chdir(tmp_path)
@@ -152,11 +155,13 @@ def test_a_table(workspace: Path, cli: Cli) -> None:
 
 
 def test_an_export_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_run: Any) -> None:
-    target, name, shell = blocks("Add an export target")
+    target, name, precisions, shell = blocks("Add an export target")
     monkeypatch.setattr(commands, "TARGETS", dict(commands.TARGETS))
     new_module(target, monkeypatch)
     monkeypatch.setattr(commands, "TorchExport", None, raising=False)
     put(name, commands)
+    monkeypatch.setattr(options, "PRECISIONS", dict(options.PRECISIONS))
+    put(precisions, options)
     monkeypatch.chdir(tmp_path)
     pipeline().save_pretrained(tmp_path / "FOLDER")
     for arguments in lines(shell):

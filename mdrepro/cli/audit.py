@@ -2,6 +2,7 @@
 
 import typer
 
+from mdrepro.cli.commands import register
 from mdrepro.cli.options import Json, print_json
 
 app = typer.Typer(
@@ -9,7 +10,6 @@ app = typer.Typer(
 )
 
 
-@app.command()
 def claims(as_json: Json = False) -> None:
     """Judge every claim in four worlds: the paper's, equal networks, the effect reversed, the sentence untrue."""
     from mdrepro.core.console import GREEN, NONE, RED, columns, paragraph, styled
@@ -36,7 +36,6 @@ def claims(as_json: Json = False) -> None:
     raise typer.Exit(1 if wrong else 0)
 
 
-@app.command()
 def unmeasured(as_json: Json = False) -> None:
     """Print as Markdown what is measured at no tier, and what each row, column and statement needs."""
     from dataclasses import asdict
@@ -49,3 +48,7 @@ def unmeasured(as_json: Json = False) -> None:
         print_json([{"table": table.id} | asdict(gap) for table in tables for gap in gaps(table)])
     else:
         print(markdown(), end="")
+
+
+for name, function in {"claims": claims, "unmeasured": unmeasured}.items():
+    register(app, name, function, "audit")

@@ -4,17 +4,23 @@ from typing import Annotated
 
 import typer
 
-from mdrepro.cli.options import Json, print_json
+from mdrepro.cli.options import Json, network_names, print_json, system_names
 from mdrepro.core.errors import BadInput
 
 
 def cost(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Published networks, by preset name.")
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", autocompletion=network_names, help="Published networks, by preset name."),
     ] = None,
     systems: Annotated[
         list[str] | None,
-        typer.Option("--system", metavar="SYSTEM", help="A whole system in place of networks; repeatable."),
+        typer.Option(
+            "--system",
+            metavar="SYSTEM",
+            autocompletion=system_names,
+            help="A whole system in place of networks; repeatable.",
+        ),
     ] = None,
     resolution: Annotated[int | None, typer.Option(help="Image side in pixels; the preset's own by default.")] = None,
     details: Annotated[
@@ -48,6 +54,6 @@ def cost(
         plain = [each.as_dict() for each in counted]
         text = formatting.costs(counted)
     if as_json:
-        print_json(plain[0] if models and len(plain) == 1 else plain)
+        print_json(plain)
     else:
         print(text)

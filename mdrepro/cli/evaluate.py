@@ -4,17 +4,28 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from mdrepro.cli.options import Json, print_json
-from mdrepro.core.errors import BadInput, NotAttempted
+from mdrepro.cli import options
+from mdrepro.cli.commands import register
+from mdrepro.cli.options import (
+    Clip,
+    ClipScale,
+    Device,
+    Encoder,
+    FidPackage,
+    Json,
+    PairsPackage,
+    print_json,
+)
+from mdrepro.core.errors import BadInput, NotAttempted, check
 
 if TYPE_CHECKING:
     import torch
 
-    from mdrepro.metrics.image.encoders import Encoder
+    from mdrepro.metrics.image.encoders import Encoder as Loaded
     from mdrepro.metrics.image.networks import Network
     from mdrepro.metrics.image.peers.comparison import Comparison
     from mdrepro.metrics.image.scores import Score
@@ -22,7 +33,14 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Metrics of folders of images, each number with its protocol.", no_args_is_help=True)
 
 Metrics = Annotated[str | None, typer.Option("--metrics", help="Names, with commas between them.")]
-EncoderName = Annotated[str, typer.Option("--encoder", help="A row of `mdrepro evaluate encoders`.")]
+EncoderName = Annotated[
+    Encoder,
+    typer.Option(
+        "--encoder",
+        metavar="NAME",
+        help=f"A row of `mdrepro evaluate encoders`: {', '.join(get_args(Encoder))}.",
+    ),
+]
 Weights = Annotated[str | None, typer.Option("--weights", help="The encoder's weights: a file, folder or hub name.")]
 Sha = Annotated[str | None, typer.Option("--sha256", help="Hash of weights that are not the published ones.")]
 Captions = Annotated[
@@ -31,24 +49,21 @@ Captions = Annotated[
         "--captions", help="One caption a line in the order of the images' numbers; or .jsonl with file_name and text."
     ),
 ]
-Clip = Annotated[str | None, typer.Option("--clip", help="The CLIP of the CLIP score: clip or open-clip.")]
+ClipName = Annotated[Clip | None, typer.Option("--clip", help="The CLIP of the CLIP score.")]
 ClipWeights = Annotated[str | None, typer.Option("--clip-weights", help="As --weights, of --clip.")]
 ClipSha = Annotated[str | None, typer.Option("--clip-sha256", help="As --sha256, of --clip.")]
 Few = Annotated[bool, typer.Option("--few", help="Take sets that are too small, and mark the numbers as biased.")]
 Download = Annotated[bool, typer.Option("--download", help="Get weights that are not on this machine.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+DeviceName = Annotated[Device, typer.Option("--device", help="Where networks run.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Images at once.")]
-Against = Annotated[
-    str | None, typer.Option("--against", metavar="PACKAGE", help="Also run this package, and explain a difference.")
-]
+AGAINST = typer.Option("--against", help="Also run this package, and explain a difference.")
 
 
-@app.command()
 def reconstruction(
     reference: Annotated[Path, typer.Argument(metavar="REF_DIR", help="The originals.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Reconstructions of the same names and sizes.")],
     metrics: Metrics = None,
-    against: Against = None,
+    against: Annotated[PairsPackage | None, AGAINST] = None,
     as_json: Json = False,
 ) -> None:
     """PSNR, SSIM, MS-SSIM and LPIPS of images against their originals.
@@ -56,9 +71,10 @@ def reconstruction(
     --against scikit-image, torchmetrics or lpips prints that package's numbers beside ours, and which convention
     explains a difference.
     """
+    wanted = _names(metrics, options.PAIR_METRICS)
+    _check_there(reference, folder)
     from mdrepro.metrics.image import pairs
 
-    wanted = _names(metrics)
     head: dict[str, Any] = {"reference": str(reference), "reconstructions": str(folder)}
     if against:
         from mdrepro.metrics.image.peers import reconstruction as peers
@@ -71,7 +87,6 @@ def reconstruction(
         raise typer.Exit(1)
 
 
-@app.command("images")
 def image_sets(
     real: Annotated[Path, typer.Argument(metavar="REAL", help="Real images, or a file of `evaluate statistics`.")],
     generated: Annotated[Path, typer.Argument(metavar="GENERATED", help="Generated images.")],
@@ -80,18 +95,16 @@ def image_sets(
     weights: Weights = None,
     sha256: Sha = None,
     metrics: Metrics = None,
-    clip: Clip = None,
+    clip: ClipName = None,
     clip_weights: ClipWeights = None,
     clip_sha256: ClipSha = None,
-    scale: Annotated[
-        str, typer.Option("--scale", help="Of the CLIP score: cosine, hessel or torchmetrics.")
-    ] = "cosine",
+    scale: Annotated[ClipScale, typer.Option("--scale", help="Of the CLIP score.")] = "cosine",
     few: Few = False,
-    against: Against = None,
+    against: Annotated[FidPackage | None, AGAINST] = None,
     interval: Annotated[bool, typer.Option("--interval", help="Of FID; costs 51 distances.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of FD-infinity's subsets.")] = 0,
     batch: Batch = 32,
-    device: Device = "auto",
+    device: DeviceName = "auto",
     download: Download = False,
     as_json: Json = False,
 ) -> None:
@@ -100,24 +113,24 @@ def image_sets(
     --against clean-fid, torch-fidelity or torchmetrics prints that package's FID beside ours, with the same weights,
     and which convention explains a difference.
     """
-    from mdrepro.metrics.image import clip_score, encoders, sets
+    named = _names(metrics, options.IMAGE_METRICS)
+    if clip is None and "clip-score" in (named or []) and encoder not in ("clip", "open-clip"):
+        raise BadInput("clip-score: name the backbone, with --clip clip or --clip open-clip")
+    _check_there(real, generated)
+    from mdrepro.metrics.image import encoders, sets
 
     head: dict[str, Any] = {"real": str(real), "generated": str(generated)}
     if against:
         from mdrepro.metrics.image.peers import fid
 
-        if set(_names(metrics) or ["fid"]) != {"fid"} or clip or captions:
+        if set(named or ["fid"]) != {"fid"} or clip or captions:
             raise BadInput(f"--against compares FID alone: expected --metrics fid and no captions, got {metrics}")
         ours = _encoder(encoder, weights, sha256, download, encoders.device(device))
         one = fid.against(real, generated, against, ours, sets.Options(few=few, batch=batch))
         _print_compared(head | {"encoder": ours.record()}, [one], {}, as_json)
         return
-    if scale not in clip_score.SCALES:
-        raise BadInput(f"--scale {scale}: expected {', '.join(clip_score.SCALES)}")
     row, on = encoders.row(encoder), encoders.device(device)
-    wanted = _names(metrics) or ["fid", "kid", *(["clip-score"] if captions or clip else [])]
-    if unknown := [name for name in wanted if name not in sets.METRICS]:
-        raise BadInput(f"unknown metric {unknown[0]}: expected {', '.join(sets.METRICS)}")
+    wanted = named or ["fid", "kid", *(["clip-score"] if captions or clip else [])]
     texts = _captions(captions, generated) if "clip-score" in wanted else None
     main = judge = None
     if set(wanted) - {"clip-score"}:
@@ -133,23 +146,23 @@ def image_sets(
     _print_scores(head, scores, as_json)
 
 
-@app.command()
 def protocols(
     real: Annotated[Path, typer.Argument(metavar="REAL")],
     generated: Annotated[Path, typer.Argument(metavar="GENERATED")],
     captions: Captions = None,
     weights: Annotated[str | None, typer.Option("--weights", help="FID's Inception: a state dict.")] = None,
     sha256: Sha = None,
-    clip: Clip = None,
+    clip: ClipName = None,
     clip_weights: ClipWeights = None,
     clip_sha256: ClipSha = None,
     few: Few = False,
     batch: Batch = 32,
-    device: Device = "auto",
+    device: DeviceName = "auto",
     download: Download = False,
     as_json: Json = False,
 ) -> None:
     """One set under every convention of FID and, with --clip, of CLIP-FID and CLIP score, with the differences."""
+    _check_there(real, generated)
     from mdrepro.core.console import columns
     from mdrepro.metrics.image import encoders, sets
     from mdrepro.metrics.image import protocols as conventions
@@ -184,7 +197,6 @@ def protocols(
         print(f"not attempted: {family}: {reason}")
 
 
-@app.command()
 def statistics(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Images.")],
     out: Annotated[Path, typer.Option("--out", help="A file ending in .safetensors.")],
@@ -193,17 +205,19 @@ def statistics(
     sha256: Sha = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th image from the I-th on, from 0.")] = None,
     batch: Batch = 32,
-    device: Device = "auto",
+    device: DeviceName = "auto",
     download: Download = False,
 ) -> None:
     """Mean and covariance of a folder's features, or of one shard of it, into a file that `images` takes as REAL."""
-    from mdrepro.metrics.image import encoders, features, images
     from mdrepro.training.runs.commands import shard as part
 
     _check_out(out)
     at, of = part(shard) or (0, 1)
     if not at < of:
         raise BadInput(f"--shard {shard}: expected 0/{of} to {max(of - 1, 0)}/{of}")
+    _check_there(folder)
+    from mdrepro.metrics.image import encoders, features, images
+
     files = images.files(folder)[at::of]
     if not files:
         raise BadInput(f"--shard {shard} holds none of the images of {folder}: expected fewer shards than images")
@@ -213,23 +227,22 @@ def statistics(
     print(f"{sums.n} images, {sums.width} features: {out}")
 
 
-@app.command()
 def combine(
     parts: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of `evaluate statistics`.")],
     out: Annotated[Path, typer.Option("--out", help="A file ending in .safetensors.")],
 ) -> None:
     """One file of statistics from those of disjoint shards."""
-    from mdrepro.metrics.image.statistics import Statistics
-
     _check_out(out)
+    _check_there(*parts)
     if len({path.resolve() for path in parts}) < len(parts):
         raise BadInput("a file is named twice: shards must be of different images")
+    from mdrepro.metrics.image.statistics import Statistics
+
     whole = Statistics.combined(map(Statistics.load, parts))
     whole.save(out)
     print(f"{whole.n} images, {whole.width} features: {out}")
 
 
-@app.command("encoders")
 def list_encoders(as_json: Json = False) -> None:
     """The encoders: what they are, what their Fréchet distance is called, and where weights come from."""
     from mdrepro.core.console import columns
@@ -277,16 +290,22 @@ def _print(record: dict[str, Any], lines: Sequence[Sequence[str]], notes: Iterab
         print(f"  {note}")
 
 
-def _names(text: str | None) -> list[str] | None:
+def _names(text: str | None, known: Sequence[str]) -> list[str] | None:
     if text is None:
         return None
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise BadInput("--metrics is empty: expected names with commas between them")
-    return names
+    return [check("metric", name, known) for name in names]
 
 
-def _encoder(name: str, source: str | None, sha256: str | None, download: bool, on: "torch.device") -> "Encoder":
+def _check_there(*paths: Path) -> None:
+    """Raises BadInput for a missing folder or file, before torch is imported to read it."""
+    if gone := [path for path in paths if not path.exists()]:
+        raise BadInput(f"{gone[0]}: no such folder or file")
+
+
+def _encoder(name: str, source: str | None, sha256: str | None, download: bool, on: "torch.device") -> "Loaded":
     from mdrepro.metrics.image import encoders
 
     if name == "shapes" and source is None:
@@ -316,3 +335,14 @@ def _captions(file: Path | None, generated: Path) -> list[str] | None:
 def _check_out(out: Path) -> None:
     if out.suffix != ".safetensors" or not out.parent.is_dir():
         raise BadInput(f"--out {out}: expected a file in an existing folder that ends in .safetensors")
+
+
+for name, function in {
+    "reconstruction": reconstruction,
+    "images": image_sets,
+    "protocols": protocols,
+    "statistics": statistics,
+    "combine": combine,
+    "encoders": list_encoders,
+}.items():
+    register(app, name, function, "evaluate")

@@ -6,23 +6,47 @@ from typing import Annotated, Any
 
 import typer
 
-from mdrepro.cli.options import Json, print_json
+from mdrepro.cli import options
+from mdrepro.cli.options import (
+    Component,
+    Json,
+    model_names,
+    precision_names,
+    print_json,
+    target_names,
+)
+from mdrepro.core.errors import check, unknown
 
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="mobilediffusion, mobilediffusion-lite, snapfusion, sd15, a recipe, or a folder.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=model_names,
+            help="mobilediffusion, mobilediffusion-lite, snapfusion, sd15, a recipe, or a folder.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="A folder for the files.")],
     component: Annotated[
-        list[str] | None, typer.Option("--component", help="text-encoder, unet, decoder; repeatable; all by default.")
+        list[Component] | None, typer.Option("--component", help="Repeatable; all by default.")
     ] = None,
-    target: Annotated[str, typer.Option("--target", help="litert or coreml.")] = "litert",
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            metavar=f"<{'|'.join(options.PRECISIONS)}>",
+            autocompletion=target_names,
+            help="The files' format.",
+        ),
+    ] = "litert",
     precision: Annotated[
         list[str] | None,
         typer.Option(
             "--precision",
-            help="Of weights: fp32 (by default), fp16, int8, int8-dynamic (LiteRT), palette8 (Core ML); repeatable.",
+            metavar=f"<{'|'.join(precision_names(''))}>",
+            autocompletion=precision_names,
+            help="Of weights, fp32 by default; int8-dynamic of LiteRT, palette8 of Core ML alone; repeatable.",
         ),
     ] = None,
     resolution: Annotated[int | None, typer.Option(help="Image side in pixels; the model's own by default.")] = None,
@@ -38,6 +62,11 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write networks as files for phones, each checked against PyTorch first."""
+    kinds = precision or ["fp32"]
+    check("target", target, options.PRECISIONS)
+    for kind in kinds:
+        check(f"precision of {target}", kind, options.PRECISIONS[target])
+    _check_model(model)
     from mdrepro.export import commands
     from mdrepro.export.parity import GateMissed
 
@@ -46,8 +75,8 @@ def export(
             model,
             out,
             target=target,
-            wanted=component or (),
-            precisions=precision or ("fp32",),
+            wanted=[each.value for each in component or ()],
+            precisions=kinds,
             resolution=resolution,
             branches=branches,
             decoder=decoder,
@@ -61,6 +90,15 @@ def export(
         print_json(report)
     else:
         _print(report)
+
+
+def _check_model(model: str) -> None:
+    """Raises BadInput for what is no system, recipe or folder, before torch is imported to find out."""
+    from mdrepro.models import systems
+    from mdrepro.training.recipes import registry
+
+    if not (model in systems.whole() or registry.find(model) or Path(model).is_dir()):
+        raise unknown("model", model, [*systems.whole(), *registry.RECIPES, "a folder of a diffusers pipeline"])
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from mdrepro.cli.options import TierOption
+from mdrepro.cli.options import Table, TextFormat, TierOption
 
 
 def export_table(
-    table: str,
-    form: Annotated[str, typer.Option("--format", help="latex (booktabs), markdown or csv.")] = "markdown",
+    table: Table,
+    form: Annotated[TextFormat, typer.Option("--format", help="LaTeX needs the package booktabs.")] = "markdown",
     tier: TierOption = "quick",
 ) -> None:
     """Print one table's measured numbers beside the paper's, to be pasted into a text."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from mdrepro.cli.options import Json, check_out, print_json
-from mdrepro.core.errors import BadInput, unknown
+from mdrepro.cli.options import Accelerator, Host, Json, Part, ReportKind, check_out, print_json
+from mdrepro.core.errors import BadInput
 
 if TYPE_CHECKING:
     from mdrepro.latency.records import Record
@@ -20,9 +20,9 @@ def latency(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="Networks (.tflite), or a report with --import.")
     ] = None,
-    where: Annotated[str, typer.Option("--on", help="host, android or apple.")] = "host",
+    where: Annotated[Host, typer.Option("--on", help="Where the networks run.")] = "host",
     accelerator: Annotated[
-        str | None, typer.Option("--accelerator", help="On Android: cpu, gpu; on Apple: all, cpu, gpu, ane.")
+        Accelerator | None, typer.Option("--accelerator", help="On Android: cpu, gpu; on Apple: all, cpu, gpu, ane.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; 1 here, 4 on a phone.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Lower bound of runs, after the warm-up.")] = 10,
@@ -34,13 +34,11 @@ def latency(
     collect: Annotated[
         Path | None, typer.Option("--collect", metavar="DIR", help="Read what a bundle brought back.")
     ] = None,
-    kind: Annotated[
-        str | None, typer.Option("--import", help="benchmark-model, ai-hub, mlperf-mobile or xcode: the report's kind.")
-    ] = None,
+    kind: Annotated[ReportKind | None, typer.Option("--import", help="Read reports of others, of this kind.")] = None,
     model: Annotated[
         str | None, typer.Option(help="The network, if file or report does not say; those of `mdrepro export` do.")
     ] = None,
-    component: Annotated[str | None, typer.Option(help="text-encoder, unet, decoder, image, other; likewise.")] = None,
+    component: Annotated[Part | None, typer.Option(help="Which network it is; likewise.")] = None,
     device: Annotated[str | None, typer.Option(help="With --import: the device, if the report does not say.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the records there, as JSON.")] = None,
     as_json: Json = False,
@@ -89,14 +87,12 @@ def latency(
 
         units = accelerator or "all"
         measured, failed = _each(named, lambda file: apple.measure(file, units, metadata=metadata(file), runs=runs))
-    elif where == "host":
+    else:
         from mdrepro.latency import host
 
         host.cores(threads or 1)
         pairs, failed = _each(named, lambda file: host.measure(file, threads or 1, metadata=metadata(file), runs=runs))
         measured, states = [record for record, _ in pairs], [state for _, state in pairs]
-    else:
-        raise unknown("value of --on", where, ("host", "android", "apple"))
     if out is not None:
         records.save(out, measured)
     if as_json:

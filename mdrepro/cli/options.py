@@ -2,21 +2,108 @@
 
 import json
 import os
+from enum import StrEnum
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from mdrepro.core.errors import BadInput
 
+Tier = Literal["quick", "proxy", "paper"]
+Device = Literal["auto", "cpu", "cuda"]
+Sampler = Literal["ddim", "dpm++", "dpm", "euler", "renoise"]
+Encoder = Literal[
+    "tf-exact",
+    "clean",
+    "legacy-pytorch",
+    "torchmetrics",
+    "torchvision",
+    "dinov2",
+    "clip",
+    "clip-clean",
+    "clip-torch-fidelity",
+    "open-clip",
+    "shapes",
+]
+Clip = Literal["clip", "open-clip"]
+ClipScale = Literal["cosine", "hessel", "torchmetrics"]
+FidPackage = Literal["clean-fid", "torch-fidelity", "torchmetrics"]
+PairsPackage = Literal["scikit-image", "torchmetrics", "lpips"]
+Host = Literal["host", "android", "apple"]
+Accelerator = Literal["cpu", "gpu", "all", "ane"]
+ReportKind = Literal["benchmark-model", "ai-hub", "mlperf-mobile", "xcode"]
+Part = Literal["text-encoder", "unet", "decoder", "image", "other"]
+TextFormat = Literal["latex", "markdown", "csv"]
+PRECISIONS = {"litert": ("fp32", "fp16", "int8", "int8-dynamic"), "coreml": ("fp32", "fp16", "int8", "palette8")}
+"""By target. Choices are repeated here to refuse a wrong one before torch is imported; a test compares them."""
+IMAGE_METRICS = ["fid", "kid", "fd-infinity", "precision", "recall", "clip-score"]
+PAIR_METRICS = ["psnr", "ssim", "ms-ssim", "lpips-alex", "lpips-vgg"]
+
+
+class Component(StrEnum):
+    """Networks that are exported; an enum, as typer takes no list of literals."""
+
+    TEXT_ENCODER = "text-encoder"
+    UNET = "unet"
+    DECODER = "decoder"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-TierOption = Annotated[str, typer.Option("--tier", help="quick, proxy or paper.")]
+TierOption = Annotated[Tier, typer.Option("--tier", help="The size of the runs.")]
 FromScratch = Annotated[
     bool, typer.Option("--from-scratch", help="Ignore published checkpoints: train what this machine has not trained.")
 ]
 Executor = Annotated[str | None, typer.Option("--executor", help="Snakemake executor, for example slurm.")]
 Profile = Annotated[str | None, typer.Option("--profile", help="Snakemake profile.")]
 Snakemake = Annotated[str, typer.Option("--snakemake", help="Any other options for Snakemake, quoted.")]
+
+
+def table_names(incomplete: str) -> list[str]:
+    """Completion: the tables that a notebook reproduces."""
+    from mdrepro.papers import ledger
+
+    return [name for name in ledger.tables() if name.startswith(incomplete)]
+
+
+def recipe_names(incomplete: str) -> list[str]:
+    """Completion: the recipes."""
+    from mdrepro.training.recipes import registry
+
+    return [name for name in registry.RECIPES if name.startswith(incomplete)]
+
+
+def network_names(incomplete: str) -> list[str]:
+    """Completion: the full-size networks."""
+    from mdrepro.models import presets
+
+    return [name for name in presets.names() if name.startswith(incomplete)]
+
+
+def system_names(incomplete: str) -> list[str]:
+    """Completion: the systems that have all their parts."""
+    from mdrepro.models import systems
+
+    return [name for name in systems.whole() if name.startswith(incomplete)]
+
+
+def target_names(incomplete: str) -> list[str]:
+    """Completion: formats of exported files."""
+    return [name for name in PRECISIONS if name.startswith(incomplete)]
+
+
+def precision_names(incomplete: str) -> list[str]:
+    """Completion: precisions of any target."""
+    return [name for name in dict.fromkeys(chain(*PRECISIONS.values())) if name.startswith(incomplete)]
+
+
+def model_names(incomplete: str) -> list[str]:
+    """Completion: what can be exported."""
+    return system_names(incomplete) + recipe_names(incomplete)
+
+
+Table = Annotated[str, typer.Argument(metavar="TABLE", autocompletion=table_names, help="A row of `mdrepro list`.")]
 
 
 def print_json(value: Any) -> None:

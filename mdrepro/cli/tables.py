@@ -6,9 +6,23 @@ from typing import Annotated, Any
 
 import typer
 
-from mdrepro.cli.options import Executor, FromScratch, Json, Profile, Snakemake, TierOption, print_json
+from mdrepro.cli.options import (
+    Executor,
+    FromScratch,
+    Json,
+    Profile,
+    Snakemake,
+    Table,
+    Tier,
+    TierOption,
+    print_json,
+    table_names,
+)
 
-Tables = Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables; all of them when left out.")]
+Tables = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TABLE]...", autocompletion=table_names, help="Tables; all of them when left out."),
+]
 
 
 def list_tables(
@@ -34,7 +48,7 @@ def list_tables(
 
 
 def show(
-    table: str,
+    table: Table,
     tier: TierOption = "quick",
     as_json: Json = False,
     name: Annotated[
@@ -76,7 +90,7 @@ def show(
     )
 
 
-def list_runs(table: str, tier: TierOption = "quick", as_json: Json = False) -> None:
+def list_runs(table: Table, tier: TierOption = "quick", as_json: Json = False) -> None:
     """List a table's runs on this machine: the parameters that are not the defaults, state, seconds, when made."""
     from mdrepro.core.console import NONE, columns
     from mdrepro.papers import ledger
@@ -115,7 +129,9 @@ def reproduce(
     cores: Annotated[
         int, typer.Option("--cores", min=1, help="Cores that Snakemake may use; with --executor, jobs at once.")
     ] = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run and why; run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Say what would run, why and by which parameters; run nothing.")
+    ] = False,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="By how many training seeds each row is measured.")
     ] = None,
@@ -149,8 +165,12 @@ def reproduce(
     given = [base | run for run in (parameters.from_file(sweep, several=True) if sweep else [{}])]
     jobs = plan.plan(tables or [], checked, settings or [], force, every, seeds, given)
     checkpoints = plan.checkpoints(plan.recipes(jobs))
-    for line in [each.explain() for each in checkpoints] + [job.explain() for job in jobs]:
-        print(paragraph(line), flush=True)
+    for each in checkpoints:
+        print(paragraph(each.explain()), flush=True)
+    for job in jobs:
+        print(paragraph(job.explain()), flush=True)
+        if dry_run:
+            print(paragraph(f"parameters: {parameters.setting_text(job.parameters)}", "  "))
     extra = execute.snakemake_options(executor, profile, snakemake, cores)
     try:
         failed = execute.execute(jobs, checkpoints, cores=cores, dry_run=dry_run, verbose=verbose, extra=extra)
@@ -158,6 +178,8 @@ def reproduce(
         print("interrupted; the same command resumes", file=sys.stderr)
         raise typer.Exit(130) from None
     if dry_run:
+        due = sum(bool(job.reasons) for job in jobs)
+        print(f"{due} of {len(jobs)} runs and {len(checkpoints)} trainings are due; nothing was started")
         raise typer.Exit(1 if failed else 0)
     for name in dict.fromkeys(job.table for job in jobs):
         mine = [job for job in jobs if job.table == name]
@@ -176,13 +198,18 @@ def reproduce(
         raise typer.Exit(2 if all(trouble["bad_input"] for trouble in errors) else 1)
 
 
-def build_report() -> None:
+def build_report(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A folder for the site, new or an older report's.", show_default=False)
+    ] = None,
+    tier: Annotated[Tier | None, typer.Option("--tier", help="Show this tier alone.")] = None,
+) -> None:
     """Build the report, a static site, from local runs and published results."""
     from mdrepro.core.paths import relative
     from mdrepro.reproduce.report import build as report
 
     try:
-        print(f"\nreport: {relative(report.build())}")
+        print(f"\nreport: {relative(report.build(out, tier=tier))}")
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -190,7 +217,10 @@ def build_report() -> None:
 
 def publish(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="Tables with a run; with --checkpoints, recipes.")
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME...", autocompletion=table_names, help="Tables with a run; with --checkpoints, recipes."
+        ),
     ] = None,
     tier: TierOption = "quick",
     rejudge: Annotated[
@@ -220,7 +250,7 @@ def publish(
 
 
 def verify(
-    tier: Annotated[str | None, typer.Option("--tier", help="quick, proxy or paper; all when left out.")] = None,
+    tier: Annotated[Tier | None, typer.Option("--tier", help="All when left out.")] = None,
     as_json: Json = False,
 ) -> None:
     """Recompute every hash and verdict of published results and local runs."""

@@ -6,12 +6,24 @@ from typing import Annotated
 
 import typer
 
-from mdrepro.cli.options import Executor, FromScratch, Json, Profile, Snakemake, TierOption, print_json
+from mdrepro.cli.options import (
+    Executor,
+    FromScratch,
+    Json,
+    Profile,
+    Sampler,
+    Snakemake,
+    TierOption,
+    print_json,
+    recipe_names,
+)
 from mdrepro.core.errors import BadInput
 
 
 def train(
-    recipes: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE]...", help="Rows of --list.")] = None,
+    recipes: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE]...", autocompletion=recipe_names, help="Rows of --list.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.NAME=VALUE", help="A setting of the recipe; repeatable."),
@@ -52,6 +64,8 @@ def train(
         rows = commands.listed()
         print(json.dumps(rows, indent=1) if as_json else commands.table(rows))
         return
+    for name in names:
+        registry.get(name)
     names = commands.by_seeds(registry.names(tier) if every else names, seeds, denoisers=every)
     try:
         if every or len(names) > 1 or executor or profile or snakemake:
@@ -78,14 +92,17 @@ def train(
 
 
 def generate(
-    checkpoint: Annotated[str, typer.Argument(help="A recipe, or a folder of a diffusers pipeline.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT", autocompletion=recipe_names, help="A recipe, or a folder of a diffusers pipeline."
+        ),
+    ],
     prompts: Annotated[str, typer.Option("--prompts", help="A file with one prompt a line, or .jsonl with prompt.")],
     out: Annotated[str, typer.Option("--out", help="A folder for the images.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Steps; the checkpoint's own by default.")] = None,
     guidance: Annotated[float | None, typer.Option(help="w, 1 is none; the checkpoint's own by default.")] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="ddim, dpm, dpm++, euler, renoise; the checkpoint's by default.")
-    ] = None,
+    sampler: Annotated[Sampler | None, typer.Option(help="The checkpoint's own by default.")] = None,
     decoder: Annotated[str | None, typer.Option(help="A recipe of another decoder for the same latents.")] = None,
     seed: int = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, Self, TextIO, TypeVar
 
@@ -25,6 +26,7 @@ MINUS, NONE = "−", "–"
 PROSE = 20  # columns with texts of several words give up width first, down to so many characters
 LINE_SECONDS = 15.0
 """Between two plain lines of progress where there is no terminal."""
+QUIET = "MDREPRO_QUIET"
 _DIGITS = r"[+−-]?[\d,]*\.?\d+(?:e[+−-]?\d+)?"
 NUMBER = re.compile(rf"{_DIGITS}( \([\w :]+\))?|\[{_DIGITS}, {_DIGITS}\]")  # or an interval
 PIECE = re.compile(r"[^/_-]*[/_-]+|[^/_-]+")  # what a long word may be broken after
@@ -40,6 +42,25 @@ STYLES = {
 def on_terminal(stream: TextIO) -> bool:
     """Whether a stream is a terminal that can do more than print."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def quiet() -> bool:
+    """Whether progress is left out: ``MDREPRO_QUIET`` is set, as `quietly` does for this process and its children."""
+    return bool(os.environ.get(QUIET))
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """No progress inside."""
+    before = os.environ.get(QUIET)
+    os.environ[QUIET] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[QUIET]
+        else:
+            os.environ[QUIET] = before
 
 
 def width() -> int | None:
@@ -175,6 +196,7 @@ class Progress:
         self, title: str, total: int, unit: str = "", *, done: int = 0, show: bool = True, file: TextIO | None = None
     ) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, done
+        show = show and not quiet()
         self._before, self._show, self._file, self._note = done, show, file, ""
         self._began = self._last = time.monotonic()
         self._task = self._line() if show and on_terminal(file or sys.stderr) else None

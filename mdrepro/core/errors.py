@@ -22,9 +22,25 @@ class NotAttempted(RuntimeError):
 def unknown(kind: str, name: str, choices: Iterable[str]) -> BadInput:
     """The error for an unknown ``name`` of a ``kind`` of thing: the nearest choice, then all of them."""
     choices = list(choices)
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    near = nearest(name, choices)
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     return BadInput(f"unknown {kind} {name!r}{hint}; allowed: {', '.join(choices) or 'none'}")
+
+
+def nearest(name: str, choices: Iterable[str]) -> list[str]:
+    """At most three choices that ``name`` may stand for: those that begin with it or contain it, else the most alike.
+
+    Case, and ``_`` for ``-``, make no difference. Parts of one or two letters, or of many choices, say nothing.
+    """
+    plain = {choice: choice.casefold().replace("_", "-") for choice in choices}
+    wanted = name.casefold().replace("_", "-")
+    begin = [choice for choice, text in plain.items() if wanted and text.startswith(wanted)]
+    contain = [choice for choice, text in plain.items() if len(wanted) > 2 and wanted in text]
+    for found in (begin, contain):
+        if 0 < len(found) <= 3:
+            return found
+    alike = difflib.get_close_matches(wanted, plain.values(), n=1)
+    return [choice for choice, text in plain.items() if text in alike][:1]
 
 
 def check(kind: str, name: str, choices: Collection[str]) -> str:

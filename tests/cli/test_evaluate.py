@@ -212,13 +212,13 @@ def test_images_of_other_kinds_become_rgb(evaluate, folders, kind):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--metrics", "fid,fod"], "unknown metric fod: expected fid, kid"),
+        (["--metrics", "fid,fod"], "unknown metric 'fod' (did you mean fid?); allowed: fid, kid"),
         (["--encoder", "tfexact"], "did you mean tf-exact?"),
         (["--metrics", "fd-infinity"], "fd-infinity of 4 features needs at least 10 images, got 7 real"),
         (["--metrics", "kid"], "at least 1000 images in each set, got 7 real and 7 generated; --few takes fewer"),
         (["--metrics", "clip-score"], "name the backbone, with --clip clip or --clip open-clip"),
-        (["--scale", "percent"], "expected cosine, hessel, torchmetrics"),
-        (["--device", "tpu"], "expected auto, cpu, cuda"),
+        (["--scale", "percent"], "allowed: cosine, hessel, torchmetrics"),
+        (["--device", "tpu"], "allowed: auto, cpu, cuda"),
         (["--sha256", "0" * 64], "expected the file of that hash"),
         (["--metrics", ","], "--metrics is empty"),
     ],

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from mdrepro.cli import export as command_line
+from mdrepro.cli import options
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import sha256
 from mdrepro.export import commands, components, parity
@@ -89,6 +91,8 @@ def test_from_the_command_line(
     target: TorchExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_run: Any
 ) -> None:
     monkeypatch.setattr(components, "find", lambda *_: Fake(small()))
+    monkeypatch.setattr(command_line, "_check_model", lambda *_: None)
+    monkeypatch.setitem(options.PRECISIONS, "pt2", tuple(target.precisions))
     asked = ("export", "small", "--out", tmp_path, "--component", "unet", "--target")
     code, out, _ = cli_run(*asked, "pt2")
     assert code == 0

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from mdrepro.core.console import quiet
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256, write_json
 from mdrepro.core.locks import hold
@@ -54,13 +55,13 @@ def execute(
     """Run the jobs that have reasons to, and before them ``train``; return those that failed.
 
     ``jobs``, ``train``: what `plan.plan` and `plan.checkpoints` returned. ``cores``, ``extra``: for Snakemake: how
-    many, and further options. ``dry_run``, ``verbose``: print Snakemake's own output too; with ``dry_run`` nothing else
-    happens. Raises BadInput: another run holds the lock, or Snakemake refused its command line.
+    many, and further options. ``dry_run``: Snakemake checks the plan, and nothing runs. ``verbose``: print its output
+    too. Raises BadInput: another run holds the lock, or Snakemake refused its command line.
     """
     due = [job for job in jobs if job.reasons]
     if not due:
         return []
-    started, message = call(train, due, cores=cores, dry_run=dry_run, show=verbose or dry_run, extra=extra)
+    started, message = call(train, due, cores=cores, dry_run=dry_run, show=verbose, extra=extra)
     failed = list[Job]()
     if not dry_run:
         _record_untrained(due, train)
@@ -146,7 +147,7 @@ def _run(command: Sequence[str], names: Sequence[str], file: Path, show: bool, s
             log_file.write(line)
             found = of_job.search(line)
             started |= found is not None
-            if show or found:
+            if show or (found and not quiet()):
                 print(line[found.start() if found and not show else 0 :], end="", file=stream, flush=True)
             tail.append(line)
     return process.wait(), started, "".join(tail).rstrip()

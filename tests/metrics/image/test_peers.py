@@ -147,7 +147,7 @@ def test_images_too_small_for_ms_ssim_are_left_out_or_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--against", "skimage"], "unknown package 'skimage' (did you mean scikit-image?)"),
+        (["--against", "skimage"], "unknown value of --against 'skimage' (did you mean scikit-image?)"),
         (
             ["--against", "scikit-image", "--metrics", "ms-ssim"],
             "has no ms-ssim to compare: expected psnr",

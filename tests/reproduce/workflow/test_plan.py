@@ -227,7 +227,9 @@ def test_a_dry_run_runs_nothing(workspace: Path, cli: Cli) -> None:
     dry = cli("reproduce", TABLE, "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert "it has no run yet" in dry.stdout
-    assert "mobilediffusion_unet_cost" in dry.stderr
+    assert "parameters: tier=quick, factor=1.0, steps=3, models=sd15" in dry.stdout
+    assert dry.stderr == ""
+    assert "mobilediffusion_unet_cost" in cli("reproduce", TABLE, "--dry-run", "--verbose").stderr
     assert not (workspace / "papermill_runs").exists()
 
 
@@ -243,9 +245,9 @@ def test_snakemake_options_pass_through(workspace: Path, cli: Cli) -> None:
     profile = workspace / "profile"
     profile.mkdir()
     (profile / "config.yaml").write_text("printshellcmds: true\n")
-    profiled = cli("reproduce", TABLE, "--dry-run", "--profile", str(profile))
+    profiled = cli("reproduce", TABLE, "--dry-run", "--verbose", "--profile", str(profile))
     assert "mdrepro.reproduce.workflow.notebook" in profiled.stderr
-    dry = cli("reproduce", TABLE, "--dry-run", "--snakemake", "--printshellcmds")
+    dry = cli("reproduce", TABLE, "--dry-run", "--verbose", "--snakemake", "--printshellcmds")
     assert "mdrepro.reproduce.workflow.notebook" in dry.stderr
 
 

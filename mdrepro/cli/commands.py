@@ -1,0 +1,50 @@
+"""How commands are registered: whole summaries, examples in the help, and one kind of message for unknown words."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from mdrepro.cli.examples import EXAMPLES
+from mdrepro.core.errors import unknown
+
+CHOICE = re.compile(r"'([^']*)' is not one of '(.*)'\.")  # typer's message for a value that is no choice
+
+
+class Group(TyperGroup):
+    """A group that names the nearest commands for an unknown one."""
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+        """As typer's. Raises BadInput for an unknown command."""
+        if not (args[0].startswith("-") or ctx.resilient_parsing or self.get_command(ctx, args[0])):
+            raise unknown("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+class Command(TyperCommand):
+    """A command whose choices are refused as all other bad input is, and whose help ends with examples."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """As typer's. Raises BadInput for a value that is none of an option's choices."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            if (found := CHOICE.search(error.message)) is None or error.param is None:
+                raise
+            raise unknown(f"value of {error.param.opts[0]}", found[1], found[2].split("', '")) from None
+
+    def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:
+        """Examples under a heading of their own, a line each."""
+        if self.epilog:
+            with formatter.section("Examples"):
+                formatter.write_text("\b\n" + self.epilog)
+
+
+def register(app: typer.Typer, name: str, function: Callable[..., None], group: str = "") -> None:
+    """Add a command whose summary is the first paragraph of its docstring; ``group``: the words before its name."""
+    summary = " ".join(inspect.cleandoc(function.__doc__ or "").partition("\n\n")[0].split())
+    examples = "\n".join(EXAMPLES[f"{group} {name}".strip()])
+    app.command(name, cls=Command, short_help=summary, epilog=examples)(function)
