@@ -3,14 +3,17 @@
 import inspect
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mdrepro.cli.examples import EXAMPLES
+from mdrepro.core import console
 from mdrepro.core.errors import unknown
 
+TIMED = ("latency", "reproduce", "train")  # they show their own progress
 CHOICE = re.compile(r"'([^']*)' is not one of '(.*)'\.")  # typer's message for a value that is no choice
 
 
@@ -35,6 +38,11 @@ class Command(TyperCommand):
             if (found := CHOICE.search(error.message)) is None or error.param is None:
                 raise
             raise unknown(f"value of {error.param.opts[0]}", found[1], found[2].split("', '")) from None
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """As typer's, with a line every 15 s without one; not where something may be timed."""
+        with nullcontext() if self.name in TIMED else console.waiting(ctx.command_path):
+            return super().invoke(ctx)
 
     def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:
         """Examples under a heading of their own, a line each."""

@@ -205,11 +205,14 @@ def build_report(
     tier: Annotated[Tier | None, typer.Option("--tier", help="Show this tier alone.")] = None,
 ) -> None:
     """Build the report, a static site, from local runs and published results."""
+    from mdrepro.core.console import waiting
     from mdrepro.core.paths import relative
     from mdrepro.reproduce.report import build as report
 
     try:
-        print(f"\nreport: {relative(report.build(out, tier=tier))}")
+        with waiting("report"):
+            index = report.build(out, tier=tier)
+        print(f"\nreport: {relative(index)}")
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

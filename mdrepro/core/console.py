@@ -7,11 +7,13 @@ to import, and cuts names in their middle; it is loaded for the live lines of wh
 
 import datetime
 import io
+import math
 import os
 import re
 import shutil
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ PROSE = 20  # columns with texts of several words give up width first, down to s
 LINE_SECONDS = 15.0
 """Between two plain lines of progress where there is no terminal."""
 QUIET = "MDREPRO_QUIET"
+TICKER = "mdrepro waiting"  # the thread's name
 _DIGITS = r"[+−-]?[\d,]*\.?\d+(?:e[+−-]?\d+)?"
 NUMBER = re.compile(rf"{_DIGITS}( \([\w :]+\))?|\[{_DIGITS}, {_DIGITS}\]")  # or an interval
 PIECE = re.compile(r"[^/_-]*[/_-]+|[^/_-]+")  # what a long word may be broken after
@@ -181,6 +184,7 @@ def _longest(cell: str) -> int:
 
 
 _live: "rich.progress.Progress | None" = None
+_spoken = -math.inf  # when the last plain line was printed, by `time.monotonic`
 
 
 class Progress:
@@ -242,6 +246,7 @@ class Progress:
         elif self._show and self._task is None and time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
             print(f"{self.title}: {self.facts()}", file=self._file or sys.stderr, flush=True)
+            spoken()
 
     def _line(self) -> "rich.progress.TaskID":
         global _live
@@ -249,6 +254,41 @@ class Progress:
             _live = _screen(self._file or sys.stderr)
             _live.start()
         return _live.add_task(self.title, total=self.total, completed=self.done, facts="")
+
+
+def spoken() -> None:
+    """A line was printed now: `waiting` counts from it."""
+    global _spoken
+    _spoken = time.monotonic()
+
+
+@contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """A line on standard error after every `LINE_SECONDS` without one while something runs: what, and for how long.
+
+    A thread prints it, so nothing that is timed may run inside. Where a live line is shown, or progress is left out,
+    nothing is printed.
+    """
+    ended, begun = threading.Event(), time.monotonic()
+
+    def print_lines() -> None:
+        global _spoken
+        pause = LINE_SECONDS
+        while not ended.wait(pause):
+            now = time.monotonic()
+            pause = LINE_SECONDS - (now - max(begun, _spoken))
+            if pause <= 0:
+                pause, _spoken = LINE_SECONDS, now
+                if _live is None and not quiet():
+                    print(f"{title}: {now - begun:.0f} s so far", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=print_lines, name=TICKER, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def track(values: Sequence[T], title: str, unit: str = "") -> Iterator[T]:

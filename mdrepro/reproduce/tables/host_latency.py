@@ -132,6 +132,7 @@ def measure(
     reports: dict[Piece, list[host.ProcessReport]] = {piece: [] for piece in wanted}
     for number in range(1, rounds + 1):
         for piece in wanted:
+            print(f"round {number}: timing {piece.title}; no other line until it ends", flush=True)
             now = host.run(kept[piece].file, threads, runs=runs, seconds=seconds, most=most)
             reports[piece].append(now)
             middle = 1000 * float(np.median(now["seconds"]))

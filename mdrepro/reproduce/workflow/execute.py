@@ -13,10 +13,11 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
-from mdrepro.core.console import quiet
+from mdrepro.core.console import quiet, spoken, waiting
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256, write_json
 from mdrepro.core.locks import hold
@@ -30,6 +31,12 @@ from mdrepro.reproduce.workflow.plan import Checkpoint, Job, ended, mark, reason
 
 LOG = "snakemake.log"
 SNAKEFILE = Path(__file__).resolve().parents[3] / "workflow" / "Snakefile"
+TIMING = {
+    "mdrepro/latency/host.py",
+    "mdrepro/metrics/cost/block_latency.py",
+    "mdrepro/reproduce/tables/decoder.py",
+}
+"""Modules that time something: beside them nothing is printed by a thread."""
 BUSY = "another mdrepro reproduce or train is running in this checkout; wait for it or end it"
 
 
@@ -80,6 +87,11 @@ def _ended_well(job: Job) -> bool:
     return not reasons_to_run(job.table, job.tier, job.fingerprint)[0]
 
 
+def timed(jobs: Sequence[Job]) -> bool:
+    """Whether a job rests on code that times something."""
+    return any(TIMING & job.fingerprint["code"].keys() for job in jobs)
+
+
 def log(tier: str) -> Path:
     """Snakemake's whole output of the last call."""
     return runs() / tier / ".plan" / LOG
@@ -121,7 +133,8 @@ def call(
             *("--keep-going", "--snakefile", str(SNAKEFILE), "--configfile", str(plan), "--directory", str(root())),
             *("--cores", str(cores), *(["--dry-run"] if dry_run else []), *extra),
         ]
-        code, started, tail = _run(command, names, folder / LOG, show, stream or sys.stderr)
+        with nullcontext() if timed(jobs) else waiting("reproduce" if jobs else "train"):
+            code, started, tail = _run(command, names, folder / LOG, show, stream or sys.stderr)
     where = "" if dry_run else f" (whole log: {relative(folder / LOG)})"
     if code and slurm_here and (why := slurm.complaint(folder / LOG)):
         return started, f"{why}{where}"
@@ -149,6 +162,7 @@ def _run(command: Sequence[str], names: Sequence[str], file: Path, show: bool, s
             started |= found is not None
             if show or (found and not quiet()):
                 print(line[found.start() if found and not show else 0 :], end="", file=stream, flush=True)
+                spoken()
             tail.append(line)
     return process.wait(), started, "".join(tail).rstrip()
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mdrepro.core.console import waiting
 from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.core.files import digest, replacing_folder, sha256, sweep, write_json
 from mdrepro.core.paths import runs
@@ -136,15 +137,15 @@ def get(piece: Piece, precision: str, resolution: int) -> Kept:
 
 
 def _export(asked: Mapping[str, Any]) -> dict[str, Any]:
-    process = subprocess.run(
-        [sys.executable, "-m", __name__, json.dumps(asked)], capture_output=True, text=True, errors="replace"
-    )
+    what = f"{asked['model']} {asked['component']}"
+    command = [sys.executable, "-m", __name__, json.dumps(asked)]
+    with waiting(f"exporting {what}"):  # minutes for a full-size network
+        process = subprocess.run(command, capture_output=True, text=True, errors="replace")
     answer: dict[str, Any] = {}
     with suppress(IndexError, ValueError):
         answer = json.loads(process.stdout.splitlines()[-1])
     if "export" in answer:
         return dict(answer["export"])
-    what = f"{asked['model']} {asked['component']}"
     if process.returncode < 0:
         raise RuntimeError(f"the export of {what} was killed by signal {-process.returncode}; memory may have run out")
     kinds = {"BadInput": BadInput, "NotAttempted": NotAttempted}
