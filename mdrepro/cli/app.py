@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mdrepro import __version__
-from mdrepro.cli import audit, cost, evaluate, export, export_table, latency, models, tables, training
+from mdrepro.cli import audit, cost, evaluate, export, export_table, init, latency, models, tables, training
 from mdrepro.cli.commands import Group, register
 from mdrepro.core import console, faults
 from mdrepro.core.errors import BadInput, NotAttempted
@@ -39,6 +39,7 @@ for name, function in {
     "export": export.export,
     "publish-model": models.publish_model,
     "latency": latency.latency,
+    "init": init.init,
 }.items():
     register(app, name, function)
 app.add_typer(evaluate.app, name="evaluate", cls=Group, short_help=evaluate.app.info.help)

@@ -39,6 +39,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mdrepro latency out/unet-int8.tflite --bundle phone",
         "mdrepro latency report.yaml --import xcode --out records.json",
     ),
+    "init": ("mdrepro init work",),
     "evaluate reconstruction": ("mdrepro evaluate reconstruction originals decoded --metrics psnr,ssim",),
     "evaluate images": (
         "mdrepro evaluate images real generated --metrics fid,kid",

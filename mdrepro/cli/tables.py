@@ -145,13 +145,14 @@ def reproduce(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Snakemake's own output.")] = False,
 ) -> None:
     """Run the tables' notebooks where needed, and end with the table of verdicts."""
-    from mdrepro.core import faults
+    from mdrepro.core import faults, paths
     from mdrepro.core.console import paragraph
     from mdrepro.papers import ledger
     from mdrepro.reproduce import formatting
     from mdrepro.reproduce.workflow import batches, execute, parameters, plan, results
     from mdrepro.training.runs import scratch
 
+    paths.check_working_copy()
     if from_scratch:
         scratch.ignore_published()
     checked = ledger.check_tier(tier)
@@ -206,7 +207,9 @@ def build_report(
 ) -> None:
     """Build the report, a static site, from local runs and published results."""
     from mdrepro.core.console import waiting
-    from mdrepro.core.paths import relative
+    from mdrepro.core.paths import check_working_copy, relative
+
+    check_working_copy()
     from mdrepro.reproduce.report import build as report
 
     try:
@@ -235,10 +238,11 @@ def publish(
 ) -> None:
     """Take verified runs, made from a clean commit, into results/: tables, or checkpoints."""
     from mdrepro.core.errors import BadInput
-    from mdrepro.core.paths import relative
+    from mdrepro.core.paths import check_working_copy, relative
     from mdrepro.papers import ledger
     from mdrepro.reproduce.workflow import publish as publishing
 
+    check_working_copy()
     checked = ledger.check_tier(tier)
     if rejudge == bool(names) or (rejudge and checkpoints):
         raise BadInput("expected either tables to publish or --rejudge, which judges all that is published")

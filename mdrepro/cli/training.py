@@ -48,6 +48,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train recipes, their parents first, or all that are missing; one also under accelerate launch and torchrun."""
+    from mdrepro.core.paths import check_working_copy
     from mdrepro.core.watchdog import follow
     from mdrepro.training.recipes import registry
     from mdrepro.training.runs import commands, scratch
@@ -66,6 +67,7 @@ def train(
         return
     for name in names:
         registry.get(name)
+    check_working_copy()
     names = commands.by_seeds(registry.names(tier) if every else names, seeds, denoisers=every)
     try:
         if every or len(names) > 1 or executor or profile or snakemake:

@@ -74,7 +74,7 @@ class Chosen:
 
 def folder() -> Path:
     """COCO's folder: ``$COCO_ROOT``, or ``data/coco/``."""
-    return Path(os.environ.get(ROOT) or paths.root() / "data" / "coco")
+    return Path(os.environ.get(ROOT) or paths.data() / "coco")
 
 
 def lacks(row: CocoSet) -> str:

@@ -10,9 +10,9 @@ SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 def pictures() -> Path:
     """``data/captions/``: pictures with captions; see `mdrepro.data.sources`."""
-    return paths.root() / "data" / "captions"
+    return paths.data() / "captions"
 
 
 def weights(source: str) -> Path:
     """``data/weights/<name>/``: pretrained weights that are called ``<owner>/<name>`` on the hub."""
-    return paths.root() / "data" / "weights" / source.rstrip("/").rpartition("/")[2]
+    return paths.data() / "weights" / source.rstrip("/").rpartition("/")[2]

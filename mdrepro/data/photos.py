@@ -127,7 +127,7 @@ def split(photos: str = PACKAGES) -> Split:
 
 def folder() -> Path:
     """Where ``make photos`` puts the listed photographs: ``data/photographs/`` (not committed)."""
-    return paths.root() / "data" / "photographs"
+    return paths.data() / "photographs"
 
 
 def listed() -> Iterator[dict[str, str]]:

@@ -209,7 +209,7 @@ def encoder(name: str, on: torch.device) -> Encoder:
     not here and cannot be had; the message says where to put them.
     """
     if name == FID:
-        folder, files, get, what = paths.root() / "data/weights", INCEPTION.names, INCEPTION.url, "Inception of FID"
+        folder, files, get, what = paths.data() / "weights", INCEPTION.names, INCEPTION.url, "Inception of FID"
     else:
         folder, files, what = folders.weights(VIT_G[0]), VIT_G[1], "CLIP ViT-g/14"
         get = f"`hf download {VIT_G[0]} {files[0]} --local-dir {paths.relative(folder)}`"

@@ -4,15 +4,15 @@ The entries stand in ``docs/underspecified.yaml``; the report shows them as a pa
 """
 
 import functools
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mdrepro.core.paths import shipped
 from mdrepro.papers.base import Confidence, Data, Name
 from mdrepro.papers.schema import repeated
 
-FILE = Path(__file__).resolve().parents[2] / "docs" / "underspecified.yaml"
+FILE = shipped("docs/underspecified.yaml")
 Topic = Literal["UNet", "autoencoder", "text encoder", "training", "sampling", "evolution", "evaluation"]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mdrepro.core.machine import hardware
-from mdrepro.core.paths import published, relative, root, runs
+from mdrepro.core.paths import data, published, relative, root, runs
 from mdrepro.data import coco, folders
 from mdrepro.metrics.image import backbones
 from mdrepro.metrics.image.catalogue import BACKBONES, INCEPTION, VIT_G
@@ -54,7 +54,8 @@ def _hub_model(repository: str) -> bool:
 def _quick() -> Iterator[tuple[str, bool, bool, str, str]]:
     machine, free = hardware(), shutil.disk_usage(root()).free / 2**30
     cores, memory = machine["cores"], machine["memory_gib"]
-    yield "python", sys.version_info >= (3, 11), True, platform.python_version(), "install Python 3.11 or newer"
+    supported = (3, 11) <= sys.version_info < (3, 14)
+    yield "python", supported, True, platform.python_version(), "install Python 3.11, 3.12 or 3.13"
     yield "cores", cores >= 2, False, f"{cores} of {machine['cpu']}", "with one core the quick tier takes longer"
     yield "memory", memory >= 6, True, f"{memory} GiB", "6 GiB are needed"
     yield "disk", free >= 2, True, f"{free:.0f} GiB free", "free 2 GiB"
@@ -90,7 +91,7 @@ def _proxy() -> Iterator[tuple[str, bool, bool, str, str]]:
         lacking = coco.lacks(row)
         what = f"captions and pictures of COCO {row.year} val in {relative(coco.folder())}"
         yield f"coco-{row.year}", not lacking, True, what, lacking
-    weights = root() / "data" / "weights"
+    weights = data() / "weights"
     there = any((folder / name).is_file() for folder in (weights, hub_checkpoints()) for name in INCEPTION.names)
     bring = f"it is downloaded when it is needed, or put {INCEPTION.url} into {relative(weights)}"
     yield "fid-weights", there, False, f"Inception of FID, {INCEPTION.names[0]}", bring

@@ -32,7 +32,7 @@ class Found(NamedTuple):
 
 def folder() -> Path:
     """Where converted weights are kept: ``data/weights/lpips/`` (not committed)."""
-    return paths.root() / "data" / "weights" / "lpips"
+    return paths.data() / "weights" / "lpips"
 
 
 def locate(net: str, hub: Path) -> Found | None:

@@ -17,7 +17,7 @@ import yaml
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, write_json
-from mdrepro.core.paths import published, relative, runs
+from mdrepro.core.paths import published, relative, runs, shipped
 from mdrepro.core.provenance import installed
 from mdrepro.papers import ledger, underspecified, unmeasured
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
@@ -35,7 +35,7 @@ NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb"}
 RULES = "=-^"
 UNDERSPECIFIED, AUDIT, UNMEASURED = "underspecified", "audit", "unmeasured"
 READING, CITING = "reading", "citing"
-CITATION = Path(__file__).resolve().parents[3] / "CITATION.cff"  # of a checkout; packages lack it
+CITATION = shipped("CITATION.cff")
 FIGURES = re.compile(r"figures=\{(.*?)\}")  # recorded ones, by their names, in a notebook's code
 CONTENTS = 3  # headings from which a page begins with a list of them
 

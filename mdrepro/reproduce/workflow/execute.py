@@ -21,7 +21,7 @@ from mdrepro.core.console import quiet, spoken, waiting
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256, write_json
 from mdrepro.core.locks import hold
-from mdrepro.core.paths import relative, root, runs
+from mdrepro.core.paths import relative, root, runs, shipped
 from mdrepro.core.watchdog import lead
 from mdrepro.reproduce.workflow import slurm
 from mdrepro.reproduce.workflow.folders import ERROR, NOTEBOOK, PARAMETERS, RESULT
@@ -30,7 +30,7 @@ from mdrepro.reproduce.workflow.notebook import failure_record
 from mdrepro.reproduce.workflow.plan import Checkpoint, Job, ended, mark, reasons_to_run
 
 LOG = "snakemake.log"
-SNAKEFILE = Path(__file__).resolve().parents[3] / "workflow" / "Snakefile"
+SNAKEFILE = shipped("workflow/Snakefile")
 TIMING = {
     "mdrepro/latency/host.py",
     "mdrepro/metrics/cost/block_latency.py",

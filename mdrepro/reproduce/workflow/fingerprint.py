@@ -13,7 +13,7 @@ from typing import Any
 
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import digest, sha256
-from mdrepro.core.paths import root
+from mdrepro.core.paths import PACKAGE, root
 from mdrepro.papers.schema import Table, TierRun
 
 Fingerprint = dict[str, dict[str, Any]]
@@ -44,14 +44,15 @@ def code(sources: list[str], without: frozenset[str] = frozenset()) -> dict[str,
     """
     queue = set[str]().union(*map(_imports, sources))
     files: dict[str, str] = {}
+    home = root() if (root() / PACKAGE.name).is_dir() else PACKAGE.parent  # a working copy holds no package
     seen = {"", *without}
     while queue := queue - seen:
         name = queue.pop()
         seen.add(name)
         queue.add(name.rpartition(".")[0])
-        stem = root().joinpath(*name.split("."))
+        stem = home.joinpath(*name.split("."))
         if file := next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None):
-            files[file.relative_to(root()).as_posix()] = sha256(file)
+            files[file.relative_to(home).as_posix()] = sha256(file)
             queue |= _imports(file.read_text(encoding="utf-8"))
     return dict(sorted(files.items()))
 
