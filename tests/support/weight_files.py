@@ -1,6 +1,7 @@
 """Weights files in the formats of the published ones, with random values, and folders of pictures."""
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -109,13 +110,21 @@ def save(pixels, path):
     Image.fromarray(np.asarray(pixels).round().clip(0, 255).astype(np.uint8)).save(path)
 
 
+class _Linear(torch.nn.Linear):
+    def __init__(self, *_, **__):
+        super().__init__(1, 1)
+
+
+def small_classifiers():
+    """Within, torchvision builds networks whose linear layers have one weight each: LPIPS drops 0.2 and 0.5 GB."""
+    return mock.patch.object(torch.nn, "Linear", _Linear)
+
+
 def backbone(folder, net):
-    """torchvision's AlexNet (``alex``) or the convolutions of its VGG-16 (``vgg``), under the published file's name."""
+    """torchvision's AlexNet (``alex``) or VGG-16 (``vgg``) of `small_classifiers`, under the published file's name."""
     name, file = BACKBONES[net].model, BACKBONES[net].file
-    with torch.device("meta"):
+    with torch.device("meta"), small_classifiers():
         empty = getattr(torchvision.models, name)(weights=None).state_dict()
-    if net == "vgg":  # 0.5 GB of classifier, which LPIPS does not use
-        empty = {key: value for key, value in empty.items() if key.startswith("features")}
     rng = torch.Generator().manual_seed(5)
     weights = {
         key: torch.randn(value.shape, generator=rng) * (2 / value[0].numel()) ** 0.5 * (value.ndim > 1)

@@ -50,6 +50,10 @@ class Extrapolation:
 def trace_of_root(first: Array, second: Array) -> float:
     """tr (S1 S2)^(1/2) of two symmetric positive semidefinite matrices (d, d), of any rank."""
     (factor, order, rank), other = min(((_factor(first), second), (_factor(second), first)), key=lambda f: f[0][2])
+    if 4 * rank < len(order):  # of few images
+        root_dr = np.empty((len(order), rank))
+        root_dr[order] = np.tril(factor[:, :rank])
+        return _sum_of_roots(root_dr.T @ other @ root_dr)
     product, _ = lapack.dsygst(other[np.ix_(order, order)].T, factor, itype=2, lower=1)  # A^T S A in the lower triangle
     return _sum_of_roots(product[:rank, :rank])
 

@@ -6,10 +6,12 @@ mean over RGB channels and over all windows that lie inside the image.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mdrepro.core.errors import NotAttempted
 from mdrepro.core.files import sha256
@@ -90,7 +92,7 @@ class Lpips:
         self.net = net
         self.path, self.origin = backbones.find(net, weights.cache())
         self.sha256 = sha256(self.path)
-        with torch.random.fork_rng(devices=[]):
+        with undrawn():
             self._model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # its own loading would download
         load_backbone(self._model.net, net)
         self._model.eval()
@@ -119,6 +121,18 @@ class Lpips:
         original, *images = (_pair(x, y)[1].float() / 127.5 - 1 for y in (x, *ys))
         each = [self._model(original[i : i + 1], torch.stack([y[i] for y in images])) for i in range(len(original))]
         return list(torch.stack([one.flatten() for one in each], dim=1).double())
+
+
+class undrawn(TorchFunctionMode):
+    """Within, networks are built with weights of no value, for one whose weights are all loaded.
+
+    LPIPS drops the classifier of VGG-16, whose 124M weights take a second to draw.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def load_backbone(network: nn.Module, net: str) -> None:

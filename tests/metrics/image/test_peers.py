@@ -110,7 +110,7 @@ def test_lpips_agrees_with_the_same_weights(package, folders, cache, cli_run):
     )
     assert code == 0, error
     (one,) = json.loads(out)["comparisons"]
-    with torch.no_grad():
+    with torch.no_grad(), makers.small_classifiers():
         model = lpips.LPIPS(net="alex", verbose=False)
         expected = np.mean([model(x - 1, y - 1).item() for x, y in tensors(folders, 127.5)])
     assert one["theirs"] == pytest.approx(expected, rel=1e-5)

@@ -32,7 +32,7 @@ from mdrepro.training.objectives.autoencoder import (
     unit_scale,
 )
 from tests.support.bare_loop import Held, choose, fit, freeze
-from tests.support.weight_files import no_package
+from tests.support.weight_files import no_package, small_classifiers
 
 PLAIN = Terms(power=1, perceptual=0, adversarial=0)
 HEARD = Terms(power=1, perceptual=0, adversarial=0.5, start=3, patch_width=8, patch_layers=1)
@@ -59,7 +59,8 @@ def backbone(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     torch.manual_seed(5)
-    weights = torchvision.models.alexnet(weights=None).state_dict()
+    with small_classifiers():
+        weights = torchvision.models.alexnet(weights=None).state_dict()
     torch.save({k: v for k, v in weights.items() if k.startswith("features")}, _file(tmp_path))
     return weights
 
@@ -113,7 +114,8 @@ def test_loss_is_absolute_error_and_kl_of_a_drawn_latent(examples):
 def test_perceptual_loss_is_the_lpips_package(backbone):
     import lpips
 
-    package = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    with small_classifiers():
+        package = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     for part in range(1, 6):
         for index, layer in getattr(package.net, f"slice{part}").named_children():
             layer.load_state_dict({k: backbone[f"features.{index}.{k}"] for k in layer.state_dict()})

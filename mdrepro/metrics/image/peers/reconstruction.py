@@ -76,7 +76,8 @@ def _torchmetrics(metric: str) -> _PerPair | _OfTorchmetrics:
 def _lpips(make: Callable[..., Any], metric: str) -> _PerPair:
     """A package's network with the weights that ours has: its own loading knows torch.hub's cache alone."""
     net = metric.removeprefix("lpips-")
-    model = make(net=net, pnet_rand=True)
+    with reconstruction.undrawn():
+        model = make(net=net, pnet_rand=True)
     reconstruction.load_backbone(model.net, net)
     model.eval()
 
