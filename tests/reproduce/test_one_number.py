@@ -34,17 +34,17 @@ def section() -> str:
     return text.partition("## One number's way")[2].partition("\n## ")[0]
 
 
-def holds(found: Any, number: float, depth: int = 6) -> bool:
+def holds(found: Any, wanted: tuple[float, str], depth: int = 6) -> bool:
     """Whether the number, or its print, is somewhere inside."""
     if isinstance(found, float | str):
-        return found in (number, formatting.number(number, 4))
+        return found in wanted
     if depth == 0:
         return False
     if is_dataclass(found) and not isinstance(found, type):
-        return any(holds(getattr(found, field.name), number, depth - 1) for field in fields(found))
+        return any(holds(getattr(found, field.name), wanted, depth - 1) for field in fields(found))
     if isinstance(found, dict):
-        return any(holds(value, number, depth - 1) for value in found.values())
-    return isinstance(found, list | tuple) and any(holds(value, number, depth - 1) for value in found)
+        return any(holds(value, wanted, depth - 1) for value in found.values())
+    return isinstance(found, list | tuple) and any(holds(value, wanted, depth - 1) for value in found)
 
 
 def test_the_number_goes_through_the_listed_files_and_no_other(
@@ -59,7 +59,7 @@ def test_the_number_goes_through_the_listed_files_and_no_other(
     )
     monkeypatch.setattr(networks, "denoiser_gmacs", lambda _: 0.25)
     made = experiment(STEPS)
-    scored = made.evaluation("shapes", 20)
+    scored = made.evaluation("shapes", 10)
     shutil.copy(REPOSITORY / BOOK, workspace / BOOK)
     folder = default_run("quick", STEPS)
     folder.mkdir(parents=True)
@@ -89,7 +89,8 @@ def test_the_number_goes_through_the_listed_files_and_no_other(
     number = next(row.value for row in rows if (row.row, row.column) == CELL)
     assert number is not None
     assert shown is not None
-    traced = {file for file, _, value in returned if holds(value, number)}
+    wanted = number, formatting.number(number, 4)
+    traced = {file for file, _, value in returned if holds(value, wanted)}
     way, _, carriers = section().partition("Passed on")
     listed = LISTED.findall(way)
     assert len(listed) <= 8

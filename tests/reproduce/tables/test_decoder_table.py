@@ -78,6 +78,7 @@ def test_rows_that_share_latents_have_one_sampler_and_differ_in_their_decoder_al
     monkeypatch.setattr(networks, "latents", latents)
     trained(monkeypatch, tmp_path)
     made = experiment(NAME, steps=9)
+    monkeypatch.setattr(quality, "reference", lambda scorers, skip: Statistics())
     evaluation = made.evaluation("shapes", 3)
     made.setups = {row: replace(setup, sampler="euler") for row, setup in made.setups.items()}
     made.decoded(evaluation, seed=4, guidance=3.0)
@@ -114,6 +115,7 @@ def test_both_decoders_get_the_same_latents(
         "load",
         lambda run, part: loaded.noted(by_recipe[run.recipe.name] if part == "vae" else scorer(part), run),
     )
+    monkeypatch.setattr(quality, "reference", lambda scorers, skip: Statistics())
     measured = table.measure(made, made.evaluation("shapes", 3), [3.0, 5.0, 3.0], seed=4)
     assert list(measured) == [3.0, 5.0]
     assert list(measured[3.0]) == ["original", "half-width", "real", "autoencoder", "half-resolution"]

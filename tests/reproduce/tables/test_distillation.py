@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mdrepro.core import plotting
 from mdrepro.core.errors import BadInput
 from mdrepro.data.shapes import Shapes
 from mdrepro.evaluation import curves
@@ -134,6 +135,7 @@ def test_students_that_are_guided_learn_the_empty_texts_branch() -> None:
 
 
 def test_ablations_fill_the_declared_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plotting, "label_points", lambda *_, **__: None)
     monkeypatch.setattr(Experiment, "references", lambda *_: {})
     table = ledger.find("snapfusion-distillation-ablations")
     made = experiment(table.id)
