@@ -88,9 +88,8 @@ def test_folders_without_a_fault_are_read(folder: Path) -> None:
     for _, read in READERS.values():
         read(folder)
     made = pipeline(str(folder))
-    assert all(
-        torch.equal(value, tiny.pipeline().unet.state_dict()[key]) for key, value in made.unet.state_dict().items()
-    )
+    original = tiny.pipeline().unet.state_dict()
+    assert all(torch.equal(value, original[key]) for key, value in made.unet.state_dict().items())
     assert not made.unet.training
     assert not made.text_encoder.training
 
