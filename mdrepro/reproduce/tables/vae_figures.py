@@ -59,7 +59,7 @@ def reconstructions_figure(found: Reconstruction) -> Figure:
     shown = [row for row in found.measured if row.removesuffix(PERCEPTUAL) in (row, "ours")]
     columns = ["original", *shown]
     heights, width = [1, ZOOM[1] / ZOOM[0]] * count, 3.0 * len(columns)
-    size = (width, width / len(columns) * (sum(heights) + 0.16 * count))
+    size = (width, width / len(columns) * (sum(heights) + 0.24 * count))
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0.005)
     figures = plotting.figure(2 * count, len(columns), size=size, grid="none", layout=layout, height_ratios=heights)
     with figures as (figure, axes):
@@ -75,10 +75,11 @@ def reconstructions_figure(found: Reconstruction) -> Figure:
                 part.imshow(image[top : top + ZOOM[1], left : left + ZOOM[0]], interpolation="nearest")
                 if column == "original":
                     whole.add_patch(Rectangle((left, top), *ZOOM, fill=False, color="white", linewidth=1.2))
-                    caption = f"original: {found.pictures.pictures[number].name}"
+                    caption = f"original:\n{found.pictures.pictures[number].name}"
                 else:
                     decibels = reconstruction.psnr(tiles[tile : tile + 1], images[tile : tile + 1]).item()
-                    caption = f"{found.measured[column].network.name}, {decibels:.1f} dB"
+                    name = found.measured[column].network.name.replace(", ", "\n", 1)
+                    caption = f"{name}, {decibels:.1f} dB"
                 whole.set_title(caption, fontsize=7.5, color=_colour(column), pad=3)
                 for axis in (whole, part):
                     axis.set_axis_off()
@@ -109,8 +110,8 @@ def quality_figure(found: Reconstruction) -> Figure:
         labels = [f"{names[row]} − {names[other]}" for row, other in GAINS]
         right.set_yticks(range(len(GAINS)), labels=labels)
         right.set_ylim(len(GAINS) - 0.5, -0.6)
-        right.set_xlabel(f"PSNR gain (dB): {len(first)} scenes (dots), mean and 95 % interval")
-        plotting.title(right, "On the same tiles")
+        right.set_xlabel(f"dB; {len(first)} scenes (dots), mean, 95 %")
+        plotting.title(right, "PSNR gained on the same tiles")
     return figure
 
 
@@ -124,7 +125,7 @@ def _by_network(axis: Axes, found: Reconstruction, column: str) -> None:
     shown = [one.network.name for one in found.measured.values()] if column == "psnr" else []
     axis.set_yticks(range(len(found.measured)) if shown else [], labels=shown)
     axis.set_ylim(len(found.measured) - 0.5, -0.6)
-    axis.set_xlabel(f"{name}{f' ({unit.strip()})' if unit else ''}: mean over scenes and 95 % interval")
+    axis.set_xlabel(f"{'dB; ' if unit else ''}mean over scenes, 95 %")
     plotting.title(axis, f"{name}: {way} is better")
 
 
