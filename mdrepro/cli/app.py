@@ -3,7 +3,7 @@
 import io
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Annotated
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for name, function in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "list": tables.list_tables,
     "show": tables.show,
     "runs": tables.list_runs,
@@ -40,7 +40,8 @@ for name, function in {
     "publish-model": models.publish_model,
     "latency": latency.latency,
     "init": init.init,
-}.items():
+}
+for name, function in COMMANDS.items():
     register(app, name, function)
 app.add_typer(evaluate.app, name="evaluate", cls=Group, short_help=evaluate.app.info.help)
 app.add_typer(audit.app, name="audit", cls=Group, short_help=audit.app.info.help)
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = given.count("--debug") > kept.count("--debug")
     try:
         with console.quietly() if given.count("--quiet") > kept.count("--quiet") else nullcontext():
-            app(args=kept)
+            app(args=kept, prog_name="mdrepro")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:

@@ -20,7 +20,7 @@ CHOICE = re.compile(r"'([^']*)' is not one of '(.*)'\.")  # typer's message for 
 class Group(TyperGroup):
     """A group that names the nearest commands for an unknown one."""
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As typer's. Raises BadInput for an unknown command."""
         if not (args[0].startswith("-") or ctx.resilient_parsing or self.get_command(ctx, args[0])):
             raise unknown("command", args[0], self.list_commands(ctx))
@@ -30,7 +30,7 @@ class Group(TyperGroup):
 class Command(TyperCommand):
     """A command whose choices are refused as all other bad input is, and whose help ends with examples."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer's. Raises BadInput for a value that is none of an option's choices."""
         try:
             return super().parse_args(ctx, args)
@@ -39,12 +39,12 @@ class Command(TyperCommand):
                 raise
             raise unknown(f"value of {error.param.opts[0]}", found[1], found[2].split("', '")) from None
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """As typer's, with a line every 15 s without one; not where something may be timed."""
         with nullcontext() if self.name in TIMED else console.waiting(ctx.command_path):
             return super().invoke(ctx)
 
-    def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Examples under a heading of their own, a line each."""
         if self.epilog:
             with formatter.section("Examples"):

@@ -1,7 +1,7 @@
 """``mdrepro evaluate``: metrics of folders of images. Every command is a thin call into `mdrepro.metrics`."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -337,12 +337,13 @@ def _check_out(out: Path) -> None:
         raise BadInput(f"--out {out}: expected a file in an existing folder that ends in .safetensors")
 
 
-for name, function in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruction": reconstruction,
     "images": image_sets,
     "protocols": protocols,
     "statistics": statistics,
     "combine": combine,
     "encoders": list_encoders,
-}.items():
+}
+for name, function in COMMANDS.items():
     register(app, name, function, "evaluate")

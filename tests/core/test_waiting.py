@@ -113,7 +113,7 @@ def test_exports_of_latency_tables_are_waited_for_and_nothing_that_is_timed(
         seen["timing"] = ticking()
         raise Timed
 
-    piece = SimpleNamespace(network="sd15", title="sd15")
+    piece = exported.Piece("sd15")
     monkeypatch.setattr(exported.subprocess, "run", child)
     assert exported._export({"model": "sd15", "component": "unet"}) == {"file": "x"}
     kept = SimpleNamespace(file="x", psnr_db=50.0, report={"seconds": {}, "bytes": 1})
@@ -121,7 +121,7 @@ def test_exports_of_latency_tables_are_waited_for_and_nothing_that_is_timed(
     monkeypatch.setattr(host_latency.host, "run", timed)
     options: dict[str, Any] = {"precision": "fp32", "resolution": 64, "threads": 1, "runs": 1, "seconds": 1.0}
     with pytest.raises(Timed):
-        host_latency.measure([piece], **options, most=None, rounds=2)  # type: ignore[list-item]
+        host_latency.measure([piece], **options, most=None, rounds=2)
     assert seen == {"export": True, "timing": False}
     assert capsys.readouterr().out.splitlines()[-1] == "round 1: timing sd15; no other line until it ends"
 
@@ -173,4 +173,4 @@ def test_commands_are_waited_for_but_not_where_something_is_timed(
     monkeypatch.setattr(console, "waiting", recorded)
     cli_run(*words.split())
     command = " ".join(word for word in words.split()[:2] if word not in ("sd15", "nothing"))
-    assert [title.partition(" ")[2] for title in titles] == ([command] if expected else [])
+    assert titles == ([f"mdrepro {command}"] if expected else [])
