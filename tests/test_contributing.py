@@ -118,14 +118,14 @@ def test_an_objective(workspace: Path, monkeypatch: pytest.MonkeyPatch, cli_run:
 
 
 def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_run: Any) -> None:
-    function, rows, name, test, shell = blocks("Add a metric")
+    function, rows, choice, test, shell = blocks("Add a metric")
     for name in ("SIMPLE", "NAMES", "PROTOCOLS"):
         monkeypatch.setattr(pairs, name, dict(getattr(pairs, name)))
     monkeypatch.setattr(reconstruction, "mae", None, raising=False)
     put(function, reconstruction)
     put(rows, pairs)
     monkeypatch.setattr(options, "PAIR_METRICS", [*options.PAIR_METRICS])
-    put(name, options)
+    put(choice, options)
     monkeypatch.setattr(pairs, "METRICS", tuple(pairs.NAMES))
     test_block(test)
     monkeypatch.chdir(tmp_path)

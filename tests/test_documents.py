@@ -28,7 +28,7 @@ SOURCES = [
     f"/{file.relative_to(REPOSITORY)}"
     for part in ("mdrepro", "tests", "tools", "benchmarks")
     for file in (REPOSITORY / part).rglob("*.py")
-]
+] + ["/setup.py"]
 
 
 def exists(name: str) -> bool:
