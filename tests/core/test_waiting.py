@@ -154,7 +154,7 @@ def test_what_times_something_is_known() -> None:
     ("words", "expected"),
     [
         ("evaluate encoders", True),
-        ("doctor", True),
+        ("list", True),
         ("export sd15 --precision fp8 --out x", True),
         ("latency", False),
         ("train", False),
