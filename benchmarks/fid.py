@@ -53,9 +53,9 @@ def clean_fid(path):
     from cleanfid import fid
     from cleanfid.inception_torchscript import InceptionV3W
 
-    folder = Path(tempfile.mkdtemp())
-    makers.inception_script(torch.load(path), folder / "inception-2015-12-05.pt")
-    model = InceptionV3W(str(folder), download=False)
+    with tempfile.TemporaryDirectory() as folder:
+        makers.inception_script(torch.load(path), Path(folder) / "inception-2015-12-05.pt")
+        model = InceptionV3W(folder, download=False)
 
     def run(real, generated):
         options = {"num_workers": WORKERS, "batch_size": BATCH, "device": torch.device("cpu"), "verbose": False}

@@ -4,8 +4,10 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of every test and all that it starts: tests run side by side
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if all(".py" in argument for argument in config.args) else None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests, and programs that they start, leave in the system's temporary folder goes when pytest's folder goes.
+
+    Nothing here survives a loss of power, so nothing waits for the disk.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("system")))
+        patch.setattr(tempfile, "tempdir", None)
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _accelerate_anew() -> Iterator[None]:
     """accelerate keeps device and precision for a whole process: what one test asked for is not the next one's."""
@@ -29,21 +44,27 @@ def _accelerate_anew() -> Iterator[None]:
         state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The root of a clean git checkout whose only notebook is the toy one, for table ``TABLE``."""
-    home = tmp_path / "checkout"
+@pytest.fixture(scope="session")
+def _checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("checkout")
     (home / NOTEBOOK).parent.mkdir(parents=True)
     (home / "mdrepro").symlink_to(REPOSITORY / "mdrepro")
     (home / "requirements.lock").write_text("toy==1.0\n")
     (home / ".gitignore").write_text("papermill_runs/\n.snakemake/\n")
     nbformat.write(notebook(PARAMETERS, WORK, f'record("{TABLE}", rows)'), home / NOTEBOOK)
     for command in (
-        ["init", "-q"],
+        ["init", "-q", "--template="],
         ["add", "-A"],
         ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "toy"],
     ):
         subprocess.run(["git", *command], cwd=home, check=True)
+    return home
+
+
+@pytest.fixture
+def workspace(_checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The root of a clean git checkout whose only notebook is the toy one, for table ``TABLE``."""
+    home = shutil.copytree(_checkout, tmp_path / "checkout", symlinks=True)
     monkeypatch.setenv("MDREPRO_ROOT", str(home))
     monkeypatch.delenv("MDREPRO_RUN", raising=False)
     paths.root.cache_clear()
