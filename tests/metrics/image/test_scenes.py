@@ -12,7 +12,6 @@ from mdrepro.metrics.image.scenes import Judgement, judge
 from mdrepro.models.scenes import reader as networks
 from mdrepro.models.scenes.reader import Reading, SceneReader
 
-STEPS = 140
 RED, BLUE, GREEN = (Thing("red", "star", "small"), Thing("blue", "circle", "large"), Thing("green", "square", "small"))
 GRAPH = Graph(tuple(sorted((RED, BLUE, GREEN))), frozenset({(RED, "left of", BLUE)}), "pink")
 
@@ -89,9 +88,9 @@ def reader() -> SceneReader:
     made = SceneReader(width=16, depth=3)
     optimiser = torch.optim.AdamW(made.parameters(), lr=8e-3)
     data = Shapes("train", 10**6)
-    for step in range(STEPS):
+    for step in range(250):
         for group in optimiser.param_groups:
-            group["lr"] = 8e-3 * (1 - step / STEPS)
+            group["lr"] = 8e-3 * (1 - step / 250)
         batch = data.batch(range(step * 24, step * 24 + 24))
         loss = networks.reading_loss(made(batch["pixels"]), networks.targets(batch["scene"]))["loss"]
         optimiser.zero_grad()
@@ -105,7 +104,7 @@ def test_the_loss_teaches_to_read(reader: SceneReader) -> None:
     readings = reader.read(batch["pixels"])
     right = [judge(one.graph, seen).attributes() for one, seen in zip(batch["scene"], readings, strict=True)]
     flat = [value for attributes in right for value in attributes]
-    assert sum(flat) / len(flat) > 0.85
+    assert sum(flat) / len(flat) > 0.9
     exact = [
         abs(x - place[0]) + abs(y - place[1])
         for one, seen in zip(batch["scene"], readings, strict=True)
