@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.reading import parse_json
 from mdrepro.export.needs import needed
 
 METADATA = "mdrepro"  # the name of our entry in a file's metadata, which is JSON
@@ -140,7 +141,7 @@ def _metadata(model: Generated) -> dict[str, Any]:
     for index in range(model.MetadataLength()):
         entry = model.Metadata(index)
         if entry.Name() == METADATA.encode():
-            return dict(json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()))
+            return dict(parse_json(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes(), METADATA, dict[str, Any]))
     return {}
 
 

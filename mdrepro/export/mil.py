@@ -5,7 +5,6 @@ operation, each result in float32 or, where the program has float16, rounded to 
 the order of sums. That finds a wrong conversion, a wrong weight and a wrong name; it tells nothing about speed.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mdrepro.core.errors import BadInput
+from mdrepro.core.reading import parse_json
 from mdrepro.export.components import Component
 from mdrepro.export.flatbuffer import METADATA, Port, Summary
 from mdrepro.export.needs import needed
@@ -67,7 +67,7 @@ def _summary(path: Path, spec: Any) -> Summary:
     operations = Counter(operation.type for block in blocks for operation in block.operations)
     kept = {name: number for name, number in operations.most_common() if name != "const"}
     fields = spec.description.metadata.userDefined
-    metadata = json.loads(fields[METADATA]) if METADATA in fields else {}
+    metadata = parse_json(fields[METADATA], path, dict[str, Any]) if METADATA in fields else {}
     size = sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
     return Summary(ports(spec.description.input), ports(spec.description.output), kept, metadata, size)
 

@@ -6,7 +6,6 @@ together. It is what an app on a phone does, and gives the torch pipeline's imag
     images = Runner("bundle").images(["a red star"])  # uint8 (1, height, width, 3)
 """
 
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
+from mdrepro.core.reading import inside, read_json
 from mdrepro.export import flatbuffer
 from mdrepro.export.needs import needed
 from mdrepro.export.solvers import Array, Schedule
@@ -77,7 +77,7 @@ class Runner:
         file = _locate(Path(bundle))
         self.description = _read(file)
         self.schedule = Schedule.from_json(self.description["schedule"])
-        self.tokenizer = _tokenizer(file.parent / self.description["tokenizer"]["file"])
+        self.tokenizer = _tokenizer(inside(file.parent, self.description["tokenizer"]["file"], file))
         files = self.description["files"]
         self.text_encoder, self.unet, self.decoder = (
             LiteRTNetwork(file.parent / files[name], threads) for name in ("text-encoder", "unet", "decoder")
@@ -184,10 +184,10 @@ def _locate(path: Path) -> Path:
 def _read(file: Path) -> dict[str, Any]:
     """A bundle's JSON, its networks' hashes checked."""
     try:
-        description = json.loads(file.read_bytes())
+        description = read_json(file, dict[str, Any])
         hashes = description["sha256"]
-        wanted = {name: (file.parent / path, hashes[name]) for name, path in description["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        wanted = {name: (inside(file.parent, path, file), hashes[name]) for name, path in description["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{file} is no bundle of `mdrepro export` ({error})") from error
     if description.get("format") != FORMAT or sorted(wanted) != ["decoder", "text-encoder", "unet"]:
         raise BadInput(f"{file} is of another version: export the model again")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256, sweep, write_text
+from mdrepro.core.reading import read_json
 
 SETTINGS, MANIFEST = "settings.json", "manifest.json"
 
@@ -142,9 +143,7 @@ def _text(value: Any) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read ({error}): choose another folder, or delete this one") from error
-    if not isinstance(value, dict):
-        raise BadInput(f"{path} is no JSON object: choose another folder, or delete this one")
+        value: dict[str, Any] = read_json(path, dict[str, Any])
+    except BadInput as error:
+        raise BadInput(f"{error}: choose another folder, or delete this one") from error
     return value
