@@ -33,19 +33,21 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
     return _decoded(_content(path, largest), path)
 
 
-def read_json(path: Path, kind: Any = Any, *, largest: int = LARGEST) -> Any:
+def read_json(path: Path, kind: Any = Any, *, largest: int = LARGEST, infinite: bool = False) -> Any:
     """The JSON of a file as a ``kind``, such as ``dict[str, Any]`` or ``list[str]``; see `parse_json`."""
-    return parse_json(_content(path, largest), path, kind)
+    return parse_json(_content(path, largest), path, kind, infinite=infinite)
 
 
-def parse_json(text: str | bytes, source: object, kind: Any = Any) -> Any:
+def parse_json(text: str | bytes, source: object, kind: Any = Any, *, infinite: bool = False) -> Any:
     """JSON as a ``kind`` that pydantic knows, checked strictly: nothing is converted.
 
-    ``source`` is what the message calls it. Raises BadInput for other text.
+    ``source`` is what the message calls it. ``infinite``: take -Infinity, which diffusers writes for an open bound of
+    some schedulers. Raises BadInput for other text.
     """
     decoded = text if isinstance(text, str) else _decoded(text, source)
     try:
-        value = json.loads(decoded, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer)
+        constant = _lowest if infinite else _refuse_constant
+        value = json.loads(decoded, parse_constant=constant, parse_float=_finite, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise _unreadable(source, "JSON", error) from None
     _check_depth(value, source)
@@ -176,6 +178,10 @@ def _decoded(content: bytes, source: object) -> str:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name}: expected a finite number")
+
+
+def _lowest(name: str) -> Any:
+    return -math.inf if name == "-Infinity" else _refuse_constant(name)
 
 
 def _finite(text: str) -> float:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from mdrepro.core import machine
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
-from mdrepro.core.reading import inside, read_json
+from mdrepro.core.reading import checked, inside, read_json
 from mdrepro.export import flatbuffer
 from mdrepro.export.needs import needed
 from mdrepro.export.solvers import Array, Schedule
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     import tokenizers
 
 FORMAT = 1
+NETWORKS = ("text-encoder", "unet", "decoder")
+FIELDS: dict[str, Any] = {
+    "tokenizer": dict[str, Any],
+    "schedule": dict[str, Any],
+    "steps": PositiveInt,
+    "guidance": PositiveFloat,
+}
+TOKENIZER_FIELDS: dict[str, Any] = {"file": str, "length": PositiveInt, "padding": NonNegativeInt, "unknown": int}
 
 logger = logging.getLogger(__name__)
 
@@ -77,10 +86,10 @@ class Runner:
         file = _locate(Path(bundle))
         self.description = _read(file)
         self.schedule = Schedule.from_json(self.description["schedule"])
-        self.tokenizer = _tokenizer(inside(file.parent, self.description["tokenizer"]["file"], file))
+        self.tokenizer = _tokenizer(file.parent / self.description["tokenizer"]["file"])
         files = self.description["files"]
         self.text_encoder, self.unet, self.decoder = (
-            LiteRTNetwork(file.parent / files[name], threads) for name in ("text-encoder", "unet", "decoder")
+            LiteRTNetwork(file.parent / files[name], threads) for name in NETWORKS
         )
         ports = {port.name: port.shape for port in self.unet.summary.inputs}
         self.branches, self.latent = ports["sample"][0], ports["sample"][1:]
@@ -182,19 +191,24 @@ def _locate(path: Path) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A bundle's JSON, its networks' hashes checked."""
-    try:
-        description = read_json(file, dict[str, Any])
-        hashes = description["sha256"]
-        wanted = {name: (inside(file.parent, path, file), hashes[name]) for name, path in description["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{file} is no bundle of `mdrepro export` ({error})") from error
-    if description.get("format") != FORMAT or sorted(wanted) != ["decoder", "text-encoder", "unet"]:
+    """A bundle's JSON, its fields and its networks' hashes checked."""
+    description: dict[str, Any] = read_json(file, dict[str, Any])
+    source, names = f"{file} is no bundle of `mdrepro export`", dict[str, str]
+    files, hashes = (checked(description.get(name), names, f"{source}: {name}") for name in ("files", "sha256"))
+    if description.get("format") != FORMAT or not sorted(files) == sorted(hashes) == sorted(NETWORKS):
         raise BadInput(f"{file} is of another version: export the model again")
-    for path, digest in wanted.values():
-        if not path.is_file() or sha256(path) != digest:
+    for name, kind in FIELDS.items():
+        checked(description.get(name), kind, f"{source}: {name}")
+    tokenizer = description["tokenizer"]
+    for name, kind in TOKENIZER_FIELDS.items():
+        checked(tokenizer.get(name), kind, f"{source}: tokenizer: {name}")
+    Schedule.from_json(description["schedule"])
+    inside(file.parent, tokenizer["file"], file)
+    for name in NETWORKS:
+        path = inside(file.parent, files[name], file)
+        if not path.is_file() or sha256(path) != hashes[name]:
             raise BadInput(f"{path} is {'not what was exported' if path.is_file() else 'missing'}: export it again")
-    return dict(description)
+    return description
 
 
 def _tokenizer(file: Path) -> "tokenizers.Tokenizer":

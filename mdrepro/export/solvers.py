@@ -51,8 +51,17 @@ class Schedule:
     def from_json(cls, values: dict[str, Any]) -> Self:
         """From JSON values. Raises BadInput where fields are missing or unknown."""
         try:
-            return cls(**values | {"levels": tuple(values["levels"])})
-        except (KeyError, TypeError) as error:
+            schedule = cls(**values | {"levels": tuple(values["levels"])})
+            levels = np.asarray(schedule.levels, np.float64)
+            clip = 1.0 if schedule.clip is None else schedule.clip
+            if levels.ndim != 1 or not len(levels) or not ((levels >= 0) & (levels <= 1)).all():
+                raise ValueError("its levels are not numbers from 0 to 1")
+            if not 0 <= schedule.clean <= 1 or clip <= 0 or type(schedule.offset) is not int or schedule.offset < 0:
+                raise ValueError("clean, clip or offset beyond their bounds")
+            return schedule
+        except BadInput:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"this is no schedule of sampling ({error}): export the model again") from error
 
     def timesteps(self, steps: int) -> list[int]:

@@ -4,11 +4,13 @@ Read are the edition of TensorFlow Lite (also inside LiteRT's Android builds) an
 are printed in microseconds, rounded to six digits at times (2.95034e+06).
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mdrepro.core.errors import BadInput, check
+from mdrepro.core.reading import checked
 from mdrepro.latency.records import Times
 
 ACCELERATORS = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true"}  # what computes, and the option for it
@@ -99,7 +101,7 @@ def reports(printed: str) -> list[Report]:
     for number, call in enumerate(calls, 1):
         try:
             found.append(_report(call))
-        except BadInput as error:
+        except ValueError as error:  # numbers of more digits than Python reads are among them
             raise BadInput(f"run {number} of {len(calls)}: {error}" if len(calls) > 1 else str(error)) from error
     return found
 
@@ -128,20 +130,18 @@ def _report(printed: str) -> Report:
         raise BadInput("benchmark_model gave no line of its runs (count=...): the output was cut")
     runs, numbers = counted[-1]
     fields = {name: float(value) / 1000 for name, value in FIELD.findall(numbers)}
-    times = Times(
-        runs=int(runs),
-        mean_ms=mean,
-        median_ms=fields.get("median", fields.get("p50")),
-        **{f"{name}_ms": fields.get(name) for name in ("p10", "p90", "min", "max", "std")},
-        first_ms=first,
-        load_ms=init,
-    )
+    times = {"runs": int(runs), "mean_ms": mean, "median_ms": fields.get("median", fields.get("p50"))}
+    times |= {f"{name}_ms": fields.get(name) for name in ("p10", "p90", "min", "max", "std")}
+    times |= {"first_ms": first, "load_ms": init}
     memory = MEMORY.findall(printed)
     overall = next((float(both or alone) for _, both, alone in reversed(memory) if both or alone), None)
+    if overall is not None and not math.isfinite(overall):
+        raise BadInput("benchmark_model's memory is not finite")
     notes = tuple(dict.fromkeys(line.strip() for line in printed.splitlines() if FELL_BACK.search(line)))
     graph = GRAPH.search(printed)
     name = graph[1].strip().rsplit("/", 1)[-1] if graph else ""
-    return Report(name, times, overall or None, *_delegate(printed), notes)
+    checked_times = checked(times, Times, "benchmark_model's times", strict=None)
+    return Report(name, checked_times, overall or None, *_delegate(printed), notes)
 
 
 def _delegate(printed: str) -> tuple[str, tuple[int, int] | None]:

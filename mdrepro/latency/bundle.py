@@ -8,14 +8,17 @@
 What comes back in results/ is read by `collect`.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, write_json
+from mdrepro.core.reading import checked, inside, read_json, read_text
 from mdrepro.latency import benchmark_model, file_metadata, imports
 from mdrepro.latency.adb import PROPERTIES, REMOTE, described
 from mdrepro.latency.file_metadata import FileMetadata
@@ -65,6 +68,14 @@ README = """Latency of {count} networks on an Android phone
 Let the phone cool down, take it out of its case, set it to flight mode, and keep it above 50 % of charge.
 """
 THREADS = 4
+
+
+class _Packed(BaseModel):
+    """A network in the manifest; bundles of older versions say nothing about it."""
+
+    name: str
+    sha256: str
+    about: dict[str, Any] = {}
 
 
 def write(files: Sequence[Path], folder: Path, metadata: Callable[[Path], FileMetadata] = file_metadata.read) -> Path:
@@ -123,20 +134,26 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
     Returns:
         records, marked as measured, as our own script ran on our own files; and the runs without a result, with why.
 
-    Raises BadInput for no bundle, no results, or a network that is not the one that was packed.
+    Raises BadInput for no bundle, no results, or a network that is missing or not the one that was packed.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        models = {Path(one["name"]).stem: (one["sha256"], dict(one.get("about", {}))) for one in manifest["models"]}
-        threads = int(manifest["threads"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder}: no bundle of `mdrepro latency --bundle` ({type(error).__name__})") from error
+    source = folder / MANIFEST
+    manifest = read_json(source, dict[str, Any])
+    other = f"{folder}: no bundle of `mdrepro latency --bundle`"
+    threads = checked(manifest.get("threads"), int, f"{other}: threads")
+    models = checked(manifest.get("models"), list[_Packed], f"{other}: models", strict=None)
+    if manifest.get("format") != 1 or not models or len({one.name for one in models}) < len(models):
+        raise BadInput(other)
     device = _device(folder / RESULTS / "device.txt")
     collected, failed = [], {}
-    for name, (digest, about) in models.items():  # bundles of older versions say nothing about their networks
-        fields = FileMetadata(name).fields() | about
-        if sha256(folder / "models" / f"{name}.tflite") != digest:
-            raise BadInput(f"{folder}/models/{name}.tflite is not the file that was packed")
+    for packed in models:
+        path, digest = inside(folder / "models", packed.name, source), packed.sha256
+        name = path.stem
+        try:
+            fields = FileMetadata(**{"model": name} | packed.about).fields()
+        except TypeError as error:
+            raise BadInput(f"{source}: {name}: {error}") from None
+        if not path.is_file() or sha256(path) != digest:
+            raise BadInput(f"{path} is {'not the file that was packed' if path.is_file() else 'missing'}")
         for accelerator in benchmark_model.ACCELERATORS:
             file = folder / RESULTS / f"{name}.{accelerator}.txt"
             if not file.is_file():
@@ -158,8 +175,7 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
 
 
 def _device(file: Path) -> Device:
-    try:
-        values = dict(line.split("=", 1) for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
-    except OSError as error:
-        raise BadInput(f"{file} is missing: run.sh has not run in this bundle") from error
+    if not file.is_file():
+        raise BadInput(f"{file} is missing: run.sh has not run in this bundle")
+    values = dict(line.split("=", 1) for line in read_text(file).splitlines() if "=" in line)
     return described([values.get(name, "").strip() for name in PROPERTIES], "an Android phone")

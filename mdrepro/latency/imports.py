@@ -8,7 +8,6 @@
 | xcode | a form (YAML or JSON) with what Xcode's performance report shows: its own file has no published format |
 """
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ import numpy as np
 
 from mdrepro.core.errors import BadInput, check
 from mdrepro.core.files import sha256
-from mdrepro.core.reading import parse_yaml
+from mdrepro.core.reading import checked, parse_json, parse_yaml, read_text
 from mdrepro.latency import benchmark_model
 from mdrepro.latency.records import Record, record
 
@@ -37,15 +36,12 @@ def read(kind: str, file: Path, about: Fields) -> list[Record]:
     missing.
     """
     check("kind of report", kind, KINDS)
-    try:
-        content = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file}: no readable report ({error})") from error
+    content = read_text(file)
     try:
         parsed = KINDS[kind](content)
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from error
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise BadInput(f"{file}: no {kind} report ({type(error).__name__}: {error})") from error
     if not parsed:
         raise BadInput(f"{file}: no {kind} report with a time")
@@ -66,20 +62,20 @@ def _benchmark_model(content: str) -> list[Fields]:
 
 
 def _ai_hub(content: str) -> list[Fields]:
-    report = json.loads(content)
+    report = parse_json(content, "the profile", dict[str, Any])
     summary, detail = report["execution_summary"], report.get("execution_detail", [])
-    runs = [value / 1000 for value in summary.get("all_inference_times", [])]
+    runs = [value / 1000 for value in checked(summary.get("all_inference_times", []), list[float], "its times")]
     times: dict[str, Any] = {"runs": len(runs) or 1}
     if runs:
         low, high = np.percentile(runs, [10, 90]).tolist()
         times |= {"mean_ms": statistics.fmean(runs), "median_ms": statistics.median(runs), "min_ms": min(runs)}
         times |= {"max_ms": max(runs), "p10_ms": low, "p90_ms": high}
     else:
-        times["mean_ms"] = summary["estimated_inference_time"] / 1000
-    if warm := summary.get("warm_load_time"):
+        times["mean_ms"] = checked(summary["estimated_inference_time"], float, "its time") / 1000
+    if warm := checked(summary.get("warm_load_time"), float | None, "its load time"):
         times["load_ms"] = warm / 1000
-    peak = summary.get("estimated_inference_peak_memory")
-    units = Counter(one.get("compute_unit", "unknown") for one in detail)
+    peak = checked(summary.get("estimated_inference_peak_memory"), float | None, "its memory")
+    units = Counter(checked(one.get("compute_unit", "unknown"), str, "its compute units") for one in detail)
     return [
         {
             "runtime": "Qualcomm AI Hub",
@@ -99,7 +95,7 @@ def _off_cpu(counts: Mapping[str, int], cpu: str) -> tuple[int, int] | None:
 
 
 def _mlperf(content: str) -> list[Fields]:
-    report = json.loads(content)
+    report = parse_json(content, "the result", dict[str, Any])
     info, version = report["environment_info"], report["build_info"]["version"]
     system = info["value"][info["platform"]]
     device = {
@@ -113,7 +109,9 @@ def _mlperf(content: str) -> list[Fields]:
         if not run or result["loadgen_scenario"] != "SingleStream":
             continue
         rate, backend = run["throughput"], result["backend_info"]
-        each = 1000 / (rate["value"] if isinstance(rate, dict) else rate)
+        rate = checked(rate["value"] if isinstance(rate, dict) else rate, float, "its throughput")
+        if rate <= 0:
+            raise BadInput(f"its throughput is {rate:g}: expected more than 0 samples a second")
         valid = run.get("loadgen_info", {}).get("validity", True)
         parsed.append(
             {
@@ -122,8 +120,8 @@ def _mlperf(content: str) -> list[Fields]:
                 "device": device,
                 "runtime": f"MLPerf Mobile {version}, {result['backend_settings']['framework']}",
                 "accelerator": backend.get("accelerator_name") or "not told",
-                "times": {"runs": run["measured_samples"], "mean_ms": each},
-                "date": run["start_datetime"][:10],
+                "times": {"runs": checked(run["measured_samples"], int, "its samples"), "mean_ms": 1000 / rate},
+                "date": checked(run["start_datetime"], str, "its date")[:10],
                 "notes": () if valid else ("the app marks this run as not valid",),
             }
         )
@@ -137,7 +135,7 @@ def _xcode(content: str) -> list[Fields]:
     if missing := [name for name in XCODE if name not in report]:
         raise BadInput(f"the form lacks {', '.join(missing)}")
     counts = {unit: report.get(unit) for unit in ("neural_engine", "gpu", "cpu")}
-    placed = {unit: int(count) for unit, count in counts.items() if count is not None}
+    placed = {unit: checked(count, int, f"the form, {unit}") for unit, count in counts.items() if count is not None}
     optional = {name: report[name] for name in ("component", "precision", "resolution", "date") if name in report}
     load = {"load_ms": report["load_ms"]} if "load_ms" in report else {}
     return [

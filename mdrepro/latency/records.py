@@ -4,7 +4,6 @@ Measured and imported ones never stand in one row or one mean: `split` is the on
 """
 
 import datetime
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,6 +13,7 @@ from pydantic import model_validator as validator
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import write_json
+from mdrepro.core.reading import read_json
 
 FORMAT = 1
 Origin = Literal["measured", "imported"]
@@ -143,9 +143,9 @@ def save(path: Path, records: Iterable[Record]) -> None:
 def load(path: Path) -> list[Record]:
     """Read records. Raises BadInput that names an unreadable file, another format or an invalid record."""
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: no readable file of latency records ({error})") from error
+        content = read_json(path)
+    except BadInput as error:
+        raise BadInput(f"{path}: no readable file of latency records ({error})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("records"), list):
         raise BadInput(f"{path}: expected a file of latency records, format {FORMAT}")
     return [record(fields, f"{path}: record {number}") for number, fields in enumerate(content["records"], start=1)]

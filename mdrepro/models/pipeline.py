@@ -22,7 +22,7 @@ from mdrepro.diffusion.guidance import guidance_embedding, guidance_width
 from mdrepro.diffusion.protocols import Generators, Scheduler
 from mdrepro.models import latents as convention
 from mdrepro.models import text
-from mdrepro.models.safe import SafetensorsOnly
+from mdrepro.models.safe import SafetensorsOnly, check_vocabulary
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 FORMER_MODULES = {
@@ -46,7 +46,8 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         scheduler: diffusers', or `RenoisingScheduler` for one-step models; its config says what the denoiser predicts.
         default_steps, default_guidance: how the checkpoint is meant to be run, unless a call says otherwise. Saved.
 
-    Raises BadInput where denoiser and autoencoder, or denoiser and text encoder, differ in width.
+    Raises BadInput where denoiser and autoencoder, or denoiser and text encoder, differ in width, or the tokenizer has
+    tokens that the text encoder does not know.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
@@ -69,6 +70,7 @@ class MobileDiffusionPipeline(SafetensorsOnly, DiffusionPipeline):
         ):
             if left != right:
                 raise BadInput(f"{what} differ: {left} and {right}")
+        check_vocabulary(tokenizer, text_encoder.config.vocab_size)
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
         self.interrupt = False

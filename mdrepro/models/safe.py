@@ -19,7 +19,7 @@ import torch
 import transformers
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.reading import inside, read_header, read_json
@@ -32,6 +32,7 @@ INDEX = "model_index.json"
 LARGEST, MOST = 1 << 20, 1 << 12
 """The largest number in a config, and the largest one that counts layers, blocks or heads."""
 COUNTS = re.compile("layers|blocks|resnets|depth|heads|head_dim")
+OPEN_BOUND = ("lambda_min_clipped", -math.inf)  # of DPM solvers, as diffusers saves them
 NOT_WEIGHTS = re.compile(r"(^|\.)position_ids$")  # numbers from 0 on, which older files hold
 
 
@@ -161,7 +162,7 @@ def check_finite(weights: Mapping[str, Tensor], source: object, files: Mapping[s
 
 def check_config(file: Path) -> dict[str, Any]:
     """A network's or a scheduler's configuration. Raises BadInput where it cannot be read or has immense numbers."""
-    config: dict[str, Any] = read_json(file, dict[str, Any], largest=1 << 24)
+    config: dict[str, Any] = read_json(file, dict[str, Any], largest=1 << 24, infinite=True)
     values: list[tuple[str, Any]] = list(config.items())
     for name, value in values:  # grows while it is read
         if isinstance(value, dict):
@@ -170,7 +171,7 @@ def check_config(file: Path) -> dict[str, Any]:
             values += [(name, item) for item in value]
         most = MOST if COUNTS.search(name) else LARGEST
         size = len(value) if isinstance(value, list) else value
-        if isinstance(size, (int, float)) and abs(size) > most:
+        if isinstance(size, (int, float)) and abs(size) > most and (name, size) != OPEN_BOUND:
             raise BadInput(f"{file}: {name} is {size:g}: expected at most {most}")
     return config
 
@@ -219,10 +220,37 @@ def _loader(kind: Any) -> Any:
 
 
 def part(kind: Any, folder: Path) -> Any:
-    """A scheduler or tokenizer of a class ``kind`` from a local folder. Raises BadInput where there is none."""
+    """A scheduler or tokenizer of a class ``kind`` from a local folder.
+
+    Raises BadInput where there is none, or a tokenizer lacks what `check_tokenizer` asks for.
+    """
     _check_scheduler(folder)
     with _readable(folder, True):
-        return kind.from_pretrained(folder)
+        loaded = kind.from_pretrained(folder)
+    if isinstance(loaded, PreTrainedTokenizerBase):
+        check_tokenizer(loaded, folder)
+    return loaded
+
+
+def check_tokenizer(tokenizer: Any, source: object) -> None:
+    """Do nothing for a tokenizer that can take texts apart, end them and pad them.
+
+    Raises BadInput, which names the ``source``, for any other.
+    """
+    for what in ("pad_token", "eos_token"):
+        if not isinstance(number := getattr(tokenizer, f"{what}_id"), int) or number < 0:
+            raise BadInput(f"{source}: the tokenizer has no {what}; get or save the whole folder again")
+    longest = tokenizer.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, (int, float)) or longest < 2:
+        raise BadInput(f"{source}: the tokenizer's model_max_length is {longest!r}: expected at least 2 tokens")
+    with _readable(Path(str(source)), True):
+        tokenizer(["a", "a b c d e"], padding="max_length", max_length=4, truncation=True, return_tensors="pt")
+
+
+def check_vocabulary(tokenizer: Any, known: int, source: object = "this pipeline") -> None:
+    """Raises BadInput where a tokenizer has a token that a text encoder, which knows so many, does not know."""
+    if (last := max(tokenizer.get_vocab().values(), default=-1)) >= known:
+        raise BadInput(f"{source}: the tokenizer has a token {last}, and the text encoder knows those below {known}")
 
 
 def _check_scheduler(folder: Path) -> None:
@@ -270,7 +298,11 @@ def pipeline(kind: Any, source: str | os.PathLike[str], **options: Any) -> Any:
     if local:
         options |= parts(Path(source), options, **options)
     with bars.hidden(), from_hub(source), _readable(Path(source), local):
-        return _loader(kind)(source, **options | {"use_safetensors": True})
+        loaded = _loader(kind)(source, **options | {"use_safetensors": True})
+    for name, component in loaded.components.items():
+        if isinstance(component, PreTrainedTokenizerBase):
+            check_tokenizer(component, Path(source, name) if local else f"{source}, {name}")
+    return loaded
 
 
 def _class(library: str, name: str, source: str) -> type:

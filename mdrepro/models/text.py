@@ -48,6 +48,7 @@ def load(source: str | os.PathLike[str] = CLIP_VIT_L14, **options: Any) -> tuple
         else:
             with safe.from_hub(source):
                 tokenizer = AutoTokenizer.from_pretrained(source, subfolder=vocabulary, **offline)
+    safe.check_vocabulary(tokenizer, encoder.config.vocab_size, source)
     return tokenizer, encoder
 
 

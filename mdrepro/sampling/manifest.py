@@ -10,13 +10,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 from PIL import Image
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256, sweep, write_text
-from mdrepro.core.reading import read_json
+from mdrepro.core.reading import checked, inside, read_json
 
 SETTINGS, MANIFEST = "settings.json", "manifest.json"
 
@@ -56,16 +56,27 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Self:
-        """The manifest of a complete set. Raises BadInput where it is missing, counting the images, or unreadable."""
+        """The manifest of a complete set.
+
+        Raises BadInput where it is missing, counting the images, unreadable, or not of the folder's settings, each
+        prompt once.
+        """
         root = Path(folder)
         if not (root / MANIFEST).is_file():
             count = f"; {len(list(root.glob('*.png')))} images are there" if (root / SETTINGS).is_file() else ""
             raise BadInput(f"{root} holds no {MANIFEST}{count}: generate the set, or continue it, first")
-        written = _json(root / MANIFEST)
-        try:
-            return cls(root, written["settings"], tuple(Entry(**entry) for entry in written["images"]))
-        except (KeyError, TypeError) as error:
-            raise BadInput(f"{root / MANIFEST} is no manifest of images ({error})") from error
+        source = root / MANIFEST
+        written = _json(source)
+        other = f"{source} is no manifest of images"
+        settings = checked(written.get("settings"), dict[str, Any], f"{other}: settings")
+        listed = checked(written.get("images"), list[dict[str, int | str]], f"{other}: images")
+        count = checked(settings.get("images"), int, f"{other}: their number")
+        images = tuple(_entry(root, fields, source) for fields in listed)
+        if [entry.index for entry in images] != [*range(count)] or len({entry.file for entry in images}) < count:
+            raise BadInput(f"{source} is no manifest of {count} images, each once and in order")
+        if (root / SETTINGS).is_file() and _json(root / SETTINGS) != settings:
+            raise BadInput(f"{source} and {SETTINGS} have different settings: generate the set again in a new folder")
+        return cls(root, settings, images)
 
     def check(self) -> None:
         """Compare every file with its hash. Raises BadInput that names the first file that is missing or differs."""
@@ -78,6 +89,15 @@ class Manifest:
     def text(self) -> str:
         """The bytes of ``manifest.json``, as text."""
         return _text({"settings": dict(self.settings), "images": [asdict(entry) for entry in self.images]})
+
+
+def _entry(folder: Path, fields: Mapping[str, int | str], source: Path) -> Entry:
+    kinds = get_type_hints(Entry)
+    if {name: type(value) for name, value in fields.items()} != kinds:
+        raise BadInput(f"{source}: an image has other fields than {', '.join(kinds)}, or of other types")
+    entry = Entry(**fields)  # type: ignore[arg-type]
+    inside(folder, entry.file, source)
+    return entry
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -143,7 +163,7 @@ def _text(value: Any) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = read_json(path, dict[str, Any])
+        value: dict[str, Any] = read_json(path, dict[str, Any], infinite=True)  # settings hold a scheduler's config
     except BadInput as error:
         raise BadInput(f"{error}: choose another folder, or delete this one") from error
     return value

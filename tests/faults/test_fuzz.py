@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from mdrepro.core.errors import BadInput
 from tests.support.damage import damaged
-from tests.support.readers import OPEN, READERS, plain
+from tests.support.readers import READERS, plain
 
 torch.set_num_threads(1)
 WHOLE = int(os.environ.get("MDREPRO_FAULTS", "0"))
@@ -60,13 +60,7 @@ def _silent() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(one, marks=pytest.mark.xfail(reason=OPEN[one], strict=False)) if one in OPEN else one
-        for one in READERS
-    ],
-)
+@pytest.mark.parametrize("name", READERS)
 def test_damaged_files_give_a_value_or_bad_input(name: str, tmp_path: Path) -> None:
     reader = READERS[name]
     folder = tmp_path / "valid"

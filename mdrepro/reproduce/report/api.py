@@ -4,15 +4,16 @@ Docstrings are in Google's style, with reStructuredText's ``code`` and `referenc
 """
 
 import ast
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
+from mdrepro.core.errors import BadInput
 from mdrepro.core.files import digest, replacing_folder, sha256, write_json
 from mdrepro.core.paths import runs
+from mdrepro.core.reading import read_json
 from mdrepro.reproduce.report.render import SITE, sphinx
 
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -32,11 +33,19 @@ def build(strict: bool = False) -> Path:
     With ``strict`` a warning of Sphinx ends the build. Raises RuntimeError where Sphinx fails.
     """
     final, now = runs() / ".api", code_hash()
-    if not (final / STAMP).is_file() or json.loads((final / STAMP).read_text(encoding="utf-8")) != now:
+    if _stamp(final / STAMP) != now:
         with replacing_folder(final) as folder:
             sphinx(pages(), folder, strict=strict, tags=("api",))
             write_json(folder / STAMP, now)
     return final
+
+
+def _stamp(file: Path) -> object:
+    """What a stamp holds; None where there is none that can be read."""
+    try:
+        return read_json(file)
+    except BadInput:
+        return None
 
 
 def pages() -> dict[str, str]:

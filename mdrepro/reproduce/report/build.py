@@ -19,6 +19,7 @@ from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, write_json
 from mdrepro.core.paths import published, relative, runs, shipped
 from mdrepro.core.provenance import installed
+from mdrepro.core.reading import read_json
 from mdrepro.papers import ledger, underspecified, unmeasured
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
 from mdrepro.reproduce import audit, export_table
@@ -67,8 +68,8 @@ def stale(out: Path | None = None, *, tier: str | None = None) -> list[str]:
     if not (final / "index.html").is_file() or not (final / STAMP).is_file():
         return ["there is no report yet"]
     try:
-        return changes(json.loads((final / STAMP).read_text(encoding="utf-8")), _inputs(tiers))
-    except (ValueError, AttributeError):
+        return changes(read_json(final / STAMP, dict[str, dict[str, Any]]), _inputs(tiers))
+    except BadInput:
         return [f"{STAMP} cannot be read"]
 
 

@@ -19,6 +19,7 @@ from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.core.files import digest, replacing_folder, sha256, sweep, write_json
 from mdrepro.core.paths import runs
 from mdrepro.core.provenance import installed
+from mdrepro.core.reading import inside, read_json
 from mdrepro.models import systems
 from mdrepro.reproduce.workflow.fingerprint import code
 
@@ -107,8 +108,8 @@ def find(piece: Piece, precision: str, resolution: int) -> Kept | None:
 def _find(piece: Piece, wanted: Mapping[str, Any]) -> Kept | None:
     place = folder(piece, wanted)
     try:
-        kept = json.loads((place / REPORT).read_text(encoding="utf-8"))
-        file = place / kept["export"]["file"]
+        kept = read_json(place / REPORT)
+        file = inside(place, kept["export"]["file"], place / REPORT)
         if kept["made_of"] != wanted or sha256(file) != kept["export"]["sha256"]:
             return None
     except (OSError, ValueError, KeyError, TypeError):

@@ -6,7 +6,6 @@ Two equal fingerprints mean that a rerun would repeat the same work; the differe
 import ast
 import functools
 import importlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import digest, sha256
 from mdrepro.core.paths import PACKAGE, root
 from mdrepro.papers.schema import Table, TierRun
+from mdrepro.reproduce.workflow import cells
 
 Fingerprint = dict[str, dict[str, Any]]
 SCHEDULING = {"tiers", "not_at", "on_request", "threads", "memory_gb", "hours", "title"}
@@ -81,14 +81,14 @@ def fingerprint(table: Table, parameters: dict[str, Any]) -> Fingerprint:
     take, by all training seeds of the run) and ``papers`` (the table, and how the tier's rows are made).
     """
     assert table.notebook
-    book = json.loads((root() / table.notebook).read_text(encoding="utf-8"))
-    cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
+    sources = cells.code(root() / table.notebook)
+    python = [cells.python(source, root() / table.notebook) for source in sources]
     paths = {name: Path(value) for name, value in parameters.items() if isinstance(value, str) and "/" in value}
     run = table.tiers.get(parameters.get("tier", "quick"), TierRun())
     recipes = run.recipes(parameters.get("seeds"))
     declared = run.model_dump(mode="json", include={"networks", "scorers"}) if recipes else {}
     return {
-        "code": {table.notebook: digest(cells)} | code(cells, MAKERS if recipes else frozenset()),
+        "code": {table.notebook: digest(sources)} | code(python, MAKERS if recipes else frozenset()),
         "parameters": parameters,
         "inputs": {name: _contents(path) for name, path in paths.items() if path.exists()},
         "recipes": {name: _recipe(name) for name in recipes},

@@ -24,6 +24,7 @@ from mdrepro.core.paths import root
 from mdrepro.core.reading import read_yaml
 from mdrepro.models import presets
 from mdrepro.papers.schema import Table, Tier
+from mdrepro.reproduce.workflow import cells
 
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "list[str]": list}
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
@@ -147,22 +148,19 @@ def declared(notebook: Path) -> dict[str, Parameter]:
     Raises BadInput: it cannot be read, has not exactly one cell tagged ``parameters``, that is not of this form, or a
     parameter is not read by the other cells.
     """
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"{notebook}: not a readable notebook ({error})") from None
-    tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    every = cells.read(notebook)
+    tagged = [cell for cell in every if "parameters" in cell.metadata.tags]
     if len(tagged) != 1:
         raise BadInput(f"{notebook}: {len(tagged)} cells are tagged 'parameters'; expected one")
-    source = "".join(tagged[0]["source"])
+    source = tagged[0].text
     try:
         tokens = tokenize.generate_tokens(io.StringIO(source).readline)
         comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
         parameters = [_parameter(node, comments.get(node.end_lineno or 0, "")) for node in ast.parse(source).body]
-        others = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code" and cell is not tagged[0]]
-        unread = _unread([parameter.name for parameter in parameters], others)
-    except (SyntaxError, ValueError, tokenize.TokenError) as error:
+    except (SyntaxError, ValueError, TypeError, LookupError, RecursionError, MemoryError, tokenize.TokenError) as error:
         raise BadInput(f"{notebook}: parameters cell: {error}") from None
+    others = [cell.text for cell in every if cell.cell_type == "code" and cell is not tagged[0]]
+    unread = _unread([parameter.name for parameter in parameters], [cells.python(text, notebook) for text in others])
     if unread:
         raise BadInput(f"{notebook}: parameters that its cells do not read, or give another value: {', '.join(unread)}")
     return {parameter.name: parameter for parameter in parameters}

@@ -210,13 +210,17 @@ def notes(result: results.Result) -> list[str]:
 
 def _one(path: Path) -> dict[str, Any]:
     found = problems(path)
+    result = {} if found else results.read(path)
+    try:
+        remarks = [] if found else notes(result)
+    except BadInput as error:  # its notebook cannot be read
+        found = [str(error)]
     entry: dict[str, Any] = {"file": relative(path), "ok": not found, "problems": found}
     if found:
         return entry
-    result = results.read(path)
     for name, judged in (("verdicts", result["rows"]), ("claims", result["claims"])):
         entry[name] = dict(sorted(Counter(one["verdict"] for one in judged).items()))
-    return entry | {"notes": notes(result)}
+    return entry | {"notes": remarks}
 
 
 def _files(tier: Tier) -> Iterator[tuple[str, str, Path]]:
@@ -224,7 +228,10 @@ def _files(tier: Tier) -> Iterator[tuple[str, str, Path]]:
     yield from ((path.stem, "published", path) for path in sorted(published(tier).glob("*.json")))
     for folder in every(tier):
         table = folder.parent.name
-        yield table, "run" if folder == default_run(tier, table) else folder.name, folder / RESULT
+        default = False
+        with suppress(BadInput):  # its notebook cannot be read
+            default = folder == default_run(tier, table)
+        yield table, "run" if default else folder.name, folder / RESULT
 
 
 def verify(tier: Tier | None = None) -> dict[str, Any]:
