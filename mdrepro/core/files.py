@@ -98,6 +98,25 @@ def replacing_folder(final: Path) -> Iterator[Path]:
         yield aside
 
 
+@contextmanager
+def replacing_tree(final: Path) -> Iterator[Path]:
+    """A copy of the folder ``final`` that takes its place as `replacing_folder`: all changes to it appear at once.
+
+    Its files are ``final``'s own by hard links, where these can be made: replace them, never write to them.
+    """
+    with replacing_folder(final) as aside:
+        if final.is_dir():
+            shutil.copytree(final, aside, symlinks=True, copy_function=_link, dirs_exist_ok=True)
+        yield aside
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text in UTF-8 beside ``path`` and rename it into place."""
     with replacing(path) as aside:

@@ -69,6 +69,11 @@ def published(tier: str) -> Path:
     return root() / "results" / tier
 
 
+def publishing() -> Path:
+    """The lock of what changes published files, for `mdrepro.core.locks.hold`."""
+    return runs() / ".publishing.lock"
+
+
 def relative(path: Path) -> str:
     """``path`` as written in records: relative to the root where it lies inside, as given elsewhere."""
     resolved = path.resolve()

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mdrepro.core import faults
 from mdrepro.core.errors import BadInput, check
 from mdrepro.core.files import swap, unfinished
 from mdrepro.core.provenance import installed, state
@@ -37,6 +38,9 @@ def export(
     plain: bool = False,
 ) -> dict[str, Any]:
     """Export components of a model, each checked against PyTorch before it is written.
+
+    Each file is the old or the new one, whole, whenever the process ends. A bundle beside networks that are not its own
+    is refused by their hashes; the same command writes it anew.
 
     Args:
         name, resolution, decoder: as in `components.find`.
@@ -77,8 +81,8 @@ def export(
             report["files"] += _export(form, component, kinds, ready, head, threads, plain)
         if form.bundles and len(selected) == len(COMPONENTS) and model.pipeline is not None:
             report["bundles"] = [_bundle(model, ready, kind, head, threads) for kind in kinds]
-        for file in sorted(ready.iterdir()):
-            swap(file, out / file.name)
+        for file in sorted(ready.iterdir(), key=lambda file: (file.suffix == ".json", file.name)):
+            swap(file, out / file.name)  # a bundle comes after its networks, whose hashes it holds
     return report
 
 
@@ -105,7 +109,7 @@ def _aside(folder: Path) -> Iterator[Path]:
             yield hidden
     except OSError as error:
         if error.errno in FULL:
-            raise BadInput(f"{folder}: no space left; nothing was written") from error
+            raise BadInput(f"{folder}: {faults.REMEDIES[error.errno]}") from error
         raise
 
 

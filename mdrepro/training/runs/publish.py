@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mdrepro.core import paths
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256, swap, sweep, unfinished
+from mdrepro.core.locks import hold
 from mdrepro.core.replicas import split
 from mdrepro.papers import ledger
 from mdrepro.training.recipes import registry
@@ -37,6 +38,7 @@ def publish(names: Sequence[str], limit: int = LIMIT) -> list[Path]:
     runs = {name: _publishable(registry.get(name)) for name in names}
     copies: dict[Path, Path] = {}
     with ExitStack() as stack:
+        stack.enter_context(hold(paths.publishing()))
         for name in registry.parents_first(runs):
             target = store.published_folder(runs[name].recipe)
             copies[target] = stack.enter_context(unfinished(target))
