@@ -145,16 +145,16 @@ def _run(command: Sequence[str], names: Sequence[str], file: Path, show: bool, s
     """Run a command; pass on the lines of the jobs ``names``, or all; its code, whether a job wrote, its last lines."""
     started, tail = False, deque[str](maxlen=12)
     of_job = re.compile(rf"\[({'|'.join(map(re.escape, names))})\] ")  # perhaps behind a part of another line
-    process = subprocess.Popen(
-        command,
-        cwd=root(),
-        env=os.environ | lead() | {"PYTHONUNBUFFERED": "1"},
-        text=True,
-        errors="replace",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    with open(file, "w", encoding="utf-8", buffering=1) as log_file:
+    with open(file, "w", encoding="utf-8", buffering=1) as log_file:  # before: a full disk starts nothing
+        process = subprocess.Popen(
+            command,
+            cwd=root(),
+            env=os.environ | lead() | {"PYTHONUNBUFFERED": "1"},
+            text=True,
+            errors="replace",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         assert process.stdout
         for line in process.stdout:
             log_file.write(line)
