@@ -65,6 +65,12 @@ def test_modules_and_files_that_are_named_exist(file: Path) -> None:
         assert [name for name in names if not any(source.endswith(f"/{name}") for source in SOURCES)] == []
 
 
+def test_the_tests_of_faults_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (REPOSITORY / "docs" / "faults.md").read_text())
+    assert len(named) > 40
+    assert [f"{file}::{name}" for file, name in named if f"def {name}(" not in (REPOSITORY / file).read_text()] == []
+
+
 def test_missing_names_are_found() -> None:
     text = "`mdrepro.models.gone`, mdrepro.core.paths.root, mdrepro/core/path.py and docs/gone.md"
     assert list(missing(text)) == ["mdrepro.models.gone", "mdrepro/core/path.py", "docs/gone.md"]
