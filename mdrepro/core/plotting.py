@@ -133,7 +133,8 @@ def label_points(
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
-    axis.figure.draw_without_rendering()  # fixes the layout, so that labels can be placed in pixels
+    if figure := axis.get_figure(root=True):
+        figure.draw_without_rendering()  # fixes the layout, so that labels can be placed in pixels
     points = axis.transData.transform([*(at for _, at, _ in labels), *avoid])
     taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in points]
     if legend := axis.get_legend():
