@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from mdrepro.core.errors import BadInput
-from mdrepro.core.files import replacing_folder, sha256, write_json
+from mdrepro.core.files import replacing_folder, sha256, sweep, write_json
 from mdrepro.core.paths import published, relative, runs, shipped
 from mdrepro.core.provenance import installed
 from mdrepro.core.reading import read_json
@@ -50,6 +50,7 @@ def build(out: Path | None = None, *, tier: str | None = None, strict: bool = Fa
     where Sphinx failed, with its output. An older report stays in place.
     """
     final, tiers = _folder(out), _tiers(tier)
+    sweep(final.parent, final.name)  # also where nothing has to be built: what a kill left after the exchange
     if not stale(out, tier=tier):
         return final / "index.html"
     if missing := [name for module, name in NEEDS.items() if importlib.util.find_spec(module) is None]:
