@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of every test and all that it starts: tests run side by side
 
+import multiprocessing.util
 import shutil
 import subprocess
 import sys
@@ -27,8 +28,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What tests, and programs that they start, leave in the system's temporary folder goes when pytest's folder goes.
 
-    Nothing here survives a loss of power, so nothing waits for the disk.
+    Nothing here survives a loss of power, so nothing waits for the disk. The folder of multiprocessing's sockets is not
+    moved: multiprocessing removes it, after pytest's are gone.
     """
+    multiprocessing.util.get_temp_dir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("system")))
         patch.setattr(tempfile, "tempdir", None)
