@@ -20,9 +20,12 @@ class NotAttempted(RuntimeError):
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> BadInput:
-    """The error for an unknown ``name`` of a ``kind`` of thing: the nearest choice, then all of them."""
+    """The error for an unknown ``name`` of a ``kind`` of thing: the nearest choice, then all of them.
+
+    A name that was read from a file may be of another type, and is then like no choice.
+    """
     choices = list(choices)
-    near = nearest(name, choices)
+    near = nearest(name, choices) if isinstance(name, str) else []
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     return BadInput(f"unknown {kind} {name!r}{hint}; allowed: {', '.join(choices) or 'none'}")
 

@@ -90,7 +90,7 @@ def to_export(disk: Path, patch: pytest.MonkeyPatch) -> tuple[object, ...]:
     patch.setattr(commands.TARGETS["litert"], "check", lambda *_: 0)
     (disk / "out").mkdir()
     (disk / "out" / "unet-fp32.tflite").write_text("old network")
-    return "export", "m", "--out", disk / "out"
+    return "export", "shapes-1", "--out", disk / "out"
 
 
 def to_publish(_: Path, patch: pytest.MonkeyPatch) -> tuple[object, ...]:

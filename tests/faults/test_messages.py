@@ -144,7 +144,7 @@ def test_a_home_that_cannot_be_written_stops_nothing_that_needs_none(
 
 
 COMMANDS: dict[str, Callable[[Path], tuple[object, ...]]] = {
-    "statistics": lambda place: ("evaluate", "statistics", place / "file", "--encoder", "scenes", "--out", place / "x"),
+    "statistics": lambda place: ("evaluate", "statistics", place / "file", "--encoder", "shapes", "--out", place / "x"),
     "no prompts": lambda place: generate(place, place / "file" / "below"),
     "a folder of prompts": lambda place: generate(place, place / "pipeline"),
     "into a file": lambda place: generate(place, out=place / "file"),
