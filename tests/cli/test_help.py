@@ -234,7 +234,7 @@ def test_a_dry_run_shows_reasons_and_resolved_parameters(
 
 
 def test_bare_make_prints_targets_that_exist() -> None:
-    done = subprocess.run(["make"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = subprocess.run(["make", "--no-print-directory"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("make reproduce ")
     declared = re.search(r"^\.PHONY: (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     assert declared

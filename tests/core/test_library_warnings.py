@@ -73,7 +73,7 @@ def test_cells_of_notebooks_have_ids_of_their_own() -> None:
 
 
 @pytest.mark.slow
-def test_normal_runs_warn_of_nothing(tmp_path: Path) -> None:
+def test_normal_runs_are_quiet(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a red star\n")
     (tmp_path / "settings").mkdir()
     environment = os.environ | {"HOME": str(tmp_path), "PYTHONWARNINGS": ""}

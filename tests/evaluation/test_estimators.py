@@ -60,8 +60,10 @@ def test_values_and_differences_are_the_textbook_s() -> None:
     own = images(renders)
     found = cells("mobilediffusion-ablation-quality", measured, reference=Statistics.of(real), renders=own)
     assert found["t1", "fid_shapes"].value == pytest.approx(textbook(real, first))
-    difference = found["t1", "fid_shapes_minus_base"]
-    assert difference.value == pytest.approx(textbook(real, first) - textbook(real, second))
+    difference = found["t1", "distance_shapes_minus_base"]
+    apart = [found[row, "distance_shapes"].value for row in ("t1", "base")]
+    assert difference.value == pytest.approx(apart[0] - apart[1])
+    assert difference.value == pytest.approx(textbook(renders, first) - textbook(renders, second), rel=0.3)
     assert "less that of row base, in pairs" in difference.protocol
     assert "95 % interval over captions, one training seed" in difference.protocol
     biased = textbook(renders, first)
@@ -136,7 +138,7 @@ def test_every_network_is_run_on_the_same_noise_and_compared_with_the_named_one(
 
     def made_of(pipeline: Any, texts: list[str], **options: Any) -> torch.Tensor:
         calls.append((loaded.run_of(pipeline.unet).recipe.name, tuple(texts), tuple(sorted(options.items()))))
-        return render(SCENES[::-1] if calls[-1][0] == "shapes-rule-t1" else SCENES)
+        return render(SCENES[::-1] if calls[-1][0].partition("-seed")[0] == "shapes-rule-t1" else SCENES)
 
     monkeypatch.setattr(generate, "images", made_of)
     monkeypatch.setattr(
@@ -146,7 +148,7 @@ def test_every_network_is_run_on_the_same_noise_and_compared_with_the_named_one(
     made = experiment("mobilediffusion-ablation-quality", steps=5, guidance=2.0)
     evaluation = made.evaluation("shapes", N)
     measured = made.measure(evaluation, seed=3, timed=False)
-    assert [name for name, _, _ in calls] == [setup.recipe for setup in made.setups.values()]
+    assert [name for name, _, _ in calls] == [one.recipe for row in made.setups for one in made.replicas(row)]
     assert len({call[1:] for call in calls}) == 1
     assert dict(calls[0][2]) == {"steps": 5, "guidance": 2.0, "seed": 3, "sampler": "ddim", "batch": 50}
     assert calls[0][1] == tuple(quality.prompts(SCENES))
@@ -154,7 +156,8 @@ def test_every_network_is_run_on_the_same_noise_and_compared_with_the_named_one(
     assert not torch.equal(measured["autoencoder"][0].images, measured["real"][0].images)
     assert "guidance 2, seed 3" in measured["t1"][0].description
     found = {(c.row, c.column): c for c in estimators.rows(ledger.find(made.table), measured, evaluation)}
-    assert found["t1", "fid_shapes_minus_base"].value == pytest.approx(0, abs=1e-5)  # the images in another order
+    distances = [found[row, "fid_shapes"].value for row in ("t1", "base")]
+    assert distances[0] == pytest.approx(distances[1], abs=1e-5)  # the images in another order
     assert found["t1", "clip_shapes_minus_base"].value != pytest.approx(0, abs=1e-4)
     assert ("base", "seconds_per_image") not in found
 

@@ -29,12 +29,12 @@ from mdrepro.reproduce.report import api, build
 from mdrepro.reproduce.workflow import publish, results
 from mdrepro.sampling import generate, manifest
 from mdrepro.training.runs import commands as training
-from tests.faults.test_messages import refused
 from tests.support import dialogue
 from tests.support import tiny_pipeline as tiny
 from tests.support.checkout import TABLE, make_run, row
 from tests.support.recipe_rows import put
 from tests.support.recipe_rows import tiny as tiny_rows
+from tests.support.refusals import refused
 from tests.support.tflite_files import exported
 
 torch.set_num_threads(1)

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,14 +28,13 @@ from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import model_folders, publish, session, store
 from tests.support import readers, tiny_evolution
 from tests.support import tiny_pipeline as tiny
-from tests.support.kills import killed_at
+from tests.support.kills import WHOLE, killed_at, report
 from tests.support.readers import plain
 from tests.support.recipe_rows import put
 from tests.support.recipe_rows import tiny as tiny_rows
 from tests.support.reports import PLAIN
 
 torch.set_num_threads(1)
-WHOLE = bool(os.environ.get("MDREPRO_FAULTS"))
 SOME = 11
 """Every how many operations of a writer end it in ``make test``."""
 
@@ -288,12 +286,6 @@ def test_a_writer_ended_anywhere_leaves_what_is_whole(
     assert count >= (4 if WHOLE else 1)
     assert not WHOLE or {"old", "new"} <= seen
     report(f"kills: {name}{'' if exchange else ', by two renames'}", count)
-
-
-def report(name: str, count: int) -> None:
-    if WHOLE:
-        with open(os.environ["MDREPRO_FAULTS_LOG"], "a") as log:
-            print(f"{name}\t{count}", file=log)
 
 
 @pytest.mark.skipif(not WHOLE, reason="make faults")

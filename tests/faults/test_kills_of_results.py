@@ -23,9 +23,8 @@ from mdrepro.reproduce.report import api, build
 from mdrepro.reproduce.workflow import notebook, plan, publish, results, verify
 from mdrepro.reproduce.workflow.folders import default_run
 from mdrepro.reproduce.workflow.record import record
-from tests.faults.test_kills import WHOLE, report
 from tests.support.checkout import TABLE, figure, make_run, row
-from tests.support.kills import killed_at
+from tests.support.kills import WHOLE, killed_at, report
 
 SOME = 17
 """Every how many operations end a writer in ``make test``."""

@@ -18,15 +18,7 @@ from mdrepro.reproduce import doctor
 from mdrepro.reproduce.workflow import execute, verify
 from tests.support import tiny_pipeline as tiny
 from tests.support.checkout import TABLE
-
-
-def refused(run: Any, *arguments: object, code: int = 2) -> str:
-    """The one line that a command ends with."""
-    found, out, error = run(*arguments)
-    assert found == code, (out, error)
-    assert "Traceback" not in error
-    (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
-    return str(line)
+from tests.support.refusals import refused
 
 
 def raising(error: BaseException) -> Callable[..., Any]:

@@ -15,6 +15,8 @@ import safetensors.torch
 from mdrepro.core import files
 
 KILLED = 77
+WHOLE = bool(os.environ.get("MDREPRO_FAULTS"))
+"""Whether all points of all writers are tried, as by ``make faults``."""
 EVENTS = (
     "os.rename",
     "os.remove",
@@ -132,3 +134,10 @@ def _child(number: int, action: Callable[[Path], Any], folder: Path) -> NoReturn
     except BaseException:
         traceback.print_exc()
         os._exit(1)
+
+
+def report(name: str, count: int) -> None:
+    """Add a count to what ``make faults`` prints."""
+    if WHOLE:
+        with open(os.environ["MDREPRO_FAULTS_LOG"], "a") as log:
+            print(f"{name}\t{count}", file=log)

@@ -236,7 +236,7 @@ def test_the_command_says_that_two_packages_agree(cli_run, folders, inception_fi
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (["--against", "pytorch-fid"], 2, "unknown package 'pytorch-fid'"),
+        (["--against", "pytorch-fid"], 2, "unknown value of --against 'pytorch-fid'"),
         (["--against", "clean-fid", "--encoder", "dinov2"], 2, "--encoder must be one of tf-exact, clean"),
         (["--against", "clean-fid", "--metrics", "fid,kid"], 2, "expected --metrics fid"),
         (["--against", "clean-fid"], 2, "fid of 2048 features needs at least 2049 images"),

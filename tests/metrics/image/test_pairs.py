@@ -148,7 +148,7 @@ def test_folders_that_make_no_pairs_are_refused(folders, cli_run, tmp_path, faul
         "size": "expected pairs of one size",
         "twice": "expected one of a name",
         "empty": "holds no images",
-        "nowhere": "is no folder",
+        "nowhere": "no such folder or file",
         "cut": "cannot read",
         "metric": "did you mean psnr?",
         "none": "--metrics is empty",
