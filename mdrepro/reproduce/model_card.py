@@ -6,6 +6,7 @@ from typing import Any
 
 from mdrepro.core import files
 from mdrepro.core.errors import BadInput, NotAttempted, unknown
+from mdrepro.models.safe import INDEX
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import Table
 from mdrepro.reproduce import formatting
@@ -15,6 +16,8 @@ from mdrepro.training.recipes.recipe import Recipe
 from mdrepro.training.runs import store
 
 CARD, LICENCE = "README.md", "LICENSE"
+WRITTEN = {CARD, LICENCE, INDEX, "scheduler", "text_encoder", "tokenizer", "unet", "vae"}
+"""Names in a written folder. One that holds any other is not replaced: a checkout has a README.md, too."""
 EXAMPLES = {"shapes": "a red star left of a blue circle"}
 """A caption by the data's source; of others `EXAMPLE`."""
 EXAMPLE = "a photograph of a lighthouse at dusk"
@@ -36,7 +39,8 @@ def write(name: str, folder: Path, *, decoder: str | None = None) -> Path:
 
     if not registry.find(name):
         raise unknown("recipe", name, registry.RECIPES)
-    if folder.exists() and not (folder / CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if folder.exists() and not (folder.is_dir() and (not there or {CARD, INDEX} <= there <= WRITTEN)):
         raise BadInput(f"{folder} is there and holds no model card: expected a new folder, or one written before")
     pipeline = commands.pipeline(name, decoder)
     run = store.find(name)

@@ -68,6 +68,11 @@ def test_a_folder_of_something_else_is_refused_and_left(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no model card"):
         model_card.write(NAME, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "README.md").write_text("of a checkout")
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(BadInput, match="holds no model card"):
+        model_card.write(NAME, tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
     for wrong, why in (("shapes-9", "shapes-8"), ("shapes-vae", "of a denoiser")):
         with pytest.raises(BadInput, match=why):
             model_card.write(wrong, tmp_path / "new")
