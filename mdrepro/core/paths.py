@@ -42,7 +42,7 @@ def root() -> Path:
 
 
 def check_working_copy() -> None:
-    """Raises BadInput where runs have no place: outside a working copy, with the package from a wheel."""
+    """Raises BadInput where runs cannot be kept: outside a working copy, with the package from a wheel."""
     if root() == SHIPPED:
         raise BadInput("this is no working copy: mdrepro init FOLDER makes one, and in it this command runs")
 

@@ -20,6 +20,8 @@ from mdrepro.training.runs import store
 
 COLOURS = {"sd": plotting.GREY, "ours": plotting.BLUE, "ours-lite": plotting.ORANGE}
 """By row; of rows that end in "-perceptual", those of the row without."""
+METRICS = {"psnr": ("PSNR", " dB", 2, "higher"), "lpips_alex": ("LPIPS (alex)", "", 3, "lower")}
+"""By column: its name, unit, decimals, and which values are better."""
 ZOOM = (96, 48)
 """Width and height of the enlarged part, px."""
 
@@ -116,7 +118,7 @@ def quality_figure(found: Reconstruction) -> Figure:
 
 
 def _by_network(axis: Axes, found: Reconstruction, column: str) -> None:
-    name, unit, digits, way = {"psnr": ("PSNR", " dB", 2, "higher")}.get(column, ("LPIPS (alex)", "", 3, "lower"))
+    name, unit, digits, better = METRICS[column]
     for place, (row, one) in enumerate(found.measured.items()):
         mean, colour = jackknife.cluster_interval(one.clusters(column)), _colour(row)
         hollow = row.endswith(PERCEPTUAL)
@@ -126,7 +128,7 @@ def _by_network(axis: Axes, found: Reconstruction, column: str) -> None:
     axis.set_yticks(range(len(found.measured)) if shown else [], labels=shown)
     axis.set_ylim(len(found.measured) - 0.5, -0.6)
     axis.set_xlabel(f"{'dB; ' if unit else ''}mean over scenes, 95 %")
-    plotting.title(axis, f"{name}: {way} is better")
+    plotting.title(axis, f"{name}: {better} is better")
 
 
 def _colour(row: str) -> str:
