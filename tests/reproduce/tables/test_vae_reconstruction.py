@@ -154,10 +154,10 @@ def squared(one: table.Measured, tile: torch.Tensor) -> float:
 
 def test_a_network_that_ignores_size_is_as_good_at_all(pictures, monkeypatch):
     """Rounding to eight levels, pixel by pixel: quiet and busy tiles have errors that differ by far."""
-    monkeypatch.setattr(table, "reconstructed", lambda model, tiles: tiles // 32 * 32)
+    monkeypatch.setattr(table, "reconstructed", lambda model, tiles, *_: tiles // 32 * 32)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: "nowhere")
     makers.no_package(monkeypatch, Path("nowhere"))
-    one = vae_networks.Network("rounds", None, "not trained")
+    one = vae_networks.Network("rounds", torch.nn.Identity(), "not trained")
     found = table.measure({"ours": one}, pictures, (128, 256, 512), "quick")
     for size in (128, 512):
         assert table._of_size(found, "ours", size)[1].value == pytest.approx(0, abs=1e-9)
@@ -322,7 +322,7 @@ def test_the_same_calls_measure_sd_itself_on_a_folder_at_a_larger_tier(larger, m
     by_model = {id(one.model): next(levels) for one in networks.values()}
     tile = pictures.pictures[0].tiles(256)[:, :, :64, :64]
     assert all(reconstructed(one.model, tile).shape == tile.shape for one in networks.values())
-    monkeypatch.setattr(table, "reconstructed", lambda model, x: x // by_model[id(model)] * by_model[id(model)])
+    monkeypatch.setattr(table, "reconstructed", lambda model, x, *_: x // by_model[id(model)] * by_model[id(model)])
     makers.no_package(monkeypatch, larger)
     found = table.measure(networks, pictures, vae_networks.SIZES["proxy"], "proxy")
     cells = {(row.row, row.column): row for row in table.rows(found)}
