@@ -4,7 +4,10 @@ All other warnings are shown. The package does this once, when it is imported, s
 """
 
 import logging
+import sys
 import warnings
+from types import ModuleType
+from typing import cast
 
 MESSAGES: dict[str, str] = {
     "The parameter 'pretrained' is deprecated": "lpips asks torchvision for its backbones by a former argument",
@@ -24,3 +27,11 @@ def leave_out() -> None:
         warnings.filterwarnings("ignore", message=message, category=UserWarning)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def leave_out_grammars() -> None:
+    """In a process of our own, before nbformat is imported: jsonschema goes without the formats of rfc3987-syntax.
+
+    It compiles 38 grammars when it is imported, over a second, for IRIs, which no notebook's schema has.
+    """
+    sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))

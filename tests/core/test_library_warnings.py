@@ -91,3 +91,22 @@ def test_normal_runs_are_quiet(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert [line for line in done.stderr.splitlines() if any(word in line.lower() for word in WARNED)] == []
+
+
+def test_notebooks_are_read_and_checked_without_the_grammars_of_other_formats() -> None:
+    program = """
+import sys
+from mdrepro.core.library_warnings import leave_out_grammars
+leave_out_grammars()
+import jsonschema, nbformat
+jsonschema.validate("2026-11-30", {"format": "date"}, format_checker=jsonschema.FormatChecker())
+notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+nbformat.validate(notebook)
+notebook.cells[0].source = 1
+try:
+    nbformat.validate(notebook)
+except nbformat.ValidationError:
+    print("refused", "lark" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused False\n", done.stderr

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mdrepro.core.console import Prefixed
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, swap, write_json, write_text
+from mdrepro.core.library_warnings import leave_out_grammars
 from mdrepro.core.paths import root
 from mdrepro.core.provenance import state
 from mdrepro.core.watchdog import follow
@@ -146,6 +147,7 @@ def main(arguments: list[str]) -> int:
     The exit code is 0, 1 (failed) or 2 (bad input).
     """
     follow()
+    leave_out_grammars()
     file = Path(arguments[0])
     job = json.loads(file.read_text(encoding="utf-8"))
     final = run_folder(job["tier"], job["table"], job["parameters"])

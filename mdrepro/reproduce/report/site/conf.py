@@ -3,6 +3,9 @@
 Nothing is loaded from another host, nothing is executed, no path of this machine is shown.
 """
 
+from mdrepro.core.library_warnings import leave_out_grammars
+
+leave_out_grammars()
 _api = tags.has("api")  # type: ignore[name-defined]  # noqa: F821
 
 project = "mdrepro"
