@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Metrics of folders of images, each number with its protocol.", no_args_is_help=True)
 
+STATISTICS = (".safetensors", ".npz")
 Metrics = Annotated[str | None, typer.Option("--metrics", help="Names, with commas between them.")]
 EncoderName = Annotated[
     Encoder,
@@ -199,7 +200,7 @@ def protocols(
 
 def statistics(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Images.")],
-    out: Annotated[Path, typer.Option("--out", help="A file ending in .safetensors.")],
+    out: Annotated[Path, typer.Option("--out", help="A file ending in .safetensors, or in .npz for other packages.")],
     encoder: EncoderName = "tf-exact",
     weights: Weights = None,
     sha256: Sha = None,
@@ -229,7 +230,7 @@ def statistics(
 
 def combine(
     parts: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of `evaluate statistics`.")],
-    out: Annotated[Path, typer.Option("--out", help="A file ending in .safetensors.")],
+    out: Annotated[Path, typer.Option("--out", help="A file ending in .safetensors, or in .npz for other packages.")],
 ) -> None:
     """One file of statistics from those of disjoint shards."""
     _check_out(out)
@@ -333,8 +334,8 @@ def _captions(file: Path | None, generated: Path) -> list[str] | None:
 
 
 def _check_out(out: Path) -> None:
-    if out.suffix != ".safetensors" or not out.parent.is_dir():
-        raise BadInput(f"--out {out}: expected a file in an existing folder that ends in .safetensors")
+    if out.suffix not in STATISTICS or not out.parent.is_dir():
+        raise BadInput(f"--out {out}: expected a file in an existing folder that ends in {' or '.join(STATISTICS)}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -1,4 +1,4 @@
-"""The one reader of JSON, YAML and headers of safetensors, and of names in them: bounded, and strict.
+"""The one reader of JSON, YAML, headers of safetensors and numpy's .npz, and of names in them: bounded, and strict.
 
 Every function raises BadInput, which names the file, whatever a cut, damaged or hostile one holds: other bytes than
 UTF-8, a Git LFS pointer, more than `LARGEST` bytes, nesting below `DEEPEST` levels, NaN, infinite or overflowing
@@ -6,12 +6,14 @@ numbers, half a surrogate pair, other types or fields than expected.
 """
 
 import functools
+import io
 import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -137,6 +139,37 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
             f"{ends[-1][1] + 8 + length}; get or write it again"
         )
     return shapes
+
+
+def read_npz(path: Path, names: Collection[str], largest: int = LARGEST) -> dict[str, Any]:
+    """The arrays of these names in numpy's archive, as far as it holds them; no pickle is read.
+
+    Raises BadInput for another or damaged file, more than ``largest`` bytes, packed or not, or an array of objects.
+    """
+    import numpy as np
+
+    arrays = dict[str, Any]()
+    try:
+        with zipfile.ZipFile(io.BytesIO(_content(path, largest))) as archive:
+            wanted = {name: archive.getinfo(f"{name}.npy") for name in names if f"{name}.npy" in archive.NameToInfo}
+            if (size := sum(entry.file_size for entry in wanted.values())) > largest:
+                raise ValueError(f"its arrays have {size} bytes: expected at most {largest}")
+            for name, entry in wanted.items():
+                if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError(f"{name} is compressed otherwise than numpy does")
+                member = io.BytesIO(archive.read(entry))
+                newer = np.lib.format.read_magic(member) > (1, 0)
+                header = np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0
+                shape, by_columns, kind = header(member)
+                content = member.read()
+                if kind.hasobject or math.prod(shape) * kind.itemsize != len(content):
+                    raise ValueError(f"{name} is of pickled objects, or its shape and its bytes differ")
+                arrays[name] = np.frombuffer(content, kind).reshape(shape, order="F" if by_columns else "C")
+    except BadInput:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds for damaged files
+        raise _unreadable(path, "numpy's arrays (.npz)", error) from None
+    return arrays
 
 
 def inside(folder: Path, name: object, source: object) -> Path:

@@ -86,7 +86,7 @@ def test_shards_combine_to_the_statistics_of_the_whole(cli_run, folders, reader,
     for wrong in ("3/3", "x"):
         options = ["--shard", wrong, "--out", tmp_path / "x.safetensors"]
         assert cli_run("evaluate", "statistics", folders[0], *encoder, *options)[0] == 2
-    code, _, error = cli_run("evaluate", "statistics", folders[0], *encoder, "--out", tmp_path / "x.npz")
+    code, _, error = cli_run("evaluate", "statistics", folders[0], *encoder, "--out", tmp_path / "x.pt")
     assert (code, "ends in .safetensors" in error) == (2, True)
 
 
@@ -251,3 +251,22 @@ def test_captions_are_read_only_where_they_are_needed(evaluate, folders, tmp_pat
     assert evaluate("--metrics", "fid", "--few", "--captions", tmp_path / "nowhere.txt")[0] == 0
     (folders[1] / manifest.MANIFEST).write_text("no JSON")
     assert evaluate("--metrics", "fid", "--few")[0] == 0
+
+
+def test_statistics_of_another_package_stand_for_real_images_and_the_protocol_says_what_they_leave_open(
+    cli_run, folders, reader, tmp_path, evaluate
+):
+    npz = tmp_path / "real.npz"
+    encoder = ("--encoder", "shapes", "--weights", reader)
+    assert cli_run("evaluate", "statistics", folders[0], *encoder, "--out", npz)[0] == 0
+    ours = json.loads(evaluate("--metrics", "fid", "--json", real=npz)[1])["metrics"][0]
+    with np.load(npz) as file:
+        np.savez(tmp_path / "foreign.npz", mu=file["mu"], sigma=file["sigma"])
+    code, out, error = evaluate("--metrics", "fid", "--few", "--json", real=tmp_path / "foreign.npz")
+    assert code == 0, error
+    foreign = json.loads(out)["metrics"][0]
+    assert foreign["value"] == pytest.approx(ours["value"], rel=1e-10)
+    doubt = "; the file of the real images' statistics does not say their network and preparation and number"
+    assert foreign["protocol"] == ours["protocol"] + doubt
+    code, _, error = evaluate("--metrics", "kid", real=npz)
+    assert (code, "not statistics of them" in error) == (2, True)

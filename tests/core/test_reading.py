@@ -1,11 +1,14 @@
 """The one reader of JSON, YAML, headers of safetensors and names: what it refuses, and that it reads as others do."""
 
+import io
 import json
 import os
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -162,3 +165,34 @@ def test_names_inside_a_folder_are_paths_there(tmp_path: Path, name: str) -> Non
 def test_names_that_lead_out_are_bad_input(tmp_path: Path, name: Any) -> None:
     with pytest.raises(BadInput, match="it names the file"):
         reading.inside(tmp_path, name, "it")
+
+
+def test_arrays_are_those_of_numpy(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {"a": rng.normal(size=(3, 4)), "b": np.asfortranarray(rng.normal(size=(2, 5)).astype("f4")), "c": "text"}
+    for write in (np.savez, np.savez_compressed):
+        write(tmp_path / "a.npz", **arrays, other=np.array([object()]))
+        found = reading.read_npz(tmp_path / "a.npz", ["a", "b", "c", "d"])
+        assert list(found) == ["a", "b", "c"]
+        for name, value in arrays.items():
+            np.testing.assert_array_equal(found[name], value, strict=name != "c")
+    with pytest.raises(BadInput, match=r"a\.npz cannot be read as numpy's arrays .*pickled objects"):
+        reading.read_npz(tmp_path / "a.npz", ["other"])
+
+
+def test_arrays_larger_than_said_are_bad_input(tmp_path: Path) -> None:
+    """A header that claims terabytes, and zeros that a thousandth of their bytes stands for."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", file.getvalue() + b"\0" * 80)
+    with pytest.raises(BadInput, match="its shape and its bytes differ"):
+        reading.read_npz(tmp_path / "a.npz", ["a"])
+    np.savez_compressed(tmp_path / "b.npz", a=np.zeros(100_000))
+    assert (tmp_path / "b.npz").stat().st_size < 10_000
+    with pytest.raises(BadInput, match="800128 bytes: expected at most 10000"):
+        reading.read_npz(tmp_path / "b.npz", ["a"], largest=10_000)
+    with zipfile.ZipFile(tmp_path / "c.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.npy", b"")
+    with pytest.raises(BadInput, match="compressed otherwise"):
+        reading.read_npz(tmp_path / "c.npz", ["a"])

@@ -172,9 +172,19 @@ def statistics(folder: Path) -> None:
     Statistics.of(features, Convention("scenes", "0" * 64, "64 px")).save(folder / "s.safetensors")
 
 
+def archive(folder: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(9, 4))
+    Statistics.of(features, Convention("scenes", "0" * 64, "64 px")).save(folder / "s.npz")
+
+
+def foreign_archive(folder: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(9, 4))
+    np.savez_compressed(folder / "s.npz", mu=features.mean(axis=0), sigma=np.cov(features, rowvar=False))
+
+
 def statistics_read(folder: Path) -> Any:
-    known = Statistics.load(folder / "s.safetensors")
-    return known.n, known.mean, known.covariance, known.convention
+    known = Statistics.load(one(folder))
+    return known.n, known.counted, known.mean, known.covariance, known.convention
 
 
 def latency_table(folder: Path) -> None:
@@ -368,6 +378,8 @@ READERS: dict[str, Reader] = {
         for kind, held in (("PNG", (*EVERY,)), ("JPEG", ()), ("WEBP", ()))
     },
     "statistics": Reader(statistics, statistics_read, FORM),
+    "statistics, npz": Reader(archive, statistics_read, FORM),
+    "statistics, foreign npz": Reader(foreign_archive, statistics_read, EVERY),
     "weights, safetensors": Reader(tensors, of_file(weights.state_dict), FORM),
     "weights, pth": Reader(pickled, of_file(weights.state_dict), ("cut",)),
     "arrays": Reader(arrays, of_file(backbones.read), ("cut",)),

@@ -17,7 +17,7 @@ from scipy import linalg  # type: ignore[import-untyped]
 from scipy.linalg import lapack  # type: ignore[import-untyped]
 
 from mdrepro.core.errors import BadInput
-from mdrepro.metrics.image.statistics import Array, Features, Statistics, as_features
+from mdrepro.metrics.image.statistics import Array, Convention, Features, Statistics, as_features
 from mdrepro.metrics.jackknife import groups
 
 POINTS = 15  # Chong and Forsyth's number of set sizes
@@ -191,7 +191,8 @@ def _factor(matrix: Array) -> tuple[Array, Sequence[int], int]:
 
 def _check(reference: Statistics, statistics: Statistics, few: bool) -> bool:
     """Whether a set is too small for a covariance of full rank."""
-    reference.convention.agree(statistics.convention)
+    if reference.counted or reference.convention != Convention():  # a foreign file says nothing of it
+        reference.convention.agree(statistics.convention)
     _same_width(reference.width, statistics.width)
     least = max(reference.width + 1, 2)
     small = min(reference.n, statistics.n)

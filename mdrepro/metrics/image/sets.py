@@ -11,7 +11,7 @@ from mdrepro.metrics.image.clip_score import SCALES, clip_score, cosines
 from mdrepro.metrics.image.encoders import Encoder
 from mdrepro.metrics.image.features import FeatureSet
 from mdrepro.metrics.image.scores import Score
-from mdrepro.metrics.image.statistics import Statistics
+from mdrepro.metrics.image.statistics import Convention, Statistics
 from mdrepro.metrics.jackknife import Estimate
 
 METRICS = ("fid", "kid", "fd-infinity", "precision", "recall", "clip-score")
@@ -103,7 +103,8 @@ def _reference(real: Path, encoder: Encoder, metrics: Sequence[str], n: int, how
     if whole:
         raise BadInput(f"{', '.join(whole)}: the real images themselves are needed, not statistics of them")
     known = Statistics.load(real)
-    known.convention.agree(encoder.convention)
+    if known.convention != Convention():  # a foreign file says nothing: the score's protocol does
+        known.convention.agree(encoder.convention)
     check_numbers(metrics, encoder, known.n, n, how)
     return FeatureSet(known)
 
@@ -145,6 +146,13 @@ def protocol(encoder: Encoder) -> str:
     return f"{encoder.network.what}, {encoder.preparation}, weights {checked.name} with SHA-256 {checked.sha256}{doubt}"
 
 
+def _doubt(reference: Statistics) -> str:
+    """What a foreign file of the real images' statistics leaves open, for a protocol."""
+    missing = [] if reference.convention != Convention() else ["network and preparation"]
+    missing += [] if reference.counted else ["number"]
+    return f"; the file of the real images' statistics does not say their {' and '.join(missing)}" if missing else ""
+
+
 def _fid(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:
     distance = frechet.distance(reference.statistics, generated.statistics, few=how.few)
     low = high = None
@@ -152,7 +160,7 @@ def _fid(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Op
         without = frechet.distances_without(reference.statistics, generated.array())
         found = Estimate.of([without], distance.n).distance()
         low, high = found.low, found.high
-    sizes = distance.n, protocol(encoder), distance.n_reference
+    sizes = distance.n, protocol(encoder) + _doubt(reference.statistics), distance.n_reference
     return Score("fid", encoder.row.label, distance.value, *sizes, low, high, biased=distance.biased)
 
 
@@ -171,6 +179,7 @@ def _kid(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Op
 def _infinity(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:
     line = frechet.infinity(reference.statistics, generated.array(), seed=how.seed)
     details = f"line through {len(line.sizes)} sizes from {line.sizes[0]} on; {protocol(encoder)}"
+    details += _doubt(reference.statistics)
     name = f"{encoder.row.label}∞" if encoder.row.label == "FID" else f"{encoder.row.label} at infinity"
     return Score("fd-infinity", name, line.value, generated.statistics.n, details, reference.statistics.n)
 

@@ -13,15 +13,16 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import lapack  # type: ignore[import-untyped]
 from torch import Tensor
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing
-from mdrepro.core.reading import read_header
+from mdrepro.core.reading import read_header, read_npz
 
 Array = NDArray[np.float64]
 Features: TypeAlias = "ArrayLike | Tensor"
@@ -51,8 +52,11 @@ class Convention:
 class Statistics:
     """Streaming statistics of features, (n, width), from a number, mean (width,) and scatter (width, width) on.
 
-    From a covariance the scatter is ``(n - 1) * covariance``.
+    From a covariance the scatter is ``(n - 1) * covariance``. Where ``counted`` is False, n is the least number of
+    images that a covariance of this rank can be of, as a foreign file holds none.
     """
+
+    counted = True
 
     def __init__(
         self,
@@ -106,6 +110,8 @@ class Statistics:
     def merge(self, other: "Statistics") -> Self:
         """Take in another part's images. Raises BadInput where convention or width differ."""
         self.convention.agree(other.convention)
+        if not other.counted:
+            raise BadInput("statistics without their number of images cannot be joined with others")
         if other.n:
             self._join(other.n, other._mean, other._scatter)
         return self
@@ -123,18 +129,33 @@ class Statistics:
         self.n = total
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file, whole or not at all, with the convention in its metadata."""
+        """Write a safetensors file, whole or not at all, with the convention in its metadata.
+
+        A path ending in .npz gets ``mu`` and ``sigma`` (the unbiased covariance), as pytorch-fid and clean-fid read
+        them, and beside them ``n`` and the convention. Raises BadInput for fewer than 2 images there.
+        """
         from safetensors.numpy import save_file
 
+        if Path(path).suffix == ".npz":
+            arrays: dict[str, Any] = {"mu": self._mean, "sigma": self.covariance, **asdict(self.convention)}
+            arrays |= {"n": self.n} if self.counted else {}
+            with replacing(Path(path)) as aside, open(aside, "wb") as file:
+                np.savez(file, **arrays)
+            return
         tensors = {"n": np.array([self.n]), "mean": self._mean, "scatter": self._scatter}
         with replacing(Path(path)) as aside:
             save_file(tensors, aside, metadata={"format": FORMAT, **asdict(self.convention)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote. Raises BadInput for a file that is missing, damaged or of another kind."""
+        """Read what `save` wrote, or a .npz with ``mu`` and ``sigma`` of another package, which has no convention.
+
+        Raises BadInput for a file that is missing, damaged or of another kind.
+        """
         from safetensors import SafetensorError, safe_open
 
+        if Path(path).suffix == ".npz":
+            return cls._load_npz(Path(path))
         shapes = read_header(Path(path))
         try:
             with safe_open(path, framework="numpy") as file:
@@ -149,6 +170,36 @@ class Statistics:
         if not whole or not np.isfinite(scatter).all() or not np.isfinite(mean).all() or (scatter.diagonal() < 0).any():
             raise BadInput(f"{path} is damaged: mean {mean.shape} and scatter {scatter.shape} do not fit or not finite")
         return cls(Convention(**written), int(n[0]), mean, scatter)
+
+    @classmethod
+    def _load_npz(cls, path: Path) -> Self:
+        names = tuple(asdict(Convention()))
+        known = read_npz(path, ("mu", "sigma", "n", *names))
+        mean, covariance = (known.get(name, np.empty(0)) for name in ("mu", "sigma"))
+        real = all(array.dtype.kind == "f" and array.size and np.isfinite(array).all() for array in (mean, covariance))
+        if not real or mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+            raise BadInput(
+                f"{path} holds mu {mean.shape} and sigma {covariance.shape}: expected a mean (d,) and a covariance "
+                "(d, d), finite, as pytorch-fid and clean-fid write them"
+            )
+        covariance, n = covariance.astype(np.float64), known.get("n", np.array(2))
+        if not np.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6 * np.abs(covariance).max()):
+            raise BadInput(f"{path} holds a sigma that is not symmetric: expected a covariance")
+        text = all(known[name].dtype.kind == "U" and not known[name].shape for name in names if name in known)
+        if n.dtype.kind not in "iu" or n.shape or n < 2 or (covariance.diagonal() < 0).any() or not text:
+            raise BadInput(f"{path} is damaged: a negative variance, or no number or convention of the images")
+        convention = Convention(**{name: str(known[name]) for name in names if name in known})
+        counted = int(n) if "n" in known else _least(covariance)
+        read = cls(convention, counted, mean.astype(np.float64), (counted - 1) * covariance)
+        read.counted = "n" in known
+        return read
+
+
+def _least(covariance: Array) -> int:
+    """The fewest images of such a covariance: its rank and one, features without variance counted as of full rank."""
+    spread = np.diag(covariance)
+    still = int((spread <= len(spread) * np.finfo(np.float64).eps * spread.max()).sum())  # LAPACK's own tolerance
+    return int(lapack.dpstrf(covariance, lower=1)[2]) + still + 1
 
 
 def as_features(features: Features) -> Array:

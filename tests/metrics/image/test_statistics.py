@@ -6,6 +6,7 @@ import torch
 from safetensors import safe_open
 
 from mdrepro.core.errors import BadInput
+from mdrepro.metrics.image import frechet
 from mdrepro.metrics.image.statistics import Convention, Statistics, as_features
 
 INCEPTION = Convention("inception, pool3", "ab" * 32, "299 px, bilinear")
@@ -140,3 +141,62 @@ def test_files_of_another_kind_are_refused(tmp_path):
         Statistics(None, n, mean, scatter).save(place)
         with pytest.raises(BadInput, match="damaged"):
             Statistics.load(place)
+
+
+def test_npz_of_ours_survives_and_is_read_as_other_packages_read_it(tmp_path):
+    ours = Statistics.of(features(shift=3), INCEPTION)
+    ours.save(tmp_path / "a.npz")
+    read = Statistics.load(tmp_path / "a.npz")
+    assert (read.n, read.counted, read.convention) == (300, True, INCEPTION)
+    np.testing.assert_allclose(read.covariance, ours.covariance, rtol=1e-12)
+    with np.load(tmp_path / "a.npz") as file:  # as pytorch-fid and clean-fid do
+        np.testing.assert_array_equal(file["mu"], ours.mean)
+        np.testing.assert_array_equal(file["sigma"], ours.covariance)
+
+
+@pytest.mark.parametrize(("n", "least"), [(300, 8), (5, 5)])
+def test_a_foreign_npz_gives_the_foreign_distance(tmp_path, n, least):
+    """pytorch-fid's and clean-fid's; the rank of a covariance bounds the number of images from below."""
+    from cleanfid.fid import frechet_distance
+    from pytorch_fid.fid_score import calculate_frechet_distance, compute_statistics_of_path
+
+    x, y = features(n, shift=1), features(200, seed=1, shift=1)
+    np.savez_compressed(tmp_path / "real.npz", mu=x.mean(axis=0), sigma=np.cov(x, rowvar=False))
+    real, generated = Statistics.load(tmp_path / "real.npz"), Statistics.of(y)
+    assert (real.n, real.counted, real.convention) == (least, False, Convention())
+    ours = frechet.distance(real, generated, few=n < 8)
+    assert ours.biased == (n < 8)
+    generated.save(tmp_path / "generated.npz")
+    both = [compute_statistics_of_path(str(tmp_path / f"{name}.npz"), *[None] * 4) for name in ("real", "generated")]
+    for theirs in (calculate_frechet_distance, frechet_distance):
+        assert ours.value == pytest.approx(theirs(*both[0], *both[1]), rel=1e-4)
+    with pytest.raises(BadInput, match="without their number of images"):
+        Statistics().merge(real)
+    x[:, 3] = 2.0  # a feature that never changes says nothing about the number of images
+    np.savez(tmp_path / "still.npz", mu=x.mean(axis=0), sigma=np.cov(x, rowvar=False))
+    assert Statistics.load(tmp_path / "still.npz").n == least + (n < 8)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"mu": np.zeros(3)},
+        {"mu": np.zeros(3), "sigma": np.eye(2)},
+        {"mu": np.zeros(3), "sigma": np.eye(3) * np.nan},
+        {"mu": np.zeros(2), "sigma": np.array([[1.0, 5.0], [0.0, 1.0]])},
+        {"mu": np.array(["a"]), "sigma": np.eye(1)},
+        {"mu": np.array([object()]), "sigma": np.eye(1)},
+        {"mu": np.zeros(2), "sigma": -np.eye(2)},
+        {"mu": np.zeros(2), "sigma": np.eye(2), "n": 1},
+        {"mu": np.zeros(2), "sigma": np.eye(2), "n": 3, "encoder": 4},
+    ],
+)
+def test_a_npz_of_anything_else_is_refused(tmp_path, arrays):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(BadInput, match=r"x\.npz"):
+        Statistics.load(tmp_path / "x.npz")
+    content = (tmp_path / "x.npz").read_bytes()
+    for damaged in (b"", content[: len(content) // 2]):
+        (tmp_path / "x.npz").write_bytes(damaged)
+        with pytest.raises(BadInput, match="cannot be read"):
+            Statistics.load(tmp_path / "x.npz")
