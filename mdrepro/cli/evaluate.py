@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -18,6 +18,7 @@ from mdrepro.cli.options import (
     FidPackage,
     Json,
     PairsPackage,
+    Protocol,
     print_json,
 )
 from mdrepro.core.errors import BadInput, NotAttempted, check
@@ -34,13 +35,11 @@ app = typer.Typer(help="Metrics of folders of images, each number with its proto
 
 STATISTICS = (".safetensors", ".npz")
 Metrics = Annotated[str | None, typer.Option("--metrics", help="Names, with commas between them.")]
-EncoderName = Annotated[
-    Encoder,
-    typer.Option(
-        "--encoder",
-        metavar="NAME",
-        help=f"A row of `mdrepro evaluate encoders`: {', '.join(get_args(Encoder))}.",
-    ),
+ENCODER = typer.Option(
+    "--encoder", metavar="NAME", help=f"A row of `mdrepro evaluate encoders`: {', '.join(get_args(Encoder))}."
+)
+PublishedProtocol = Annotated[
+    Protocol | None, typer.Option("--protocol", help="All of a published protocol: sizes, encoder and CLIP.")
 ]
 Weights = Annotated[str | None, typer.Option("--weights", help="The encoder's weights: a file, folder or hub name.")]
 Sha = Annotated[str | None, typer.Option("--sha256", help="Hash of weights that are not the published ones.")]
@@ -92,10 +91,11 @@ def image_sets(
     real: Annotated[Path, typer.Argument(metavar="REAL", help="Real images, or a file of `evaluate statistics`.")],
     generated: Annotated[Path, typer.Argument(metavar="GENERATED", help="Generated images.")],
     captions: Captions = None,
-    encoder: EncoderName = "tf-exact",
+    encoder: Annotated[Encoder | None, ENCODER] = None,
     weights: Weights = None,
     sha256: Sha = None,
     metrics: Metrics = None,
+    protocol: PublishedProtocol = None,
     clip: ClipName = None,
     clip_weights: ClipWeights = None,
     clip_sha256: ClipSha = None,
@@ -111,16 +111,28 @@ def image_sets(
 ) -> None:
     """FID, KID, FD-infinity, precision, recall and CLIP score, in one pass over the images.
 
+    The encoder is tf-exact, where none is named.
+
     --against clean-fid, torch-fidelity or torchmetrics prints that package's FID beside ours, with the same weights,
     and which convention explains a difference.
     """
     named = _names(metrics, options.IMAGE_METRICS)
-    if clip is None and "clip-score" in (named or []) and encoder not in ("clip", "open-clip"):
+    if protocol:
+        if encoder or clip or against or scale != "cosine" or not set(named or []) <= {"fid", "clip-score"}:
+            raise BadInput(
+                "--protocol sets --encoder, --clip and --scale, for the metrics fid and clip-score: name none"
+            )
+        named = named or ["fid", *(["clip-score"] if captions else [])]
+    encoder = encoder or "tf-exact"
+    if not (clip or protocol) and "clip-score" in (named or []) and encoder not in ("clip", "open-clip"):
         raise BadInput("clip-score: name the backbone, with --clip clip or --clip open-clip")
     _check_there(real, generated)
-    from mdrepro.metrics.image import encoders, sets
+    from mdrepro.metrics.image import encoders, presets, sets
 
     head: dict[str, Any] = {"real": str(real), "generated": str(generated)}
+    if preset := presets.PRESETS.get(protocol or ""):
+        encoder, clip, clip_weights = cast(Encoder, preset.encoder), "open-clip", preset.clip_weights(clip_weights)
+        head["protocol"] = preset.text
     if against:
         from mdrepro.metrics.image.peers import fid
 
@@ -142,7 +154,10 @@ def image_sets(
         judge = main if clip is None else _encoder(clip, clip_weights, clip_sha256, download, on)
         judge = judge or _encoder(encoder, weights, sha256, download, on)
     how = sets.Options(few=few, interval=interval, seed=seed, scale=scale, batch=batch)
+    if preset:
+        main, judge, texts = preset.prepared(main, judge, texts)
     scores = sets.evaluate(real, generated, wanted, encoder=main, clip=judge, captions=texts, options=how)
+    scores = [preset.described(score) for score in scores] if preset else scores
     head |= {"encoder": main.record() if main else None, "clip": judge.record() if judge else None}
     _print_scores(head, scores, as_json)
 
@@ -201,29 +216,39 @@ def protocols(
 def statistics(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Images.")],
     out: Annotated[Path, typer.Option("--out", help="A file ending in .safetensors, or in .npz for other packages.")],
-    encoder: EncoderName = "tf-exact",
+    encoder: Annotated[Encoder | None, ENCODER] = None,
     weights: Weights = None,
     sha256: Sha = None,
+    protocol: PublishedProtocol = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th image from the I-th on, from 0.")] = None,
     batch: Batch = 32,
     device: DeviceName = "auto",
     download: Download = False,
 ) -> None:
-    """Mean and covariance of a folder's features, or of one shard of it, into a file that `images` takes as REAL."""
+    """Mean and covariance of a folder's features, or of one shard of it, into a file that `images` takes as REAL.
+
+    The encoder is tf-exact, where neither it nor a protocol is named.
+    """
     from mdrepro.training.runs.commands import shard as part
 
     _check_out(out)
+    if protocol and encoder:
+        raise BadInput("--protocol sets --encoder: name one of them")
     at, of = part(shard) or (0, 1)
     if not at < of:
         raise BadInput(f"--shard {shard}: expected 0/{of} to {max(of - 1, 0)}/{of}")
     _check_there(folder)
-    from mdrepro.metrics.image import encoders, features, images
+    from mdrepro.metrics.image import encoders, features, images, presets
 
     files = images.files(folder)[at::of]
     if not files:
         raise BadInput(f"--shard {shard} holds none of the images of {folder}: expected fewer shards than images")
-    ready = _encoder(encoder, weights, sha256, download, encoders.device(device))
-    sums = features.extract(files, {encoder: ready}, batch=batch)[encoder].statistics
+    preset = presets.PRESETS.get(protocol or "")
+    name = preset.encoder if preset else encoder or "tf-exact"
+    ready = _encoder(name, weights, sha256, download, encoders.device(device))
+    if preset:
+        ready = replace(ready, reduction=preset.reduction)
+    sums = features.extract(files, {name: ready}, batch=batch)[name].statistics
     sums.save(out)
     print(f"{sums.n} images, {sums.width} features: {out}")
 

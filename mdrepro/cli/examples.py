@@ -44,6 +44,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "evaluate images": (
         "mdrepro evaluate images real generated --metrics fid,kid",
         "mdrepro evaluate images real generated --against clean-fid",
+        "mdrepro evaluate images real.npz generated --protocol bk-sdm --captions metadata.jsonl",
     ),
     "evaluate protocols": ("mdrepro evaluate protocols real generated --weights inception.pth",),
     "evaluate statistics": ("mdrepro evaluate statistics real --shard 0/4 --out real-0.safetensors",),

@@ -28,6 +28,7 @@ Encoder = Literal[
     "shapes",
 ]
 Clip = Literal["clip", "open-clip"]
+Protocol = Literal["bk-sdm", "dmd2", "text2image-benchmark", "snapfusion", "gigagan"]
 ClipScale = Literal["cosine", "hessel", "torchmetrics"]
 FidPackage = Literal["clean-fid", "torch-fidelity", "torchmetrics"]
 PairsPackage = Literal["scikit-image", "torchmetrics", "lpips"]

@@ -23,11 +23,12 @@ from mdrepro.core.files import digest, replacing
 from mdrepro.data import coco, folders
 from mdrepro.data.coco import Chosen
 from mdrepro.evaluation.protocol import Measure, Replicas, Setup
-from mdrepro.metrics.image import encoders, features, frechet, images, resizing, sets
+from mdrepro.metrics.image import encoders, features, frechet, images, sets
 from mdrepro.metrics.image.catalogue import INCEPTION, VIT_G
 from mdrepro.metrics.image.clip_score import cosines
 from mdrepro.metrics.image.encoders import Encoder
 from mdrepro.metrics.image.networks import Texts
+from mdrepro.metrics.image.presets import PRESETS
 from mdrepro.metrics.image.statistics import Array, Statistics
 from mdrepro.metrics.jackknife import means_without
 from mdrepro.models.protocols import Autoencoder, TextToImage
@@ -37,22 +38,9 @@ from mdrepro.sampling.manifest import SETTINGS, Manifest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SIDE = 256  # px
+SIDE = 256  # px of the pictures in a figure
 BATCH = 16
 FID, CLIP = "legacy-pytorch", "open-clip"  # encoders, of `mdrepro.metrics.image.catalogue.ENCODERS`
-
-
-@dataclass(frozen=True)
-class Reduced(Encoder):
-    """An encoder that is given images of `SIDE` px."""
-
-    @property
-    def preparation(self) -> str:
-        return f"{SIDE} x {SIDE} px by Pillow's bicubic on 8 bits, squashed; then {super().preparation}"
-
-    def prepare(self, x_3hw: Tensor) -> Tensor:
-        small = x_3hw if x_3hw.shape[1:] == (SIDE, SIDE) else resizing.pillow_squashed(x_3hw, SIDE).to(torch.uint8)
-        return super().prepare(small)
 
 
 @dataclass(frozen=True)
@@ -221,7 +209,7 @@ def encoder(name: str, on: torch.device) -> Encoder:
         raise NotAttempted(
             f"evaluation on COCO needs the {what}: put {files[0]} into {paths.relative(folder)} ({get}). {error}"
         ) from error
-    return Reduced(ready.row, ready.network, ready.device)
+    return replace(ready, reduction=PRESETS["bk-sdm"].reduction)
 
 
 def statistics(chosen: Chosen, fid: Encoder) -> Statistics:

@@ -74,6 +74,7 @@ SOURCES: tuple[tuple[Any, str], ...] = (
     (options.Component, "mdrepro.export.components:COMPONENTS"),
     (options.Sampler, "mdrepro.diffusion.samplers:SAMPLERS"),
     (options.Encoder, "mdrepro.metrics.image.catalogue:ENCODERS"),
+    (options.Protocol, "mdrepro.metrics.image.presets:PRESETS"),
     (options.ClipScale, "mdrepro.metrics.image.clip_score:SCALES"),
     (options.PairsPackage, "mdrepro.metrics.image.peers.reconstruction:PACKAGES"),
     (options.FidPackage, "mdrepro.metrics.image.peers.fid:PACKAGES"),

@@ -20,11 +20,13 @@ from mdrepro.evaluation import coco as pictures
 from mdrepro.evaluation import curves, estimators
 from mdrepro.evaluation import experiment as declared
 from mdrepro.evaluation import networks as larger
-from mdrepro.evaluation.coco import Coco, CocoImages, Reduced
+from mdrepro.evaluation.coco import Coco, CocoImages
 from mdrepro.evaluation.curves import Curve
 from mdrepro.evaluation.experiment import no_recipe
 from mdrepro.evaluation.protocol import Setup
 from mdrepro.metrics.image import encoders, features, networks, weights
+from mdrepro.metrics.image.encoders import Encoder
+from mdrepro.metrics.image.presets import SQUASHED
 from mdrepro.models.latents import factor
 from mdrepro.papers import ledger
 from mdrepro.papers.schema import PUBLISHED
@@ -78,13 +80,13 @@ def home(workspace: Path, files: Path, clip_folder: Path, monkeypatch: pytest.Mo
     """A checkout on a machine with COCO, a small CLIP, and in place of Inception the mean colour of images."""
     monkeypatch.setenv(coco.ROOT, str(files))
 
-    def encoder(which: str, on: torch.device) -> Reduced:
+    def encoder(which: str, on: torch.device) -> Encoder:
         if which == pictures.FID:
             found = weights.Checked(files, "f" * 64, True, "colours")
             network = networks.Network("mean colour", found, 16, 3, lambda x: x.mean(dim=(2, 3)))
-            return Reduced(encoders.row(which), network, on)
+            return Encoder(encoders.row(which), network, on, SQUASHED)
         loaded = encoders.load("clip", str(clip_folder), on=on)
-        return Reduced(loaded.row, loaded.network, loaded.device)
+        return replace(loaded, reduction=SQUASHED)
 
     monkeypatch.setattr(pictures, "encoder", encoder)
     return workspace
@@ -212,7 +214,7 @@ def test_fid_is_pytorch_fids_of_images_of_256_px(
     loaded = encoders.load(pictures.FID, str(place), sha256=sha256(place))
     chosen = coco.choose("coco-2014-30k", 3)
     chosen = replace(chosen, whole=chosen.whole[:3])
-    fid, clip = Reduced(loaded.row, loaded.network, loaded.device), pictures.encoder("clip", torch.device("cpu"))
+    fid, clip = replace(loaded, reduction=SQUASHED), pictures.encoder("clip", torch.device("cpu"))
     reference = pictures.statistics(chosen, fid)
     assert clip.network.texts is not None
     scored = Coco(chosen, reference, fid, clip, clip.network.texts(chosen.captions), home / "images", few=True)
@@ -242,7 +244,7 @@ def test_fid_is_pytorch_fids_of_images_of_256_px(
 def test_too_few_images_give_a_reason_in_place_of_fid(on_coco: Coco) -> None:
     fid = on_coco.fid
     wide = networks.Network("wide", fid.network.weights, 16, 10, fid.network.features)
-    few = replace(on_coco, fid=Reduced(fid.row, wide, fid.device))
+    few = replace(on_coco, fid=replace(fid, network=wide))
     made = on_coco.images(tiny.pipeline(), SETUP, SEED)
     table = ledger.find("mobilediffusion-steps")
     cells = {cell.column: cell for cell in estimators.rows(table, {"50": (made,)}, few)}

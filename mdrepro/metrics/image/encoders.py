@@ -16,7 +16,7 @@ from mdrepro.core.errors import BadInput, check
 from mdrepro.metrics.image import clip, networks
 from mdrepro.metrics.image.catalogue import DEFAULTS, ENCODERS, EncoderRow
 from mdrepro.metrics.image.networks import Network
-from mdrepro.metrics.image.resizing import RESIZES
+from mdrepro.metrics.image.resizing import RESIZES, Reduction
 from mdrepro.metrics.image.statistics import Convention
 
 CPU = torch.device("cpu")
@@ -24,11 +24,15 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Encoder:
-    """A network on its device, and a convention of preparing images for it: a row of `ENCODERS`."""
+    """A network on its device, and a convention of preparing images for it: a row of `ENCODERS`.
+
+    ``reduction``: what is done to an image before that.
+    """
 
     row: EncoderRow
     network: Network
     device: torch.device
+    reduction: Reduction | None = None
 
     def _preparation(self) -> tuple[Callable[[Tensor], Tensor], str]:
         if self.row.resize == "own":
@@ -40,7 +44,8 @@ class Encoder:
     @property
     def preparation(self) -> str:
         """How images are prepared, for people."""
-        return self._preparation()[1]
+        before = f"{self.reduction.what}; then " if self.reduction else ""
+        return before + self._preparation()[1]
 
     @property
     def convention(self) -> Convention:
@@ -49,7 +54,7 @@ class Encoder:
 
     def prepare(self, x_3hw: Tensor) -> Tensor:
         """A uint8 image (3, h, w) as float32 (3, size, size)."""
-        return self._preparation()[0](x_3hw)
+        return self._preparation()[0](self.reduction(x_3hw) if self.reduction else x_3hw)
 
     @torch.inference_mode()
     def __call__(self, x_bchw: Tensor) -> Tensor:

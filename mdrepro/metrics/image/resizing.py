@@ -21,6 +21,7 @@ TENSORFLOW = ((128 / 255,) * 3, (128 / 255,) * 3)
 HALF = ((0.5,) * 3, (0.5,) * 3)
 
 BICUBIC = Image.Resampling.BICUBIC
+FILTERS = {"bicubic": BICUBIC, "lanczos": Image.Resampling.LANCZOS}
 
 
 def tensorflow(x_3hw: Tensor, size: int) -> Tensor:
@@ -56,6 +57,36 @@ def pillow_cropped(x_3hw: Tensor, size: int, shorter: int | None = None, mode: M
     """Pillow with antialiasing on 8 bits: the shorter side to ``shorter`` px, then the middle ``size`` px."""
     picture = vision.resize(vision.to_pil_image(x_3hw), shorter or size, mode)
     return vision.pil_to_tensor(vision.center_crop(picture, size)).float()
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What some protocols do to real and generated images before any network's own preparation, on 8 bits by Pillow.
+
+    ``crop``: "" squashes; else the middle square first, an odd pixel left over as "torchvision" or "numpy" rounds it.
+    """
+
+    size: int  # height and width, px
+    filter: str  # of `FILTERS`
+    crop: str = ""
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        shape = f"middle square (as {self.crop} rounds)" if self.crop else "squashed"
+        return f"{self.size} x {self.size} px by Pillow's {self.filter} on 8 bits, {shape}"
+
+    def __call__(self, x_3hw: Tensor) -> Tensor:
+        """A uint8 image (3, h, w) as uint8 (3, size, size)."""
+        if self.crop:
+            side = min(x_3hw.shape[1:])
+            rounded = round if self.crop == "torchvision" else int
+            top, left = (rounded((length - side) / 2) for length in x_3hw.shape[1:])
+            x_3hw = x_3hw[:, top : top + side, left : left + side]
+        if x_3hw.shape[1:] == (self.size, self.size):
+            return x_3hw
+        picture = vision.to_pil_image(x_3hw).resize((self.size, self.size), FILTERS[self.filter])
+        return vision.pil_to_tensor(picture)
 
 
 @dataclass(frozen=True)

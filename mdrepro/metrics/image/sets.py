@@ -160,7 +160,8 @@ def _fid(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Op
         without = frechet.distances_without(reference.statistics, generated.array())
         found = Estimate.of([without], distance.n).distance()
         low, high = found.low, found.high
-    sizes = distance.n, protocol(encoder) + _doubt(reference.statistics), distance.n_reference
+    n_reference = distance.n_reference if reference.statistics.counted else None
+    sizes = distance.n, protocol(encoder) + _doubt(reference.statistics), n_reference
     return Score("fid", encoder.row.label, distance.value, *sizes, low, high, biased=distance.biased)
 
 
@@ -181,7 +182,8 @@ def _infinity(encoder: Encoder, reference: FeatureSet, generated: FeatureSet, ho
     details = f"line through {len(line.sizes)} sizes from {line.sizes[0]} on; {protocol(encoder)}"
     details += _doubt(reference.statistics)
     name = f"{encoder.row.label}∞" if encoder.row.label == "FID" else f"{encoder.row.label} at infinity"
-    return Score("fd-infinity", name, line.value, generated.statistics.n, details, reference.statistics.n)
+    n_reference = reference.statistics.n if reference.statistics.counted else None
+    return Score("fd-infinity", name, line.value, generated.statistics.n, details, n_reference)
 
 
 def _manifold(which: str, encoder: Encoder, reference: FeatureSet, generated: FeatureSet, how: Options) -> Score:
