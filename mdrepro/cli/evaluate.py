@@ -171,13 +171,19 @@ def protocols(
     clip: ClipName = None,
     clip_weights: ClipWeights = None,
     clip_sha256: ClipSha = None,
+    published: Annotated[
+        float | None, typer.Option("--published", help="Rank FID's conventions by their distance to this number.")
+    ] = None,
     few: Few = False,
     batch: Batch = 32,
     device: DeviceName = "auto",
     download: Download = False,
     as_json: Json = False,
 ) -> None:
-    """One set under every convention of FID and, with --clip, of CLIP-FID and CLIP score, with the differences."""
+    """One set under every convention of FID and, with --clip, of CLIP-FID and CLIP score, with the differences.
+
+    --published ranks FID's by their distance to a published number, each with its 95 % interval over images.
+    """
     _check_there(real, generated)
     from mdrepro.core.console import columns
     from mdrepro.metrics.image import encoders, sets
@@ -196,12 +202,22 @@ def protocols(
             missing[family] = str(error)
     if not networks:
         raise NotAttempted("; ".join(missing.values()))
-    how = sets.Options(few=few, batch=batch)
+    how = sets.Options(few=few, interval=published is not None, batch=batch)
     rows = conventions.matrix(real, generated, networks, captions=texts, options=how, device=on)
+    ranks = [] if published is None else conventions.ranked(rows, published)
     if as_json:
-        record = {"real": str(real), "generated": str(generated), "rows": [row.record() for row in rows]}
+        record: dict[str, Any] = {
+            "real": str(real),
+            "generated": str(generated),
+            "rows": [row.record() for row in rows],
+        }
+        record |= {"ranked": [row.record() for row in ranks]} if ranks else {}
         print_json(record | {"not_attempted": missing})
         return
+    if ranks:
+        cells = [rank.cells() for rank in ranks]
+        heads = ("convention", "FID and 95 % interval", f"less {published:g}", "")
+        print(columns([heads, *cells], indent="") + "\n")
     lines: list[tuple[str, ...]] = [("group", "convention", "value", "difference", "%")]
     for row in rows:
         percent = "" if row.percent is None else f"{row.percent:+.2f}"

@@ -17,16 +17,18 @@ from torchmetrics.image.kid import poly_mmd
 from benchmarks import fid as bench_fid
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import sha256
-from mdrepro.metrics.image import encoders, frechet, images, kernel, sets
+from mdrepro.metrics.image import encoders, frechet, images, kernel, protocols, sets
 from mdrepro.metrics.image.features import extract
 from mdrepro.metrics.image.peers import fid
 from mdrepro.metrics.image.peers.comparison import compare
 from mdrepro.metrics.image.reconstruction import undrawn
+from mdrepro.metrics.image.scores import Score
 from tests.support import weight_files as makers
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of the other packages
 
 CONVENTIONS = ("tf-exact", "clean", "legacy-pytorch", "torchmetrics")
+PRESETS = ("bk-sdm, snapfusion", "dmd2, gigagan", "text2image-benchmark")
 SIZES = [(64, 97), (320, 300)]
 
 
@@ -165,18 +167,23 @@ def test_weights_of_another_network_are_refused(fault):
         Inception(weights)
 
 
-def test_the_matrix_holds_the_single_numbers_and_their_differences(cli_run, folders, inception_file, ours):
+def test_the_matrix_holds_the_single_numbers_and_their_differences(cli_run, folders, inception_file, ours, theirs):
     real, generated = folders
     weights = ["--weights", inception_file, "--sha256", sha256(inception_file)]
     code, out, error = cli_run("evaluate", "protocols", real, generated, *weights, "--few", "--json")
     assert code == 0, error
-    rows = json.loads(out)["rows"]
+    every = json.loads(out)["rows"]
+    rows = every[: len(CONVENTIONS)]
     assert [row["convention"] for row in rows] == list(CONVENTIONS)
+    assert [row["convention"] for row in every[len(CONVENTIONS) :]] == list(PRESETS)
     values = list(distances(ours).values())
     assert [row["score"]["value"] for row in rows] == pytest.approx(values, rel=1e-6)
     assert [row["difference"] for row in rows] == pytest.approx(np.array(values) - values[0], rel=1e-6, abs=1e-5)
     assert rows[1]["percent"] == pytest.approx(100 * (values[1] / values[0] - 1), rel=1e-4)
-    assert all(row["score"]["biased"] for row in rows)
+    assert all(row["score"]["biased"] for row in every)
+    variants = [protocols.Variant(**row | {"score": Score(**row["score"])}) for row in every]
+    for name, sides in theirs.items():  # a published number, by the package's own code
+        assert protocols.ranked(variants, fid_by_singular_values(*sides))[0].convention == name
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Published protocols as data, against the packages' own resizing."""
+"""Published protocols as data, and conventions ranked by a published number, against the packages' own resizing."""
 
 import json
 import re
@@ -14,7 +14,8 @@ from PIL import Image
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 from torchvision.transforms import functional as vision
 
-from mdrepro.metrics.image import encoders, images, presets
+from mdrepro.core.errors import BadInput
+from mdrepro.metrics.image import encoders, images, presets, protocols, sets
 from mdrepro.metrics.image.networks import Network, Texts
 from mdrepro.metrics.image.presets import CROPPED, PRESETS, SQUASHED
 from mdrepro.metrics.image.scores import Score
@@ -23,6 +24,8 @@ from mdrepro.metrics.image.weights import Checked
 from tests.support import weight_files as makers
 
 SIDE, WIDTH, NUMBER = 40, 6, 9
+CONVENTIONS = ("tf-exact", "clean", "legacy-pytorch", "torchmetrics", "bk-sdm, snapfusion", "dmd2, gigagan")
+CONVENTIONS = (*CONVENTIONS, "text2image-benchmark")
 TAGS = re.compile(r"(ViT-g/14 )?(read-P|inferred|not found)\b")
 
 
@@ -105,6 +108,52 @@ def published(network, folders):
             sides.append(network[0].features(torch.stack(pictures)).double().numpy())
         numbers[name] = float(fid_from_feats(*sides))
     return numbers
+
+
+def matrix(network, folders):
+    how = sets.Options(interval=True, batch=4)
+    return protocols.matrix(*folders, {"inception": network[0]}, options=how)
+
+
+def test_the_right_convention_is_ranked_first_by_each_package_s_number(network, folders, published):
+    variants = matrix(network, folders)
+    assert [one.convention for one in variants] == list(CONVENTIONS) == list(published)
+    for name, number in published.items():
+        first, *others = protocols.ranked(variants, float(f"{number:.5g}"))
+        assert first.convention == name
+        assert first.score.value == pytest.approx(number, rel=1e-4)
+        assert len(others) == len(published) - 1
+        assert sorted(others, key=lambda row: abs(row.difference)) == others
+        assert first.inside
+        assert first.score.low < number < first.score.high
+    far = protocols.ranked(variants, 1e6)
+    assert not any(row.inside for row in far)
+    assert far[0].score.value == max(row.score.value for row in far)
+
+
+def test_published_numbers_that_are_none_are_refused(network, folders):
+    row = protocols.Variant("FID", "clean", Score("fid", "FID", 1.0, 2, ""), 0.0, 0.0)
+    for number in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(BadInput, match="expected an FID"):
+            protocols.ranked([row], number)
+    with pytest.raises(BadInput, match="whose network is not there"):
+        protocols.ranked([replace(row, group="CLIP-FID")], 1.0)
+    (only,) = protocols.ranked([row], 1.5)
+    assert (only.difference, only.inside) == (-0.5, False)
+
+
+def test_the_command_ranks_and_prints_the_interval(cli_run, network, folders, published, monkeypatch):
+    monkeypatch.setattr(encoders, "network", lambda *_, **__: network[0])
+    given = ["evaluate", "protocols", *folders, "--published", f"{published['clean']:.6g}"]
+    code, out, error = cli_run(*given, "--json")
+    assert code == 0, error
+    ranks = json.loads(out)["ranked"]
+    assert (ranks[0]["convention"], len(ranks)) == ("clean", len(CONVENTIONS))
+    out = cli_run(*given)[1]
+    lines = out.splitlines()
+    assert lines[1].split()[0] == "clean"
+    assert lines[1].endswith("published is in the interval")
+    assert re.search(r"\[[\d.]+, [\d.]+\]", lines[1])
 
 
 @pytest.mark.parametrize("name", PRESETS)
