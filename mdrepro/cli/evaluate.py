@@ -52,6 +52,8 @@ Captions = Annotated[
 ClipName = Annotated[Clip | None, typer.Option("--clip", help="The CLIP of the CLIP score.")]
 ClipWeights = Annotated[str | None, typer.Option("--clip-weights", help="As --weights, of --clip.")]
 ClipSha = Annotated[str | None, typer.Option("--clip-sha256", help="As --sha256, of --clip.")]
+HpsWeights = Annotated[str | None, typer.Option("--hps-weights", help="As --weights, of the metric hps.")]
+HpsSha = Annotated[str | None, typer.Option("--hps-sha256", help="As --sha256, of --hps-weights.")]
 Few = Annotated[bool, typer.Option("--few", help="Take sets that are too small, and mark the numbers as biased.")]
 Download = Annotated[bool, typer.Option("--download", help="Get weights that are not on this machine.")]
 DeviceName = Annotated[Device, typer.Option("--device", help="Where networks run.")]
@@ -99,6 +101,8 @@ def image_sets(
     clip: ClipName = None,
     clip_weights: ClipWeights = None,
     clip_sha256: ClipSha = None,
+    hps_weights: HpsWeights = None,
+    hps_sha256: HpsSha = None,
     scale: Annotated[ClipScale, typer.Option("--scale", help="Of the CLIP score.")] = "cosine",
     few: Few = False,
     against: Annotated[FidPackage | None, AGAINST] = None,
@@ -109,7 +113,7 @@ def image_sets(
     download: Download = False,
     as_json: Json = False,
 ) -> None:
-    """FID, KID, FD-infinity, precision, recall and CLIP score, in one pass over the images.
+    """FID, KID, FD-infinity, precision, recall, CLIP score and HPS v2.1, in one pass over the images.
 
     The encoder is tf-exact, where none is named.
 
@@ -144,21 +148,24 @@ def image_sets(
         return
     row, on = encoders.row(encoder), encoders.device(device)
     wanted = named or ["fid", "kid", *(["clip-score"] if captions or clip else [])]
-    texts = _captions(captions, generated) if "clip-score" in wanted else None
-    main = judge = None
-    if set(wanted) - {"clip-score"}:
+    texts = _captions(captions, generated) if set(wanted) & {"clip-score", "hps"} else None
+    main = judge = preference = None
+    if set(wanted) - {"clip-score", "hps"}:
         main = _encoder(encoder, weights, sha256, download, on)
     if "clip-score" in wanted:
         if clip is None and row.family not in ("clip", "open-clip"):
             raise BadInput("clip-score: name the backbone, with --clip clip or --clip open-clip")
         judge = main if clip is None else _encoder(clip, clip_weights, clip_sha256, download, on)
         judge = judge or _encoder(encoder, weights, sha256, download, on)
+    if "hps" in wanted:
+        preference = _encoder("hps", hps_weights, hps_sha256, download, on)
     how = sets.Options(few=few, interval=interval, seed=seed, scale=scale, batch=batch)
     if preset:
         main, judge, texts = preset.prepared(main, judge, texts)
-    scores = sets.evaluate(real, generated, wanted, encoder=main, clip=judge, captions=texts, options=how)
+    judges = {"clip": judge, "hps": preference}
+    scores = sets.evaluate(real, generated, wanted, encoder=main, captions=texts, options=how, **judges)
     scores = [preset.described(score) for score in scores] if preset else scores
-    head |= {"encoder": main.record() if main else None, "clip": judge.record() if judge else None}
+    head |= {name: one.record() if one else None for name, one in ({"encoder": main} | judges).items()}
     _print_scores(head, scores, as_json)
 
 

@@ -25,6 +25,7 @@ Encoder = Literal[
     "clip-clean",
     "clip-torch-fidelity",
     "open-clip",
+    "hps",
     "shapes",
 ]
 Clip = Literal["clip", "open-clip"]
@@ -39,7 +40,7 @@ Part = Literal["text-encoder", "unet", "decoder", "image", "other"]
 TextFormat = Literal["latex", "markdown", "csv"]
 PRECISIONS = {"litert": ("fp32", "fp16", "int8", "int8-dynamic"), "coreml": ("fp32", "fp16", "int8", "palette8")}
 """By target. Choices are repeated here to refuse a wrong one before torch is imported; a test compares them."""
-IMAGE_METRICS = ["fid", "kid", "fd-infinity", "precision", "recall", "clip-score"]
+IMAGE_METRICS = ["fid", "kid", "fd-infinity", "precision", "recall", "clip-score", "hps"]
 PAIR_METRICS = ["psnr", "ssim", "ms-ssim", "lpips-alex", "lpips-vgg"]
 
 

@@ -84,6 +84,7 @@ class EncoderRow:
 _STATE, _FOLDER = "a state dict (.pth, .safetensors), or torch.hub's cache", "a folder, or a name on the hub"
 _SCRIPT, _OPEN = f"{_STATE}, or clean-fid's TorchScript file", "MODEL/TAG as open_clip lists them, or MODEL=FILE"
 _FID, _CLIP, _VISION = ("inception", "FID"), ("clip", "CLIP-FID"), ("torchvision", "FD-torchvision")
+_HPS = "a file of hpsv2's weights, or MODEL=FILE; or the hub's cache"
 _ROWS = (
     EncoderRow("tf-exact", *_FID, "tf-exact", "Inception of FID, as torch-fidelity", _STATE, INCEPTION),
     EncoderRow("clean", *_FID, "clean", "Inception of FID, as clean-fid's mode clean", _SCRIPT, INCEPTION),
@@ -95,12 +96,14 @@ _ROWS = (
     EncoderRow("clip-clean", *_CLIP, "clip-clean", "CLIP of transformers, images as clean-fid", _FOLDER),
     EncoderRow("clip-torch-fidelity", *_CLIP, "clip-tf", "CLIP of transformers, images as torch-fidelity", _FOLDER),
     EncoderRow("open-clip", "open-clip", "CLIP-FID", "own", "CLIP of open_clip with its image transform", _OPEN),
+    EncoderRow("hps", "hps", "FD-HPS", "own", "HPS v2.1: ViT-H/14 of open_clip, images as hpsv2", _HPS),
     EncoderRow("shapes", "shapes", "FID[shapes]", "own", "the reader of 64 px scenes", "a folder, or the trained one"),
 )
 ENCODERS = {row.name: row for row in _ROWS}
 DEFAULTS = {
     "clip": "openai/clip-vit-large-patch14",  # torchmetrics' default
     "open-clip": "ViT-g-14/laion2b_s34b_b88k",  # of BK-SDM's CLIP score (its src/eval_clip_score.py)
+    "hps": "xswu/HPSv2/HPS_v2.1_compressed.pt",  # of hpsv2, its utils.py
     "dinov2": "facebook/dinov2-large",  # FD-DINOv2 of Stein et al. 2023
 }
 """What is taken without ``--weights``, by family."""

@@ -5,8 +5,9 @@ counts them.
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from torchvision.transforms import functional as vision  # type: ignore[import-u
 
 from mdrepro.core.errors import BadInput, NotAttempted, check
 from mdrepro.metrics.image import weights
+from mdrepro.metrics.image.catalogue import DEFAULTS
 from mdrepro.metrics.image.networks import Network, Texts, pretrained
+from mdrepro.metrics.image.resizing import OPENAI
 
+HPS_MODEL = "ViT-H-14"
 BATCH = 64  # texts at once
 VITS = {768: "B", 1024: "L", 1280: "H", 1408: "g", 1664: "bigG"}  # letters of vision transformers, by width
 
@@ -61,10 +65,7 @@ def open_clip(source: str, sha256: str | None, download: bool) -> Network:
     Raises BadInput for no such model, tag or file, and NotAttempted where open_clip is not installed, or the weights
     are not here.
     """
-    try:
-        package: Any = importlib.import_module("open_clip")
-    except ImportError as error:
-        raise NotAttempted("the encoder open-clip needs the package open_clip: pip install open_clip_torch") from error
+    package = _package("open-clip")
     name, _, file = source.partition("=")
     name, _, tag = (name, "", "") if file else source.rpartition("/")
     check("model of open_clip", name, package.list_models())
@@ -74,11 +75,56 @@ def open_clip(source: str, sha256: str | None, download: bool) -> Network:
     checked = replace(weights.check(path, "", sha256), name=source)
     settings = package.pretrained.get_pretrained_cfg(name, tag) if tag else {}
     gelu = {"force_quick_gelu": bool(settings.get("quick_gelu"))} if settings else {}
-    model, _, transform = package.create_model_and_transforms(name, pretrained=None, **gelu)
+    found, transform = _built(package, name, checked, gelu)
+    steps = " ".join(str(step) for step in transform.transforms if not callable(getattr(step, "__code__", None)))
+    own = (lambda x_3hw: transform(vision.to_pil_image(x_3hw)), f"{found.size} px, open_clip's transform: {steps}")
+    return replace(found, prepare=own)
+
+
+def hps(source: str, sha256: str | None, download: bool) -> Network:
+    """Human Preference Score v2.1 (arXiv 2306.09341): open_clip's ViT-H/14 with hpsv2's weights and preparation.
+
+    ``source``: a name on the hub as OWNER/NAME/FILE, a FILE, or ``MODEL=FILE`` for another model of open_clip. Raises
+    BadInput for no such model or file, or weights of another, and NotAttempted where open_clip is not installed, or the
+    weights are not here.
+    """
+    package = _package("hps")
+    name, _, file = source.rpartition("=")
+    check("model of open_clip", name := name or HPS_MODEL, package.list_models())
+    path = _published(file, download) if file == DEFAULTS["hps"] else weights.file_of(file)
+    if not path.is_file():
+        raise BadInput(f"{path} is no file of weights")
+    found, _ = _built(package, name, replace(weights.check(path, "", sha256), name=source), {})
+    what = f"{found.size} px, longer side by bicubic on floats, antialiased, black borders, OpenAI's mean and deviation"
+    own = (partial(_bordered, size=found.size), what)
+    return replace(found, what=f"HPS v2.1, {found.what}", prepare=own)
+
+
+def _bordered(x_3hw: Tensor, size: int) -> Tensor:
+    """hpsv2's preparation of a uint8 image (3, h, w): float32 (3, size, size)."""
+    lengths = x_3hw.shape[1:]
+    inner = [round(length * size / max(lengths)) for length in lengths]
+    x = vision.resize(x_3hw.float() / 255, inner, vision.InterpolationMode.BICUBIC, antialias=True)
+    top, left = ((size - length) // 2 for length in inner)
+    x = vision.pad(x, [left, top, size - inner[1] - left, size - inner[0] - top])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in OPENAI)
+    return (x - mean) / std
+
+
+def _package(encoder: str) -> Any:
     try:
-        model.load_state_dict(weights.state_dict(path), strict=True)
+        return importlib.import_module("open_clip")
+    except ImportError as error:
+        raise NotAttempted(f"the encoder {encoder} needs the package open_clip: pip install open_clip_torch") from error
+
+
+def _built(package: Any, name: str, checked: weights.Checked, options: Mapping[str, Any]) -> tuple[Network, Any]:
+    """A model of open_clip with checked weights, without a preparation of images, and the package's transform."""
+    model, _, transform = package.create_model_and_transforms(name, pretrained=None, **options)
+    try:
+        model.load_state_dict(weights.state_dict(checked.path), strict=True)
     except RuntimeError as error:
-        raise BadInput(f"{path} does not hold the weights of {name}: {str(error)[:200]}") from error
+        raise BadInput(f"{checked.path} does not hold the weights of {name}: {str(error)[:200]}") from error
     tokenizer, most = package.get_tokenizer(name), model.context_length
 
     def tokens(texts: Sequence[str]) -> tuple[Tensor, int]:
@@ -87,11 +133,23 @@ def open_clip(source: str, sha256: str | None, download: bool) -> Network:
 
     side = model.visual.image_size
     size = side[0] if isinstance(side, tuple) else side
-    steps = " ".join(str(step) for step in transform.transforms if not callable(getattr(step, "__code__", None)))
-    own = (lambda x_3hw: transform(vision.to_pil_image(x_3hw)), f"{size} px, open_clip's transform: {steps}")
     width = int(model.encode_text(tokenizer(["a"])).shape[1])
     texts = _in_batches(tokens, model.encode_text, most)
-    return Network(f"CLIP {name}, open_clip", checked, size, width, model.encode_image, own, texts, model)
+    what = f"CLIP {name}, open_clip"
+    return Network(what, checked, size, width, model.encode_image, None, texts, model), transform
+
+
+def _published(source: str, download: bool) -> Path:
+    """A file on the hub, OWNER/NAME/FILE, from its cache."""
+    from huggingface_hub import hf_hub_download
+
+    repository, _, file = source.rpartition("/")
+    try:
+        return Path(hf_hub_download(repository, file, local_files_only=not download))
+    except Exception as error:  # the hub's client raises many kinds
+        reason = str(error).strip().partition("\n")[0]
+        get = f"get it with --download, or `hf download {repository} {file} --local-dir FOLDER` and name the file"
+        raise NotAttempted(f"the weights {source} are not in the hub's cache ({reason}); {get}") from error
 
 
 def _cached(package: Any, name: str, tag: str, download: bool) -> Path:

@@ -116,7 +116,8 @@ def network(
     """The network of an encoder, for encoders of its family. Arguments and errors as `load`."""
     which = row(name)
     if which.family in DEFAULTS:
-        kinds = {"clip": clip.transformers_clip, "open-clip": clip.open_clip, "dinov2": networks.dinov2}
+        kinds = {"clip": clip.transformers_clip, "open-clip": clip.open_clip, "hps": clip.hps}
+        kinds["dinov2"] = networks.dinov2
         loaded = kinds[which.family](source or DEFAULTS[which.family], sha256, download)
     elif which.family == "shapes":
         loaded = networks.scene_reader(source, sha256)

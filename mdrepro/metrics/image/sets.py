@@ -11,10 +11,12 @@ from mdrepro.metrics.image.clip_score import SCALES, clip_score, cosines
 from mdrepro.metrics.image.encoders import Encoder
 from mdrepro.metrics.image.features import FeatureSet
 from mdrepro.metrics.image.scores import Score
-from mdrepro.metrics.image.statistics import Convention, Statistics
+from mdrepro.metrics.image.statistics import Array, Convention, Statistics
 from mdrepro.metrics.jackknife import Estimate
 
-METRICS = ("fid", "kid", "fd-infinity", "precision", "recall", "clip-score")
+METRICS = ("fid", "kid", "fd-infinity", "precision", "recall", "clip-score", "hps")
+TEXTS = ("clip-score", "hps")
+"""Metrics of images and their captions."""
 SINGLE = ("kid", "fd-infinity", "precision", "recall")
 """Metrics that need each generated image's features; all of them but FD-infinity need each real image's too."""
 
@@ -38,6 +40,7 @@ def evaluate(
     *,
     encoder: Encoder | None = None,
     clip: Encoder | None = None,
+    hps: Encoder | None = None,
     captions: Sequence[str] | None = None,
     options: Options | None = None,
 ) -> list[Score]:
@@ -45,9 +48,10 @@ def evaluate(
 
     Args:
         real: a folder, or a file of statistics (`Statistics.save`), which serves FID and FD-infinity alone; None where
-            only the CLIP score is wanted.
+            only metrics of `TEXTS` are wanted.
         metrics: of `METRICS`.
-        encoder: whose features all metrics but the CLIP score compare; that compares those of ``clip``.
+        encoder: whose features all metrics but those of `TEXTS` compare; the CLIP score compares those of ``clip``, the
+            Human Preference Score those of ``hps``.
         captions: one for each generated image, in the order of the files' names.
 
     Raises BadInput for an unknown metric, images that cannot be taken, too few images (the message states the least
@@ -56,40 +60,56 @@ def evaluate(
     how, wanted = options or Options(), list(dict.fromkeys(metrics))
     for name in wanted:
         check("metric", name, METRICS)
-    compared = [name for name in wanted if name != "clip-score"]
+    compared = [name for name in wanted if name not in TEXTS]
     files = images.files(generated)
     encoders: dict[str, Encoder] = {}
-    if "clip-score" in wanted:
-        captions, encoders["clip"] = check_captions(captions, clip, len(files), generated)
-    reference, main = None, "clip" if encoder is encoders.get("clip") else "compared"
+    for name, judge in (("clip-score", clip), ("hps", hps)):
+        if name in wanted:
+            captions, encoders[name] = check_captions(captions, judge, len(files), generated, name)
+    reference, main = None, "clip-score" if encoder is encoders.get("clip-score") else "compared"
     if compared:
         if encoder is None or real is None:
             raise BadInput(f"{', '.join(compared)}: an encoder and real images are needed")
         encoders[main] = encoder
         reference = _reference(real, encoder, compared, len(files), how)
-    single = [name for name in encoders if name == "clip" or how.interval or set(compared) & set(SINGLE)]
+    single = [name for name in encoders if name in TEXTS or how.interval or set(compared) & set(SINGLE)]
     extracted = features.extract(files, encoders, keep=single, batch=how.batch, readers=how.readers)
     scores: dict[str, Score] = {}
     if reference is not None:
         scores = {name: MEASURES[name](encoders[main], reference, extracted[main], how) for name in compared}
     if "clip-score" in wanted:
-        by_scale = clip_scores(encoders["clip"], extracted["clip"], captions or (), [how.scale])
+        by_scale = clip_scores(encoders["clip-score"], extracted["clip-score"], captions or (), [how.scale])
         scores["clip-score"] = by_scale[how.scale]
+    if "hps" in wanted:
+        scores["hps"] = preference_score(encoders["hps"], extracted["hps"], captions or ())
     return [scores[name] for name in wanted]
 
 
 def clip_scores(clip: Encoder, images: FeatureSet, captions: Sequence[str], scales: Sequence[str]) -> dict[str, Score]:
     """The CLIP score of images' kept features under several scales."""
-    assert clip.network.texts is not None
-    texts = clip.network.texts(captions)
-    values = cosines(images.array(), texts.features)
-    cut = f"; {texts.cut} captions cut to {texts.tokens} tokens, end token kept" if texts.cut else ""
+    values, cut = _cosines(clip, images, captions)
     scores = {}
     for scale in scales:
         one = clip_score(values, scale)
         details, name = f"{SCALES[scale].what}; {protocol(clip)}{cut}", f"CLIP score ({scale})"
         scores[scale] = Score("clip-score", name, one.value, one.n, details, low=one.low, high=one.high)
     return scores
+
+
+def preference_score(hps: Encoder, images: FeatureSet, captions: Sequence[str]) -> Score:
+    """The Human Preference Score v2.1 of images' kept features: 100 cos, as hpsv2's benchmark prints it."""
+    values, cut = _cosines(hps, images, captions)
+    one = clip_score(100 * values)
+    details = f"100 times the mean cosine; {protocol(hps)}{cut}"
+    return Score("hps", "HPS v2.1", one.value, one.n, details, low=one.low, high=one.high)
+
+
+def _cosines(encoder: Encoder, images: FeatureSet, captions: Sequence[str]) -> tuple[Array, str]:
+    """Of images and their captions, (n,), and what to say of captions that were cut."""
+    assert encoder.network.texts is not None
+    texts = encoder.network.texts(captions)
+    cut = f"; {texts.cut} captions cut to {texts.tokens} tokens, end token kept" if texts.cut else ""
+    return cosines(images.array(), texts.features), cut
 
 
 def _reference(real: Path, encoder: Encoder, metrics: Sequence[str], n: int, how: Options) -> FeatureSet:
@@ -127,13 +147,13 @@ def check_numbers(metrics: Sequence[str], encoder: Encoder, n_real: int, n: int,
 
 
 def check_captions(
-    captions: Sequence[str] | None, clip: Encoder | None, n: int, folder: Path
+    captions: Sequence[str] | None, clip: Encoder | None, n: int, folder: Path, metric: str = "clip-score"
 ) -> tuple[Sequence[str], Encoder]:
-    """Captions and encoder of a CLIP score, once they are there. Raises BadInput where they are not, or do not fit."""
+    """Captions and encoder of a metric of `TEXTS`, if they are there. Raises BadInput if not, or if they do not fit."""
     if clip is None or clip.network.texts is None:
-        raise BadInput("clip-score: a CLIP encoder is needed: expected clip and open-clip")
+        raise BadInput(f"{metric}: a CLIP encoder is needed: expected clip and open-clip")
     if captions is None:
-        raise BadInput("clip-score: captions are needed, one for each generated image")
+        raise BadInput(f"{metric}: captions are needed, one for each generated image")
     if len(captions) != n:
         raise BadInput(f"{folder} holds {n} images, and there are {len(captions)} captions: one for each is needed")
     return captions, clip

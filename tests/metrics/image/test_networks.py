@@ -171,7 +171,9 @@ def test_open_clip_that_is_not_installed_is_not_attempted(monkeypatch):
         encoders.load("open-clip")
 
 
-def test_open_clip_from_a_file(tmp_path, pictures):
+@pytest.fixture
+def tiny_open_clip(tmp_path):
+    """open_clip with a small model called tiny: the package, the model and its transform."""
     package = pytest.importorskip("open_clip")
     import json
 
@@ -179,7 +181,14 @@ def test_open_clip_from_a_file(tmp_path, pictures):
     text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
     (tmp_path / "tiny.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
     package.add_model_config(tmp_path / "tiny.json")
-    model, _, transform = package.create_model_and_transforms("tiny")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, _, transform = package.create_model_and_transforms("tiny")
+    return package, model.eval(), transform
+
+
+def test_open_clip_from_a_file(tmp_path, pictures, tiny_open_clip):
+    package, model, transform = tiny_open_clip
     torch.save(model.state_dict(), tmp_path / "tiny.pt")
     encoder = encoders.load("open-clip", f"tiny={tmp_path / 'tiny.pt'}")
     found = extract(pictures, {"x": encoder}, keep=["x"])["x"].features
@@ -192,8 +201,9 @@ def test_open_clip_from_a_file(tmp_path, pictures):
         assert torch.allclose(texts.features, model.encode_text(tokens), atol=1e-5)
     assert tokens[1, -1] == tokens[0].max()  # the end token
     assert (texts.cut, texts.tokens, encoder.network.width) == (1, 77, 16)
-    with pytest.raises(BadInput, match="does not hold the weights of ViT-B-32"):
-        encoders.load("open-clip", f"ViT-B-32={tmp_path / 'tiny.pt'}")
+    torch.save(dict(list(model.state_dict().items())[1:]), tmp_path / "cut.pt")
+    with pytest.raises(BadInput, match="does not hold the weights of tiny"):
+        encoders.load("open-clip", f"tiny={tmp_path / 'cut.pt'}")
     with pytest.raises(BadInput, match="unknown model of open_clip 'tinier'"):
         encoders.load("open-clip", f"tinier={tmp_path / 'tiny.pt'}")
     with pytest.raises(BadInput, match="unknown tag of ViT-g-14"):
@@ -206,3 +216,70 @@ def test_the_folder_of_weights_is_of_the_default_backbone():
     """BK-SDM's: ViT-g-14 with pretrained laion2b_s34b_b88k, which the hub files under the same words."""
     assert catalogue.DEFAULTS["open-clip"] == "ViT-g-14/laion2b_s34b_b88k"
     assert catalogue.VIT_G[0].lower().replace("-", "_").endswith("vit_g_14_laion2b_s34b_b88k")
+
+
+def padded(picture, size):
+    """hpsv2's steps for an image: the longer side to the size by bicubic on floats, black borders, CLIP's norm."""
+    from torchvision.transforms import functional as vision
+
+    x = vision.to_tensor(picture.convert("RGB"))
+    height, width = x.shape[1:]
+    scale = size / max(height, width)
+    x = vision.resize(x, [round(height * scale), round(width * scale)], vision.InterpolationMode.BICUBIC)
+    tall, wide = (size - side for side in x.shape[1:])
+    x = vision.pad(x, [wide // 2, tall // 2, wide - wide // 2, tall - tall // 2])
+    return vision.normalize(x, list(resizing.OPENAI[0]), list(resizing.OPENAI[1]))
+
+
+def test_the_preference_score_from_a_file_in_hpsv2_s_format(tmp_path, pictures, tiny_open_clip):
+    """hpsv2: a checkpoint with a state_dict and more, 100 times the cosine of open_clip's features."""
+    from mdrepro.metrics.image import sets
+
+    package, model, _ = tiny_open_clip
+    torch.save({"epoch": 3, "state_dict": model.state_dict()}, tmp_path / "HPS.pt")
+    encoder = encoders.load("hps", f"tiny={tmp_path / 'HPS.pt'}")
+    captions = [f"picture {i}" for i in range(len(pictures))]
+    features = extract(pictures, {"x": encoder}, keep=["x"])["x"]
+    score = sets.preference_score(encoder, features, captions)
+    with torch.no_grad():
+        images_bd = model.encode_image(torch.stack([padded(Image.open(file), 32) for file in pictures]), normalize=True)
+        texts_bd = model.encode_text(package.get_tokenizer("tiny")(captions), normalize=True)
+    expected = 100 * (images_bd * texts_bd).sum(dim=1)
+    assert score.value == pytest.approx(float(expected.mean()), abs=1e-4)
+    assert score.low < score.value < score.high
+    assert (score.name, score.n) == ("HPS v2.1", len(pictures))
+    assert encoder.network.weights.sha256 in score.protocol
+    assert "HPS v2.1, CLIP tiny, open_clip, 32 px, longer side by bicubic on floats" in score.protocol
+    # open_clip's own transform for a longer side, which resizes on 8 bits: 0 to 255 there, and some beyond here
+    theirs = package.image_transform(32, is_train=False, resize_mode="longest", interpolation="bicubic")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in resizing.OPENAI)
+    for file in pictures:
+        ours, usual = (x * std + mean for x in (encoder.prepare(images.read(file)), theirs(Image.open(file))))
+        off = (ours.clamp(0, 1) - usual).abs()
+        assert float(off.max()) < 6 / 255
+        assert float(off.mean()) < 1 / 255
+
+
+def test_preference_scores_need_their_weights_and_captions(tmp_path, pictures, tiny_open_clip):
+    from mdrepro.metrics.image import sets
+
+    weights = tiny_open_clip[1].state_dict()
+    torch.save(dict(list(weights.items())[1:]), tmp_path / "cut.pt")
+    with pytest.raises(BadInput, match="does not hold the weights of tiny"):
+        encoders.load("hps", f"tiny={tmp_path / 'cut.pt'}")
+    torch.save(weights, tmp_path / "tiny.pt")
+    with pytest.raises(BadInput, match="unknown model of open_clip 'tinier'"):
+        encoders.load("hps", f"tinier={tmp_path / 'tiny.pt'}")
+    with pytest.raises(BadInput, match="not 0000"):
+        encoders.load("hps", f"tiny={tmp_path / 'tiny.pt'}", sha256="0" * 64)
+    with pytest.raises(NotAttempted, match=r"HPS_v2\.1_compressed\.pt are not in the hub's cache .*--download"):
+        encoders.load("hps")
+    ready = encoders.load("hps", f"tiny={tmp_path / 'tiny.pt'}")
+    folder = pictures[0].parent
+    for options, says in (
+        ({"hps": None, "captions": ["a"]}, "hps: a CLIP encoder is needed"),
+        ({"hps": ready}, "hps: captions are needed"),
+        ({"hps": ready, "captions": ["a"]}, f"{len(pictures)} images, and there are 1 captions"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            sets.evaluate(None, folder, ["hps"], **options)
