@@ -116,7 +116,7 @@ REFUSED = {
     "evaluate images tests docs --device tpu": "allowed: auto, cpu, cuda",
     "evaluate images tests docs --against cleanfid": "did you mean clean-fid",
     "evaluate images tests nowhere": "nowhere: no such folder",
-    "evaluate statistics tests --out x.npz": "ends in .safetensors",
+    "evaluate statistics tests --out x.pt": "ends in .safetensors or .npz",
     "latency --on phone x.tflite": "allowed: host, android, apple",
     "cost sd99": "sd15",
     "train shapes-one": "did you mean shapes-",
