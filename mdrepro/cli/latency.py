@@ -135,12 +135,16 @@ def _print(measured: "list[Record]", states: list[dict[str, float]]) -> None:
         for one in rows:
             high, memory = one.times.p90_ms, one.memory_mb
             times = (f"{one.times.ms:.4g}", f"{high:.4g}" if high else "", str(one.times.runs))
-            last = (f"{memory:.4g}" if memory else "", one.accelerator, one.device.name)
+            computed = f"{one.accelerator} ({one.residency})" if one.residency else one.accelerator
+            last = (f"{memory:.4g}" if memory else "", computed, one.device.name)
             lines.append((one.model, one.component, *times, *last))
         print(f"{origin}:\n{columns(lines, indent='  ')}")
         for one in rows:
             for note in one.notes:
                 print(f"  note: {one.model}: {note}")
+            if one.check:
+                said = one.fault or f"its outputs are at {one.check.psnr_db:.1f} dB from PyTorch's"
+                print(f"  check: {one.model} {one.component}, {one.accelerator}: {said}")
     for host in states:
         busy = f"load {host['load_before']:.2f} before, {host['load_after']:.2f} after"
         print(f"host: {busy}; a matrix product reaches {host['peak_gmacs']:.1f} GMAC/s")

@@ -35,6 +35,11 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
     return _decoded(_content(path, largest), path)
 
 
+def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+    """The bytes of a file. Raises BadInput where it cannot be read, or holds more than ``largest``."""
+    return _content(path, largest)
+
+
 def read_json(path: Path, kind: Any = Any, *, largest: int = LARGEST, infinite: bool = False) -> Any:
     """The JSON of a file as a ``kind``, such as ``dict[str, Any]`` or ``list[str]``; see `parse_json`."""
     return parse_json(_content(path, largest), path, kind, infinite=infinite)

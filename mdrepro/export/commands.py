@@ -12,7 +12,7 @@ from mdrepro.core import faults
 from mdrepro.core.errors import BadInput, check
 from mdrepro.core.files import swap, unfinished
 from mdrepro.core.provenance import installed, state
-from mdrepro.export import bundle, components, parity
+from mdrepro.export import bundle, components, parity, reference
 from mdrepro.export.components import COMPONENTS, Component, Model
 from mdrepro.export.coreml import CoreML
 from mdrepro.export.litert import LiteRT
@@ -44,7 +44,8 @@ def export(
 
     Args:
         name, resolution, decoder: as in `components.find`.
-        out: a folder; files are called ``unet-fp16.tflite``, and ones of the same name are replaced.
+        out: a folder; files are called ``unet-fp16.tflite``, and ones of the same name are replaced. Beside those of
+            LiteRT are inputs and PyTorch's outputs, ``unet-fp16.reference.safetensors``, for `mdrepro latency`.
         target: a key of `TARGETS`.
         wanted: components; none for all three. All three of a checkpoint to LiteRT make a bundle for the runner.
         precisions: of weights, those that the target has.
@@ -139,6 +140,8 @@ def _export(
             parity.gate(component.name, kind, measured)
             final = ready / f"{component.name}-{kind}{target.suffix}"
             swap(file, final)
+            if target.bundles:  # what phones are held to
+                reference.write(component, final)
             entry = {"component": component.name, "precision": kind, "file": final.name, "parity": asdict(measured)}
             entries.append(entry | target.describe(final))
     return [entry | {"seconds": stages.seconds, "peak_memory_gb": round(stages.peak / 1e9, 2)} for entry in entries]

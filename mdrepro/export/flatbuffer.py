@@ -132,6 +132,18 @@ def _ports(model: Generated, schema: ModuleType) -> tuple[tuple[Port, ...], tupl
     return tuple(sorted(inputs, key=lambda p: p.name)), tuple(sorted(outputs, key=lambda p: p.name))
 
 
+def input_order(path: str | os.PathLike[str]) -> list[str]:
+    """Names of a file's inputs in the interpreter's order. Raises BadInput and NotAttempted as `read`."""
+    read(path)
+    view, schema = _mapped(Path(path)), needed("ai_edge_litert.schema_py_generated")
+    model = schema.Model.GetRootAs(view, 0)
+    signature = model.SignatureDefs(0)
+    graph = model.Subgraphs(signature.SubgraphIndex())
+    entries = [signature.Inputs(index) for index in range(signature.InputsLength())]
+    names = {entry.TensorIndex(): entry.Name().decode() for entry in entries}
+    return [names[graph.Inputs(index)] for index in range(graph.InputsLength())]
+
+
 def _numbers(enumeration: type) -> dict[int, str]:
     """Names by number of an enumeration that flatc generated."""
     return {number: name for name, number in vars(enumeration).items() if isinstance(number, int)}

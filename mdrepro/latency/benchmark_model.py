@@ -6,7 +6,7 @@ are printed in microseconds, rounded to six digits at times (2.95034e+06).
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mdrepro.core.errors import BadInput, check
@@ -81,6 +81,18 @@ def options(threads: int, runs: int = RUNS) -> list[str]:
         raise BadInput(f"threads {threads}, runs {runs}, warm-up {WARM_UP}: must be at least 1")
     numbers = {"num_threads": threads, "num_runs": runs, "warmup_runs": WARM_UP, "max_secs": LIMIT}
     return [*(f"--{name}={value}" for name, value in numbers.items()), "--report_peak_memory_footprint=true"]
+
+
+def inputs(shapes: Iterable[Sequence[int]], folder: str) -> list[str]:
+    """Options that give a network its inputs, in the interpreter's order, from ``input-0.bin`` on in ``folder``."""
+    sizes = [",".join(map(str, shape)) for shape in shapes]
+    names = [f"i{number}" for number in range(len(sizes))]
+    files = ",".join(f"{name}:{folder}/input-{number}.bin" for number, name in enumerate(names))
+    return [
+        f"--input_layer={','.join(names)}",
+        f"--input_layer_shape={':'.join(sizes)}",
+        f"--input_layer_value_files={files}",
+    ]
 
 
 def parse(printed: str) -> Report:

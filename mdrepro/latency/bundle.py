@@ -2,10 +2,12 @@
 
     bundle/run.sh            pushes each network, runs benchmark_model on CPU and GPU, writes results/
     bundle/models/*.tflite   the networks
+    bundle/checks/NETWORK/   its fixed inputs (.bin) and PyTorch's output, where the export wrote them
     bundle/manifest.json     names, sizes and SHA-256 of the networks, and what each says of itself
     bundle/README.txt
 
-What comes back in results/ is read by `collect`.
+What comes back in results/ is read by `collect`: of each network on each accelerator what benchmark_model printed and
+the outputs of the runs that it timed, the CPU's first, as a control.
 """
 
 import re
@@ -18,13 +20,15 @@ from pydantic import BaseModel
 
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing_folder, sha256, write_json
-from mdrepro.core.reading import checked, inside, read_json, read_text
+from mdrepro.core.reading import checked, inside, read_bytes, read_json, read_text
+from mdrepro.export import flatbuffer, reference
 from mdrepro.latency import benchmark_model, file_metadata, imports
 from mdrepro.latency.adb import PROPERTIES, REMOTE, described
 from mdrepro.latency.file_metadata import FileMetadata
-from mdrepro.latency.records import Device, Record, record
+from mdrepro.latency.records import Check, Device, Record, record
 
-MANIFEST, RESULTS = "manifest.json", "results"
+MANIFEST, RESULTS, CHECKS = "manifest.json", "results", "checks"
+REFERENCE = f"network{reference.SUFFIX}"
 RUN = """#!/bin/sh
 # Usage: sh run.sh BENCHMARK_MODEL [SERIAL]
 # BENCHMARK_MODEL is LiteRT's tool for the phone, such as android_aarch64_benchmark_model.
@@ -43,15 +47,27 @@ phone shell chmod 755 {remote}/benchmark_model
 for model in models/*.tflite; do
   file=$(basename "$model")
   phone push "$model" {remote}/"$file"
+  check=checks/${{file%.tflite}}
+  inputs=
+  if [ -d "$check" ]; then
+    for input in "$check"/input-*.bin; do phone push "$input" {remote}/"${{input##*/}}"; done
+    inputs="$(cat "$check"/options) --output_filepath={remote}/output.bin"
+  fi
   for how in {accelerators}; do
     case $how in
 {cases}
     esac
     out={results}/${{file%.tflite}}.$how.txt
+    back=${{out%.txt}}.bin
+    rm -f "$out" "$back"
+    phone shell rm -f {remote}/output.bin
     echo "$file on $how"
-    phone shell {remote}/benchmark_model --graph={remote}/"$file" {options} $options > "$out.part" 2>&1 \\
+    phone shell {remote}/benchmark_model --graph={remote}/"$file" {options} $options $inputs > "$out.part" 2>&1 \\
       || echo "failed: see $out" >&2
     mv "$out.part" "$out"
+    if [ -n "$inputs" ]; then
+      phone pull {remote}/output.bin "$back" >/dev/null || echo "no output came back" >&2
+    fi
   done
   phone shell rm -f {remote}/"$file"
 done
@@ -71,18 +87,21 @@ THREADS = 4
 
 
 class _Packed(BaseModel):
-    """A network in the manifest; bundles of older versions say nothing about it."""
+    """A network in the manifest; bundles of older versions say nothing about it, or its check."""
 
     name: str
     sha256: str
     about: dict[str, Any] = {}
+    inputs: list[str] = []  # of its check, in the interpreter's order; none where there is no check
 
 
 def write(files: Sequence[Path], folder: Path, metadata: Callable[[Path], FileMetadata] = file_metadata.read) -> Path:
     """Write a bundle of ``.tflite`` files; those of ``mdrepro export`` are packed under their model's name too.
 
-    Raises BadInput for no files, a file that is missing or no ``.tflite``, two of one name, an unknown component, or a
-    folder that is there.
+    Inputs and PyTorch's outputs that the export wrote beside a file are packed, too.
+
+    Raises BadInput for no files, a file that is missing or no ``.tflite``, two of one name, an unknown component,
+    inputs and outputs of another file, or a folder that is there.
     """
     if folder.exists():
         raise BadInput(f"{folder} exists already: name a new folder")
@@ -100,12 +119,30 @@ def write(files: Sequence[Path], folder: Path, metadata: Callable[[Path], FileMe
         models = []
         for file, name, one in zip(files, names, each, strict=True):
             shutil.copyfile(file, new / "models" / name)
-            models.append({"name": name, "bytes": file.stat().st_size, "sha256": sha256(file), "about": one.fields()})
+            packed = {"name": name, "bytes": file.stat().st_size, "sha256": sha256(file), "about": one.fields()}
+            models.append(packed | {"inputs": _write_check(file, new / CHECKS / Path(name).stem)})
         write_json(new / MANIFEST, {"format": 1, "threads": THREADS, "models": models})
         (new / "run.sh").write_text(_script(), encoding="utf-8")
         (new / "README.txt").write_text(README.format(count=len(files)), encoding="utf-8")
         (new / "run.sh").chmod(0o755)
     return folder
+
+
+def _write_check(file: Path, folder: Path) -> list[str]:
+    """Inputs and output of a network's check, and benchmark_model's options for them; the inputs' names, or none."""
+    known = reference.read(file)
+    if known is None:
+        return []
+    names = flatbuffer.input_order(file)
+    if set(names) != set(known.inputs):
+        raise BadInput(f"{reference.path(file)} has inputs {', '.join(known.inputs)}: expected {', '.join(names)}")
+    folder.mkdir(parents=True)
+    for number, name in enumerate(names):
+        (folder / f"input-{number}.bin").write_bytes(known.inputs[name].tobytes())
+    shutil.copyfile(reference.path(file), folder / REFERENCE)
+    options = benchmark_model.inputs([known.inputs[name].shape for name in names], REMOTE)
+    (folder / "options").write_text(" ".join(options) + "\n")
+    return names
 
 
 def _name(file: Path, metadata: FileMetadata) -> str:
@@ -132,7 +169,8 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
     """What a bundle whose ``run.sh`` ran brought back.
 
     Returns:
-        records, marked as measured, as our own script ran on our own files; and the runs without a result, with why.
+        records, marked as measured, as our own script ran on our own files, each with the check of its outputs where
+        the bundle has one; and the runs without a result, with why.
 
     Raises BadInput for no bundle, no results, or a network that is missing or not the one that was packed.
     """
@@ -154,6 +192,7 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
             raise BadInput(f"{source}: {name}: {error}") from None
         if not path.is_file() or sha256(path) != digest:
             raise BadInput(f"{path} is {'not the file that was packed' if path.is_file() else 'missing'}")
+        known_check, control = _packed_check(folder / CHECKS / name, packed, path), None
         for accelerator in benchmark_model.ACCELERATORS:
             file = folder / RESULTS / f"{name}.{accelerator}.txt"
             if not file.is_file():
@@ -166,12 +205,38 @@ def collect(folder: Path) -> tuple[list[Record], dict[str, str]]:
                 failed[f"{name} on {accelerator}"] = str(error)
                 continue
             one = found[0]
+            if known_check:
+                one = one.model_copy(
+                    update={"check": _check(known_check, file, fields["precision"], accelerator, control)}
+                )
+                control = one.check.psnr_db if accelerator == "cpu" and one.check else control
             if len(found) > 1 or benchmark_model.refused(accelerator, one.accelerator):
                 several = f"{file} holds {len(found)} runs: run.sh writes one"
                 failed[f"{name} on {accelerator}"] = several if len(found) > 1 else benchmark_model.REFUSED
                 continue
             collected.append(record({**one.model_dump(), "origin": "measured"}, str(file)))
     return collected, failed
+
+
+def _packed_check(folder: Path, packed: _Packed, network: Path) -> reference.Reference | None:
+    """A network's check. Raises BadInput where it was packed and is not there, or is of another network."""
+    if not packed.inputs:
+        return None
+    known = reference.read_from(folder / REFERENCE, packed.sha256, network.name)
+    if set(packed.inputs) != set(known.inputs):
+        raise BadInput(f"{folder / REFERENCE} has other inputs than were packed")
+    return known
+
+
+def _check(known: reference.Reference, printed: Path, precision: str, accelerator: str, control: float | None) -> Check:
+    """The outputs that came back beside what was printed."""
+    least, file = reference.least(precision, accelerator), printed.with_suffix(".bin")
+    if not file.is_file():
+        return Check(least_db=least, reason="no output came back; an older benchmark_model writes none")
+    try:
+        return Check(psnr_db=known.psnr(read_bytes(file)), least_db=least, control_db=control)
+    except BadInput as error:
+        return Check(least_db=least, reason=str(error))
 
 
 def _device(file: Path) -> Device:

@@ -79,6 +79,32 @@ class Device(_Data):
     chip: str = ""
 
 
+class Check(_Data):
+    """Outputs of the timed runs against PyTorch's for the same inputs.
+
+    Args:
+        psnr_db: as of `mdrepro.export.parity`; None where no whole output came back.
+        least_db: what it must be.
+        control_db: of the CPU on the same phone, where this is an accelerator and the CPU ran.
+        reason: why there is no ``psnr_db``.
+    """
+
+    psnr_db: float | None = None
+    least_db: float
+    control_db: float | None = None
+    reason: str = ""
+
+    @property
+    def fault(self) -> str:
+        """What speaks against the time; "" where nothing does."""
+        if self.psnr_db is None:
+            return f"its outputs could not be compared with PyTorch's ({self.reason or 'none came back'})"
+        if self.psnr_db >= self.least_db:
+            return ""
+        control = "" if self.control_db is None else f"; the CPU's are at {self.control_db:.1f} dB"
+        return f"its outputs are at {self.psnr_db:.1f} dB from PyTorch's, and {self.least_db:g} dB are needed{control}"
+
+
 class Record(_Data):
     """One network's latency in one place.
 
@@ -99,6 +125,7 @@ class Record(_Data):
         source: tool, command or file, and what else is needed to trace it.
         date: "" where a report has none.
         notes: what limits the number.
+        check: of the outputs; None where they were not asked for.
     """
 
     origin: Origin
@@ -119,6 +146,17 @@ class Record(_Data):
     source: str = Field(min_length=1)
     date: str = Field(default="", pattern=r"^(\d{4}-\d{2}-\d{2})?$")
     notes: tuple[str, ...] = ()
+    check: Check | None = None
+
+    @property
+    def fault(self) -> str:
+        """Why the time counts nowhere; "" where it does."""
+        return self.check.fault if self.check else ""
+
+    @property
+    def residency(self) -> str:
+        """Nodes on the accelerator of all, for people; "" where the tool reports none."""
+        return f"{self.delegated[0]} of {self.delegated[1]} nodes" if self.delegated else ""
 
     @validator(mode="after")
     def _plausible(self) -> Self:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mdrepro.core.errors import BadInput, NotAttempted
-from mdrepro.export import commands, components, flatbuffer, litert, parity
+from mdrepro.export import commands, components, flatbuffer, litert, parity, reference
 from mdrepro.export.components import Component
 from mdrepro.export.litert import LiteRT
 from mdrepro.export.runner import LiteRTNetwork
@@ -41,7 +41,28 @@ def test_parity_falls_with_precision_and_passes_the_gate(made: tuple[Path, dict[
     assert 60 < fp16 < 100
     assert 45 < int8 < fp16 - 10
     assert 38 < dynamic < int8 - 3  # inputs are rounded too
-    assert sorted(file.name for file in made[0].iterdir()) == sorted(entry["file"] for entry in entries)
+    files = [made[0] / entry["file"] for entry in entries]
+    assert sorted(made[0].iterdir()) == sorted([*files, *map(reference.path, files)])
+
+
+def test_what_phones_are_held_to_lies_beside_each_file(network: Component, made: tuple[Path, dict[str, Any]]) -> None:
+    """The runtime here reaches the export's PSNR on it, with inputs in the interpreter's own order."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    for precision in LiteRT.precisions:
+        file = made[0] / f"unet-{precision}.tflite"
+        known = reference.read(file)
+        assert known is not None
+        np.testing.assert_array_equal(known.output, network.reference(1).numpy())
+        with quiet():
+            interpreter = Interpreter(str(file))
+            interpreter.allocate_tensors()
+        for name, detail in zip(flatbuffer.input_order(file), interpreter.get_input_details(), strict=True):
+            interpreter.set_tensor(detail["index"], known.inputs[name])
+        interpreter.invoke()
+        raw = interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).tobytes()
+        assert known.psnr(raw) > reference.least(precision, "cpu")
+        assert known.psnr(raw[4:] + raw[:4]) < reference.least(precision, "gpu")
 
 
 def test_files_say_what_they_are(made: tuple[Path, dict[str, Any]]) -> None:
@@ -261,7 +282,7 @@ def test_older_files_are_replaced_whole(
     old.write_text("old")
     export(network, tmp_path, monkeypatch, "fp32")
     assert flatbuffer.read(old).metadata["model"] == "small"
-    assert [file.name for file in tmp_path.iterdir()] == [old.name]
+    assert set(tmp_path.iterdir()) == {old, reference.path(old)}
 
 
 def test_a_full_disk_is_said_before_and_meanwhile(

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 CPU = """STARTING!
@@ -51,20 +52,34 @@ case "$*" in
   "shell getprop ro.build.version.release") echo 14 ;;
   "shell getprop ro.soc.model") echo Tensor G3 ;;
   push*) [ -f "$2" ] || {{ echo "adb: error: cannot stat"; exit 1; }}; echo "1 file pushed" ;;
-  *--use_gpu=true*) cat {gpu} ;;
-  *--graph=*) cat {cpu} ;;
+  *--use_gpu=true*) cat {gpu}; cp {folder}/gpu.bin {folder}/output.bin 2>/dev/null || true ;;
+  *--graph=*) cat {cpu}; cp {folder}/cpu.bin {folder}/output.bin 2>/dev/null || true ;;
+  pull*) [ -f {folder}/output.bin ] || {{ echo "adb: error: failed to stat"; exit 1; }}; cp {folder}/output.bin "$3" ;;
+  "shell rm -f"*output.bin) rm -f {folder}/output.bin ;;
   "shell mkdir"*|"shell rm"*|"shell chmod"*) ;;
   *) echo "unexpected: $*"; exit 1 ;;
 esac
 """
 
 
-def install(folder: Path, *, listed: str = "28291FDH\\tdevice", gpu: str = GPU, cpu: str = CPU) -> Path:
-    """An ``adb`` in ``folder`` that replays; the file in which it writes what it was asked."""
+def install(
+    folder: Path,
+    *,
+    listed: str = "28291FDH\\tdevice",
+    gpu: str = GPU,
+    cpu: str = CPU,
+    outputs: Mapping[str, bytes] | None = None,
+) -> Path:
+    """An ``adb`` in ``folder`` that replays; the file in which it writes what it was asked.
+
+    ``outputs``: of the networks on ``cpu`` and ``gpu``; none where the tool writes none.
+    """
+    for accelerator, output in (outputs or {}).items():
+        (folder / f"{accelerator}.bin").write_bytes(output)
     log = folder / "asked.txt"
     (folder / "gpu.txt").write_text(gpu)
     (folder / "cpu.txt").write_text(cpu)
-    told = {"log": log, "listed": listed, "gpu": folder / "gpu.txt", "cpu": folder / "cpu.txt"}
+    told = {"log": log, "listed": listed, "folder": folder, "gpu": folder / "gpu.txt", "cpu": folder / "cpu.txt"}
     (folder / "adb").write_text(ADB.format(**told))
     (folder / "adb").chmod(0o755 | stat.S_IXUSR)
     return log

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mdrepro.core import reading
 from mdrepro.data import captions, image_captions, pixels, prompts, webshards
-from mdrepro.export import flatbuffer, runner
+from mdrepro.export import flatbuffer, reference, runner
 from mdrepro.latency import benchmark_model, bundle, imports, records
 from mdrepro.metrics.cost.block_latency import LatencyTable
 from mdrepro.metrics.image import backbones, images, weights
@@ -40,7 +40,7 @@ from tests.support import dialogue, tiny_evolution
 from tests.support import tiny_pipeline as tiny
 from tests.support.checkout import PARAMETERS, notebook
 from tests.support.reports import ABOUT, AI_HUB, MLPERF, PLAIN
-from tests.support.tflite_files import exported
+from tests.support.tflite_files import component, exported
 
 EVERY = ("flip", "block", "cut", "longer", "other", "json", "lines", "header")
 FORM = ("cut", "longer")
@@ -319,6 +319,11 @@ def tflite(folder: Path) -> None:
     exported(folder, model="m", component="unet", precision="fp16", branches=1, resolution=64)
 
 
+def referenced(folder: Path) -> None:
+    file = exported(folder, model="m", component="unet", precision="fp16", branches=1, resolution=64)
+    reference.write(component(), file)
+
+
 def exported_bundle(folder: Path) -> None:
     names = {name: f"{name}.tflite" for name in ("decoder", "text-encoder", "unet")}
     for file in names.values():
@@ -426,6 +431,7 @@ READERS: dict[str, Reader] = {
     ),
     "bundle": Reader(bundled, lambda folder: bundle.collect(folder / "out"), (), "out/*"),
     "tflite": Reader(tflite, of_file(lambda f: dataclasses.replace(flatbuffer.read(f), size=0)), ("cut",)),
+    "reference": Reader(referenced, lambda folder: reference.read(folder / "unet-fp16.tflite"), FORM, "*.safetensors"),
     "exported bundle": Reader(exported_bundle, lambda folder: runner._read(folder / runner.bundle_name("fp32")), FORM),
     "result": Reader(result, lambda folder: results.read(folder / "result.json"), EVERY, "result.json"),
     "parameters": Reader(file_of("n.ipynb", NOTEBOOK), of_file(parameters.declared), FORM),

@@ -1,11 +1,23 @@
-"""A ``.tflite`` file without weights."""
+"""A ``.tflite`` file without weights, and a component of its input."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import flatbuffers  # type: ignore[import-untyped]
+import numpy as np
+import torch
 
 from mdrepro.export import flatbuffer
+
+OUTPUT = np.linspace(0, 1, 4096, dtype=np.float32)
+"""PyTorch's output of `component`."""
+
+
+def component(name: str = "x") -> Any:
+    """As `mdrepro.export.components.Component`, with the input of `exported`'s files."""
+    answer = torch.from_numpy(OUTPUT)
+    return SimpleNamespace(draw=lambda _: {name: torch.tensor([0.25])}, reference=lambda _: answer)
 
 
 def exported(folder: Path, **says: Any) -> Path:

@@ -92,9 +92,11 @@ def protocol(one: Record) -> str:
     """How a record was made, in a sentence."""
     precision = f", {one.precision} weights" if one.precision else ""
     pixels = f", {one.resolution} px" if one.resolution else ""
+    residency = f" ({one.residency})" if one.residency else ""
+    outputs = f", outputs at {one.check.psnr_db:.1f} dB from PyTorch's" if one.check and one.check.psnr_db else ""
     return (
-        f"measured on {one.device.name} {one.device.system}: {one.runtime}, {one.accelerator}{precision}{pixels}, "
-        f"batch {one.batch}, {one.times.runs} runs; {one.source}"
+        f"measured on {one.device.name} {one.device.system}: {one.runtime}, {one.accelerator}{residency}{precision}"
+        f"{pixels}, batch {one.batch}, {one.times.runs} runs{outputs}; {one.source}"
     )
 
 
@@ -109,13 +111,22 @@ def value(row: str, column: str, one: Record) -> Row:
 def rows(brought: Sequence[Record], places: Mapping[str, Place], columns: Sequence[str], whole: str) -> list[Row]:
     """What measured records say of phones' rows: each part that there is, and the whole where all are.
 
+    A part whose outputs were not PyTorch's is absent, with the reason, and so is the whole.
+
     ``columns``: of text encoder, denoiser and decoder. ``whole``: of the image; in ms, or in s where it ends so.
     """
     cells = []
     for row, place in places.items():
         there = parts(brought, place)
-        cells += [value(row, column, one) for column, one in zip(columns, there, strict=True) if one]
-        if all(there):
+        faults = {column: one.fault for column, one in zip(columns, there, strict=True) if one and one.fault}
+        for column, one in zip(columns, there, strict=True):
+            if one and one.fault:
+                cells.append(Row.absent(row, column, f"timed on {one.accelerator}, but {one.fault}"))
+            elif one:
+                cells.append(value(row, column, one))
+        if faults:
+            cells.append(Row.absent(row, whole, f"{', '.join(faults)}: {next(iter(faults.values()))}"))
+        elif all(there):
             counts = place.image.counts()
             counts[place.image.unet] //= place.batch
             total = sum(count * one.times.ms for count, one in zip(counts.values(), there, strict=True) if one)
@@ -137,6 +148,8 @@ def table(brought: Sequence[Record], origin: records.Origin) -> pd.DataFrame:
             "runs": one.times.runs,
             "runtime": one.runtime,
             "computed by": one.accelerator,
+            "on it": one.residency,
+            "outputs (dB)": one.check.psnr_db if one.check else None,
             "precision": one.precision,
             "origin": one.origin,
             "source": one.source,
