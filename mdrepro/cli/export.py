@@ -15,7 +15,7 @@ from mdrepro.cli.options import (
     print_json,
     target_names,
 )
-from mdrepro.core.errors import check, unknown
+from mdrepro.core.errors import check
 
 
 def export(
@@ -44,7 +44,7 @@ def export(
         list[str] | None,
         typer.Option(
             "--precision",
-            metavar=f"<{'|'.join(precision_names(''))}>",
+            metavar=f"<{'|'.join(options.ALL_PRECISIONS)}>",
             autocompletion=precision_names,
             help="Of weights, fp32 by default; int8-dynamic of LiteRT, palette8 of Core ML alone; repeatable.",
         ),
@@ -98,7 +98,7 @@ def _check_model(model: str) -> None:
     from mdrepro.training.recipes import registry
 
     if not (model in systems.whole() or registry.find(model) or Path(model).is_dir()):
-        raise unknown("model", model, [*systems.whole(), *registry.RECIPES, "a folder of a diffusers pipeline"])
+        raise registry.unknown_model(model)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,6 +42,7 @@ Part = Literal["text-encoder", "unet", "decoder", "image", "other"]
 TextFormat = Literal["latex", "markdown", "csv"]
 PRECISIONS = {"litert": ("fp32", "fp16", "int8", "int8-dynamic"), "coreml": ("fp32", "fp16", "int8", "palette8")}
 """By target. Choices are repeated here to refuse a wrong one before torch is imported; a test compares them."""
+ALL_PRECISIONS = tuple(dict.fromkeys(chain(*PRECISIONS.values())))
 IMAGE_METRICS = ["fid", "kid", "fd-infinity", "precision", "recall", "clip-score", "hps"]
 PAIR_METRICS = ["psnr", "ssim", "ms-ssim", "lpips-alex", "lpips-vgg"]
 
@@ -62,48 +65,29 @@ Profile = Annotated[str | None, typer.Option("--profile", help="Snakemake profil
 Snakemake = Annotated[str, typer.Option("--snakemake", help="Any other options for Snakemake, quoted.")]
 
 
-def table_names(incomplete: str) -> list[str]:
-    """Completion: the tables that a notebook reproduces."""
-    from mdrepro.papers import ledger
+def completion(*sources: str | Iterable[str]) -> Callable[[str], list[str]]:
+    """Completion by names, or by the ``module:function`` of the package that gives them, imported when it is asked."""
 
-    return [name for name in ledger.tables() if name.startswith(incomplete)]
+    def names(source: str | Iterable[str]) -> Iterable[str]:
+        if not isinstance(source, str):
+            return source
+        module, _, function = source.partition(":")
+        found: Iterable[str] = getattr(import_module(f"mdrepro.{module}"), function)()
+        return found
 
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in chain(*map(names, sources)) if name.startswith(incomplete)]
 
-def recipe_names(incomplete: str) -> list[str]:
-    """Completion: the recipes."""
-    from mdrepro.training.recipes import registry
-
-    return [name for name in registry.RECIPES if name.startswith(incomplete)]
-
-
-def network_names(incomplete: str) -> list[str]:
-    """Completion: the full-size networks."""
-    from mdrepro.models import presets
-
-    return [name for name in presets.names() if name.startswith(incomplete)]
+    return complete
 
 
-def system_names(incomplete: str) -> list[str]:
-    """Completion: the systems that have all their parts."""
-    from mdrepro.models import systems
-
-    return [name for name in systems.whole() if name.startswith(incomplete)]
-
-
-def target_names(incomplete: str) -> list[str]:
-    """Completion: formats of exported files."""
-    return [name for name in PRECISIONS if name.startswith(incomplete)]
-
-
-def precision_names(incomplete: str) -> list[str]:
-    """Completion: precisions of any target."""
-    return [name for name in dict.fromkeys(chain(*PRECISIONS.values())) if name.startswith(incomplete)]
-
-
-def model_names(incomplete: str) -> list[str]:
-    """Completion: what can be exported."""
-    return system_names(incomplete) + recipe_names(incomplete)
-
+table_names = completion("papers.ledger:tables")
+recipe_names = completion("training.recipes.registry:names")
+network_names = completion("models.presets:names")
+system_names = completion("models.systems:whole")
+model_names = completion("models.systems:whole", "training.recipes.registry:names")
+target_names = completion(PRECISIONS)
+precision_names = completion(ALL_PRECISIONS)
 
 Table = Annotated[str, typer.Argument(metavar="TABLE", autocompletion=table_names, help="A row of `mdrepro list`.")]
 

@@ -19,15 +19,16 @@ class NotAttempted(RuntimeError):
     """
 
 
-def unknown(kind: str, name: str, choices: Iterable[str]) -> BadInput:
-    """The error for an unknown ``name`` of a ``kind`` of thing: the nearest choice, then all of them.
+def unknown(kind: str, name: str, choices: Iterable[str], listed: str | None = None) -> BadInput:
+    """The error for an unknown ``name`` of a ``kind`` of thing: the nearest choices, then all of them.
 
+    ``listed``: what to say in place of all where they are too many to read, such as the command that lists them.
     A name that was read from a file may be of another type, and is then like no choice.
     """
     choices = list(choices)
     near = nearest(name, choices) if isinstance(name, str) else []
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-    return BadInput(f"unknown {kind} {name!r}{hint}; allowed: {', '.join(choices) or 'none'}")
+    return BadInput(f"unknown {kind} {name!r}{hint}; allowed: {listed or ', '.join(choices) or 'none'}")
 
 
 def nearest(name: str, choices: Iterable[str]) -> list[str]:
@@ -46,10 +47,10 @@ def nearest(name: str, choices: Iterable[str]) -> list[str]:
     return [choice for choice, text in plain.items() if text in alike][:1]
 
 
-def check(kind: str, name: str, choices: Collection[str]) -> str:
+def check(kind: str, name: str, choices: Collection[str], listed: str | None = None) -> str:
     """The name, if it is one of the choices. Raises BadInput with the message of `unknown` otherwise."""
     if name not in choices:
-        raise unknown(kind, name, choices)
+        raise unknown(kind, name, choices, listed)
     return name
 
 

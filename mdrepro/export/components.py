@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdrepro.core.errors import BadInput, check, unknown
+from mdrepro.core.errors import BadInput, check
 from mdrepro.diffusion.guidance import guidance_embedding, guidance_width
 from mdrepro.models import autoencoders, latents, presets, systems, text
 from mdrepro.models.network import LARGEST, LATENT_FACTOR
@@ -230,7 +230,7 @@ def find(name: str, resolution: int | None = None, decoder: str | None = None) -
         return _random(name, resolution)
     own = registry.find(name) is not None
     if not own and not Path(name).is_dir():
-        raise unknown("model", name, [*systems.whole(), *registry.RECIPES, "a folder of a diffusers pipeline"])
+        raise registry.unknown_model(name)
     model = find_pipeline(commands.pipeline(name, decoder), name if own else Path(name).name, resolution)
     return replace(model, weights=f"recipe {name}", licence="Apache-2.0") if own else model
 

@@ -38,7 +38,7 @@ def write(name: str, folder: Path, *, decoder: str | None = None) -> Path:
     from mdrepro.training.runs import commands
 
     if not registry.find(name):
-        raise unknown("recipe", name, registry.RECIPES)
+        raise unknown("recipe", name, registry.RECIPES, registry.LISTED)
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if folder.exists() and not (folder.is_dir() and (not there or {CARD, INDEX} <= there <= WRITTEN)):
         raise BadInput(f"{folder} is there and holds no model card: expected a new folder, or one written before")

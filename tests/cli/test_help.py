@@ -107,6 +107,7 @@ REFUSED = {
     "export sd15 --out x --target onnx": "allowed: litert, coreml",
     "export sd15 --out x --component vae": "allowed: text-encoder, unet, decoder",
     "export shapes-one --out x": "did you mean shapes-",
+    "export zzz --out x": "mobilediffusion-lite, a folder of a diffusers pipeline, or the recipes of mdrepro train --l",
     "generate shapes-one --prompts Makefile --out x": "did you mean shapes-",
     "generate shapes-1 --prompts nowhere.txt --out x": "nowhere.txt is no file here",
     "generate shapes-1 --prompts Makefile --out x --sampler dim": "did you mean ddim",
@@ -120,6 +121,7 @@ REFUSED = {
     "latency --on phone x.tflite": "allowed: host, android, apple",
     "cost sd99": "sd15",
     "train shapes-one": "did you mean shapes-",
+    "train zzz": "unknown recipe 'zzz'; allowed: the recipes of mdrepro train --list",
     "show steps": "did you mean mobilediffusion-steps?",
     "show mobilediffusion-vae": "did you mean mobilediffusion-vae-reconstruction?",
     "reproduce --tier fast": "allowed: quick, proxy, paper",
@@ -147,6 +149,7 @@ json.dump(found, sys.stdout)
         assert (line, code, heavy) == (line, 2, [])
         assert REFUSED[line] in error
         assert error.startswith("error: ")
+        assert len(error) < 500  # not the names of all recipes
 
 
 @pytest.mark.parametrize(
@@ -178,6 +181,10 @@ def test_version_is_the_packages(cli_run: Any) -> None:
         ("mdrepro show mobilediffusion-s", ["mobilediffusion-steps"]),
         ("mdrepro train shapes-v", ["shapes-vae", "shapes-vae-lite"]),
         ("mdrepro export --target ", ["litert", "coreml"]),
+        ("mdrepro export --precision int", ["int8", "int8-dynamic"]),
+        ("mdrepro export snap", ["snapfusion"]),
+        ("mdrepro export shapes-v", ["shapes-vae", "shapes-vae-lite"]),
+        ("mdrepro cost mobilediffusion-l", ["mobilediffusion-lite"]),
         ("mdrepro cost --system snap", ["snapfusion"]),
         ("mdrepro rep", ["reproduce", "report"]),
     ],

@@ -7,8 +7,9 @@ that a paper gives carry its name there; all others are ours.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from mdrepro.core.errors import BadInput, check
+from mdrepro.core.errors import BadInput, check, unknown
 from mdrepro.core.replicas import replica, split
+from mdrepro.models import systems
 from mdrepro.training.recipes import paper, photos, proxy, quick, rules, students
 from mdrepro.training.recipes.recipe import TIERS, Recipe
 
@@ -35,16 +36,25 @@ def _table(rows: Iterable[Recipe]) -> dict[str, Recipe]:
 
 
 RECIPES = _table((*quick.QUICK, *rules.QUICK, *students.STUDENTS, *photos.PHOTOS, *proxy.PROXY, *paper.PAPER))
+LISTED = "the recipes of mdrepro train --list"
+"""In place of their names in errors: they are a hundred."""
+
+
+def unknown_model(name: str) -> BadInput:
+    """The error for a name that is no whole system, recipe or folder of a pipeline."""
+    known = systems.whole()
+    listed = f"{', '.join(known)}, a folder of a diffusers pipeline, or {LISTED}"
+    return unknown("model", name, [*known, *RECIPES], listed)
 
 
 def get(recipe: str | Recipe) -> Recipe:
     """The row of that name, or the recipe itself; ``NAME-seed1`` is row NAME by another training seed (`with_seed`).
 
-    Raises BadInput that names the nearest and all others.
+    Raises BadInput that names the nearest.
     """
     if isinstance(recipe, Recipe):
         return recipe
-    return find(recipe) or RECIPES[check("recipe", recipe, RECIPES)]
+    return find(recipe) or RECIPES[check("recipe", recipe, RECIPES, LISTED)]
 
 
 def find(name: str) -> Recipe | None:

@@ -101,7 +101,9 @@ def pipeline(checkpoint: str, decoder: str | None = None) -> Any:
         return pipelines.load(checkpoint, vae=decoder)
     folder = Path(checkpoint)
     if not folder.is_dir():
-        raise unknown("recipe or folder", checkpoint, registry.RECIPES)
+        raise unknown(
+            "recipe or folder", checkpoint, registry.RECIPES, f"a folder of a diffusers pipeline, or {registry.LISTED}"
+        )
     if decoder is not None:
         raise BadInput("--decoder needs a recipe, not a folder: leave it out")
     from diffusers import DiffusionPipeline
