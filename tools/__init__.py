@@ -1,1 +1,1 @@
-"""Programs for maintainers: the layout search, the conda environment."""
+"""Programs for maintainers: the layout search, the conda environment, badges."""
