@@ -18,6 +18,7 @@ import diffusers
 import torch
 import transformers
 from diffusers.models.modeling_utils import ModelMixin
+from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -154,8 +155,16 @@ def check_names(
 
 
 def check_finite(weights: Mapping[str, Tensor], source: object, files: Mapping[str, Path]) -> None:
-    """Raises BadInput, which names the weight and the file, where one is NaN or infinite."""
+    """Raises BadInput, which names the weight and the file, where one is NaN or infinite.
+
+    Weights that accelerate leaves on disk, or elsewhere until they are needed, are read from their file.
+    """
     for name, value in weights.items():
+        if value.is_meta:
+            if name not in files:
+                continue
+            with safe_open(files[name], "pt") as file:
+                value = file.get_tensor(name)
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise BadInput(f"{files.get(name) or source}: the weight {name} is not finite; get or train it again")
 

@@ -13,6 +13,11 @@ from torch.nn import functional as F
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "gelu": F.gelu}
 
 
+def beside(x: Tensor, other: Tensor) -> Tensor:
+    """``x`` on the device of ``other``: itself, but where accelerate has spread a network over several devices."""
+    return x if x.device == other.device else x.to(other.device)
+
+
 class SeparableConv2d(nn.Module):
     """3x3 depthwise convolution, then 1x1 pointwise (rule C1): 9·in + in·out weights in place of 9·in·out."""
 
@@ -197,4 +202,4 @@ class TransformerStack(nn.Module):
             else:
                 h_bnc = block(h_bnc, context_bmc)
         out_bchw = self.proj_out(h_bnc).transpose(1, 2).reshape(x_bchw.shape)
-        return out_bchw if self.norm is None else x_bchw + out_bchw
+        return out_bchw if self.norm is None else beside(x_bchw, out_bchw) + out_bchw

@@ -20,7 +20,14 @@ from torch.nn import functional as F
 from mdrepro.core.errors import BadInput
 from mdrepro.diffusion.guidance import WIDTH, guidance_width
 from mdrepro.models.denoiser import BaseDenoiser
-from mdrepro.models.mobilediffusion.layers import ACTIVATIONS, Attention, Resample, ResnetBlock, TransformerStack
+from mdrepro.models.mobilediffusion.layers import (
+    ACTIVATIONS,
+    Attention,
+    Resample,
+    ResnetBlock,
+    TransformerStack,
+    beside,
+)
 from mdrepro.models.protocols import Denoiser
 
 CHOICES: Mapping[str, Iterable[str]] = {
@@ -61,14 +68,17 @@ class DownLevel(nn.ModuleDict):
 
 
 class UpLevel(nn.ModuleDict):
-    """ResNets, each fed one skip connection and followed by its stack, then an upsampler except at the first level."""
+    """ResNets, each fed one skip connection and followed by its stack, then an upsampler except at the first level.
+
+    The skip connections are given in the order in which the ResNets take them.
+    """
 
     resnets: nn.ModuleList
     stacks: nn.ModuleList
 
     def forward(self, x_bchw: Tensor, skips: list[Tensor], time_bt: Tensor, context_bmc: Tensor) -> Tensor:
-        for resnet, stack in zip(self.resnets, self.stacks, strict=True):
-            x_bchw = stack(resnet(torch.cat([x_bchw, skips.pop()], dim=1), time_bt), context_bmc)
+        for resnet, stack, skip_bchw in zip(self.resnets, self.stacks, skips, strict=True):
+            x_bchw = stack(resnet(torch.cat([x_bchw, beside(skip_bchw, x_bchw)], dim=1), time_bt), context_bmc)
         return self["up"](x_bchw) if "up" in self else x_bchw
 
 
@@ -104,6 +114,7 @@ class MobileDiffusionUNet(BaseDenoiser):
     """
 
     _supports_gradient_checkpointing = True
+    _no_split_modules = ("ResnetBlock", "TransformerBlock", "TimestepEmbedding")
 
     @register_to_config
     def __init__(
@@ -233,7 +244,7 @@ class MobileDiffusionUNet(BaseDenoiser):
         first, stack, last = self.middle.values()
         x_bchw = last(stack(first(x_bchw, time_bt), text_bmc), time_bt)
         for level in self.up_levels:
-            x_bchw = level(x_bchw, skips, time_bt, text_bmc)
+            x_bchw = level(x_bchw, [skips.pop() for _ in level["resnets"]], time_bt, text_bmc)
         return self.conv_out(F.silu(self.norm_out(x_bchw)))
 
 

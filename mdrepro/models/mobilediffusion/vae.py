@@ -43,6 +43,8 @@ class Autoencoder(SafeModelMixin, AutoencoderKL):
         pixel_range: lowest and highest value of pixels in and out, (-1, 1) or (0, 1); see `mdrepro.models.latents`.
     """
 
+    _no_split_modules = ("ResnetBlock2D", "Attention")
+
     @register_to_config
     def __init__(
         self,

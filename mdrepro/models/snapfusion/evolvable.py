@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from mdrepro.core.errors import BadInput, check
 from mdrepro.models import safe
 from mdrepro.models.denoiser import BaseDenoiser
+from mdrepro.models.mobilediffusion.layers import beside
 from mdrepro.models.snapfusion.blocks import SHORTCUT, Block, Layout, sd_layout
 
 SHARED_FIELDS = (
@@ -80,6 +81,7 @@ class EvolvableUNet(BaseDenoiser):
     """
 
     _supports_gradient_checkpointing = True
+    _no_split_modules = ("ResnetBlock2D", "Transformer2DModel", "TimestepEmbedding")
 
     @register_to_config
     def __init__(
@@ -288,7 +290,7 @@ class EvolvableUNet(BaseDenoiser):
         module: Any = self._stage(block.stage).of_kind(block.kind)[str(block.index)]
         if block.kind == "cross-attention":
             return module(x_bchw, encoder_hidden_states=text_bmc, return_dict=False)[0]
-        both = torch.cat([x_bchw, skip_bchw], dim=1) if skip_bchw is not None else x_bchw
+        both = torch.cat([x_bchw, beside(skip_bchw, x_bchw)], dim=1) if skip_bchw is not None else x_bchw
         if absent:
             return module.conv_shortcut(both)
         if self.gradient_checkpointing and torch.is_grad_enabled():
