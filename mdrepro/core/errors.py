@@ -26,13 +26,13 @@ def unknown(kind: str, name: str, choices: Iterable[str], listed: str | None = N
     A name that was read from a file may be of another type, and is then like no choice.
     """
     choices = list(choices)
-    near = nearest(name, choices) if isinstance(name, str) else []
+    near = nearest(name, choices, 3 if listed else 1) if isinstance(name, str) else []
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     return BadInput(f"unknown {kind} {name!r}{hint}; allowed: {listed or ', '.join(choices) or 'none'}")
 
 
-def nearest(name: str, choices: Iterable[str]) -> list[str]:
-    """At most three choices that ``name`` may stand for: those that begin with it or contain it, else the most alike.
+def nearest(name: str, choices: Iterable[str], most: int = 1) -> list[str]:
+    """Choices that ``name`` may stand for: one to three that begin with it or contain it, else the ``most`` alike.
 
     Case, and ``_`` for ``-``, make no difference. Parts of one or two letters, or of many choices, say nothing.
     """
@@ -43,8 +43,8 @@ def nearest(name: str, choices: Iterable[str]) -> list[str]:
     for found in (begin, contain):
         if 0 < len(found) <= 3:
             return found
-    alike = difflib.get_close_matches(wanted, plain.values(), n=1)
-    return [choice for choice, text in plain.items() if text in alike][:1]
+    alike = difflib.get_close_matches(wanted, plain.values(), n=most)
+    return [next(choice for choice, text in plain.items() if text == each) for each in dict.fromkeys(alike)]
 
 
 def check(kind: str, name: str, choices: Collection[str], listed: str | None = None) -> str:

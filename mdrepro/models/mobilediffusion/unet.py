@@ -244,7 +244,8 @@ class MobileDiffusionUNet(BaseDenoiser):
         first, stack, last = self.middle.values()
         x_bchw = last(stack(first(x_bchw, time_bt), text_bmc), time_bt)
         for level in self.up_levels:
-            x_bchw = level(x_bchw, [skips.pop() for _ in level["resnets"]], time_bt, text_bmc)
+            assert isinstance(level, UpLevel)
+            x_bchw = level(x_bchw, [skips.pop() for _ in level.resnets], time_bt, text_bmc)
         return self.conv_out(F.silu(self.norm_out(x_bchw)))
 
 
