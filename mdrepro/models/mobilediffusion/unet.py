@@ -243,9 +243,8 @@ class MobileDiffusionUNet(BaseDenoiser):
             skips += level_skips
         first, stack, last = self.middle.values()
         x_bchw = last(stack(first(x_bchw, time_bt), text_bmc), time_bt)
-        for level in self.up_levels:
-            assert isinstance(level, UpLevel)
-            x_bchw = level(x_bchw, [skips.pop() for _ in level.resnets], time_bt, text_bmc)
+        for level, resnets in zip(self.up_levels, reversed(self.config.resnets_per_level), strict=True):
+            x_bchw = level(x_bchw, [skips.pop() for _ in range(resnets + 1)], time_bt, text_bmc)
         return self.conv_out(F.silu(self.norm_out(x_bchw)))
 
 
