@@ -28,6 +28,7 @@ ROOT: Any = typer.main.get_command(app)
 
 PHONE = "full-size networks, and a phone"
 HOURS = "trains for an hour and more"
+CLIP = "published weights of gigabytes"
 CI = "what continuous integration runs"
 NOT_RUN = {
     "make reproduce": CI,
@@ -55,9 +56,9 @@ NOT_RUN = {
     "mdrepro publish --checkpoints shapes-base-seed1": "of a network that takes an hour, from a clean commit",
     "mdrepro train proxy-sd --set loop.steps=2 --set loop.batch=2 --set loop.accumulation=1": "captioned pictures",
     "accelerate launch --num_processes 8 -m mdrepro train sf-8": "eight GPUs and captioned pictures",
-    "mdrepro evaluate images REAL GENERATED --captions captions.txt --clip open-clip --metrics fid,clip-score": (
-        "open_clip, which is no dependency"
-    ),
+    "mdrepro evaluate images REAL GENERATED --captions captions.txt --clip open-clip --metrics fid,clip-score": (CLIP),
+    "mdrepro evaluate images REAL GENERATED --protocol bk-sdm --captions captions.jsonl": CLIP,
+    "mdrepro evaluate protocols REAL GENERATED --published 13.5": "all encoders' published weights",
     "mdrepro reproduce mobilediffusion-steps --tier proxy": "COCO and a GPU",
     "mdrepro reproduce snapfusion-step-distillation --tier paper --set images=5000": "COCO and a GPU",
     "python -m tools.bed": "an hour: images of 1,000 captions by many samplers",
@@ -90,7 +91,7 @@ SLOW = {
     "mdrepro reproduce mobilediffusion-vae-reconstruction --set steps=100 --dry-run",
     "mdrepro export shapes-1 --precision int8 --out out",
     "mdrepro export shapes-1 --precision fp32 --precision int8 --out out",
-    "mdrepro export shapes-1 --component decoder --target coreml --precision fp16 --out out --json",
+    "mdrepro export shapes-1 --component unet --target coreml --precision fp16 --out out --json",
     "from mdrepro.export.runner import Runner",
     "mdrepro verify",
     "mdrepro latency FILE.tflite",
