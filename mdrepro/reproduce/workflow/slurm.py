@@ -13,7 +13,7 @@ ASKED_EVERY = 200
 """Seconds: the executor asks for the states of its jobs at least that often."""
 NO_ACCOUNTS = ("", "(null)", "none", "accounting_storage/none")
 REFUSED = re.compile(r"SLURM sbatch failed\. The error message was '(.*?)'\.\n", re.DOTALL)
-FAILED = re.compile(r"SLURM-job '(\d+)' failed, SLURM status is: '(\w+)'")
+FAILED = re.compile(r"SLURM-job '(\d+)' failed(?: due to a node failure)?, SLURM status is: '(\w+)'")
 
 
 def options(given: Sequence[str]) -> list[str]:
