@@ -215,8 +215,9 @@ def _readable(folder: Path, local: bool) -> Iterator[None]:
         yield
     except (BadInput, NotAttempted, MemoryError):
         raise
-    except Exception as error:
-        if not local:
+    except BaseException as error:
+        panic = type(error).__module__ == "pyo3_runtime"  # of tokenizers, whose class derives from BaseException
+        if not local or not (panic or isinstance(error, Exception)):
             raise
         reason = " ".join(str(error).split())[:300]
         raise BadInput(

@@ -256,6 +256,7 @@ TOKENIZERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "no token to pad with": ("tokenizer_config.json", no_tokens),
     "length": ("tokenizer_config.json", lambda c: c.update(model_max_length=-1)),
     "numbers beyond": ("tokenizer.json", lambda t: t["model"]["vocab"].update(a=10**6)),
+    "tokens around texts without numbers": ("tokenizer.json", lambda t: t["post_processor"]["special_tokens"].clear()),
 }
 
 
