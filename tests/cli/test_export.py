@@ -30,7 +30,7 @@ def run(*arguments: str) -> int:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("mobiledifusion",), "did you mean mobilediffusion?"),
+        (("mobiledifusion",), "did you mean mobilediffusion or mobilediffusion-lite?"),
         (("mobilediffusion", "--component", "vae"), "text-encoder, unet, decoder"),
         (("mobilediffusion", "--target", "onnx"), "litert, coreml"),
         (("mobilediffusion", "--decoder", "shapes-vae-lite"), "leave it out"),
