@@ -158,12 +158,12 @@ def _scored(
     known: dict[str, dict[bytes, Tensor]] = {row: {} for row in networks}
     original = picture.tiles(SIZE)
     images = {row: reconstructed(network.model, original, known[row]) for row, network in networks.items()}
-    for name, metric in metrics.items() if len(original) else ():
+    for name, metric in metrics.items():
         n = 1 if name == SLOW else len(original)
         found = _each(metric, original[:n], [image[:n] for image in images.values()])
         scores |= {(row, name): values.tolist() for row, values in zip(images, found, strict=True)}
     for size in sizes:
-        x = picture.tiles(max(size, SIZE))
+        x = original if size <= SIZE else picture.tiles(size)
         tiles[size] = len(x) * (max(size, SIZE) // size) ** 2
         for row, (column, side) in itertools.product(networks, _cuts(size).items() if len(x) else ()):
             if not row.endswith(PERCEPTUAL):
@@ -185,7 +185,7 @@ def _add(found: Reconstruction, picture: Picture, one: _Scored) -> None:
         found.tiles[size] += count
     for (row, column), values in one.scores.items():
         found.measured[row].scores[column][picture.scene] += values
-    if len(one.original) and len(found.originals) < SHOWN:
+    if len(found.originals) < SHOWN:
         found.originals.append(one.original)
         for row, measured in found.measured.items():
             measured.images.append(one.images[row])
