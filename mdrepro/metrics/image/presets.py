@@ -93,34 +93,34 @@ _BK, _DMD, _T2I = (
     "boomb0om/text2image-benchmark",
 )
 _GIGA, _SNAP = "mingukkang/GigaGAN evaluation/", "arXiv 2306.00980"
-_AS_BK = f"not found in {_SNAP}: as bk-sdm"
+_BK_SDM = Preset(
+    "bk-sdm",
+    sampler="PNDM, 25 steps",
+    captions="metadata.csv, of COCO 2014 val",
+    n=30_000,
+    references="all of COCO 2014 val",
+    n_references=40_504,
+    reduction=SQUASHED,
+    encoder="legacy-pytorch",
+    clip="ViT-g-14/laion2b_s34b_b88k",
+    clip_reduction=SQUASHED,
+    prefix="",
+    sources={
+        "sampler": f"read-P: {_BK} MODEL_CARD.md",
+        "captions": f"read-P: {_BK} src/generate.py",
+        "n": f"read-P: {_BK} MODEL_CARD.md",
+        "references": f"read-P: {_BK} src/get_stat_mscoco_val2014.py",
+        "n_references": f"read-P: {_BK} src/get_stat_mscoco_val2014.py",
+        "reduction": f"read-P: {_BK} src/utils/misc.py, resize((256, 256)); bicubic inferred: Pillow's "
+        "default. It saves JPEG before and after, which is not repeated",
+        "encoder": f"read-P: {_BK} scripts/eval_scores.sh, pytorch-fid",
+        "clip": f"read-P: {_BK} src/eval_clip_score.py",
+        "clip_reduction": f"read-P: {_BK} scripts/eval_scores.sh",
+        "prefix": f"read-P: {_BK} src/eval_clip_score.py",
+    },
+)
 _ROWS = (
-    Preset(
-        "bk-sdm",
-        sampler="PNDM, 25 steps",
-        captions="metadata.csv, of COCO 2014 val",
-        n=30_000,
-        references="all of COCO 2014 val",
-        n_references=40_504,
-        reduction=SQUASHED,
-        encoder="legacy-pytorch",
-        clip="ViT-g-14/laion2b_s34b_b88k",
-        clip_reduction=SQUASHED,
-        prefix="",
-        sources={
-            "sampler": f"read-P: {_BK} MODEL_CARD.md",
-            "captions": f"read-P: {_BK} src/generate.py",
-            "n": f"read-P: {_BK} MODEL_CARD.md",
-            "references": f"read-P: {_BK} src/get_stat_mscoco_val2014.py",
-            "n_references": f"read-P: {_BK} src/get_stat_mscoco_val2014.py",
-            "reduction": f"read-P: {_BK} src/utils/misc.py, resize((256, 256)); bicubic inferred: Pillow's "
-            "default. It saves JPEG before and after, which is not repeated",
-            "encoder": f"read-P: {_BK} scripts/eval_scores.sh, pytorch-fid",
-            "clip": f"read-P: {_BK} src/eval_clip_score.py",
-            "clip_reduction": f"read-P: {_BK} scripts/eval_scores.sh",
-            "prefix": f"read-P: {_BK} src/eval_clip_score.py",
-        },
-    ),
+    _BK_SDM,
     Preset(
         "dmd2",
         sampler="one step of the student",
@@ -171,30 +171,14 @@ _ROWS = (
             "prefix": f"read-P: {_T2I} T2IBenchmark/pipelines.py",
         },
     ),
-    Preset(
-        "snapfusion",
+    replace(
+        _BK_SDM,
+        name="snapfusion",
         sampler="DDIM, guidance 1.0 to 10.0",
         captions="30K pairs of COCO 2014 val",
-        n=30_000,
-        references="all of COCO 2014 val",
-        n_references=40_504,
-        reduction=SQUASHED,
-        encoder="legacy-pytorch",
-        clip="ViT-g-14/laion2b_s34b_b88k",
-        clip_reduction=SQUASHED,
-        prefix="",
-        sources={
-            "sampler": f"read-P: {_SNAP}",
-            "captions": f"read-P: {_SNAP}",
-            "n": f"read-P: {_SNAP}",
-            "references": _AS_BK,
-            "n_references": _AS_BK,
-            "reduction": _AS_BK,
-            "encoder": _AS_BK,
-            "clip": f"ViT-g/14 read-P: {_SNAP}; which weights: {_AS_BK}",
-            "clip_reduction": _AS_BK,
-            "prefix": _AS_BK,
-        },
+        sources=dict.fromkeys(_BK_SDM.sources, f"not found in {_SNAP}: as bk-sdm")
+        | dict.fromkeys(("sampler", "captions", "n"), f"read-P: {_SNAP}")
+        | {"clip": f"ViT-g/14 read-P: {_SNAP}; which weights: not found in {_SNAP}: as bk-sdm"},
     ),
     Preset(
         "gigagan",
