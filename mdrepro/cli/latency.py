@@ -143,8 +143,8 @@ def _print(measured: "list[Record]", states: list[dict[str, float]]) -> None:
             for note in one.notes:
                 print(f"  note: {one.model}: {note}")
             if one.check:
-                said = one.fault or f"its outputs are at {one.check.psnr_db:.1f} dB from PyTorch's"
-                print(f"  check: {one.model} {one.component}, {one.accelerator}: {said}")
+                outcome = one.fault or f"its outputs are at {one.check.psnr_db:.1f} dB from PyTorch's"
+                print(f"  check: {one.model} {one.component}, {one.accelerator}: {outcome}")
     for host in states:
         busy = f"load {host['load_before']:.2f} before, {host['load_after']:.2f} after"
         print(f"host: {busy}; a matrix product reaches {host['peak_gmacs']:.1f} GMAC/s")
