@@ -248,7 +248,7 @@ def test_protocol_says_how_it_was_measured(cells, found, networks):
         "sigma 1.5",
         "encoder of the full one fixed",
         "1 steps of 8 crops of 64 px (squared error, muon",
-        "1 steps of crops of 64, 128, 192, 256 px with the area of 1 of the largest (squared error, adamw",
+        "1 steps of crops of 64, 128, 192, 256 px with the area of 1 of the largest (squared error, muon",
         "from 37 photographs",
         "seed 0",
         "95 % interval of Student over scenes",

@@ -42,7 +42,7 @@ def test_stages_differ_in_sizes_optimiser_and_loss() -> None:
 
     assert plan(crop=16, batch=8, steps=10, mixed=4, perceptual=3) == [
         ((16,), 8, 10, "muon"),
-        ((16, 64, 128, 192, 256), 1, 4, "adamw"),
+        ((16, 64, 128, 192, 256), 1, 4, "muon"),
         ((16, 64, 128, 192, 256), 1, 3, "adamw"),
     ]
     assert "sd-perceptual" not in autoencoders(perceptual=0)
