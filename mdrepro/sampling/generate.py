@@ -6,6 +6,7 @@ batch of which one image is missing is computed whole. At another batch size rou
 """
 
 import contextlib
+import copy
 import hashlib
 import inspect
 import json
@@ -19,9 +20,10 @@ from diffusers import ConfigMixin
 from PIL import Image
 from torch import Tensor, nn
 
-from mdrepro.core.console import track
+from mdrepro.core.console import Progress, track
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import digest, replacing
+from mdrepro.core.workers import side_by_side
 from mdrepro.diffusion.samplers import scheduler_for
 from mdrepro.models.latents import convert
 from mdrepro.models.protocols import TextToImage
@@ -50,14 +52,21 @@ def images(
 ) -> Tensor:
     """The images that `generate` stores, in memory: uint8, (prompts, 3, height, width), on the CPU.
 
-    Arguments and errors are as there.
+    A pipeline on the CPU makes as many batches at once as torch has threads, each by one. Arguments and errors are as
+    there.
     """
     _check(prompts, batch)
-    with prepared(pipeline, sampler):
+    starts, batches, made = seeds(seed, len(prompts)), _batches(len(prompts), batch), list[Tensor]()
+    with prepared(pipeline, sampler), Progress("images", len(batches), "batches") as progress:
         options = _options(pipeline, steps, guidance, sampler, seed, batch)
-        starts, batches = seeds(seed, len(prompts)), track(_batches(len(prompts), batch), "images", "batches")
-        images = [_make(pipeline, [prompts[i] for i in rows], [starts[i] for i in rows], options) for rows in batches]
-    return torch.cat(images)
+
+        def work(rows: range) -> Tensor:
+            return _make(_apart(pipeline), [prompts[i] for i in rows], [starts[i] for i in rows], options)
+
+        for pixels_bchw in (side_by_side if pipeline.device.type == "cpu" else map)(work, batches):
+            made.append(pixels_bchw)
+            progress.advance()
+    return torch.cat(made)
 
 
 def generate(
@@ -169,6 +178,15 @@ def _make(pipeline: TextToImage, prompts: list[str], starts: list[int], options:
     generators = [torch.Generator().manual_seed(start) for start in starts]
     call = {"num_inference_steps": options["steps"], "guidance_scale": options["guidance"], "output_type": "pt"}
     return convert(pipeline(prompts, generator=generators, **call).images.float().cpu(), "0..1", "uint8")
+
+
+def _apart(pipeline: TextToImage) -> TextToImage:
+    """The same networks with a scheduler and tokenizers of their own, which change while a pipeline runs."""
+    own = copy.copy(pipeline)
+    for name, part in pipeline.components.items():
+        if part is not None and not isinstance(part, nn.Module):
+            setattr(own, name, copy.deepcopy(part))
+    return own
 
 
 def _store(path: Path, pixels_chw: Tensor) -> None:

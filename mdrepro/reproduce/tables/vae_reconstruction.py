@@ -4,7 +4,6 @@ import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from mdrepro.core.console import Progress
 from mdrepro.core.errors import NotAttempted
+from mdrepro.core.workers import side_by_side
 from mdrepro.data import photos
 from mdrepro.evaluation import coco
 from mdrepro.evaluation.rows import Row
@@ -120,16 +120,10 @@ def measure(networks: Mapping[str, Network], pictures: Pictures, sizes: Sequence
     for network in networks.values():
         network.model.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     scored = functools.partial(_scored, networks, sizes, metrics, encoder)
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(before, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        with Progress("reconstruction", len(pictures.pictures), "pictures") as progress:
-            for picture, one in zip(pictures.pictures, pool.map(scored, pictures.pictures), strict=True):
-                _add(found, picture, one)
-                progress.advance()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
+    with Progress("reconstruction", len(pictures.pictures), "pictures") as progress:
+        for picture, one in zip(pictures.pictures, side_by_side(scored, pictures.pictures), strict=True):
+            _add(found, picture, one)
+            progress.advance()
     return found
 
 
