@@ -95,7 +95,7 @@ class Lpips:
         with undrawn():
             self._model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # its own loading would download
         load_backbone(self._model.net, net)
-        self._model.eval()
+        self._model.eval().to(memory_format=torch.channels_last)
 
     @property
     def protocol(self) -> str:
@@ -187,5 +187,10 @@ def _gaussian() -> Tensor:
 
 def _blur(x: Tensor, kernel: Tensor) -> Tensor:
     """Weighted mean over each window of k px that lies inside: (n, 3, h, w) to (n, 3, h - k + 1, w - k + 1)."""
-    rows = F.conv2d(x, kernel.view(1, 1, -1, 1).expand(3, 1, -1, 1), groups=3)
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1).expand(3, 1, 1, -1), groups=3)
+    for side in (2, 3):
+        length = x.shape[side] - len(kernel) + 1
+        mean = kernel[0] * x.narrow(side, 0, length)
+        for offset, weight in enumerate(kernel[1:].tolist(), start=1):
+            mean.add_(x.narrow(side, offset, length), alpha=weight)  # five times as fast as float64 convolutions
+        x = mean
+    return x
