@@ -2,6 +2,7 @@
 
 import functools
 import io
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -22,12 +23,24 @@ from mdrepro.training.runs import pipelines, store
 
 ZOOM = 2
 PALE = "color: #5b6470; font-size: 90%"
+WRONG = "color: #b23a2e"
+WORD = re.compile(r"[^\W_]+")
 
 
 def unknown_words(caption: str) -> list[str]:
     """The words of a caption that no caption of scenes has, each once."""
-    words = dict.fromkeys(re.findall(r"[^\W_]+", caption.lower()))
+    words = dict.fromkeys(WORD.findall(caption.lower()))
     return [word for word in words if word not in shapes.VOCABULARY]
+
+
+def marked(caption: str) -> str:
+    """The caption as HTML, with a mark on each word that no caption of scenes has."""
+    parts, end = [], 0
+    for found in WORD.finditer(caption):
+        word = escape(found[0])
+        parts += [escape(caption[end : found.start()]), f"<mark>{word}</mark>" if unknown_words(found[0]) else word]
+        end = found.end()
+    return "".join(parts) + escape(caption[end:])
 
 
 def png(images: Tensor) -> bytes:
@@ -98,20 +111,31 @@ class Playground:
         texts = [self.caption.value] * self.count.value
         sampler = kinds.kind_of(registry.get(self.model.value)).sampler
         given = {"steps": self.steps.value, "guidance": self.guidance.value, "seed": self.seed.value}
-        return generate.images(self.pipelines(self.model.value), texts, sampler=sampler, batch=len(texts), **given)
+        batch = math.ceil(len(texts) / torch.get_num_threads())  # as many batches as are made at once
+        return generate.images(self.pipelines(self.model.value), texts, sampler=sampler, batch=batch, **given)
 
     def draw(self) -> None:
-        """Sample the images and show them with what the reader finds in each, or the reason why not."""
-        if unknown := unknown_words(self.caption.value):
-            known = ", ".join(word for word in shapes.VOCABULARY if word.isalnum())
-            message = f"not a word of these captions: {', '.join(unknown)}. Known: {known}"
-            self.message.value = f'<p style="color: #b23a2e">{escape(message)}</p>'
+        """Sample the images and show them with what the reader finds in each, or no image and the reason why not."""
+        unknown = unknown_words(self.caption.value)
+        if unknown or not WORD.search(self.caption.value):
+            self._refuse(unknown)
             return
         began = time.perf_counter()
         images = self.images()
         lines = [f"{(time.perf_counter() - began) / len(images) * 1000:.0f} ms per image"]
-        self.picture.value = png(images)
+        self.picture.value, self.picture.layout.display = png(images), None
         for number, reading in enumerate(self.reader.read(images) if self.reader else (), start=1):
             things = ", ".join(f"{thing.size} {thing.colour} {thing.shape}" for thing, *_ in reading.things)
             lines.append(f"image {number}, as the reader sees it: {things or 'nothing'} on {reading.background}")
         self.message.value = "".join(f'<p style="{PALE}; margin: 0">{escape(line)}</p>' for line in lines)
+
+    def _refuse(self, unknown: Sequence[str]) -> None:
+        """No picture: the one before was of another caption."""
+        known = ", ".join(word for word in shapes.VOCABULARY if word.isalnum())
+        reason = f"the text encoder never learned: {', '.join(unknown)}" if unknown else "the caption has no words"
+        self.picture.value, self.picture.layout.display = b"", "none"
+        self.message.value = (
+            f'<p style="margin: 0">{marked(self.caption.value)}</p>'
+            f'<p style="{WRONG}; margin: 0">{escape(reason)}</p>'
+            f'<p style="{PALE}; margin: 0">It knows: {escape(known)}</p>'
+        )

@@ -53,13 +53,18 @@ def test_what_is_read_is_told_beneath(board: playground.Playground) -> None:
     assert "ms per image" in board.message.value
 
 
-def test_unknown_words_are_named_and_nothing_is_drawn(board: playground.Playground) -> None:
-    before = board.picture.value
+def test_a_refused_caption_leaves_no_picture_of_the_one_before(board: playground.Playground) -> None:
+    before = board.caption.value
     board.caption.value = "a <mauve> star, please"
-    assert "mauve, please. Known: a, above" in board.message.value
+    assert "never learned: mauve, please" in board.message.value
+    assert "a &lt;<mark>mauve</mark>&gt; star, <mark>please</mark>" in board.message.value
     assert "<mauve>" not in board.message.value
-    assert board.picture.value == before
-    board.caption.value = "a large red star on a white background"
+    assert (board.picture.value, board.picture.layout.display) == (b"", "none")
+    board.caption.value = " , "
+    assert "the caption has no words" in board.message.value
+    board.caption.value = before
+    assert Image.open(io.BytesIO(board.picture.value)).height == 128
+    assert board.picture.layout.display is None
 
 
 def test_words_of_real_captions_are_known() -> None:
