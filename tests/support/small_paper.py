@@ -18,6 +18,7 @@ from mdrepro.papers import ledger
 from mdrepro.papers.schema import Paper
 from mdrepro.reproduce.workflow import folders, results
 from mdrepro.reproduce.workflow.record import RUN, record
+from tests.support import hostile_outputs
 from tests.support.checkout import notebook
 
 COST, VAE, UNRUN, LATER = (f"mobilediffusion-{name}" for name in ("cost", "vae", "unrun", "later"))
@@ -109,11 +110,11 @@ def rows(params: float = 859.5) -> list[Row]:
 
 
 def executed(root: Path) -> nbformat.NotebookNode:
-    """An executed notebook whose metadata and outputs hold this machine's paths, a formula and a widget's state."""
+    """An executed notebook whose metadata and outputs hold paths, a formula, a widget's state and what would run."""
     output = nbformat.v4.new_output("stream", name="stdout", text=f"loaded {root}/data and {Path.home()}/.cache/x\n")
     code = nbformat.v4.new_code_cell("print('loaded')", execution_count=1, outputs=[output])
     text = nbformat.v4.new_markdown_cell("# Cost\n\nWith $n = \\frac{a}{b}$ tokens:\n\n$$x^2 + \\sqrt{y}$$\n")
-    made = nbformat.v4.new_notebook(cells=[text, code])
+    made = nbformat.v4.new_notebook(cells=[text, code, hostile_outputs.cell()])
     made.metadata |= {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
         "language_info": {"name": "python"},

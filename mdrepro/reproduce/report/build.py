@@ -26,13 +26,14 @@ from mdrepro.reproduce import audit, export_table
 from mdrepro.reproduce.formatting import demand, subject, unit_of
 from mdrepro.reproduce.report import api, legend, views
 from mdrepro.reproduce.report.captions import caption
+from mdrepro.reproduce.report.harmless import harmless
 from mdrepro.reproduce.report.render import SITE, bibtex, plain, prose, sphinx
 from mdrepro.reproduce.report.views import RunView
 from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes
 from mdrepro.reproduce.workflow.folders import default_run
 
 STAMP = "report.json"  # inside a built report: the hashes of everything that it was made from
-NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb"}
+NEEDS = {"sphinx": "sphinx", "furo": "furo", "myst_nb": "myst-nb", "nh3": "nh3"}
 RULES = "=-^"
 UNDERSPECIFIED, AUDIT, UNMEASURED = "underspecified", "audit", "unmeasured"
 READING, CITING = "reading", "citing"
@@ -307,7 +308,8 @@ def _raw(view: RunView) -> dict[str, Path]:
 
 
 def _rendered(notebook: dict[str, Any], view: RunView) -> dict[str, Any]:
-    """The notebook as it is rendered: without widget state, and with a banner under its title."""
+    """The notebook as it is rendered: outputs that can do no harm, no widget state, a banner under its title."""
+    harmless(notebook)
     notebook["metadata"] = {key: notebook["metadata"].get(key, {}) for key in ("kernelspec", "language_info")}
     dirty, name = ", uncommitted changes" if view.provenance.get("dirty") else "", view.table.id
     banner = (

@@ -444,6 +444,7 @@ def test_pages_open_in_a_browser(site: Path, tmp_path: Path, width: int, dark: b
             corner = picture.getpixel((width // 2, picture.height - 2))
             assert isinstance(corner, tuple)
             assert (corner[0] < 60) == dark, name
+            assert page.evaluate("window.mdreproRan") is None, name
         assert page.errors == []
         assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
 
