@@ -1,19 +1,22 @@
 """How commands are registered: whole summaries, examples in the help, and one kind of message for unknown words."""
 
 import inspect
+import io
 import re
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, redirect_stdout
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mdrepro.cli.examples import EXAMPLES
-from mdrepro.core import console
+from mdrepro.core import console, distributed
 from mdrepro.core.errors import unknown
 
 TIMED = ("latency", "reproduce", "train")  # they show their own progress
+SHARED = ("train", "generate")  # each process of a launcher writes what is its own
+GATHERED = ("images", "statistics")  # of `evaluate`: all processes work, the first one prints and writes
 CHOICE = re.compile(r"'([^']*)' is not one of '(.*)'\.")  # typer's message for a value that is no choice
 
 
@@ -40,8 +43,20 @@ class Command(TyperCommand):
             raise unknown(f"value of {error.param.opts[0]}", found[1], found[2].split("', '")) from None
 
     def invoke(self, ctx: Any) -> Any:
-        """As typer's, with a line every 15 s without one; not where something may be timed."""
-        with nullcontext() if self.name in TIMED else console.waiting(ctx.command_path):
+        """As typer's, with a line every 15 s without one; not where something may be timed.
+
+        Of several processes of a launcher the first one alone prints; it works alone where work is not shared.
+        """
+        with ExitStack() as around:
+            if self.name not in SHARED and distributed.position()[0]:
+                if self.name not in GATHERED:
+                    return None
+                around.enter_context(console.quietly())
+                around.enter_context(redirect_stdout(io.StringIO()))
+            if self.name in GATHERED and distributed.position()[1] > 1:
+                distributed.device()
+            if self.name not in TIMED:
+                around.enter_context(console.waiting(ctx.command_path))
             return super().invoke(ctx)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:

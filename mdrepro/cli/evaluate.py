@@ -21,6 +21,7 @@ from mdrepro.cli.options import (
     Protocol,
     print_json,
 )
+from mdrepro.core import distributed
 from mdrepro.core.errors import BadInput, NotAttempted, check
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def image_sets(
         judge = judge or _encoder(encoder, weights, sha256, download, on)
     if "hps" in wanted:
         preference = _encoder("hps", hps_weights, hps_sha256, download, on)
-    how = sets.Options(few=few, interval=interval, seed=seed, scale=scale, batch=batch)
+    how = sets.Options(few=few, interval=interval, seed=seed, scale=scale, batch=batch, spread=True)
     if preset:
         main, judge, texts = preset.prepared(main, judge, texts)
     judges = {"clip": judge, "hps": preference}
@@ -271,8 +272,9 @@ def statistics(
     ready = _encoder(name, weights, sha256, download, encoders.device(device))
     if preset:
         ready = replace(ready, reduction=preset.reduction)
-    sums = features.extract(files, {name: ready}, batch=batch)[name].statistics
-    sums.save(out)
+    sums = features.extract(files, {name: ready}, batch=batch, spread=True)[name].statistics
+    if not distributed.position()[0]:
+        sums.save(out)
     print(f"{sums.n} images, {sums.width} features: {out}")
 
 

@@ -20,6 +20,7 @@ from diffusers import ConfigMixin
 from PIL import Image
 from torch import Tensor, nn
 
+from mdrepro.core import distributed
 from mdrepro.core.console import Progress, track
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import digest, replacing
@@ -239,13 +240,10 @@ def _batches(count: int, batch: int) -> list[range]:
 
 
 def _process(pipeline: TextToImage) -> tuple[int, int]:
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return 0, 1
-    from accelerate import PartialState  # type: ignore[import-untyped]
-
-    state = PartialState()
-    pipeline.to(state.device)
-    return state.process_index, state.num_processes
+    index, processes = distributed.position()
+    if processes > 1:
+        pipeline.to(distributed.device())
+    return index, processes
 
 
 def _check(prompts: Sequence[str], batch: int) -> None:

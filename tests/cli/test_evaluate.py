@@ -1,6 +1,9 @@
 """``mdrepro evaluate``: JSON and text, shards, captions, and one message with exit code 2 for what cannot be taken."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from mdrepro.metrics.image.features import extract
 from mdrepro.metrics.image.statistics import Statistics
 from mdrepro.sampling import manifest
 from tests.support import weight_files as makers
+from tests.support.checkout import REPOSITORY
+from tests.support.launchers import LAUNCHERS, free_port
 
 NUMBER = 7
 
@@ -270,3 +275,35 @@ def test_statistics_of_another_package_stand_for_real_images_and_the_protocol_sa
     assert foreign["protocol"] == ours["protocol"] + doubt
     code, _, error = evaluate("--metrics", "kid", real=npz)
     assert (code, "not statistics of them" in error) == (2, True)
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_print_and_write_what_one_does(folders, reader, tmp_path, cli_run):
+    def by(program, *command):
+        arguments = [
+            sys.executable,
+            "-m",
+            *program,
+            *map(str, command),
+            "--encoder",
+            "shapes",
+            "--weights",
+            str(reader),
+        ]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=240)
+
+    launcher = [*LAUNCHERS["torchrun"], free_port(), "-m", "mdrepro"]
+    command = ["evaluate", "images", *folders, "--metrics", "fid,kid,recall", "--few", "--batch", "2", "--json"]
+    alone, both = json.loads(by(["mdrepro"], *command).stdout), json.loads(by(launcher, *command).stdout)
+    for one, other in zip(alone.pop("metrics"), both.pop("metrics"), strict=True):
+        assert one.pop("value") == pytest.approx(other.pop("value"), rel=1e-9)
+        assert one == other
+    assert alone == both
+    command = ["evaluate", "statistics", folders[0], "--batch", "2", "--out"]
+    for program, name in ((["mdrepro"], "one"), (launcher, "two")):
+        printed = by(program, *command, tmp_path / f"{name}.safetensors").stdout
+        assert printed.count("images, 4 features") == 1
+    one, two = (Statistics.load(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    np.testing.assert_allclose(one.covariance, two.covariance, rtol=1e-10)
+    assert one.n == two.n == NUMBER

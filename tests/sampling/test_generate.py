@@ -20,6 +20,7 @@ from diffusers import (
 )
 from PIL import Image
 
+from mdrepro.core import distributed
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import HOST, sha256
 from mdrepro.diffusion.renoise import RenoisingScheduler
@@ -400,6 +401,14 @@ def test_three_processes_of_which_two_are_killed_give_the_bytes_of_one(tmp_path)
     running = [started(three, shard, 3) for shard in range(3)]
     assert [process.wait() for process in running] == [0, 0, 0]
     assert contents(three) == contents(one)
+
+
+def test_a_process_of_a_launcher_makes_every_nth_batch(pipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(distributed, "position", lambda: (1, 2))
+    generate(pipe, PROMPTS, tmp_path / "set", batch=3, **SHORT)
+    made = sorted(path.name for path in (tmp_path / "set").glob("*.png"))
+    assert made == [manifest.name(row) for row in range(len(PROMPTS)) if row // 3 % 2 == 1]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mdrepro.core import distributed
 from mdrepro.core.errors import BadInput
 from mdrepro.metrics.image import images
 from mdrepro.metrics.image.encoders import Encoder
@@ -41,12 +42,15 @@ def extract(
     keep: Sequence[str] = (),
     batch: int = BATCH,
     readers: int = images.READERS,
+    spread: bool = False,
 ) -> dict[str, FeatureSet]:
     """Features of images under several encoders, by the encoders' names in the mapping.
 
     ``keep``: the encoders whose single features are wanted, in order of the files. ``batch``: images that run at once;
-    the features do not depend on it beyond float32's rounding. ``readers``: threads that read and prepare ahead. Raises
-    BadInput for an image that cannot be taken, or whose features are not finite; the message names the file.
+    the features do not depend on it beyond float32's rounding. ``readers``: threads that read and prepare ahead.
+    ``spread``: each process of a launcher reads every n-th batch, and all get the features of one process, and its
+    statistics up to the rounding of float64 sums. Raises BadInput for an image that cannot be taken, or whose features
+    are not finite; the message names the file.
     """
     waiting: dict[str, list[Tensor]] = {name: [] for name in encoders}
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
@@ -59,7 +63,9 @@ def extract(
         except BadInput as error:
             raise BadInput(f"{file}: {error}") from error
 
-    ready = images.ahead(files, prepared, readers=readers, depth=2 * batch)
+    index, processes = distributed.position() if spread else (0, 1)
+    mine = [row for row in range(len(files)) if row // batch % processes == index]
+    ready = images.ahead([files[row] for row in mine], prepared, readers=readers, depth=2 * batch)
     while part := list(islice(ready, batch)):
         for name, encoder in encoders.items():
             features = encoder(torch.stack([tensors[name] for _, tensors in part]))
@@ -79,4 +85,17 @@ def extract(
     for name, rest in waiting.items():
         if rest:
             sums[name].add(torch.cat(rest))
-    return {name: FeatureSet(sums[name], torch.cat(kept[name]) if kept.get(name) else None) for name in encoders}
+    whole = {name: torch.cat(parts) for name, parts in kept.items() if parts}
+    if processes > 1:
+        widths = {name: encoder.network.width for name, encoder in encoders.items()}
+        sums = {name: one.over_processes(widths[name]) for name, one in sums.items()}
+        whole = {name: _rows(whole.get(name), mine, len(files), widths[name]) for name in kept}
+    return {name: FeatureSet(sums[name], whole.get(name)) for name in encoders}
+
+
+def _rows(features: Tensor | None, mine: Sequence[int], count: int, width: int) -> Tensor:
+    """All processes' features, (count, width), each in its row: a sum with zeros, which rounds nothing."""
+    placed = torch.zeros(count, width)
+    if features is not None:
+        placed[mine] = features.cpu().float()
+    return distributed.total(placed)

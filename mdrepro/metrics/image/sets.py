@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mdrepro.core.errors import BadInput, check
 from mdrepro.metrics.image import features, frechet, images, kernel, manifold
@@ -23,7 +24,7 @@ SINGLE = ("kid", "fd-infinity", "precision", "recall")
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure; ``batch`` and ``readers`` as for `mdrepro.metrics.image.features.extract`."""
+    """How to measure; ``batch``, ``readers`` and ``spread`` as for `mdrepro.metrics.image.features.extract`."""
 
     few: bool = False  # take sets that are too small, and mark the numbers
     interval: bool = False  # of FID over images: 51 distances in place of one, seconds each at 2,048 features
@@ -31,6 +32,12 @@ class Options:
     scale: str = "cosine"  # of the CLIP score, a row of `SCALES`
     batch: int = features.BATCH
     readers: int = images.READERS
+    spread: bool = False
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What `mdrepro.metrics.image.features.extract` takes of it."""
+        return {"batch": self.batch, "readers": self.readers, "spread": self.spread}
 
 
 def evaluate(
@@ -73,7 +80,7 @@ def evaluate(
         encoders[main] = encoder
         reference = _reference(real, encoder, compared, len(files), how)
     single = [name for name in encoders if name in TEXTS or how.interval or set(compared) & set(SINGLE)]
-    extracted = features.extract(files, encoders, keep=single, batch=how.batch, readers=how.readers)
+    extracted = features.extract(files, encoders, keep=single, **how.reading)
     scores: dict[str, Score] = {}
     if reference is not None:
         scores = {name: MEASURES[name](encoders[main], reference, extracted[main], how) for name in compared}
@@ -119,7 +126,7 @@ def _reference(real: Path, encoder: Encoder, metrics: Sequence[str], n: int, how
         files = images.files(real)
         check_numbers(metrics, encoder, len(files), n, how)
         keep = ["real"] if whole else []
-        return features.extract(files, {"real": encoder}, keep=keep, batch=how.batch, readers=how.readers)["real"]
+        return features.extract(files, {"real": encoder}, keep=keep, **how.reading)["real"]
     if whole:
         raise BadInput(f"{', '.join(whole)}: the real images themselves are needed, not statistics of them")
     known = Statistics.load(real)

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack  # type: ignore[import-untyped]
 from torch import Tensor
 
+from mdrepro.core import distributed
 from mdrepro.core.errors import BadInput
 from mdrepro.core.files import replacing
 from mdrepro.core.reading import read_header, read_npz
@@ -115,6 +117,18 @@ class Statistics:
         if other.n:
             self._join(other.n, other._mean, other._scatter)
         return self
+
+    def over_processes(self, width: int) -> Self:
+        """Statistics of the images of all processes of a launcher, each of which holds a part, the same on each.
+
+        The update above for any number of parts: m = sum n_i m_i / n, S = sum S_i + n_i (m_i - m)(m_i - m)^T.
+        """
+        mean = self._mean if self.n else np.zeros(width)
+        n = int(distributed.total(torch.tensor(self.n)))
+        whole = distributed.total(torch.from_numpy(self.n * mean)).numpy() / max(n, 1)
+        step = mean - whole
+        part = (self._scatter if self.n else np.zeros((width, width))) + self.n * np.outer(step, step)
+        return type(self)(self.convention, n, whole, distributed.total(torch.from_numpy(part)).numpy())
 
     def _join(self, n: int, mean: Array, scatter: Array) -> None:
         if not self.n:

@@ -1,11 +1,14 @@
 """One pass for all metrics of a set: what is read, what is kept, numbers as their own functions give them."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from mdrepro.core import distributed
 from mdrepro.core.errors import BadInput
 from mdrepro.metrics.image import features, frechet, images, kernel, manifold, sets
 from mdrepro.metrics.image.catalogue import EncoderRow
@@ -174,3 +177,50 @@ def test_what_is_missing_is_named(folders):
         sets.evaluate(None, folders[1], ["clip-score"], captions=["a"] * 14)
     with pytest.raises(BadInput, match="captions are needed, one for each"):
         sets.evaluate(None, folders[1], ["clip-score"], clip=tiny())
+
+
+class Together:
+    """Threads in place of a launcher's processes: each has its index, and sums wait for all."""
+
+    def __init__(self, count, monkeypatch):
+        self.count, self.here, self.barrier, self.slots = (
+            count,
+            threading.local(),
+            threading.Barrier(count, timeout=60),
+            {},
+        )
+        monkeypatch.setattr(distributed, "position", lambda: (self.here.index, count))
+        monkeypatch.setattr(distributed, "total", self.total)
+
+    def total(self, tensor):
+        self.slots[self.here.index] = tensor
+        self.barrier.wait()
+        summed = sum(self.slots[index] for index in range(self.count))
+        self.barrier.wait()
+        return summed
+
+    def run(self, work):
+        def one(index):
+            self.here.index = index
+            return work()
+
+        with ThreadPoolExecutor(self.count) as pool:
+            return list(pool.map(one, range(self.count)))
+
+
+@pytest.mark.parametrize(("count", "batch"), [(2, 4), (3, 4), (3, 32)])
+def test_several_processes_have_the_numbers_of_one(folders, monkeypatch, count, batch):
+    wanted, runs = ["fid", "kid", "precision", "clip-score"], []
+    encoder, captions = tiny(runs=runs), [f"caption {'x' * i}" for i in range(14)]
+
+    def scores(spread):
+        how = sets.Options(few=True, batch=batch, spread=spread)
+        return sets.evaluate(*folders, wanted, encoder=encoder, clip=encoder, captions=captions, options=how)
+
+    alone, seen = scores(False), sum(runs)
+    runs.clear()
+    for each in Together(count, monkeypatch).run(lambda: scores(True)):
+        for one, other in zip(alone, each, strict=True):
+            same = pytest.approx(other.value, rel=1e-9) if one.metric == "fid" else other.value
+            assert (one.metric, one.value, one.n) == (other.metric, same, other.n)
+    assert sum(runs) == seen
