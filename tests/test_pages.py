@@ -3,6 +3,7 @@
 A line that no test runs is in `NOT_RUN`, with the reason. A name in capitals, such as REAL, is a file of that name.
 """
 
+import math
 import re
 import runpy
 import shlex
@@ -21,14 +22,16 @@ from mdrepro.core import paths
 from tests.support import tflite_files, weight_files
 from tests.support.checkout import REPOSITORY
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("use", "export", "latency", "training", "metrics"))]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("use", "export", "latency", "training", "metrics", "scaling"))]
 SHIPPED = ("notebooks", "results", "workflow", "docs", "environment.yml", "requirements.lock", "mdrepro", "tools")
-PROGRAMS = ("mdrepro", "make", "python", "accelerate", "jupyter", ".")
+PROGRAMS = ("mdrepro", "make", "python", "accelerate", "torchrun", "srun", "jupyter", ".")
 ROOT: Any = typer.main.get_command(app)
 
 PHONE = "full-size networks, and a phone"
 HOURS = "trains for an hour and more"
 CLIP = "published weights of gigabytes"
+LAUNCHED = "processes of a launcher, which tests/cli/test_evaluate.py and tests/sampling/test_generate.py start"
+GPUS = "many GPUs and captioned pictures"
 CI = "what continuous integration runs"
 NOT_RUN = {
     "make reproduce": CI,
@@ -61,6 +64,12 @@ NOT_RUN = {
     "mdrepro evaluate protocols REAL GENERATED --published 13.5": "all encoders' published weights",
     "mdrepro reproduce mobilediffusion-steps --tier proxy": "COCO and a GPU",
     "mdrepro reproduce snapfusion-step-distillation --tier paper --set images=5000": "COCO and a GPU",
+    "torchrun --nproc-per-node 2 -m mdrepro evaluate images REAL GENERATED": LAUNCHED,
+    "torchrun --nproc-per-node 8 -m mdrepro generate sf-8 --prompts captions.txt --out images": LAUNCHED,
+    "accelerate launch --num_processes 8 --use_fsdp --fsdp_version 2 -m mdrepro train md-base": GPUS,
+    "mdrepro reproduce --executor slurm --cores 8": "a cluster; tests/slurm/test_cluster.py starts one",
+    "srun --nodes 64 --ntasks-per-node 1 torchrun --nnodes 64 --nproc-per-node 8 --rdzv-backend c10d "
+    "--rdzv-endpoint HOST:29500 -m mdrepro train md-base": GPUS,
     "python -m tools.bed": "an hour: images of 1,000 captions by many samplers",
     "python -m benchmarks.fid --images 1000 --threads 1": "many minutes",
     "make bench": "an hour",
@@ -253,6 +262,22 @@ def test_what_is_not_run_has_options_that_there_are(page: str) -> None:
     for command in [*inline(page), *listed]:
         if "mdrepro" in command.split():
             parse(command)
+
+
+def test_the_arithmetic_of_scaling_is_right() -> None:
+    from mdrepro.metrics.cost.measure import calculate
+    from mdrepro.training.recipes import registry
+
+    text = (REPOSITORY / "docs/scaling.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|]+ \| ([\d\s*/.+e()ceil]+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert len(rows) == 14
+    for arithmetic, value in rows:
+        digits = len(value.partition(".")[2])
+        assert f"{eval(arithmetic, {'ceil': math.ceil}):.{digits}f}" == value, arithmetic
+    loop = registry.get("md-base").loop
+    assert f"{loop.batch} / 8 / {loop.accumulation}" in text
+    assert f"{loop.steps} * {loop.batch}" in text
+    assert f"{calculate('mobilediffusion').params} * 4" in text
 
 
 def test_each_reason_is_of_a_line_that_is_there() -> None:
