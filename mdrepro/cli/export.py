@@ -46,7 +46,7 @@ def export(
             "--precision",
             metavar=f"<{'|'.join(options.ALL_PRECISIONS)}>",
             autocompletion=precision_names,
-            help="Of weights, fp32 by default; int8-dynamic of LiteRT, palette8 of Core ML alone; repeatable.",
+            help="Of weights, fp32 by default; palette8 is of Core ML alone, int8-dynamic not of it; repeatable.",
         ),
     ] = None,
     resolution: Annotated[int | None, typer.Option(help="Image side in pixels; the model's own by default.")] = None,

@@ -40,7 +40,11 @@ Accelerator = Literal["cpu", "gpu", "all", "ane"]
 ReportKind = Literal["benchmark-model", "ai-hub", "mlperf-mobile", "xcode"]
 Part = Literal["text-encoder", "unet", "decoder", "image", "other"]
 TextFormat = Literal["latex", "markdown", "csv"]
-PRECISIONS = {"litert": ("fp32", "fp16", "int8", "int8-dynamic"), "coreml": ("fp32", "fp16", "int8", "palette8")}
+PRECISIONS = {
+    "litert": ("fp32", "fp16", "int8", "int8-dynamic"),
+    "coreml": ("fp32", "fp16", "int8", "palette8"),
+    "executorch": ("fp32", "int8-dynamic"),
+}
 """By target. Choices are repeated here to refuse a wrong one before torch is imported; a test compares them."""
 ALL_PRECISIONS = tuple(dict.fromkeys(chain(*PRECISIONS.values())))
 IMAGE_METRICS = ["fid", "kid", "fd-infinity", "precision", "recall", "clip-score", "hps"]

@@ -15,12 +15,13 @@ from mdrepro.core.provenance import installed, state
 from mdrepro.export import bundle, components, parity, reference
 from mdrepro.export.components import COMPONENTS, Component, Model
 from mdrepro.export.coreml import CoreML
+from mdrepro.export.executorch import ExecuTorch
 from mdrepro.export.litert import LiteRT
 from mdrepro.export.stages import Stages
-from mdrepro.export.target import Target
+from mdrepro.export.target import Joining, Target
 
-TARGETS: dict[str, Target] = {target.name: target for target in (LiteRT(), CoreML())}  # formats by name
-PACKAGES = ("torch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "coremltools")
+TARGETS: dict[str, Target] = {target.name: target for target in (LiteRT(), CoreML(), ExecuTorch())}  # formats by name
+PACKAGES = ("torch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "coremltools", "executorch")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -45,7 +46,8 @@ def export(
     Args:
         name, resolution, decoder: as in `components.find`.
         out: a folder; files are called ``unet-fp16.tflite``, and ones of the same name are replaced. Beside those of
-            LiteRT are inputs and PyTorch's outputs, ``unet-fp16.reference.safetensors``, for `mdrepro latency`.
+            LiteRT are inputs and PyTorch's outputs, ``unet-fp16.reference.safetensors``, for `mdrepro latency`. All
+            three components to ExecuTorch are one file, ``model-fp32.pte``.
         target: a key of `TARGETS`.
         wanted: components; none for all three. All three of a checkpoint to LiteRT make a bundle for the runner.
         precisions: of weights, those that the target has.
@@ -80,6 +82,9 @@ def export(
             component = model.component(one, branches)
             _make_room(aside, sum(form.check(component, kind) for kind in kinds))
             report["files"] += _export(form, component, kinds, ready, head, threads, plain)
+        if isinstance(form, Joining) and len(selected) == len(COMPONENTS):
+            for kind in kinds:
+                _join(form, model, [each for each in report["files"] if each["precision"] == kind], ready, threads)
         if form.bundles and len(selected) == len(COMPONENTS) and model.pipeline is not None:
             report["bundles"] = [_bundle(model, ready, kind, head, threads) for kind in kinds]
         for file in sorted(ready.iterdir(), key=lambda file: (file.suffix == ".json", file.name)):
@@ -145,6 +150,18 @@ def _export(
             entry = {"component": component.name, "precision": kind, "file": final.name, "parity": asdict(measured)}
             entries.append(entry | target.describe(final))
     return [entry | {"seconds": stages.seconds, "peak_memory_gb": round(stages.peak / 1e9, 2)} for entry in entries]
+
+
+def _join(target: Any, model: Model, entries: Sequence[dict[str, Any]], ready: Path, threads: int | None) -> None:
+    """One file for a precision's components, in place of theirs, each compared with PyTorch in it again."""
+    kind = entries[0]["precision"]
+    files = {entry["component"]: ready / entry["file"] for entry in entries}
+    target.join(files, joined := ready / f"model-{kind}{target.suffix}")
+    for entry in entries:
+        files[entry["component"]].unlink()
+        measured = target.measure(joined, model.component(entry["component"]), threads)
+        parity.gate(entry["component"], kind, measured)
+        entry |= {"file": joined.name, "parity": asdict(measured), **target.describe(joined)}
 
 
 def _bundle(model: Model, ready: Path, precision: str, head: Mapping[str, Any], threads: int | None) -> dict[str, Any]:

@@ -59,6 +59,14 @@ def layer_norm(
     return out if bias is None else out + bias
 
 
+def transposed_product(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T of (batch, heads, rows, channels), of which LiteRT's converter makes one operation."""
+    from litert_torch.generative.custom_ops.bmm_4d import bmm_4d  # type: ignore[import-untyped]
+
+    product: Tensor = bmm_4d(a, b)
+    return product
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -68,14 +76,13 @@ def attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
+    product: Callable[[Tensor, Tensor], Tensor] = transposed_product,
 ) -> Tensor:
     """`torch.nn.functional.scaled_dot_product_attention` of (batch, heads, positions, channels), without dropout.
 
-    The queries are scaled, which are smaller than the weights; both products stay in four dimensions.
+    The queries are scaled, which are smaller than the weights. ``product``: a b^T of four dimensions.
     """
-    # a b^T of four-dimensional tensors, of which LiteRT's converter makes one operation
-    from litert_torch.generative.custom_ops.bmm_4d import bmm_4d as product  # type: ignore[import-untyped]
-
     weights_bhnm = product(query * (query.shape[-1] ** -0.5 if scale is None else scale), key)
     if is_causal:
         attn_mask = torch.ones(weights_bhnm.shape[-2:], dtype=torch.bool).tril()
@@ -83,8 +90,7 @@ def attention(
         attn_mask = torch.zeros(attn_mask.shape).masked_fill(~attn_mask, FAR)
     if attn_mask is not None:
         weights_bhnm = weights_bhnm + attn_mask
-    output: Tensor = product(weights_bhnm.softmax(-1), value.transpose(-1, -2))
-    return output
+    return product(weights_bhnm.softmax(-1), value.transpose(-1, -2))
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -121,9 +127,16 @@ LAYERS: Mapping[Callable[..., Tensor], Callable[..., Tensor]] = {
 
 
 class Reauthored(TorchFunctionMode):
-    """Inside it, those of `LAYERS` stand in for torch's."""
+    """Inside it, ``layers`` stand in for torch's functions.
+
+    What a layer calls itself is left alone, but for an outer mode of this kind.
+    """
+
+    def __init__(self, layers: Mapping[Callable[..., Any], Callable[..., Any]] = LAYERS) -> None:
+        super().__init__()
+        self.layers = layers
 
     def __torch_function__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return LAYERS.get(func, func)(*args, **(kwargs or {}))
+        return self.layers.get(func, func)(*args, **(kwargs or {}))

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.export.parity import Parity
@@ -57,6 +57,14 @@ class Target(Protocol):
 
     def describe(self, file: Path) -> dict[str, Any]:
         """``bytes``, ``sha256``, ``inputs``, ``outputs`` and ``operations`` (counts by name), as JSON values."""
+
+
+@runtime_checkable
+class Joining(Protocol):
+    """A target that writes all three components of a model as one file."""
+
+    def join(self, files: Mapping[str, Path], file: Path) -> None:
+        """Write one file that holds several, by component; each is in it what it was alone."""
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ def _paper() -> Iterator[tuple[str, bool, bool, str, str]]:
     yield "gpu", len(gpus) >= 8, True, ", ".join(gpus) or "none", "8 CUDA GPU or more"
     yield "android", bool(adb), False, adb or "adb not found", "install adb, connect a phone"
     yield "apple", sys.platform == "darwin", False, "Core ML runs on macOS only", "run the latency bundle on a Mac"
-    for module in ("litert_torch", "coremltools"):
+    for module in ("litert_torch", "coremltools", "executorch"):
         yield module, bool(find_spec(module)), False, "for export", "install mdrepro[export]"
 
 

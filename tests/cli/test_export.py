@@ -32,7 +32,7 @@ def run(*arguments: str) -> int:
     [
         (("mobiledifusion",), "did you mean mobilediffusion or mobilediffusion-lite?"),
         (("mobilediffusion", "--component", "vae"), "text-encoder, unet, decoder"),
-        (("mobilediffusion", "--target", "onnx"), "litert, coreml"),
+        (("mobilediffusion", "--target", "onnx"), "litert, coreml, executorch"),
         (("mobilediffusion", "--decoder", "shapes-vae-lite"), "leave it out"),
         (("shapes-vae",), "must be of a denoiser"),
     ],

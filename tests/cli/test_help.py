@@ -64,7 +64,7 @@ def test_summaries_are_whole(cli_run: Any, words: tuple[str, ...]) -> None:
 
 def test_help_has_choices_and_examples(cli_run: Any) -> None:
     out = cli_run("export", "--help")[1]
-    assert "<litert|coreml>" in out
+    assert "<litert|coreml|executorch>" in out
     assert "fp32|fp16|int8|int8-dynamic|palette8" in out
     assert out.partition("Examples:\n")[2].split("\n")[0] == f"  {EXAMPLES['export'][0]}"
 
@@ -104,7 +104,7 @@ def test_precisions_and_units_are_those_of_the_targets() -> None:
 REFUSED = {
     "export sd15 --out x --precision fp8": "unknown precision of litert 'fp8'; allowed: fp32, fp16, int8, int8-dynamic",
     "export sd15 --out x --precision palette8": "allowed: fp32, fp16, int8, int8-dynamic",
-    "export sd15 --out x --target onnx": "allowed: litert, coreml",
+    "export sd15 --out x --target onnx": "allowed: litert, coreml, executorch",
     "export sd15 --out x --component vae": "allowed: text-encoder, unet, decoder",
     "export shapes-one --out x": "did you mean shapes-",
     "export zzz --out x": "mobilediffusion-lite, a folder of a diffusers pipeline, or the recipes of mdrepro train --l",
@@ -180,7 +180,7 @@ def test_version_is_the_packages(cli_run: Any) -> None:
     [
         ("mdrepro show mobilediffusion-s", ["mobilediffusion-steps"]),
         ("mdrepro train shapes-v", ["shapes-vae", "shapes-vae-lite"]),
-        ("mdrepro export --target ", ["litert", "coreml"]),
+        ("mdrepro export --target ", ["litert", "coreml", "executorch"]),
         ("mdrepro export --precision int", ["int8", "int8-dynamic"]),
         ("mdrepro export snap", ["snapfusion"]),
         ("mdrepro export shapes-v", ["shapes-vae", "shapes-vae-lite"]),

@@ -322,7 +322,7 @@ def test_a_missing_package_is_named(
 def test_bad_arguments_are_named_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(components, "find", lambda *_: pytest.fail("loaded"))
     for options, says in (
-        ({"target": "onnx"}, "litert, coreml"),
+        ({"target": "onnx"}, "litert, coreml, executorch"),
         ({"wanted": ["vae"]}, "text-encoder, unet, decoder"),
         (
             {"wanted": ["unet"], "precisions": ["fp32", "fp8"]},
