@@ -33,7 +33,7 @@ test-slow: setup
 CASES ?= 20000
 faults: setup
 	@log=$$(mktemp); MDREPRO_FAULTS=$(CASES) MDREPRO_FAULTS_LOG=$$log \
-	  $(BIN)/python -m pytest tests/faults --dist load $(ARGS); code=$$?; sort $$log; \
+	  $(BIN)/python -m pytest tests/faults --dist worksteal $(ARGS); code=$$?; sort $$log; \
 	  awk -F'\t' '{n[$$1 ~ /^fuzz/] += $$2} END {printf "%d damaged files, %d kills\n", n[1], n[0]}' $$log; \
 	  rm -f $$log; exit $$code
 

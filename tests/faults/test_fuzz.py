@@ -4,6 +4,7 @@
 """
 
 import logging
+import math
 import os
 import signal
 from collections import Counter
@@ -23,7 +24,7 @@ from tests.support.readers import READERS, plain
 
 torch.set_num_threads(1)
 WHOLE = int(os.environ.get("MDREPRO_FAULTS", "0"))
-CASES = -(-WHOLE // len(READERS)) if WHOLE else 4
+SHARES = sum(reader.share for reader in READERS.values())
 CPU_SECONDS, SECONDS = 5, 120
 """Of one case, at most: of the processor; and in all, where a reader waits for something."""
 
@@ -73,7 +74,7 @@ def test_damaged_files_give_a_value_or_bad_input(name: str, tmp_path: Path) -> N
     counts = Counter[str]()
 
     @settings(
-        max_examples=CASES,
+        max_examples=math.ceil(WHOLE * reader.share / SHARES) if WHOLE else 4,
         deadline=None,
         database=None,
         derandomize=not WHOLE,
