@@ -144,6 +144,20 @@ def run(table: str, measured: list[Row], *, figure: bool = True) -> Path:
     return final
 
 
+def sweep(table: str, values: dict[int, float]) -> Path:
+    """What a batch over seeds leaves beside the runs of ``table``: a run for each seed, its UNet's size in millions."""
+    runs = {folders.key(one): one for one in ({"tier": "quick", "seed": seed} for seed in [*values, 99])}
+    home = paths.runs_of("quick", table) / "sweeps" / "0123456789ab"
+    home.mkdir(parents=True)
+    write_json(home / "parameters.json", runs)
+    lines = ["run,seed,seconds,made,row,column,unit,value,ci_low,ci_high,n,verdict"]
+    for (run, one), value in zip(runs.items(), values.values(), strict=False):
+        lines.append(f"{run},{one['seed']},1,2026-01-01,sd,params,M,{value},,,1,within noise")
+    (home / "summary.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Figure().savefig(home / "figure.png")
+    return home
+
+
 def publish(table: str) -> None:
     """The local run of ``table`` as a published result."""
     folder, final = folders.default_run("quick", table), paths.published("quick")

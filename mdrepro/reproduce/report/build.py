@@ -24,10 +24,11 @@ from mdrepro.papers import ledger, underspecified, unmeasured
 from mdrepro.papers.schema import TIERS, Paper, Table, Tier
 from mdrepro.reproduce import audit, export_table
 from mdrepro.reproduce.formatting import demand, subject, unit_of
-from mdrepro.reproduce.report import api, legend, views
+from mdrepro.reproduce.report import api, legend, sweeps, views
 from mdrepro.reproduce.report.captions import caption
 from mdrepro.reproduce.report.harmless import harmless
 from mdrepro.reproduce.report.render import SITE, bibtex, plain, prose, sphinx
+from mdrepro.reproduce.report.sweeps import Sweep
 from mdrepro.reproduce.report.views import RunView
 from mdrepro.reproduce.workflow.fingerprint import Fingerprint, changes
 from mdrepro.reproduce.workflow.folders import default_run
@@ -39,6 +40,7 @@ UNDERSPECIFIED, AUDIT, UNMEASURED = "underspecified", "audit", "unmeasured"
 READING, CITING = "reading", "citing"
 CITATION = shipped("CITATION.cff")
 FIGURES = re.compile(r"figures=\{(.*?)\}")  # recorded ones, by their names, in a notebook's code
+FOLDED = 20  # lines from which a sweep's table is folded
 CONTENTS = 3  # headings from which a page begins with a list of them
 
 
@@ -93,6 +95,7 @@ def _inputs(tiers: tuple[Tier, ...]) -> Fingerprint:
     shown = [folder / name for folder in complete for name in ("result.json", "result.csv", "notebook.ipynb")]
     shown += [path for folder in complete for path in folder.glob("figures/*")]
     shown += [path for tier in tiers for path in published(tier).rglob("*") if path.suffix != ".safetensors"]
+    shown += [path for tier in tiers for name in ledger.tables() for path in sweeps.files(tier, name)]
     code = [*SITE.rglob("*.*"), *home.glob("*.py"), home.parent / "formatting.py", home.parent / "export_table.py"]
     code.append(home.parent / "workflow" / "results.py")
     papers = sorted(path for path in home.parents[1].glob("papers/*") if path.suffix in (".py", ".yaml"))
@@ -149,11 +152,16 @@ class _Sources:
         self.seen = {
             name: [view for tier in tiers if (view := views.run_view(table, tier))] for name, table in tables.items()
         }
+        self.sweeps = {
+            name: [one for tier in tiers for one in sweeps.read(table, tier)] for name, table in tables.items()
+        }
         self.shown = {name: table for name, table in tables.items() if table.notebook or self.seen[name]}
         for name, table in self.shown.items():
             for view in self.seen[name]:
                 self._copy(view)
             self._table(table, self.seen[name])
+            for batch in self.sweeps[name]:
+                self._sweep(batch)
         for paper in self.papers.values():
             values = {"paper": paper, "seen": self.seen, "shown": self.shown, "up": "../"}
             cells = [self._part(table.title, 1, "ledger", table=table, **values) for table in paper.tables]
@@ -244,6 +252,9 @@ class _Sources:
             mine = [table for table in paper.tables if table.id in self.shown]
             planned[paper.id] = [table for table in paper.tables if table.id not in self.shown]
             parts.append(self._part(_short(paper), 1, "cards", paper=paper, tables=mine, seen=self.seen, up=""))
+        batches = [batch for name in self.shown for batch in self.sweeps[name]]
+        if batches:
+            parts.append(self._part("Sweeps", 1, "sweep_list", sweeps=batches, whole=True, up=""))
         parts.append(self._part("Planned", 1, "planned", planned=planned, **values))
         data = {f"papers/{name}": _short(paper) for name, paper in self.papers.items()}
         executed = [view for view in every if _notebook(view)]
@@ -253,6 +264,7 @@ class _Sources:
         about = {READING: "How to read a verdict", CITING: "How to cite"}
         tail = _toctree("About", {name: text for name, text in about.items() if f"{name}.rst" in self.texts}) + tail
         tail += _toctree("The papers as data", data | {UNMEASURED: "What is measured at no tier"})
+        tail += _toctree("Sweeps", {f"sweeps/{each.slug}": f"{each.table.title}: {each.title}" for each in batches})
         tail += _toctree("Executed notebooks", notebooks)
         self._page("index", "mdrepro: the tables of MobileDiffusion and SnapFusion, reproduced", parts, tail)
 
@@ -268,8 +280,28 @@ class _Sources:
             parts += [self._part(title, 2, template, **more) for title, template in sections.items()]
         if not seen:
             parts.append(self._part("Not run yet", 1, "unrun", **values))
+        if mine := self.sweeps[table.id]:
+            parts.append(self._part("Sweeps", 1, "sweep_list", sweeps=mine, whole=False, up="../"))
         parts.append(self._part("Sources", 1, "sources", **values))
         self._page(f"tables/{table.id}", table.title, parts)
+
+    def _sweep(self, batch: Sweep) -> None:
+        """A batch's page, and its summary, figure and notebooks as files of the site."""
+        place, figure, notebooks = f"files/sweeps/{batch.slug}", batch.figure, batch.notebooks
+        (self.site / place).mkdir(parents=True, exist_ok=True)
+        for path in (batch.folder / sweeps.SUMMARY, *figure.values()):
+            shutil.copyfile(path, self.site / place / path.name)
+        for run, path in notebooks.items():
+            text = views.portable(path.read_text(encoding="utf-8"))
+            (self.site / place / f"{run}.ipynb").write_text(text, encoding="utf-8")
+        values = {"sweep": batch, "table": batch.table, "here": f"../{place}", "up": "../", "most": FOLDED}
+        drawn, full = next(iter(figure), ""), "svg" if "svg" in figure else "png"
+        parts = [self._part("", 1, "sweep", drawn=drawn, full=full, **values)]
+        if means := batch.means():
+            parts.append(self._part("Over seeds", 1, "sweep_means", means=means, **values))
+        lines = {"values": batch.values(), "notebooks": notebooks}
+        parts.append(self._part("By run", 1, "sweep_values", **values, **lines))
+        self._page(f"sweeps/{batch.slug}", f"{batch.table.title}: {batch.title}", parts)
 
     def _copy(self, view: RunView) -> None:
         """Copy a run's files into the site, and its notebook, with a banner that leads back, among the sources.

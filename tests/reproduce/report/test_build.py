@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 
 from mdrepro.core import provenance
@@ -20,7 +21,7 @@ from mdrepro.core.paths import relative
 from mdrepro.papers import ledger, underspecified, unmeasured
 from mdrepro.papers.claims import ClaimVerdict
 from mdrepro.papers.schema import Tolerance, Verdict
-from mdrepro.reproduce.report import api, build, legend, views
+from mdrepro.reproduce.report import api, build, legend, sweeps, views
 from mdrepro.reproduce.report.mathml import render
 from mdrepro.reproduce.workflow import results
 from mdrepro.reproduce.workflow.folders import default_run
@@ -29,6 +30,8 @@ from tests.support import small_paper as fixture
 from tests.support import toy_package as toys
 
 COST_PAGE = f"tables/{fixture.COST}.html"
+SWEEP = f"quick-{fixture.COST}-0123456789ab"
+SIZES = {0: 859.5, 1: 861.0, 2: 866.0}
 
 
 class Page(HTMLParser):
@@ -78,6 +81,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(provenance, "dirty", lambda: ["mdrepro/changed.py"])
         patch.setattr(api, "PACKAGE", toys.package(root / "toy"))
         fixture.run(fixture.COST, fixture.rows())
+        fixture.sweep(fixture.COST, SIZES)
         built = build.build(root / "site", strict=True)
         assert built == root / "site" / "index.html"
         yield built.parent
@@ -101,6 +105,45 @@ def test_every_kind_of_page_is_there(pages: dict[str, Page]) -> None:
     wanted |= {f"tables/{name}.html" for name in (fixture.COST, fixture.VAE, fixture.UNRUN)}
     assert wanted <= set(pages)
     assert f"tables/{fixture.LATER}.html" not in pages
+
+
+def test_a_sweep_has_a_page_with_the_mean_over_its_seeds(site: Path, pages: dict[str, Page]) -> None:
+    page, values = pages[f"sweeps/{SWEEP}.html"], np.array(list(SIZES.values()))
+    text = " ".join(page.text.split())
+    assert f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" in text
+    assert "4 runs, 1 of them without a result" in text
+    assert "within noise" not in text, "no verdict"
+    assert f"sweeps/{SWEEP}.html" in pages["index.html"].links
+    assert f"../sweeps/{SWEEP}.html" in pages[COST_PAGE].links
+    assert f"../files/sweeps/{SWEEP}/figure.png" in page.resources
+    notebooks = [link for link in page.links if link.endswith(".ipynb")]
+    assert notebooks == [f"../files/sweeps/{SWEEP}/{default_run('quick', fixture.COST).name}.ipynb"]
+
+
+def test_a_sweep_by_two_parameters_has_a_mean_for_each_other_value(tmp_path: Path) -> None:
+    runs = {f"{steps}-{seed}": {"seed": seed, "steps": steps, "tier": "quick"} for steps in (4, 8) for seed in (0, 1)}
+    lines = [{"run": run, "row": "sd", "column": "params", "unit": "M", "value": str(i)} for i, run in enumerate(runs)]
+    settings = [{name: str(value) for name, value in one.items()} for one in runs.values()]
+    both = [line | one for line, one in zip(lines, settings, strict=True)]
+    batch = sweeps.Sweep(fixture.paper().tables[0], "quick", tmp_path, ["seed", "steps"], runs, both)
+    means = [(cell.settings, cell.runs, float(cell.mean)) for cell in batch.means()]
+    assert means == [("steps=4", 2, 0.5), ("steps=8", 2, 2.5)]
+    assert batch._replace(names=["steps"]).means() == []
+
+
+def test_a_sweep_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with fixture.home(tmp_path / "checkout"):
+        table = fixture.paper().tables[0]
+        file = fixture.sweep(fixture.COST, SIZES) / "summary.csv"
+        assert [one.missing for one in sweeps.read(table, "quick")] == [1]
+        text = file.read_text(encoding="utf-8")
+        for bad, why in (
+            (text.replace("861.0", "x"), "line 3: value must"),
+            (text.replace("seed", "s"), "no column seed"),
+        ):
+            file.write_text(bad, encoding="utf-8")
+            with pytest.raises(BadInput, match=why):
+                sweeps.read(table, "quick")
 
 
 def test_every_underspecified_value_is_on_its_page(pages: dict[str, Page]) -> None:
