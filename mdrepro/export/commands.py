@@ -12,7 +12,7 @@ from mdrepro.core import faults
 from mdrepro.core.errors import BadInput, check
 from mdrepro.core.files import swap, unfinished
 from mdrepro.core.provenance import installed, state
-from mdrepro.export import bundle, components, parity, reference
+from mdrepro.export import bundle, components, half, parity, reference
 from mdrepro.export.components import COMPONENTS, Component, Model
 from mdrepro.export.coreml import CoreML
 from mdrepro.export.executorch import ExecuTorch
@@ -90,6 +90,31 @@ def export(
         for file in sorted(ready.iterdir(), key=lambda file: (file.suffix == ".json", file.name)):
             swap(file, out / file.name)  # a bundle comes after its networks, whose hashes it holds
     return report
+
+
+def audit(name: str, *, wanted: Sequence[str] = (), resolution: int | None = None) -> list[dict[str, Any]]:
+    """Layers of a model's components that half precision spoils, as `mdrepro.export.half.audit` finds them.
+
+    Args:
+        name, resolution: as in `components.find`.
+        wanted: components; none for all three.
+
+    Returns for each component, as JSON values: ``psnr_db`` in emulated half precision and, as ``mended_db``, with the
+    group norm that is made for it; ``findings`` and those left with that norm, ``mended``. Raises as `components.find`.
+    """
+    for one in wanted:
+        check("component", one, COMPONENTS)
+    model, entries = components.find(name, resolution), []
+    for one in [each for each in COMPONENTS if each in wanted or not wanted]:
+        component, entry = model.component(one), dict[str, Any](component=one)
+        for layers, psnr, found in (
+            (half.LAYERS, "psnr_db", "findings"),
+            (half.HALF_LAYERS, "mended_db", "mended"),
+        ):
+            entry[psnr] = parity.measure(component, half.run(component, layers), draws=1).psnr_db
+            entry[found] = [asdict(each) for each in half.audit(component, layers)]
+        entries.append(entry)
+    return entries
 
 
 def _make_room(folder: Path, needed: int) -> None:

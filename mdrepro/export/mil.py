@@ -242,7 +242,9 @@ def _unary(function: Callable[[Tensor], Tensor]) -> Callable[[Values], Tensor]:
 
 OPERATIONS: Mapping[str, Callable[[Values], Tensor | Sequence[Tensor]]] = {
     **{name: _binary(getattr(torch, name)) for name in ("add", "sub", "mul", "pow", "maximum", "minimum")},
-    **{name: _unary(getattr(torch, name)) for name in ("exp", "sin", "cos", "sqrt", "square", "relu", "sigmoid")},
+    **{
+        name: _unary(getattr(torch, name)) for name in ("abs", "exp", "sin", "cos", "sqrt", "square", "relu", "sigmoid")
+    },
     "real_div": _binary(torch.div),
     "greater_equal": _binary(torch.ge),
     "select": lambda a: torch.where(a["cond"].bool(), _tensor(a["a"]), _tensor(a["b"])),

@@ -33,6 +33,8 @@ IGNORED = re.compile("graph will not be executed by the delegate")
 THOUGH = re.compile(r"Though (\S+)(?: delegate)? is explicitly applied")
 FELL_BACK = re.compile("will not be executed by the delegate|falling back|Failed to apply|not supported on this device")
 BEGINS = re.compile("STARTING!")
+NEXT = re.compile(r"BENCHMARK RESULTS|benchmark_litert_model|litert/tools/benchmark")
+"""What LiteRT 2's tool prints."""
 HEADER = re.compile(
     r"Log parameter values|Min num runs: \[|Num threads: \[|Graph: \[|Use \w+: \[|Loaded model "
     r"|Created TensorFlow Lite |Explicitly applied |Replacing \d+ out of |Inference timings in us"
@@ -134,6 +136,11 @@ def _calls(printed: str) -> list[str]:
 
 def _report(printed: str) -> Report:
     summary = SUMMARY.search(printed)
+    if summary is None and NEXT.search(printed):
+        raise BadInput(
+            "this is the log of LiteRT 2's benchmark_model, which is not read: expected that of TensorFlow Lite's "
+            "edition, with a line of inference timings in us"
+        )
     if summary is None:
         raise BadInput(f"benchmark_model gave no timings: {_complaint(printed)}")
     init, first, _, mean = (float(value) / 1000 for value in summary.groups())

@@ -276,3 +276,9 @@ def test_a_tokenizer_of_more_tokens_than_the_encoder_knows_is_refused() -> None:
     with pytest.raises(BadInput, match="tokenizer has"):
         MobileDiffusionPipeline(**parts)
     safe.check_tokenizer(parts["tokenizer"], "here")
+
+
+def test_the_log_of_litert_2_is_refused_by_name() -> None:
+    for line in ("========== BENCHMARK RESULTS ==========", "INFO: [litert/tools/benchmark_litert_model.h:179]"):
+        with pytest.raises(BadInput, match=r"LiteRT 2's benchmark_model, which is not read: expected"):
+            benchmark_model.reports(f"{line}\nInference (avg): 12.3 ms\n")
