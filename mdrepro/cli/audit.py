@@ -1,12 +1,18 @@
-"""``mdrepro audit``: whether the project's own tests of the papers' claims can hold and can fail."""
+"""``mdrepro audit``: whether tests of the papers' claims can hold and can fail; what half precision spoils."""
+
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
 from mdrepro.cli.commands import register
-from mdrepro.cli.options import Json, print_json
+from mdrepro.cli.export import check_model
+from mdrepro.cli.options import Component, Json, model_names, print_json
 
 app = typer.Typer(
-    name="audit", help="Audit how this project judges the papers, and what it leaves out.", no_args_is_help=True
+    name="audit",
+    help="Audit how this project judges the papers, what it leaves out, and what half precision spoils.",
+    no_args_is_help=True,
 )
 
 
@@ -50,5 +56,43 @@ def unmeasured(as_json: Json = False) -> None:
         print(markdown(), end="")
 
 
-for name, function in {"claims": claims, "unmeasured": unmeasured}.items():
+def fp16(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", autocompletion=model_names, help="As of mdrepro export: a system, a recipe, or a folder."
+        ),
+    ],
+    component: Annotated[
+        list[Component] | None, typer.Option("--component", help="Repeatable; all by default.")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="Image side in pixels; the model's own by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Name the layers that overflow or lose 20 dB in emulated half precision."""
+    check_model(model)
+    from mdrepro.core.console import columns
+    from mdrepro.export import commands
+
+    report = commands.audit(model, wanted=[each.value for each in component or ()], resolution=resolution)
+    if as_json:
+        print_json(report)
+        return
+    for entry in report:
+        mended = f"with a group norm that squares nothing above its mean magnitude: {_decibels(entry['mended_db'])}"
+        print(f"{entry['component']}, PSNR against float32: {_decibels(entry['psnr_db'])}; {mended}")
+        lines = [("layer", "kind", "overflows in", "loses dB", "largest output")]
+        lines += [
+            (one["layer"], one["kind"], one["operation"] or "–", _decibels(one["lost_db"], ""), f"{one['largest']:.4g}")
+            for one in entry["findings"]
+        ]
+        print(columns(lines) if entry["findings"] else "  no layer overflows or loses 20 dB")
+
+
+def _decibels(value: float | None, unit: str = " dB") -> str:
+    return "not finite" if value is None else f"{value:.1f}{unit}"
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"claims": claims, "unmeasured": unmeasured, "fp16": fp16}
+for name, function in COMMANDS.items():
     register(app, name, function, "audit")

@@ -52,5 +52,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "evaluate encoders": ("mdrepro evaluate encoders",),
     "audit claims": ("mdrepro audit claims",),
     "audit unmeasured": ("mdrepro audit unmeasured --json",),
+    "audit fp16": ("mdrepro audit fp16 shapes-1 --component decoder",),
 }
 """By the command's words after ``mdrepro``."""

@@ -66,7 +66,7 @@ def export(
     check("target", target, options.PRECISIONS)
     for kind in kinds:
         check(f"precision of {target}", kind, options.PRECISIONS[target])
-    _check_model(model)
+    check_model(model)
     from mdrepro.export import commands
     from mdrepro.export.parity import GateMissed
 
@@ -92,7 +92,7 @@ def export(
         _print(report)
 
 
-def _check_model(model: str) -> None:
+def check_model(model: str) -> None:
     """Raises BadInput for what is no system, recipe or folder, before torch is imported to find out."""
     from mdrepro.models import systems
     from mdrepro.training.recipes import registry

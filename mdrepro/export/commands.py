@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -100,7 +101,8 @@ def audit(name: str, *, wanted: Sequence[str] = (), resolution: int | None = Non
         wanted: components; none for all three.
 
     Returns for each component, as JSON values: ``psnr_db`` in emulated half precision and, as ``mended_db``, with the
-    group norm that is made for it; ``findings`` and those left with that norm, ``mended``. Raises as `components.find`.
+    group norm that is made for it; ``findings`` and those left with that norm, ``mended``. dB are None where an output
+    is not finite. Raises as `components.find`.
     """
     for one in wanted:
         check("component", one, COMPONENTS)
@@ -111,8 +113,12 @@ def audit(name: str, *, wanted: Sequence[str] = (), resolution: int | None = Non
             (half.LAYERS, "psnr_db", "findings"),
             (half.HALF_LAYERS, "mended_db", "mended"),
         ):
-            entry[psnr] = parity.measure(component, half.run(component, layers), draws=1).psnr_db
-            entry[found] = [asdict(each) for each in half.audit(component, layers)]
+            measured = parity.measure(component, half.run(component, layers), draws=1).psnr_db
+            entry[psnr] = None if measured == -parity.CAP else measured
+            findings = half.audit(component, layers)
+            entry[found] = [
+                asdict(each) | {"lost_db": each.lost_db if math.isfinite(each.lost_db) else None} for each in findings
+            ]
         entries.append(entry)
     return entries
 

@@ -110,6 +110,19 @@ def test_images_in_memory_are_those_of_the_set(pipe, whole):
     np.testing.assert_array_equal(made.permute(0, 2, 3, 1).numpy(), pixels(whole))
 
 
+@pytest.mark.parametrize("sampler", [None, "dpm++"])
+def test_batches_side_by_side_are_those_one_after_the_other_and_leave_the_pipeline_as_it_was(pipe, sampler):
+    short, before = SHORT | {"sampler": sampler, "steps": 4}, dict(vars(pipe))
+    expected = images(pipe, PROMPTS, batch=1, **short)  # torch has one thread here
+    torch.set_num_threads(3)
+    try:
+        together = images(pipe, PROMPTS, batch=1, **short)
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(together, expected)
+    assert vars(pipe) == before
+
+
 def test_three_shards_killed_twice_on_the_way_are_byte_identical_to_one(pipe, whole, tmp_path, monkeypatch):
     folder, store = tmp_path / "set", module._store
     dead = subprocess.Popen(["true"])
