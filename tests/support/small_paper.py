@@ -115,6 +115,8 @@ def executed(root: Path) -> nbformat.NotebookNode:
     code = nbformat.v4.new_code_cell("print('loaded')", execution_count=1, outputs=[output])
     text = nbformat.v4.new_markdown_cell("# Cost\n\nWith $n = \\frac{a}{b}$ tokens:\n\n$$x^2 + \\sqrt{y}$$\n")
     made = nbformat.v4.new_notebook(cells=[text, code, hostile_outputs.cell()])
+    for number, cell in enumerate(made.cells):
+        cell.id = f"cell-{number}"  # as in the notebooks here
     made.metadata |= {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
         "language_info": {"name": "python"},

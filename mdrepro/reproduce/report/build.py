@@ -358,7 +358,7 @@ def _rendered(notebook: dict[str, Any], view: RunView) -> dict[str, Any]:
     sources = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     stems = {variable: stem for stem, variable in re.findall(r'"(\w+)": (\w+)', "".join(FIGURES.findall(sources)))}
     for index, cell in enumerate(notebook["cells"]):
-        cell.setdefault("id", f"cell-{index}")
+        cell.setdefault("id", f"report-{index}")  # notebooks name theirs cell-0, cell-1
         if any("image/png" in output.get("data", {}) for output in cell.get("outputs", ())):
             last = "".join(cell["source"]).strip().rpartition("\n")[2]
             shown = caption(view.table, stems.get(last, f"output of cell {index}"))

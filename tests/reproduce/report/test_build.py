@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -303,6 +304,14 @@ def test_formulas_need_no_script(site: Path) -> None:
     assert "mathjax" not in "".join(re.findall(r"<script[^>]*>", text)).lower()
     assert "\\unknown" in render("\\unknown{<x>}", block=True)
     assert "<x>" not in render("\\unknown{<x>}", block=True)
+
+
+def test_cells_of_a_rendered_notebook_have_ids_of_their_own(tmp_path: Path) -> None:
+    view: Any = SimpleNamespace(
+        provenance={}, table=SimpleNamespace(id="cost", title="Cost"), slug="cost", tier="quick", short_commit="0"
+    )
+    cells = build._rendered(json.loads(json.dumps(fixture.executed(tmp_path))), view)["cells"]
+    assert len({cell["id"] for cell in cells}) == len(cells) > 3
 
 
 def test_raw_files_are_copied_unchanged(site: Path) -> None:
