@@ -28,7 +28,13 @@ OPTIONAL = {
     "report": {"mdrepro.reproduce.report"},
 }
 """Extras, and what of the package may import their packages."""
-DISTRIBUTIONS = {"PIL": "pillow", "cleanfid": "clean-fid", "skimage": "scikit-image", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cleanfid": "clean-fid",
+    "markdown_it": "markdown-it-py",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+}
 """Of packages that are imported by another name."""
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -91,7 +91,7 @@ def test_from_the_command_line(
     target: TorchExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_run: Any
 ) -> None:
     monkeypatch.setattr(components, "find", lambda *_: Fake(small()))
-    monkeypatch.setattr(command_line, "_check_model", lambda *_: None)
+    monkeypatch.setattr(command_line, "check_model", lambda *_: None)
     monkeypatch.setitem(options.PRECISIONS, "pt2", tuple(target.precisions))
     asked = ("export", "small", "--out", tmp_path, "--component", "unet", "--target")
     code, out, _ = cli_run(*asked, "pt2")

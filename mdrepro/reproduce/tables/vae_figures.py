@@ -106,6 +106,7 @@ def quality_figure(found: Reconstruction) -> Figure:
             plotting.annotate(
                 right, f"{gain.value:+.2f} dB".replace("-", MINUS), (gain.value, place - 0.08), (0, 7), color=colour
             )
+        right.margins(x=0.15)  # the label of the leftmost gain stays off the axis
         right.axvline(0, color="black", linewidth=0.8)
         names = {row: one.network.name.partition(", ")[0] for row, one in found.measured.items()}
         names["ours-lite"] += ", lite" if names["ours-lite"] == names["ours"] else ""
