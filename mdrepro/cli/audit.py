@@ -7,7 +7,7 @@ import typer
 
 from mdrepro.cli.commands import register
 from mdrepro.cli.export import check_model
-from mdrepro.cli.options import Component, Json, model_names, print_json
+from mdrepro.cli.options import Components, Json, Resolution, model_names, print_json
 
 app = typer.Typer(
     name="audit",
@@ -63,10 +63,8 @@ def fp16(
             metavar="MODEL", autocompletion=model_names, help="As of mdrepro export: a system, a recipe, or a folder."
         ),
     ],
-    component: Annotated[
-        list[Component] | None, typer.Option("--component", help="Repeatable; all by default.")
-    ] = None,
-    resolution: Annotated[int | None, typer.Option(help="Image side in pixels; the model's own by default.")] = None,
+    component: Components = None,
+    resolution: Resolution = None,
     as_json: Json = False,
 ) -> None:
     """Name the layers that overflow or lose 20 dB in emulated half precision."""

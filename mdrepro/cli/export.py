@@ -8,8 +8,9 @@ import typer
 
 from mdrepro.cli import options
 from mdrepro.cli.options import (
-    Component,
+    Components,
     Json,
+    Resolution,
     model_names,
     precision_names,
     print_json,
@@ -28,9 +29,7 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="A folder for the files.")],
-    component: Annotated[
-        list[Component] | None, typer.Option("--component", help="Repeatable; all by default.")
-    ] = None,
+    component: Components = None,
     target: Annotated[
         str,
         typer.Option(
@@ -49,7 +48,7 @@ def export(
             help="Of weights, fp32 by default; palette8 is of Core ML alone, int8-dynamic not of it; repeatable.",
         ),
     ] = None,
-    resolution: Annotated[int | None, typer.Option(help="Image side in pixels; the model's own by default.")] = None,
+    resolution: Resolution = None,
     branches: Annotated[
         int | None, typer.Option(help="Batch of the UNet: 2 for guidance, 1 without; the model's own by default.")
     ] = None,

@@ -59,6 +59,8 @@ class Component(StrEnum):
     DECODER = "decoder"
 
 
+Components = Annotated[list[Component] | None, typer.Option("--component", help="Repeatable; all by default.")]
+Resolution = Annotated[int | None, typer.Option(help="Image side in pixels; the model's own by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TierOption = Annotated[Tier, typer.Option("--tier", help="The size of the runs.")]
 FromScratch = Annotated[

@@ -1,7 +1,6 @@
 """One training session of a recipe: alone, on one process or many, its time counted, its outcome written whole."""
 
 import datetime
-import os
 import platform
 import resource
 import shutil
@@ -14,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdrepro.core import paths
+from mdrepro.core import distributed, paths
 from mdrepro.core.errors import BadInput, NotAttempted
 from mdrepro.core.files import file_hashes, replacing_folder, write_json
 from mdrepro.core.locks import hold
@@ -118,12 +117,12 @@ def _record(recipe: Recipe, trained: "Trained") -> dict[str, Any]:
 
 def first() -> bool:
     """Whether this is the first, or the only, of the processes that train together."""
-    return os.environ.get("RANK", "0") == "0"
+    return distributed.position()[0] == 0
 
 
 def agreed(value: bool) -> bool:
     """The first process's value, for which all wait."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if distributed.position()[1] == 1:
         return value
     from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
 
